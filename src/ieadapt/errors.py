@@ -1,0 +1,45 @@
+"""The errors of ieadapt: each says what was expected, what was found, where, and what to do about it."""
+
+from __future__ import annotations
+
+
+class IEAdaptError(Exception):
+    """Base of every error this package raises on purpose.
+
+    Args:
+        problem: what is wrong, in one short clause.
+        expected: what would have been accepted.
+        got: what was found instead.
+        where: the site, file, argument or row concerned.
+        remedy: what the reader can do now.
+
+    Example:
+        >>> from ieadapt.errors import UsageError
+        >>> print(UsageError("steps must be positive", expected=">= 1", got=0, remedy="pass --steps 25"))
+        steps must be positive; expected >= 1; got 0; remedy: pass --steps 25
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        expected: object = None,
+        got: object = None,
+        where: object = None,
+        remedy: str | None = None,
+    ) -> None:
+        self.problem, self.expected, self.got, self.where, self.remedy = problem, expected, got, where, remedy
+        labelled = (("expected ", expected), ("got ", got), ("in ", where), ("remedy: ", remedy))
+        super().__init__("; ".join([problem, *(f"{label}{value}" for label, value in labelled if value is not None)]))
+
+
+class UsageError(IEAdaptError, ValueError):
+    """What was asked for cannot be: a bad value, an unknown name, a selection that matches nothing (exit code 2)."""
+
+    exit_code = 2
+
+
+class FailureError(IEAdaptError, RuntimeError):
+    """The request was sound but could not be carried out: a site that never fired, a NaN, a full disk (exit code 1)."""
