@@ -1,0 +1,58 @@
+# Every target sets up .venv by itself the first time. Needs Python 3.11 or later with venv, and nothing else.
+#   make demo        measure, enhance and report on the bundled model (core dependencies only)
+#   make test        the fast tests            make test-all   the fast tests, then the slow ones
+#   make check       format, lint, types, imports, environment
+#   make bench       time a measured and an enhanced step; record under benchmarks/results
+#   make tables      write every table of README.md and docs/ from benchmarks/results
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+# Two workers with one thread each: more threads than that fight over two cores.
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+.PHONY: demo test test-all check format bench tables clean
+.DEFAULT_GOAL := help
+help:
+	@sed -n '2,6s/^# *//p' Makefile
+
+# torch goes first and by name: a bare dependency on it would let pip choose another build.
+$(VENV)/core.stamp: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(VENV)/dev.stamp: $(VENV)/core.stamp
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(VENV)/core.stamp
+	HF_HUB_OFFLINE=1 $(BIN)/ieadapt demo --out demo
+
+test: $(VENV)/dev.stamp
+	$(PYTEST) -m "not slow and not gpu"
+
+test-all: test
+	$(PYTEST) -m "slow or gpu"
+
+check: $(VENV)/dev.stamp
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
+	$(BIN)/python scripts/check_environment.py
+	$(BIN)/python -m pytest -q tests/project
+
+format: $(VENV)/dev.stamp
+	$(BIN)/python -m ruff format .
+	$(BIN)/python -m ruff check --fix .
+
+bench: $(VENV)/core.stamp
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.cost
+
+tables: $(VENV)/core.stamp
+	$(BIN)/python -m benchmarks.tables
+
+clean:
+	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache

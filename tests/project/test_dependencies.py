@@ -1,0 +1,53 @@
+"""No dependency set names a package that would break the pipelines, and this environment has none of them."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# torchvision and xformers themselves, and what requires torchvision
+FORBIDDEN = frozenset(
+    "torchvision xformers torchaudio lpips piq piqa timm open-clip-torch torch-fidelity pyiqa vbench controlnet-aux dreamsim "
+    "stlpips-pytorch torchmetrics[image]".split()
+)
+
+
+def _name(requirement: str) -> str:
+    matched = re.match(r"[A-Za-z0-9._-]+(\[[^\]]*\])?", requirement.strip())
+    return matched[0].lower().replace("_", "-") if matched else ""
+
+
+def _project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def _dependency_sets() -> dict[str, list[str]]:
+    project = _project()["project"]
+    sets = {"core": project["dependencies"], **project["optional-dependencies"]}
+    for path in [ROOT / "constraints.txt", *ROOT.glob("requirements*.txt")]:
+        sets[path.name] = [
+            line for line in path.read_text().splitlines() if line.strip() and not line.startswith(("#", "-"))
+        ]
+    return sets
+
+
+@pytest.mark.parametrize("name", sorted(_dependency_sets()))
+def test_no_forbidden_dependency(name: str) -> None:
+    assert not {_name(requirement) for requirement in _dependency_sets()[name]} & FORBIDDEN
+
+
+def test_every_core_and_dev_dependency_is_pinned_for_setup() -> None:
+    sets = _dependency_sets()
+    pinned = {_name(line) for line in sets["constraints.txt"]}
+    assert all("==" in line for line in sets["constraints.txt"])
+    assert not {_name(line) for line in [*sets["core"], *sets["dev"]]} - pinned
+
+
+def test_this_environment_can_run_the_pipelines() -> None:
+    assert runpy.run_path(str(ROOT / "scripts" / "check_environment.py"))["problems"]() == []

@@ -1,0 +1,65 @@
+"""Imports go one way: each package may import only what is listed for it here."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "src" / "ieadapt"
+
+_CORE = {"errors", "functional"}
+_METHODS = _CORE | {"attention", "interventions", "metrics", "models", "testbed"}
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "functional": {"errors"},
+    "attention": _CORE,
+    "interventions": _CORE | {"attention"},
+    "metrics": _CORE,
+    "testbed": _CORE,
+    "models": _CORE | {"attention", "testbed"},
+    "methods": _METHODS,
+    "runs": _METHODS | {"methods"},
+    "cli": _METHODS | {"methods", "runs"},
+    "__init__": _METHODS | {"methods", "runs"},
+    "__main__": {"cli"},
+}
+
+
+def packages_imported(source: str) -> set[str]:
+    """The parts of ieadapt that a module's text imports, wherever in the module; "" for ieadapt itself."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "ieadapt":
+            names |= {f"ieadapt.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    inside = [name.split(".") for name in names if name.split(".")[0] == "ieadapt"]
+    return {parts[1] if len(parts) > 1 else "" for parts in inside}
+
+
+def _part(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def _modules() -> list[Path]:
+    return sorted(SOURCE.rglob("*.py"))
+
+
+def test_every_part_has_a_place_in_the_order() -> None:
+    assert {_part(path) for path in _modules()} <= set(ALLOWED), "say in ALLOWED what the new part may import"
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_go_one_way(path: Path) -> None:
+    part = _part(path)
+    wrong = packages_imported(path.read_text()) - ALLOWED.get(part, set()) - {part, "_version"}
+    assert not wrong, f"{path.relative_to(SOURCE)} may not import {sorted(wrong)}"
+
+
+def test_the_check_sees_each_form_of_import() -> None:
+    text = "import ieadapt.cli\nfrom ieadapt import runs\ndef f():\n    from ieadapt.methods.x import y\nimport ieadapt"
+    assert packages_imported(text) == {"cli", "runs", "methods", ""}
