@@ -12,10 +12,23 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 # torchvision and xformers themselves, and what requires torchvision
-FORBIDDEN = frozenset(
-    "torchvision xformers torchaudio lpips piq piqa timm open-clip-torch torch-fidelity pyiqa vbench controlnet-aux dreamsim "
-    "stlpips-pytorch torchmetrics[image]".split()
-)
+FORBIDDEN = {
+    "torchvision",
+    "xformers",
+    "torchaudio",
+    "lpips",
+    "piq",
+    "piqa",
+    "timm",
+    "open-clip-torch",
+    "torch-fidelity",
+    "pyiqa",
+    "vbench",
+    "controlnet-aux",
+    "dreamsim",
+    "stlpips-pytorch",
+    "torchmetrics[image]",
+}
 
 
 def _name(requirement: str) -> str:

@@ -1,0 +1,112 @@
+"""Write every table and number of README.md and docs/ from the recorded results.
+
+Two kinds of markers are filled, in place:
+
+    <!-- table: NAME column=Heading:format column ... -->   one table row per row of benchmarks/results/NAME.json
+    <!-- /table -->
+    <!-- value: NAME ROW column:format -->0.93<!-- /value -->   one number; ROW is the index of the row
+
+`column=Heading:format` takes a column of the record, its heading (underscores become spaces) and a format; both may be
+left out. `[low,high]=95_%_interval:+.3f` puts two columns into one cell.
+Run as `python -m benchmarks.tables [--check]`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks import results
+
+ROOT = Path(__file__).parents[1]
+
+_TABLE = re.compile(
+    r"(?P<open><!-- table: (?P<name>\S+) (?P<columns>[^\n]*?) ?-->\n).*?(?P<close><!-- /table -->)", re.DOTALL
+)
+_VALUE = re.compile(
+    r"(?P<open><!-- value: (?P<name>\S+) (?P<row>\d+) (?P<column>\S+) -->).*?(?P<close><!-- /value -->)"
+)
+_COLUMN = re.compile(r"(?P<key>\[[^\]]+\]|[^=:]+)(=(?P<heading>[^:]*))?(:(?P<format>.*))?")
+
+
+def documents() -> list[Path]:
+    """README.md and every Markdown file of docs/ and of the packages."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "src").rglob("*.md"))]
+
+
+def render(text: str, load: Callable[[str], Mapping[str, Any]] = results.load) -> str:
+    r"""Fill every marker of a text from the records.
+
+    Raises:
+        ValueError: a marker names a column or a row that the record does not have.
+
+    Example:
+        >>> fake = lambda name: {"date": "2026-01-01", "rows": [{"site": "mid", "ep": 71.43}]}
+        >>> print(render("<!-- table: x site ep=EP:.1f -->\n<!-- /table -->", fake))
+        <!-- table: x site ep=EP:.1f -->
+        | site | EP |
+        | --- | ---: |
+        | mid | 71.4 |
+        <!-- /table -->
+    """
+    text = _TABLE.sub(
+        lambda found: found["open"] + _table(load(found["name"]), found["columns"]) + found["close"], text
+    )
+    return _VALUE.sub(lambda found: found["open"] + _value(load(found["name"]), found) + found["close"], text)
+
+
+def _table(content: Mapping[str, Any], columns: str) -> str:
+    rows = content["rows"]
+    specs = [_parse(column) for column in columns.split()]
+    cells = [[_cell(row, key, form) for key, _, form in specs] for row in rows]
+    ruler = ["---:" if all(_is_number(row, key) for row in rows) else "---" for key, _, _ in specs]
+    lines = [[heading for _, heading, _ in specs], ruler, *cells]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _parse(column: str) -> tuple[str, str, str]:
+    found = _COLUMN.fullmatch(column)
+    if found is None:
+        raise ValueError(f"cannot read the column {column!r}; expected column=Heading:format")
+    key = found["key"]
+    return key, (found["heading"] or key).replace("_", " "), found["format"] or ""
+
+
+def _cell(row: Mapping[str, Any], key: str, form: str) -> str:
+    if key.startswith("["):
+        return "[" + ", ".join(_cell(row, part, form) for part in key[1:-1].split(",")) + "]"
+    if key not in row:
+        raise ValueError(f"the record has no column {key!r}; it has {sorted(row)}")
+    value = row[key]
+    return "–" if value is None else format(value, form if isinstance(value, int | float) else "")
+
+
+def _is_number(row: Mapping[str, Any], key: str) -> bool:
+    return key.startswith("[") or isinstance(row.get(key), int | float | None)
+
+
+def _value(content: Mapping[str, Any], found: re.Match[str]) -> str:
+    key, _, form = _parse(found["column"])
+    rows, index = content["rows"], int(found["row"])
+    if index >= len(rows):
+        raise ValueError(f"record {found['name']!r} has {len(rows)} rows, no row {index}")
+    return _cell(rows[index], key, form)
+
+
+def main(arguments: list[str]) -> int:
+    """Rewrite the documents, or with `--check` only say which differ (exit status 1)."""
+    changed = [path for path in documents() if path.is_file() and render(path.read_text()) != path.read_text()]
+    if "--check" in arguments:
+        print("\n".join(f"{path.relative_to(ROOT)} differs from the records: run make tables" for path in changed))
+        return bool(changed)
+    for path in changed:
+        path.write_text(render(path.read_text()))
+        print(f"wrote {path.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

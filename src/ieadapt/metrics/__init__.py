@@ -1,0 +1,1 @@
+"""Measures and their uncertainty: pure functions, each with its definition, range and direction of better."""
