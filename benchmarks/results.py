@@ -1,7 +1,7 @@
 """Recorded results: one JSON file per experiment, with what is needed to judge it and to run it again.
 
-`benchmarks/results/NAME.json` holds `name`, `command`, `date`, `commit`, `machine`, `versions`, `notes` and `rows`, a list
-of flat mappings. Tables and figures are made from these files by `benchmarks.tables`; nothing is typed by hand.
+`benchmarks/results/NAME.json` holds `name`, `command`, `date`, `commit`, `machine`, `versions`, `notes` and `rows`: a
+list of flat mappings. Tables and figures are made from these files by `benchmarks.tables`; nothing is typed by hand.
 """
 
 from __future__ import annotations
