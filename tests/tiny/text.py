@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import string
-from itertools import pairwise
 
 from transformers import (
     CLIPTextConfig,
@@ -70,10 +68,10 @@ def umt5_encoder(width: int) -> UMT5EncoderModel:
 def llama_tokenizer(prefix: str, prefix_tokens: int) -> LlamaTokenizer:
     """Return a character-level Llama tokenizer that pads on the right.
 
-    The given prefix (a prompt template up to the prompt) becomes exactly `prefix_tokens` tokens, begin-of-text
-    included, as HunyuanVideo's pipeline counts on when it crops its template off.
+    The given prefix (a prompt template up to the prompt) becomes exactly `prefix_tokens` tokens, as HunyuanVideo's
+    pipeline counts on when it crops its template off: one long token, then one per character.
     """
-    pieces = ["<unk>", "<s>", "</s>", "<pad>", "▁", *CHARACTERS]
+    pieces = ["<unk>", "<s>", "</s>", "<pad>", "▁", "\n", *CHARACTERS]
     tokenizer = LlamaTokenizer(
         vocab={piece: index for index, piece in enumerate(pieces)},
         merges=[],
@@ -81,10 +79,7 @@ def llama_tokenizer(prefix: str, prefix_tokens: int) -> LlamaTokenizer:
         padding_side="right",
         add_prefix_space=False,
     )
-    size = math.ceil(len(prefix) / (prefix_tokens - 1))
-    spread = len(prefix) - (size - 1) * (prefix_tokens - 1)
-    cuts = [size * min(i, spread) + (size - 1) * max(0, i - spread) for i in range(prefix_tokens)]
-    tokenizer.add_tokens([prefix[start:stop] for start, stop in pairwise(cuts)], special_tokens=True)
+    tokenizer.add_tokens([prefix[: len(prefix) - (prefix_tokens - 1)]], special_tokens=True)
     return tokenizer
 
 
