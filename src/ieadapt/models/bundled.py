@@ -1,0 +1,50 @@
+"""The table of models that ship with the package: one row each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class BundledModel:
+    """A trained pipeline inside the package.
+
+    Attributes:
+        name: what `load` takes.
+        family: the row of `ieadapt.attention.families` it belongs to.
+        summary: what it makes, in a few words.
+        folder: where it lies; called when the model is loaded.
+    """
+
+    name: str
+    family: str
+    summary: str
+    folder: Callable[[], Path]
+
+
+def _shapes_folder() -> Path:
+    from ieadapt.testbed import model_folder
+
+    return model_folder()
+
+
+_BUNDLED = (
+    BundledModel(
+        name="shapes",
+        family="AnimateDiff",
+        summary="one moving shape on a background, from captions such as 'a big red ball moving right on bricks'",
+        folder=_shapes_folder,
+    ),
+)
+
+
+def known_models() -> dict[str, BundledModel]:
+    """The bundled models by name.
+
+    Example:
+        >>> known_models()["shapes"].family
+        'AnimateDiff'
+    """
+    return {model.name: model for model in _BUNDLED}

@@ -1,0 +1,99 @@
+"""Loading a pipeline: safetensors only, in the precision that the device computes in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import DiffusionPipeline
+from safetensors import safe_open
+
+from ieadapt.errors import UsageError
+from ieadapt.models.location import model_folder, pipeline_class_name
+
+_DENOISERS = ("transformer", "unet")
+_STORED = {"F16": torch.float16, "BF16": torch.bfloat16}
+
+
+def load(model: str | Path, *, device: str = "cpu", dtype: torch.dtype | None = None) -> DiffusionPipeline:
+    """Load a video pipeline of diffusers.
+
+    Weights are read from safetensors files only; pickled weights are refused.
+
+    Args:
+        model: the name of a bundled model ("shapes"), a folder that `save_pretrained` wrote, or a hub id.
+        device: where the pipeline computes, "cpu", "cuda" or "cuda:1"; "auto" takes CUDA where there is any.
+        dtype: precision to compute in. None means float32 on the CPU (half precision is slow and lossy there) and the
+            precision of the stored denoiser elsewhere.
+
+    Returns:
+        The pipeline, of the class that its folder names, on the device.
+
+    Raises:
+        UsageError: the model is unknown, the folder holds no complete pipeline, its class is not in diffusers, or the
+            device is not there.
+        FailureError: a hub id could not be downloaded.
+
+    Example:
+        >>> pipe = load("shapes")
+        >>> type(pipe).__name__, pipe.unet.dtype
+        ('AnimateDiffPipeline', torch.float32)
+    """
+    place = _device(device)
+    folder = model_folder(model)
+    pipeline_class = _pipeline_class(folder)
+    precision = dtype or _default_dtype(folder, place)
+    try:
+        pipe = pipeline_class.from_pretrained(
+            folder, torch_dtype=precision, use_safetensors=True, local_files_only=True
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UsageError(
+            "the folder holds no complete pipeline",
+            got=lines[0][:300],
+            where=folder,
+            remedy="save it again with save_pretrained(folder); pickled weights (.bin) are not read",
+        ) from error
+    return pipe.to(place)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError("unknown device", expected="auto, cpu, cuda or cuda:N", got=repr(name)) from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            "this CUDA device is not there",
+            expected=f"one of {torch.cuda.device_count()} devices",
+            got=name,
+            remedy="use --device cpu, or install a CUDA build of torch",
+        )
+    return device
+
+
+def _pipeline_class(folder: Path) -> Any:
+    name = pipeline_class_name(folder)
+    found = getattr(diffusers, name, None)
+    if not (isinstance(found, type) and issubclass(found, DiffusionPipeline)):
+        raise UsageError(
+            f"diffusers {diffusers.__version__} has no pipeline {name!r}",
+            where=folder / "model_index.json",
+            remedy="install the diffusers release that the model names, or build the pipeline in Python",
+        )
+    return found
+
+
+def _default_dtype(folder: Path, device: torch.device) -> torch.dtype:
+    if device.type == "cpu":
+        return torch.float32
+    for component in _DENOISERS:
+        for file in sorted((folder / component).glob("*.safetensors")):
+            with safe_open(file, framework="pt") as weights:
+                return _STORED.get(weights.get_slice(next(iter(weights.keys()))).get_dtype(), torch.float32)
+    return torch.float32
