@@ -1,0 +1,115 @@
+"""What an intervention is given: one attention call, with its place in the model, the run and the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ieadapt.attention.layouts import TokenLayout
+from ieadapt.attention.rows import RowMap
+from ieadapt.attention.sites import AttentionSite
+from ieadapt.functional import AttentionStatistics, VideoTokens, attention_statistics
+
+DEFAULT_MEMORY_LIMIT = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class AttentionCall:
+    """One call of scaled dot-product attention at one site.
+
+    Tensors are (batch, heads, tokens, head_dim), after rotary embedding and QK-norm.
+
+    Attributes:
+        site: where.
+        step: denoising step, from 0.
+        fraction: step / number of steps, in [0, 1); 0 where the number of steps is not known.
+        query: (row, head, query, dim).
+        key: (row, head, key, dim).
+        value: (row, head, key, dim).
+        mask: bool (True attends) or additive, broadcastable to (row, head, query, key), or None.
+        scale: factor on the logits.
+        layout: which query tokens are video and which text; None for a model outside the family table.
+        rows: guidance branch, stream and video of every row.
+        attend: gives the attention output so far.
+        source_rows: rows of the whole call that a restricted call holds.
+        earlier: calls that the same site made before this one in the same forward pass (Mochi calls once per row).
+    """
+
+    site: AttentionSite
+    step: int
+    fraction: float
+    query: Float[Tensor, "row head query dim"]
+    key: Float[Tensor, "row head key dim"]
+    value: Float[Tensor, "row head key value_dim"]
+    mask: Tensor | None
+    scale: float
+    layout: TokenLayout | None
+    rows: RowMap
+    earlier: tuple[AttentionCall, ...]
+    attend: Callable[[], Tensor] = field(repr=False)
+    source_rows: Int[Tensor, " row"] | slice = field(default=slice(None), repr=False)
+
+    @cached_property
+    def output(self) -> Float[Tensor, "row head query value_dim"]:
+        """The attention output so far: the model's own, or what an outer intervention put in its place."""
+        return self.attend()
+
+    @property
+    def joint_video(self) -> VideoTokens | None:
+        """The video tokens where text tokens or several frames share the sequence with them, else None."""
+        joint = self.layout is not None and self.site.kind == "joint"
+        return self.layout.video if joint and self.layout else None
+
+    def with_output(self, output: Tensor) -> AttentionCall:
+        """The same call, seen by the next intervention with this output."""
+        return replace(self, attend=lambda: output)
+
+    def restricted(self, denoiser_rows: Sequence[int]) -> AttentionCall:
+        """The same call with the attention rows of these denoiser rows only."""
+        index = self.rows.expand(denoiser_rows).to(self.query.device)
+        mask = self.mask
+        if mask is not None and mask.ndim == 4 and mask.shape[0] > 1:
+            mask = mask[index]
+        rows = RowMap(
+            *(tuple(column[row] for row in denoiser_rows) for column in (self.rows.guidance, self.rows.stream, self.rows.video)),
+            repeats=self.rows.repeats,
+        )
+        parts = {name: getattr(self, name)[index] for name in ("query", "key", "value")}
+        return replace(self, **parts, mask=mask, rows=rows, attend=lambda: self.output[index], source_rows=index)
+
+    def for_replacement(self) -> dict[str, Any]:
+        """The arguments that every closed-form map replacement of `ieadapt.functional` takes."""
+        return {
+            "query": self.query,
+            "key": self.key,
+            "value": self.value,
+            "output": self.output,
+            "mask": self.mask,
+            "scale": self.scale,
+            "video": self.joint_video,
+            "memory_limit": DEFAULT_MEMORY_LIMIT,
+        }
+
+    def statistics(self, memory_limit: int = DEFAULT_MEMORY_LIMIT) -> AttentionStatistics:
+        """Entropy and its parts per row and head, exact, in blocks of queries under `memory_limit` bytes."""
+        return attention_statistics(
+            self.query,
+            self.key,
+            mask=self.mask,
+            scale=self.scale,
+            video=self.joint_video,
+            memory_limit=memory_limit,
+        )
+
+
+class Intervention(Protocol):
+    """Anything that can be called with an attention call: None means it looked, a tensor replaces the output."""
+
+    def __call__(self, call: AttentionCall) -> Tensor | None:
+        """Look at the call (return None) or give the attention output to use instead."""
+        ...

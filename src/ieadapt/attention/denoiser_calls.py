@@ -1,0 +1,109 @@
+"""One call of the denoiser: its arguments, its rows, and a second pass over some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ieadapt.attention.families import Family
+from ieadapt.attention.layouts import LatentGrid
+from ieadapt.attention.rows import RowMap
+from ieadapt.errors import FailureError
+
+
+class _Weakening(Protocol):
+    def weak(self) -> AbstractContextManager[None]:
+        """Mark denoiser calls inside the block as extra passes."""
+        ...
+
+
+@dataclass(frozen=True)
+class DenoiserCall:
+    """One call of a denoiser inside an open seam.
+
+    Attributes:
+        module: the denoiser.
+        family: its row in the family table.
+        arguments: the call's arguments by name.
+        grid: the latent grid in tokens; None for a model outside the family table.
+        rows: guidance branch, stream and video of every row of the batch.
+        step: denoising step, from 0.
+        fraction: step / number of steps.
+        pipeline: the pipeline that is running, or None.
+        changed_by: names of the sites where an intervention replaced the output in this call.
+    """
+
+    module: nn.Module
+    family: Family
+    arguments: Mapping[str, Any]
+    grid: LatentGrid | None
+    rows: RowMap
+    step: int
+    fraction: float
+    pipeline: Any = field(repr=False)
+    seam: _Weakening = field(repr=False)
+    changed_by: list[str] = field(default_factory=list)
+
+    def again(self, rows: Sequence[int]) -> Tensor:
+        """A weak pass: the same call over these rows only. Its prediction, (row, ...) as the denoiser returns it.
+
+        Raises:
+            FailureError: the call has a tensor argument of which the family's row does not say whether it is per row.
+        """
+        arguments = {name: self._rows_of(name, value, rows) for name, value in self.arguments.items()}
+        with self.seam.weak(), torch.no_grad():
+            return prediction_of(self.module(**arguments))
+
+    def _rows_of(self, name: str, value: Any, rows: Sequence[int]) -> Any:
+        if len(rows) == len(self.rows) or name in self.family.shared:
+            return value
+        return _map_tensors(value, lambda tensor: self._take(name, tensor, rows))
+
+    def _take(self, name: str, tensor: Tensor, rows: Sequence[int]) -> Tensor:
+        if tensor.ndim == 0:
+            return tensor
+        entries, rest = divmod(tensor.shape[0], len(self.rows))
+        if name not in self.family.per_row or rest:
+            raise FailureError(
+                "a denoiser argument cannot be divided into the rows of the batch",
+                expected=f"one of {sorted(self.family.per_row)} with a multiple of {len(self.rows)} entries",
+                got=f"{name} of shape {tuple(tensor.shape)}",
+                where=f"the {self.family.name} row of ieadapt/attention/families.py",
+                remedy="add the argument to per_row or shared there",
+            )
+        return tensor.unflatten(0, (len(self.rows), entries))[list(rows)].flatten(0, 1)
+
+
+class DenoiserWrapper(Protocol):
+    """Called with every denoiser call and its prediction: None means it looked, a tensor replaces the prediction."""
+
+    def __call__(self, call: DenoiserCall, prediction: Tensor) -> Tensor | None:
+        """Look at the call (return None) or give the prediction to use instead."""
+        ...
+
+
+def prediction_of(output: Any) -> Tensor:
+    """The predicted tensor in a denoiser's return value (tuple or diffusers output)."""
+    return output[0]
+
+
+def with_prediction(output: Any, prediction: Tensor) -> Any:
+    """A denoiser's return value with another prediction in it, of the same type."""
+    if isinstance(output, tuple):
+        return (prediction, *output[1:])
+    return type(output)(**{**output, next(iter(output)): prediction})
+
+
+def _map_tensors(value: Any, change: Any) -> Any:
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(_map_tensors(item, change) for item in value)
+    if isinstance(value, dict):
+        return {key: _map_tensors(item, change) for key, item in value.items()}
+    return value

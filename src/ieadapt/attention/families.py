@@ -1,0 +1,231 @@
+"""The table of model families: one row each. Nothing else in the package knows the inside of a diffusers denoiser."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from diffusers import (
+    CogVideoXTransformer3DModel,
+    HunyuanVideoTransformer3DModel,
+    LTXVideoTransformer3DModel,
+    MochiTransformer3DModel,
+    UNet3DConditionModel,
+    UNetMotionModel,
+    WanTransformer3DModel,
+)
+from torch import nn
+
+from ieadapt.attention.layouts import LatentGrid, TextPosition
+from ieadapt.attention.sites import Kind
+
+Arguments = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Family:
+    """What the seam has to know of one family of denoisers.
+
+    Attributes:
+        name: as `ieadapt models` lists it.
+        denoiser: the diffusers class.
+        guidance: how classifier-free guidance runs: `batched` (one call, halves [uncond, cond]) or `split` (one call
+            per branch, named by the pipeline's `cache_context`).
+        kinds: (pattern over module paths, kind), first match wins; a cross-attention that the module itself declares
+            comes before them.
+        grid: the latent grid in tokens, from the denoiser and the arguments of its call.
+        guided: whether a run uses guidance, from the pipeline and the arguments of its `encode_prompt` calls.
+        text: where text tokens stand in a joint sequence.
+        calls: `together` (one attention call holds the whole batch) or `per row` (one call per denoiser row).
+        per_row: denoiser arguments with one entry, or a fixed number of entries, per row of the batch.
+        shared: denoiser arguments that hold tensors common to all rows.
+        order: sort key of a site's path in order of execution.
+    """
+
+    name: str
+    denoiser: type[nn.Module]
+    guidance: Literal["batched", "split"]
+    kinds: tuple[tuple[str, Kind], ...]
+    grid: Callable[[nn.Module, Arguments], LatentGrid] | None
+    guided: Callable[[Any, list[Arguments]], bool]
+    text: TextPosition = "none"
+    calls: Literal["together", "per row"] = "together"
+    per_row: frozenset[str] = frozenset()
+    shared: frozenset[str] = frozenset()
+    order: Callable[[str], tuple[Any, ...]] = lambda path: ()
+
+
+def family_of(denoiser: nn.Module) -> Family:
+    """The family's row, or the general row for a denoiser that the table does not know."""
+    return next((family for family in FAMILIES if isinstance(denoiser, family.denoiser)), UNLISTED)
+
+
+def _unet_order(path: str) -> tuple[Any, ...]:
+    """Down, middle, up; within a block layer by layer, the spatial transformer before the temporal one."""
+    stages = ("transformer_in", "down_blocks", "mid_block", "up_blocks")
+    stage = next(index for index, name in enumerate(stages) if path.startswith(name))
+    block = re.search(r"^(?:down|up)_blocks\.(\d+)\.", path)
+    layer = re.search(r"(?:attentions|motion_modules)\.(\d+)\.", path)
+    temporal = "motion_modules" in path or "temp_attentions" in path
+    return stage, int(block[1]) if block else 0, int(layer[1]) if layer else 0, temporal
+
+
+def _unet_grid(denoiser: nn.Module, arguments: Arguments) -> LatentGrid:
+    batch, _, frames, height, width = arguments["sample"].shape
+    levels = [(height, width)]
+    for _ in denoiser.config.block_out_channels[1:]:
+        height, width = (height + 1) // 2, (width + 1) // 2
+        levels.append((height, width))
+    return LatentGrid(batch, frames, tuple(levels))
+
+
+def _channels_first_grid(patch_time: int, patch_height: int, patch_width: int, arguments: Arguments) -> LatentGrid:
+    batch, _, frames, height, width = arguments["hidden_states"].shape
+    return LatentGrid(batch, frames // patch_time, ((height // patch_height, width // patch_width),))
+
+
+def _wan_grid(denoiser: nn.Module, arguments: Arguments) -> LatentGrid:
+    return _channels_first_grid(*denoiser.config.patch_size, arguments)
+
+
+def _hunyuan_grid(denoiser: nn.Module, arguments: Arguments) -> LatentGrid:
+    patch = denoiser.config.patch_size
+    return _channels_first_grid(denoiser.config.patch_size_t, patch, patch, arguments)
+
+
+def _mochi_grid(denoiser: nn.Module, arguments: Arguments) -> LatentGrid:
+    patch = denoiser.config.patch_size
+    return _channels_first_grid(1, patch, patch, arguments)
+
+
+def _cogvideox_grid(denoiser: nn.Module, arguments: Arguments) -> LatentGrid:
+    batch, frames, _, height, width = arguments["hidden_states"].shape
+    patch, patch_time = denoiser.config.patch_size, denoiser.config.patch_size_t or 1
+    return LatentGrid(batch, frames // patch_time, ((height // patch, width // patch),))
+
+
+def _ltx_grid(denoiser: nn.Module, arguments: Arguments) -> LatentGrid:
+    patch, patch_time = denoiser.config.patch_size, denoiser.config.patch_size_t
+    size = (arguments["height"] // patch, arguments["width"] // patch)
+    return LatentGrid(arguments["hidden_states"].shape[0], arguments["num_frames"] // patch_time, (size,))
+
+
+def _guided_by_property(pipeline: Any, encoded: list[Arguments]) -> bool:
+    return bool(getattr(pipeline, "do_classifier_free_guidance", False))
+
+
+def _guided_by_argument(pipeline: Any, encoded: list[Arguments]) -> bool:
+    """CogVideoX and ModelScope keep the decision in a local variable; `encode_prompt` is told."""
+    return bool(encoded and encoded[-1].get("do_classifier_free_guidance"))
+
+
+def _guided_by_second_prompt(pipeline: Any, encoded: list[Arguments]) -> bool:
+    """HunyuanVideo encodes a negative prompt only where true classifier-free guidance runs."""
+    return len(encoded) > 1
+
+
+_TRANSFORMER_ROWS = frozenset({"hidden_states", "encoder_hidden_states", "timestep"})
+
+FAMILIES: tuple[Family, ...] = (
+    Family(
+        name="AnimateDiff",
+        denoiser=UNetMotionModel,
+        guidance="batched",
+        kinds=(("*motion_modules.*", "temporal"), ("*attentions.*", "spatial")),
+        grid=_unet_grid,
+        guided=_guided_by_property,
+        per_row=frozenset(
+            {
+                "sample",
+                "timestep",
+                "encoder_hidden_states",
+                "timestep_cond",
+                "added_cond_kwargs",
+                "down_block_additional_residuals",
+                "mid_block_additional_residual",
+            }
+        ),
+        order=_unet_order,
+    ),
+    Family(
+        name="ModelScope",
+        denoiser=UNet3DConditionModel,
+        guidance="batched",
+        kinds=(("transformer_in.*", "temporal"), ("*temp_attentions.*", "temporal"), ("*attentions.*", "spatial")),
+        grid=_unet_grid,
+        guided=_guided_by_argument,
+        per_row=frozenset(
+            {
+                "sample",
+                "timestep",
+                "encoder_hidden_states",
+                "timestep_cond",
+                "down_block_additional_residuals",
+                "mid_block_additional_residual",
+            }
+        ),
+        order=_unet_order,
+    ),
+    Family(
+        name="CogVideoX",
+        denoiser=CogVideoXTransformer3DModel,
+        guidance="batched",
+        kinds=(("transformer_blocks.*", "joint"),),
+        grid=_cogvideox_grid,
+        guided=_guided_by_argument,
+        text="before",
+        per_row=_TRANSFORMER_ROWS | {"timestep_cond", "ofs"},
+        shared=frozenset({"image_rotary_emb"}),
+    ),
+    Family(
+        name="Wan",
+        denoiser=WanTransformer3DModel,
+        guidance="split",
+        kinds=(("blocks.*", "joint"),),
+        grid=_wan_grid,
+        guided=_guided_by_property,
+        per_row=_TRANSFORMER_ROWS | {"encoder_hidden_states_image"},
+    ),
+    Family(
+        name="HunyuanVideo",
+        denoiser=HunyuanVideoTransformer3DModel,
+        guidance="split",
+        kinds=(("context_embedder.*", "text"), ("*transformer_blocks.*", "joint")),
+        grid=_hunyuan_grid,
+        guided=_guided_by_second_prompt,
+        text="after",
+        per_row=_TRANSFORMER_ROWS | {"encoder_attention_mask", "pooled_projections", "guidance"},
+    ),
+    Family(
+        name="LTX",
+        denoiser=LTXVideoTransformer3DModel,
+        guidance="batched",
+        kinds=(("transformer_blocks.*.attn2", "cross"), ("transformer_blocks.*", "joint")),
+        grid=_ltx_grid,
+        guided=_guided_by_property,
+        per_row=_TRANSFORMER_ROWS | {"encoder_attention_mask"},
+        shared=frozenset({"rope_interpolation_scale", "video_coords"}),
+    ),
+    Family(
+        name="Mochi",
+        denoiser=MochiTransformer3DModel,
+        guidance="batched",
+        kinds=(("transformer_blocks.*", "joint"),),
+        grid=_mochi_grid,
+        guided=_guided_by_property,
+        text="after",
+        calls="per row",
+        per_row=_TRANSFORMER_ROWS | {"encoder_attention_mask"},
+    ),
+)
+
+UNLISTED = Family(
+    name="unlisted",
+    denoiser=nn.Module,
+    guidance="batched",
+    kinds=(("*", "unknown"),),
+    grid=None,
+    guided=_guided_by_property,
+)

@@ -1,0 +1,120 @@
+"""`intercept`: look at, or change, what happens at chosen attention sites for the length of a `with` block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from diffusers import DiffusionPipeline
+from torch import nn
+
+from ieadapt.attention.calls import Intervention
+from ieadapt.attention.denoiser_calls import DenoiserWrapper
+from ieadapt.attention.discovery import denoisers_of
+from ieadapt.attention.rows import Stream
+from ieadapt.attention.seam import Interception, Seam, open_seam
+from ieadapt.attention.sites import AttentionSite, Selection, select_sites
+from ieadapt.errors import FailureError, UsageError
+
+AnyIntervention = TypeVar("AnyIntervention", bound=Intervention)
+
+
+@contextmanager
+def intercept(
+    model: DiffusionPipeline | nn.Module,
+    intervention: AnyIntervention,
+    sites: Selection = None,
+    steps: tuple[float, float] = (0.0, 1.0),
+    *,
+    streams: Sequence[Stream] | None = None,
+) -> Iterator[AnyIntervention]:
+    """Apply an intervention at some attention sites while the block is open; the model is restored afterwards.
+
+    Blocks nest: an inner intervention sees the output that an outer one left, and its own result wins.
+
+    Args:
+        model: a pipeline, or a bare denoiser called by hand (then every call counts as one step).
+        intervention: called with every attention call at the chosen sites.
+        sites: which sites, as `select_sites` understands them; None for all.
+        steps: window of the denoising run as fractions; a step acts if start <= step / number of steps < stop.
+        streams: in an edit, the role of each prompt of the batch, such as `("source", "target")`.
+
+    Raises:
+        UsageError: a selection that matches nothing, a window outside 0..1, or an attention backend that bypasses
+            PyTorch's scaled dot-product attention.
+        FailureError: on leaving, if a chosen site never fired.
+
+    Example:
+        >>> import torch
+        >>> from diffusers import WanTransformer3DModel
+        >>> wan = WanTransformer3DModel(num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4,
+        ...     text_dim=16, ffn_dim=32, freq_dim=32, num_layers=1)
+        >>> seen = []
+        >>> with intercept(wan, lambda call: seen.append(call.layout), sites="joint"):
+        ...     _ = wan(torch.zeros(1, 4, 2, 4, 6), torch.tensor([1]), torch.zeros(1, 5, 16))
+        >>> seen
+        [TokenLayout(frames=2, height=2, width=3, start=0, text=0)]
+    """
+    _check_window(model, steps)
+    with open_seam(model) as seam:
+        chosen = select_sites(_own_sites(seam, model), sites)
+        entry = Interception(intervention, frozenset(chosen), steps)
+        outer_streams, seam.run.streams = seam.run.streams, tuple(streams) if streams else seam.run.streams
+        seam.interceptions.append(entry)
+        try:
+            yield intervention
+        finally:
+            seam.interceptions.remove(entry)
+            seam.run.streams = outer_streams
+        _require_fired(entry, chosen, seam)
+
+
+@contextmanager
+def wrap_denoiser(model: DiffusionPipeline | nn.Module, wrapper: DenoiserWrapper) -> Iterator[None]:
+    """Let a wrapper see, and replace, every prediction of the denoiser while the block is open.
+
+    The wrapper may run weak passes with `DenoiserCall.again`; these are not wrapped again and count no step.
+    """
+    with open_seam(model) as seam:
+        seam.wrappers.append(wrapper)
+        try:
+            yield
+        finally:
+            seam.wrappers.remove(wrapper)
+
+
+def _own_sites(seam: Seam, model: DiffusionPipeline | nn.Module) -> list[AttentionSite]:
+    """The seam's sites that belong to this model, which may be one of a pipeline's two denoisers."""
+    own = {module for denoiser in denoisers_of(model).values() for module in denoiser.modules()}
+    return [site for module, site in seam.sites.items() if module in own]
+
+
+def _check_window(model: DiffusionPipeline | nn.Module, steps: tuple[float, float]) -> None:
+    start, stop = steps
+    if not 0.0 <= start < stop <= 1.0:
+        raise UsageError("not a window of steps", expected="fractions 0 <= start < stop <= 1", got=steps)
+    if isinstance(model, nn.Module) and (start, stop) != (0.0, 1.0):
+        raise UsageError(
+            "a bare denoiser has no known number of steps, so no window of them",
+            got=steps,
+            remedy="pass the pipeline instead of its denoiser",
+        )
+
+
+def _require_fired(entry: Interception, chosen: list[AttentionSite], seam: Seam) -> None:
+    missing = [site for site in chosen if site not in entry.fired]
+    if not missing:
+        return
+    if seam.run.step < 0:
+        why = "the denoiser was not called inside the block"
+    elif not entry.fired:
+        why = f"no step fell into the window {entry.window}, or the model does not run these sites"
+    else:
+        why = "the model did not run them"
+    raise FailureError(
+        f"{len(missing)} of {len(chosen)} chosen attention sites never fired",
+        got=why,
+        where=", ".join(site.name for site in missing[:3]) + (", ..." if len(missing) > 3 else ""),
+        remedy="call the model inside the block; leave out sites that this run does not reach",
+    )

@@ -1,0 +1,62 @@
+"""Row maps: which guidance branch, stream and video each row of a batch belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+Guidance = Literal["uncond", "cond", "weak", "none"]
+Stream = Literal["source", "target", "none"]
+
+ALL_GUIDANCE: tuple[Guidance, ...] = ("uncond", "cond", "weak", "none")
+
+
+@dataclass(frozen=True)
+class RowMap:
+    """What each row of a denoiser's batch is, and how many rows of an attention call each one spans.
+
+    Attributes:
+        guidance: per denoiser row, `uncond`, `cond`, `weak` (an extra perturbed pass) or `none` (no guidance runs).
+        stream: per denoiser row, `source` or `target` in an edit, else `none`.
+        video: per denoiser row, the index of the video it belongs to, counted within its guidance branch.
+        repeats: consecutive rows of the attention call per denoiser row (frames, positions, or 1).
+
+    Example:
+        >>> rows = RowMap(("uncond", "cond"), ("none", "none"), (0, 0), repeats=2)
+        >>> rows.select(guidance=("cond",)).tolist()
+        [2, 3]
+    """
+
+    guidance: tuple[Guidance, ...]
+    stream: tuple[Stream, ...]
+    video: tuple[int, ...]
+    repeats: int = 1
+
+    def __len__(self) -> int:
+        return len(self.guidance) * self.repeats
+
+    def denoiser_rows(
+        self, guidance: Collection[Guidance] = ALL_GUIDANCE, stream: Collection[Stream] = ("source", "target", "none")
+    ) -> list[int]:
+        """Indices of the denoiser rows of these branches and streams."""
+        return [
+            index
+            for index, (branch, name) in enumerate(zip(self.guidance, self.stream, strict=True))
+            if branch in guidance and name in stream
+        ]
+
+    def select(
+        self, guidance: Collection[Guidance] = ALL_GUIDANCE, stream: Collection[Stream] = ("source", "target", "none")
+    ) -> Int[Tensor, " row"]:
+        """Indices of the attention call's rows of these branches and streams."""
+        return self.expand(self.denoiser_rows(guidance, stream))
+
+    def expand(self, denoiser_rows: Collection[int]) -> Int[Tensor, " row"]:
+        """Indices of the attention call's rows that belong to these denoiser rows."""
+        starts = torch.tensor(list(denoiser_rows), dtype=torch.long) * self.repeats
+        return (starts[:, None] + torch.arange(self.repeats)).flatten()

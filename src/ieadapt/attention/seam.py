@@ -1,0 +1,325 @@
+"""The seam: what is installed on a model while at least one interception is open.
+
+Forward hooks on attention modules say which site is running; a `TorchFunctionMode`, active only inside the denoiser's
+forward pass, catches `torch.nn.functional.scaled_dot_product_attention` there. No processor is replaced or copied.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import DiffusionPipeline
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ieadapt.attention.calls import AttentionCall, Intervention
+from ieadapt.attention.denoiser_calls import DenoiserCall, DenoiserWrapper, prediction_of, with_prediction
+from ieadapt.attention.discovery import denoisers_of, site_modules
+from ieadapt.attention.families import UNLISTED, family_of
+from ieadapt.attention.layouts import TokenLayout, token_layout
+from ieadapt.attention.rows import RowMap
+from ieadapt.attention.run_state import RunState
+from ieadapt.attention.sites import AttentionSite
+from ieadapt.errors import FailureError, UsageError
+
+_SEAM = "_ieadapt_seam"
+NATIVE_BACKENDS = (None, "native", "_native_math", "_native_efficient", "_native_flash", "_native_cudnn")
+
+
+@dataclass
+class Interception:
+    """One intervention on some sites in a window of steps, and how often each site fired."""
+
+    intervention: Intervention
+    sites: frozenset[AttentionSite]
+    window: tuple[float, float]
+    fired: dict[AttentionSite, int] = field(default_factory=dict)
+
+    def wants(self, site: AttentionSite, fraction: float) -> bool:
+        """Whether the intervention acts at this site and step."""
+        return site in self.sites and self.window[0] <= fraction < max(self.window[1], 1e-12)
+
+
+@dataclass
+class _Visit:
+    """One forward pass through one attention module: the calls that it has made so far."""
+
+    site: AttentionSite
+    module: nn.Module
+    calls: list[AttentionCall] = field(default_factory=list)
+    seen: int = 0
+
+
+class Seam:
+    """Hooks, run state and open interceptions of one model. Shared by nested `intercept` blocks."""
+
+    def __init__(self, denoisers: dict[str, nn.Module]) -> None:
+        self.denoisers = denoisers
+        self.sites = site_modules(denoisers)
+        self.run = RunState()
+        self.interceptions: list[Interception] = []
+        self.wrappers: list[DenoiserWrapper] = []
+        self._thread = threading.get_ident()
+        self._visits: list[_Visit] = []
+        self._calls: list[DenoiserCall] = []
+        self._modes: list[TorchFunctionMode] = []
+        self._weak = 0
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Install all hooks; remove exactly these afterwards, whatever happens."""
+        self._refuse_other_backends()
+        with ExitStack() as stack:
+            for denoiser in self.denoisers.values():
+                stack.enter_context(self.run.naming_calls(denoiser))
+                stack.enter_context(_marked(denoiser, self))
+                _hook(stack, denoiser, self._enter_denoiser, self._leave_denoiser)
+            for module, site in self.sites.items():
+                _hook(stack, module, self._enter_site(site), self._leave_site)
+            if any(_is_compiled(denoiser) for denoiser in self.denoisers.values()):
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            yield
+
+    @contextmanager
+    def weak(self) -> Iterator[None]:
+        """Calls of the denoiser inside the block are extra, perturbed passes: rows are `weak`, no step is counted."""
+        self._weak += 1
+        try:
+            yield
+        finally:
+            self._weak -= 1
+
+    def require_thread(self) -> None:
+        """Refuse a call from another thread than the one that opened the block."""
+        if threading.get_ident() != self._thread:
+            raise FailureError(
+                "the model is being intercepted by another thread",
+                expected="one thread per model while an interception is open",
+                remedy="enter the `with` block in the thread that calls the pipeline",
+            )
+
+    def _refuse_other_backends(self) -> None:
+        for module, site in self.sites.items():
+            backend = getattr(module.processor, "_attention_backend", None)
+            if getattr(backend, "value", backend) not in NATIVE_BACKENDS:
+                raise UsageError(
+                    "this attention backend bypasses ieadapt",
+                    expected="the native backend (PyTorch's scaled_dot_product_attention)",
+                    got=getattr(backend, "value", backend),
+                    where=site.name,
+                    remedy='call pipe.transformer.set_attention_backend("native") first',
+                )
+
+    def _enter_denoiser(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.require_thread()
+        family = family_of(module)
+        arguments = _bound_arguments(module, args, kwargs)
+        grid = family.grid(module, arguments) if family.grid else None
+        batch = grid.batch if grid else next(v.shape[0] for v in arguments.values() if isinstance(v, Tensor) and v.ndim)
+        if not self._weak:
+            self.run.advance()
+        rows = self.run.weak_rows(batch) if self._weak else self.run.rows(family, batch)
+        self._calls.append(
+            DenoiserCall(module, family, arguments, grid, rows, self.run.step, self.run.fraction, self.run.pipeline, self)
+        )
+        mode = _CatchAttention(self._attention)
+        mode.__enter__()
+        self._modes.append(mode)
+
+    def _leave_denoiser(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        """Runs after an exception too; then there is no output and nothing but the clean-up to do."""
+        if not self._modes:
+            return None
+        self._modes.pop().__exit__(None, None, None)
+        call = self._calls.pop()
+        if output is None:
+            self._visits.clear()
+            return None
+        prediction = prediction_of(output)
+        changed = call.changed_by
+        for wrapper in [] if self._weak else self.wrappers:
+            result = wrapper(call, prediction)
+            if result is not None:
+                prediction, changed = result, [*changed, repr(wrapper)]
+        if not changed:
+            return None
+        if not torch.isfinite(prediction).all():
+            raise FailureError(
+                "the denoiser's prediction is not finite",
+                where=f"step {call.step}, changed at {', '.join(dict.fromkeys(changed))}",
+                remedy="lower the scale, choose fewer sites, or use float32 or bfloat16 instead of float16",
+            )
+        return with_prediction(output, prediction)
+
+    def _enter_site(self, site: AttentionSite) -> Callable[..., None]:
+        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._visits.append(_Visit(site, module))
+
+        return enter
+
+    def _leave_site(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        if not self._visits or self._visits[-1].module is not module:
+            return
+        visit = self._visits.pop()
+        if output is None or visit.seen or not self._calls or not self._wanting(visit.site):
+            return
+        raise FailureError(
+            "this site's attention did not go through PyTorch's scaled_dot_product_attention",
+            got=f"the processor {type(visit.module.processor).__name__}",
+            where=visit.site.name,
+            remedy="switch attention slicing and other backends off: pipe.disable_attention_slicing(), "
+            'set_attention_backend("native"), no xformers',
+        )
+
+    def _wanting(self, site: AttentionSite) -> list[Interception]:
+        return [entry for entry in self.interceptions if entry.wants(site, self.run.fraction)]
+
+    def _attention(self, attend: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """Called for every scaled dot-product attention inside a denoiser's forward pass."""
+        if not self._visits:
+            return attend(*args, **kwargs)
+        visit = self._visits[-1]
+        visit.seen += 1
+        wanting = self._wanting(visit.site)
+        if not wanting:
+            return attend(*args, **kwargs)
+        denoiser_call = self._calls[-1]
+        call = _attention_call(denoiser_call, visit, attend, args, kwargs)
+        visit.calls.append(call)
+        for entry in wanting:
+            entry.fired[visit.site] = entry.fired.get(visit.site, 0) + 1
+            result = entry.intervention(call)
+            if result is not None:
+                call = call.with_output(_same_form(result, call, entry))
+                denoiser_call.changed_by.append(visit.site.name)
+        return call.output
+
+
+class _CatchAttention(TorchFunctionMode):
+    """Hands scaled dot-product attention to the seam and lets every other function pass."""
+
+    def __init__(self, handler: Callable[[Callable[..., Tensor], tuple[Any, ...], dict[str, Any]], Tensor]) -> None:
+        super().__init__()
+        self._handler = handler
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is F.scaled_dot_product_attention:
+            return self._handler(func, args, kwargs or {})
+        return func(*args, **(kwargs or {}))
+
+
+def _attention_call(
+    outer: DenoiserCall, visit: _Visit, attend: Callable[..., Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> AttentionCall:
+    names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+    given = dict(zip(names, args, strict=False)) | dict(kwargs)
+    query, key, value = given["query"], given["key"], given["value"]
+    if key.shape[1] != query.shape[1]:
+        groups = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    rows = _call_rows(outer, visit, query.shape[0])
+    return AttentionCall(
+        site=visit.site,
+        step=outer.step,
+        fraction=outer.fraction,
+        query=query,
+        key=key,
+        value=value,
+        mask=_causal(query, key) if given.get("is_causal") else given.get("attn_mask"),
+        scale=query.shape[-1] ** -0.5 if given.get("scale") is None else given["scale"],
+        layout=_call_layout(outer, visit, rows, query.shape[2], key.shape[2]),
+        rows=rows,
+        earlier=tuple(visit.calls),
+        attend=lambda: attend(*args, **kwargs),
+    )
+
+
+def _causal(query: Tensor, key: Tensor) -> Tensor:
+    return torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
+
+
+def _call_rows(outer: DenoiserCall, visit: _Visit, batch: int) -> RowMap:
+    rows = outer.rows
+    if outer.family.calls == "per row" and batch == 1:
+        index = (visit.seen - 1) % len(rows.guidance)
+        return RowMap((rows.guidance[index],), (rows.stream[index],), (rows.video[index],))
+    repeats, rest = divmod(batch, len(rows.guidance))
+    if not rest:
+        return RowMap(rows.guidance, rows.stream, rows.video, repeats)
+    if outer.family is UNLISTED:
+        return RowMap(("none",) * batch, ("none",) * batch, (0,) * batch)
+    raise FailureError(
+        "the attention batch is no multiple of the denoiser's batch",
+        expected=f"a multiple of {len(rows.guidance)}",
+        got=batch,
+        where=visit.site.name,
+        remedy="the family's row in ieadapt/attention/families.py does not describe this model; please report it",
+    )
+
+
+def _call_layout(outer: DenoiserCall, visit: _Visit, rows: RowMap, queries: int, keys: int) -> TokenLayout | None:
+    if outer.grid is None:
+        return None
+    return token_layout(visit.site, outer.grid, rows.repeats, queries, keys, outer.family.text)
+
+
+def _same_form(result: Tensor, call: AttentionCall, entry: Interception) -> Tensor:
+    expected = (*call.query.shape[:-1], call.value.shape[-1])
+    if tuple(result.shape) != expected or result.dtype != call.value.dtype:
+        raise FailureError(
+            "an intervention returned a tensor of another form",
+            expected=f"{expected} {call.value.dtype}",
+            got=f"{tuple(result.shape)} {result.dtype}",
+            where=f"{entry.intervention!r} at {call.site.name}",
+            remedy="return (row, head, query, head_dim) in the value's dtype, or None",
+        )
+    return result
+
+
+def _bound_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    bound = inspect.signature(type(module).forward).bind(module, *args, **kwargs)
+    arguments = dict(bound.arguments)
+    arguments.pop("self", None)
+    return {name: value for name, value in arguments.items() if name != "kwargs"} | arguments.get("kwargs", {})
+
+
+def _hook(stack: ExitStack, module: nn.Module, enter: Callable[..., Any], leave: Callable[..., Any]) -> None:
+    stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
+    stack.callback(module.register_forward_hook(leave, with_kwargs=True, always_call=True).remove)
+
+
+def _is_compiled(denoiser: nn.Module) -> bool:
+    return any(getattr(module, "_compiled_call_impl", None) is not None for module in denoiser.modules())
+
+
+@contextmanager
+def _marked(denoiser: nn.Module, seam: Seam) -> Iterator[None]:
+    vars(denoiser)[_SEAM] = seam
+    try:
+        yield
+    finally:
+        del vars(denoiser)[_SEAM]
+
+
+@contextmanager
+def open_seam(model: DiffusionPipeline | nn.Module) -> Iterator[Seam]:
+    """The seam of a model: the one already open on its denoiser, or a new one for the length of the block."""
+    denoisers = denoisers_of(model)
+    seam = next((seam for part in denoisers.values() if (seam := vars(part).get(_SEAM)) is not None), None)
+    with ExitStack() as stack:
+        if seam is None:
+            seam = Seam(denoisers)
+            stack.enter_context(seam.installed())
+        seam.require_thread()
+        if isinstance(model, DiffusionPipeline) and seam.run.pipeline is None:
+            stack.enter_context(seam.run.observing(model))
+        yield seam

@@ -1,0 +1,90 @@
+"""Inject: the target looks where the source looks, and sees its own values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from torch import Tensor
+
+from ieadapt.attention import AttentionCall, Guidance
+from ieadapt.errors import FailureError, UsageError
+from ieadapt.functional import Scope, inject_output
+
+
+class _Row(NamedTuple):
+    """One denoiser row of one attention call."""
+
+    call: AttentionCall
+    index: int
+
+
+@dataclass(frozen=True)
+class Inject:
+    """Give the target rows the source rows' attention map: output = softmax(Q_source K_source) V_target.
+
+    Nothing is stored: source and target run in one batch, and `intercept(..., streams=("source", "target"))` says
+    which prompt is which. Several targets may follow one source. A target row takes the map of the source row of the
+    same guidance branch.
+
+    Attributes:
+        scope: on joint attention, `video` takes over the source's video-to-video block only and keeps the target's
+            own mass on video and text; `all` takes over the whole map (source and target need as many text tokens).
+        guidance: branches whose target rows are touched.
+
+    Raises:
+        UsageError: the batch has no source row, or none of the branch that is asked for.
+        FailureError: source and target differ in their number of tokens.
+
+    Source: Free-Prompt-Editing (arXiv 2403.03431) for the idea of replacing self-attention maps; which layers, and its
+    use on video, are a reconstruction.
+
+    Example:
+        >>> Inject(guidance=("cond", "uncond"))
+        Inject(scope='video')
+    """
+
+    scope: Scope = "video"
+    guidance: tuple[Guidance, ...] = field(default=("cond", "none"))
+
+    def __call__(self, call: AttentionCall) -> Tensor | None:
+        """The output with the target rows replaced, or None if the call holds no target row of a chosen branch."""
+        if "source" not in {stream for each in (*call.earlier, call) for stream in each.rows.stream}:
+            raise UsageError(
+                "injection has no source",
+                got=f"streams {call.rows.stream}",
+                where=call.site.name,
+                remedy='run source and target in one batch and pass streams=("source", "target") to intercept',
+            )
+        targets = call.rows.denoiser_rows(self.guidance, ("target",))
+        if not targets:
+            return None
+        output = call.output.clone()
+        for index in targets:
+            own = call.restricted([index])
+            source = _source_of(call, call.rows.guidance[index])
+            taken = source.call.restricted([source.index])
+            if self.scope == "all" and taken.query.shape != own.query.shape:
+                raise FailureError(
+                    "source and target differ in their number of tokens",
+                    expected=tuple(taken.query.shape),
+                    got=tuple(own.query.shape),
+                    where=call.site.name,
+                    remedy='use scope="video"',
+                )
+            output[own.source_rows] = inject_output(
+                source_query=taken.query, source_key=taken.key, **own.for_replacement(), scope=self.scope
+            )
+        return output
+
+    def __repr__(self) -> str:
+        return f"Inject(scope={self.scope!r})"
+
+
+def _source_of(call: AttentionCall, branch: Guidance) -> _Row:
+    """The source row of this branch, in the call itself or in one made just before it for another row."""
+    for each in (call, *reversed(call.earlier)):
+        found = each.rows.denoiser_rows((branch,), ("source",))
+        if found:
+            return _Row(each, found[0])
+    raise UsageError(f"no source row of the {branch} branch", got=call.rows, where=call.site.name)

@@ -1,0 +1,107 @@
+"""Record: measure entropy and energy of every call, change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ieadapt.attention import AttentionCall, AttentionSite, Guidance
+from ieadapt.attention.calls import DEFAULT_MEMORY_LIMIT
+from ieadapt.errors import FailureError
+from ieadapt.functional import energy
+
+MEANS = ("n_keys", "entropy", "ep", "temporal_entropy", "spatial_entropy", "temporal_ep", "spatial_ep", "text_mass")
+
+
+class Record:
+    """Running means of entropy and energy per site, head, step and guidance branch.
+
+    Entropy is the mean over query tokens, rows and videos; energy is the sum of the squared attention output over
+    tokens and channels of one video (all its frames or positions), averaged over videos.
+
+    Args:
+        memory_limit: bytes that the temporaries of one call may take.
+
+    Example:
+        >>> import torch
+        >>> from diffusers import WanTransformer3DModel
+        >>> from ieadapt.attention import intercept
+        >>> wan = WanTransformer3DModel(num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4,
+        ...     text_dim=16, ffn_dim=32, freq_dim=32, num_layers=1)
+        >>> with intercept(wan, Record()) as record, torch.no_grad():
+        ...     _ = wan(torch.randn(1, 4, 2, 4, 6), torch.tensor([1]), torch.randn(1, 5, 16))
+        >>> first = next(record.rows())
+        >>> first["site"], first["head"], 0 <= first["ep"] <= 100
+        ('blocks.0.attn1', 0, True)
+    """
+
+    def __init__(self, memory_limit: int = DEFAULT_MEMORY_LIMIT) -> None:
+        self.memory_limit = memory_limit
+        self._sums: dict[tuple[AttentionSite, int, Guidance], Tensor] = {}
+        self._counts: dict[tuple[AttentionSite, int, Guidance], tuple[int, int]] = {}
+
+    def __call__(self, call: AttentionCall) -> None:
+        """Add one call to the running means."""
+        with torch.no_grad():
+            statistics = call.statistics(self.memory_limit)
+            nothing = torch.full_like(statistics.entropy, float("nan"))
+            means = [value if (value := getattr(statistics, name)) is not None else nothing for name in MEANS]
+            table = torch.stack([*means, energy(call.output)]).double()
+        for branch in dict.fromkeys(call.rows.guidance):
+            rows = call.rows.denoiser_rows((branch,))
+            self._add((call.site, call.step, branch), table, call, rows)
+
+    def _add(
+        self, place: tuple[AttentionSite, int, Guidance], table: Tensor, call: AttentionCall, rows: list[int]
+    ) -> None:
+        everything = len(rows) == len(call.rows.guidance)
+        chosen = table if everything else table[:, call.rows.expand(rows).to(table.device)]
+        summed = chosen.sum(1)
+        attended, videos = self._counts.get(place, (0, 0))
+        self._sums[place] = summed if place not in self._sums else self._sums[place] + summed
+        again = place in self._counts and bool(call.earlier) and call.rows == call.earlier[0].rows
+        self._counts[place] = attended + chosen.shape[1], videos + (0 if again else len(rows))
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """One record per site, head, step and branch, in order of execution.
+
+        Keys: site, kind, order, head, step, branch, videos, the means of `MEANS` (None where a site has no such
+        part), energy.
+
+        Raises:
+            FailureError: an entropy or energy is not finite.
+        """
+        for place in sorted(self._sums, key=lambda place: (place[0].order, place[1], place[2])):
+            site, step, branch = place
+            attended, videos = self._counts[place]
+            table = self._sums[place].cpu()
+            for head in range(table.shape[1]):
+                means = {name: _none_if_absent(table[i, head].item() / attended) for i, name in enumerate(MEANS)}
+                total = table[-1, head].item() / videos
+                if means["ep"] is None or total != total or total == float("inf"):
+                    raise FailureError(
+                        "attention is not finite",
+                        where=f"{site.name}, head {head}, step {step}, {branch} branch",
+                        remedy="run the model in float32 or bfloat16; float16 may overflow",
+                    )
+                yield {
+                    "site": site.name,
+                    "kind": site.kind,
+                    "order": site.order,
+                    "head": head,
+                    "step": step,
+                    "branch": branch,
+                    "videos": videos,
+                    **means,
+                    "energy": total,
+                }
+
+    def __repr__(self) -> str:
+        return "Record()"
+
+
+def _none_if_absent(value: float) -> float | None:
+    return None if value != value else value

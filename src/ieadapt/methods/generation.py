@@ -1,0 +1,160 @@
+"""Running a pipeline: one place that calls diffusers, for every family."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from jaxtyping import Float
+from torch import Tensor
+
+from ieadapt.attention import DenoiserCall, wrap_denoiser
+from ieadapt.errors import FailureError, UsageError
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """How a video is generated. None means the pipeline's own default.
+
+    Raises:
+        UsageError: a number is not positive.
+
+    Example:
+        >>> GenerationConfig(num_inference_steps=8).guidance_scale is None
+        True
+    """
+
+    num_inference_steps: int = field(default=25, metadata={"help": "denoising steps"})
+    guidance_scale: float | None = field(default=None, metadata={"help": "classifier-free guidance scale"})
+    num_frames: int | None = field(default=None, metadata={"help": "frames per video"})
+    height: int | None = field(default=None, metadata={"help": "height in pixels"})
+    width: int | None = field(default=None, metadata={"help": "width in pixels"})
+    negative_prompt: str | None = field(default=None, metadata={"help": "what the video should not show"})
+    batch_size: int = field(default=4, metadata={"help": "videos that run as one batch"})
+
+    def __post_init__(self) -> None:
+        for name in ("num_inference_steps", "num_frames", "height", "width", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be positive", expected=">= 1", got=value)
+
+
+def generate(
+    pipe: DiffusionPipeline,
+    prompts: str | Sequence[str],
+    config: GenerationConfig | None = None,
+    seeds: Sequence[int] | int = 0,
+    progress: Progress | None = None,
+) -> Float[Tensor, "video frame channel height width"]:
+    """Generate one video per prompt; float32 on the CPU, in [0, 1].
+
+    Noise is drawn per video from its own seed, so that a video does not depend on its batch, up to rounding.
+
+    Args:
+        pipe: any text-to-video pipeline.
+        prompts: one prompt or several.
+        config: steps, size, guidance.
+        seeds: one per prompt, or the first of consecutive ones.
+        progress: called with (denoising steps done, denoising steps in all).
+
+    Raises:
+        UsageError: no or empty prompts, a prompt too long for the text encoder, an argument that the pipeline lacks.
+        FailureError: the frames hold NaN.
+    """
+    config = config or GenerationConfig()
+    prompts = _checked_prompts(pipe, prompts)
+    seeds = list(range(seeds, seeds + len(prompts))) if isinstance(seeds, int) else list(seeds)
+    if len(seeds) != len(prompts):
+        raise UsageError("as many seeds as prompts are needed", expected=len(prompts), got=len(seeds))
+    starts = range(0, len(prompts), config.batch_size)
+    total = len(starts) * config.num_inference_steps
+    videos = []
+    for done, start in enumerate(starts):
+        batch = slice(start, start + config.batch_size)
+        reporter = _Reporter(progress, done * config.num_inference_steps, total)
+        with wrap_denoiser(pipe, reporter), quiet(pipe):
+            videos.append(_run(pipe, prompts[batch], config, seeds[batch]))
+    return torch.cat(videos)
+
+
+def _run(pipe: DiffusionPipeline, prompts: list[str], config: GenerationConfig, seeds: list[int]) -> Tensor:
+    arguments = {
+        "num_inference_steps": config.num_inference_steps,
+        "guidance_scale": config.guidance_scale,
+        "num_frames": config.num_frames,
+        "height": config.height,
+        "width": config.width,
+        "negative_prompt": None if config.negative_prompt is None else [config.negative_prompt] * len(prompts),
+    }
+    given = {name: value for name, value in arguments.items() if value is not None}
+    unknown = [name for name in given if name not in inspect.signature(type(pipe).__call__).parameters]
+    if unknown:
+        raise UsageError("the pipeline has no such argument", got=", ".join(unknown), where=type(pipe).__name__)
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    frames = pipe(prompt=prompts, generator=generators, output_type="pt", **given).frames
+    frames = torch.as_tensor(frames).float().cpu()
+    if not torch.isfinite(frames).all():
+        raise FailureError(
+            "the generated frames are not finite",
+            where=type(pipe).__name__,
+            remedy="use float32 or bfloat16, or a lower guidance or perturbation scale",
+        )
+    return frames.clamp(0, 1)
+
+
+class _Reporter:
+    """Tells a progress callback which denoising step was completed."""
+
+    def __init__(self, progress: Progress | None, done: int, total: int) -> None:
+        self._progress, self._done, self._total = progress, done, total
+
+    def __call__(self, call: DenoiserCall, prediction: Tensor) -> None:
+        if self._progress is not None:
+            self._progress(min(self._done + call.step + 1, self._total), self._total)
+
+
+@contextmanager
+def quiet(pipe: DiffusionPipeline) -> Iterator[None]:
+    """Switch the pipeline's own progress bar off for the length of the block."""
+    before = getattr(pipe, "_progress_bar_config", {})
+    pipe.set_progress_bar_config(**{**before, "disable": True})
+    try:
+        yield
+    finally:
+        pipe.set_progress_bar_config(**before)
+
+
+def _checked_prompts(pipe: DiffusionPipeline, prompts: str | Sequence[str]) -> list[str]:
+    listed = [prompts] if isinstance(prompts, str) else list(prompts)
+    if not listed or not all(prompt.strip() for prompt in listed):
+        raise UsageError(
+            "a prompt is missing", expected="at least one prompt with text in it", got=f"{len(listed)} prompts"
+        )
+    for prompt in listed:
+        _check_length(pipe, prompt)
+    return listed
+
+
+def _check_length(pipe: Any, prompt: str) -> None:
+    """Text encoders cut long prompts without stopping; say which words would be lost instead."""
+    limits = [getattr(pipe.tokenizer, "model_max_length", None)]
+    parameters = inspect.signature(type(pipe).__call__).parameters
+    if "max_sequence_length" in parameters:
+        limits.append(parameters["max_sequence_length"].default)
+    limit = min(value for value in limits if isinstance(value, int))
+    tokens = pipe.tokenizer(prompt, truncation=False, verbose=False).input_ids
+    if len(tokens) > limit:
+        lost = pipe.tokenizer.decode(tokens[limit - 1 :], skip_special_tokens=True)
+        raise UsageError(
+            "the prompt is too long for the text encoder",
+            expected=f"at most {limit} tokens",
+            got=f"{len(tokens)}; these words would be dropped: {lost!r}",
+            remedy="shorten the prompt",
+        )

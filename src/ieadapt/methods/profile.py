@@ -1,0 +1,174 @@
+"""The entropy profile of a model: what its attention sites measured, as a table that can choose sites."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from ieadapt.attention import AttentionSite
+from ieadapt.errors import FailureError, UsageError
+from ieadapt.methods.layer_choice import SiteChoice
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMAT = 1
+SCHEMA: dict[str, Any] = {
+    "site": pl.String,
+    "kind": pl.String,
+    "order": pl.Int32,
+    "head": pl.Int32,
+    "step": pl.Int32,
+    "branch": pl.String,
+    "videos": pl.Int32,
+    "n_keys": pl.Float64,
+    "entropy": pl.Float64,
+    "ep": pl.Float64,
+    "temporal_entropy": pl.Float64,
+    "spatial_entropy": pl.Float64,
+    "temporal_ep": pl.Float64,
+    "spatial_ep": pl.Float64,
+    "text_mass": pl.Float64,
+    "energy": pl.Float64,
+    "energy_share": pl.Float64,
+}
+
+
+class EntropyProfile:
+    """Entropy and energy of every site x head x step x guidance branch of a model.
+
+    Attributes:
+        table: polars table with the columns of `SCHEMA`. Entropies in nats; `ep` (and `temporal_ep`, `spatial_ep` of
+            joint attention) in percent, 0 for the identity map and 100 for the uniform one; `text_mass` in [0, 1];
+            `energy` per video; `energy_share` of all recorded sites of that step and branch, in [0, 1].
+        metadata: what was measured: model, prompts, seeds, steps, versions.
+
+    Example:
+        >>> row = dict(site="mid.attn1", kind="spatial", order=0, head=0, step=0, branch="cond", videos=1, n_keys=16.0,
+        ...     entropy=1.386, ep=50.0, energy=2.0)
+        >>> profile = EntropyProfile.from_rows([row])
+        >>> profile.select(kind="spatial", at_least=40)
+        [<spatial #0 mid.attn1, 1 heads>]
+    """
+
+    def __init__(self, table: pl.DataFrame, metadata: Mapping[str, Any] | None = None) -> None:
+        self.table = table
+        self.metadata = dict(metadata or {})
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Mapping[str, Any]], metadata: Mapping[str, Any] | None = None) -> EntropyProfile:
+        """Build a profile from a record's rows; energy shares are taken within each step and branch."""
+        table = pl.DataFrame(list(rows), schema={name: kind for name, kind in SCHEMA.items() if name != "energy_share"})
+        share = pl.col("energy") / pl.col("energy").sum().over("step", "branch")
+        return cls(table.with_columns(energy_share=share).select(list(SCHEMA)), metadata)
+
+    @property
+    def sites(self) -> list[AttentionSite]:
+        """The measured sites, in order of execution."""
+        heads = self.table.group_by("site", "kind", "order").agg(heads=pl.col("head").n_unique()).sort("order")
+        return [AttentionSite(*row) for row in heads.iter_rows()]
+
+    def by_site(self, branch: str | None = None) -> pl.DataFrame:
+        """One row per site: means over steps and branches (or one branch); EP over heads too, energy summed over them.
+
+        `ep_min` and `ep_max` are the extremes over heads.
+        """
+        table = self.table if branch is None else self.table.filter(pl.col("branch") == branch)
+        if table.is_empty():
+            known = sorted(self.table["branch"].unique())
+            raise UsageError("the profile has no such branch", expected=f"one of {known}", got=branch)
+        means = ["n_keys", "entropy", "ep", "temporal_ep", "spatial_ep", "text_mass", "energy", "energy_share"]
+        heads = table.group_by("order", "site", "kind", "head").agg(pl.col(means).mean())
+        summed = {"energy", "energy_share"}
+        return (
+            heads.group_by("order", "site", "kind")
+            .agg(
+                pl.len().alias("heads"),
+                *(pl.col(name).sum() if name in summed else pl.col(name).mean() for name in means),
+                ep_min=pl.col("ep").min(),
+                ep_max=pl.col("ep").max(),
+            )
+            .sort("order")
+        )
+
+    @property
+    def ep(self) -> dict[str, float]:
+        """Mean EP by site name."""
+        rows = self.by_site()
+        return dict(zip(rows["site"], rows["ep"], strict=True))
+
+    def select(
+        self,
+        *,
+        kind: str | None = None,
+        top: float | None = None,
+        bottom: float | None = None,
+        at_least: float | None = None,
+        at_most: float | None = None,
+        random: float | None = None,
+        names: Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> list[AttentionSite]:
+        """Choose sites; at most one rule, see `SiteChoice`. Without a rule, all sites of the kind or names.
+
+        Raises:
+            UsageError: several rules, or nothing matches.
+        """
+        rules = {"top": top, "bottom": bottom, "at-least": at_least, "at-most": at_most, "random": random}
+        given = {rule: amount for rule, amount in rules.items() if amount is not None}
+        if len(given) > 1:
+            raise UsageError("several rules for one choice of sites", expected="one", got=", ".join(given))
+        rule, amount = next(iter(given.items()), ("all", 0.0))
+        listed = tuple(names) if names else None
+        return SiteChoice(rule, amount, kind, listed, seed).choose(self.sites, self.ep)  # type: ignore[arg-type]
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `profile.parquet` and `profile.json` into a folder, each whole or not at all."""
+        folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.table.write_parquet(folder / "profile.parquet.part")
+            described = json.dumps({"format": FORMAT, **self.metadata}, indent=2) + "\n"
+            (folder / "profile.json.part").write_text(described, encoding="utf-8")
+            for name in ("profile.parquet", "profile.json"):
+                os.replace(folder / f"{name}.part", folder / name)
+        except OSError as error:
+            raise FailureError("the profile cannot be written", got=error.strerror, where=folder) from error
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> EntropyProfile:
+        """Read a profile that `save` wrote.
+
+        Raises:
+            UsageError: the folder holds no profile, or one that this version cannot read.
+        """
+        folder = Path(folder)
+        try:
+            metadata = json.loads((folder / "profile.json").read_text(encoding="utf-8"))
+            table = pl.read_parquet(folder / "profile.parquet")
+        except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+            raise UsageError(
+                "not a profile",
+                expected="profile.json and profile.parquet",
+                where=folder,
+                remedy="`ieadapt measure MODEL --out DIR` writes one",
+            ) from error
+        if metadata.pop("format", None) != FORMAT or list(table.columns) != list(SCHEMA):
+            raise UsageError("a profile of another format", expected=f"format {FORMAT}", where=folder, remedy="measure again")
+        return cls(table, metadata)
+
+    def plot(self) -> Figure:
+        """Energy, energy share and EP per site in order of execution, one column per kind (the paper's figure 4)."""
+        from ieadapt.methods.profile_plot import plot_profile
+
+        return plot_profile(self)
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(f"{n} {kind}" for kind, n in self.by_site().group_by("kind").len().sort("kind").iter_rows())
+        return f"EntropyProfile({kinds} sites, {self.table['step'].n_unique()} steps)"
