@@ -7,18 +7,16 @@ list of flat mappings. Tables and figures are made from these files by `benchmar
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import json
 import math
-import os
-import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ieadapt.runs import environment
+
 FOLDER = Path(__file__).parent / "results"
-PACKAGES = ("ieadapt", "torch", "diffusers", "transformers", "numpy")
 
 Value = str | int | float | bool | None
 
@@ -64,8 +62,8 @@ def record(
         "command": command,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "commit": commit(),
-        "machine": dict(machine) if machine is not None else this_machine(),
-        "versions": versions(),
+        "machine": dict(machine) if machine is not None else environment.machine(),
+        "versions": environment.versions(),
         "notes": notes,
         "rows": [dict(row) for row in rows],
     }
@@ -90,20 +88,6 @@ def load(name: str, *, folder: Path = FOLDER) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def this_machine() -> dict[str, Value]:
-    """Describe this machine: processor, cores that may be used, memory in GiB, GPU."""
-    import torch
-
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
-    return {"processor": _processor(), "cores": len(os.sched_getaffinity(0)), "memory_gib": round(memory), "gpu": gpu}
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide about numbers."""
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
-
-
 def commit() -> str:
     """The commit of the working tree, with `+changes` when tracked files differ from it; "unknown" outside git."""
 
@@ -121,11 +105,3 @@ def commit() -> str:
 
 def _storable(value: Value) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

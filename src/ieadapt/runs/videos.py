@@ -1,0 +1,147 @@
+"""Video files that open in a browser, and pictures of videos: strips of frames and clips side by side."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from ieadapt.errors import FailureError, UsageError
+
+FRAMES_PER_SECOND = 8
+_WHITE = 1.0
+# In order of preference; one thread, so that the same frames give the same bytes.
+_ENCODERS: tuple[tuple[str, Mapping[str, str]], ...] = (
+    ("libx264", {"crf": "12", "preset": "medium", "threads": "1"}),
+    ("libvpx-vp9", {"crf": "15", "b": "0", "threads": "1"}),
+)
+
+
+def encode_video(
+    frames: Float[Tensor, "frame channel height width"], frames_per_second: int = FRAMES_PER_SECOND
+) -> bytes:
+    """An MP4 file of the frames: H.264 where PyAV has it, VP9 otherwise, in the pixel format that browsers play.
+
+    Args:
+        frames: RGB in [0, 1]; values outside are clipped. An odd height or width is extended by one row or column.
+        frames_per_second: at least 1.
+
+    Returns:
+        The bytes of the file.
+
+    Raises:
+        UsageError: there is no frame, or not three channels.
+        FailureError: a value is not finite, or PyAV has neither encoder.
+
+    Example:
+        >>> len(encode_video(torch.zeros(4, 3, 32, 32))) > 500
+        True
+    """
+    pixels = _pixels(frames)
+    pixels = np.pad(pixels, ((0, 0), (0, pixels.shape[1] % 2), (0, pixels.shape[2] % 2), (0, 0)), mode="edge")
+    name, options = _encoder()
+    with tempfile.TemporaryDirectory() as folder:  # "faststart" moves the header by reading the file again
+        path = Path(folder, "video.mp4")
+        with av.open(path, mode="w", format="mp4", options={"movflags": "faststart"}) as container:
+            stream = cast(Any, container.add_stream(name, rate=Fraction(frames_per_second), options=dict(options)))
+            stream.height, stream.width, stream.pix_fmt = pixels.shape[1], pixels.shape[2], "yuv420p"
+            for picture in pixels:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode(None))
+        return path.read_bytes()
+
+
+def decode_video(content: bytes) -> Float[Tensor, "frame channel height width"]:
+    """The frames of a video file, RGB in [0, 1].
+
+    Example:
+        >>> decode_video(encode_video(torch.ones(3, 3, 16, 24))).shape
+        torch.Size([3, 3, 16, 24])
+    """
+    with av.open(io.BytesIO(content)) as container:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    return rearrange(
+        torch.from_numpy(np.stack(pictures)).float() / 255, "frame height width channel -> frame channel height width"
+    )
+
+
+def strip(frames: Float[Tensor, "frame channel height width"], count: int = 8) -> bytes:
+    r"""A PNG of evenly spaced frames in a row, first and last among them, unchanged in size.
+
+    Example:
+        >>> strip(torch.zeros(16, 3, 8, 8))[:4]
+        b'\x89PNG'
+    """
+    pixels = _pixels(frames)
+    chosen = np.unique(np.linspace(0, len(pixels) - 1, min(count, len(pixels))).round().astype(int))
+    return _png(rearrange(pixels[chosen], "frame height width channel -> height (frame width) channel"))
+
+
+def side_by_side(
+    clips: Mapping[str, Float[Tensor, "frame channel height width"]], gap: int = 4
+) -> Float[Tensor, "frame channel height_and_label all_widths"]:
+    """One clip that shows several in step, each under its label.
+
+    Args:
+        clips: label -> frames in [0, 1], all of the same shape.
+        gap: white columns between neighbours, in pixels.
+
+    Raises:
+        UsageError: there is no clip, or the shapes differ.
+
+    Example:
+        >>> side_by_side({"plain": torch.zeros(2, 3, 8, 16), "enhanced": torch.ones(2, 3, 8, 16)}).shape
+        torch.Size([2, 3, 28, 36])
+    """
+    shapes = {tuple(frames.shape) for frames in clips.values()}
+    if len(shapes) != 1:
+        raise UsageError("clips stand side by side only in one shape", got=sorted(shapes) or "no clip")
+    labelled = [_under_label(frames, label) for label, frames in clips.items()]
+    between = torch.full((*labelled[0].shape[:3], gap), _WHITE)
+    row: list[Tensor] = [part for clip in labelled for part in (between, clip)][1:]
+    return torch.cat(row, dim=3)
+
+
+def _under_label(frames: Float[Tensor, "frame channel height width"], label: str, height: int = 20) -> Tensor:
+    board = Image.new("RGB", (frames.shape[3], height), "white")
+    ImageDraw.Draw(board).text((3, 2), label, fill=(40, 40, 40), font=ImageFont.load_default(size=12))
+    header = rearrange(
+        torch.from_numpy(np.array(board)).float() / 255, "height width channel -> 1 channel height width"
+    )
+    return torch.cat([header.expand(frames.shape[0], -1, -1, -1), frames.cpu()], dim=2)
+
+
+def _pixels(frames: Float[Tensor, "frame channel height width"]) -> UInt8[np.ndarray, "frame height width 3"]:
+    if frames.shape[0] == 0 or frames.shape[1] != 3:
+        raise UsageError("a video needs RGB frames", expected="(frame >= 1, 3, height, width)", got=tuple(frames.shape))
+    if not torch.isfinite(frames).all():
+        raise FailureError(
+            "the video holds values that are not finite", remedy="compute in float32, or lower the scale"
+        )
+    channels_last = rearrange(frames.detach().cpu().float(), "frame channel height width -> frame height width channel")
+    return (channels_last.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+
+
+def _encoder() -> tuple[str, Mapping[str, str]]:
+    for name, options in _ENCODERS:
+        if name in av.codecs_available:
+            return name, options
+    names: Sequence[str] = [name for name, _ in _ENCODERS]
+    raise FailureError("this build of PyAV can write no video that a browser plays", expected=f"one of {names}")
+
+
+def _png(pixels: UInt8[np.ndarray, "height width 3"]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()

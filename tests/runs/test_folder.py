@@ -1,0 +1,103 @@
+"""A run folder says how far its run came, and never loses or overwrites what it should not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ieadapt.errors import FailureError, UsageError
+from ieadapt.runs.folder import CONFIG, RunFolder, open_run, read_run
+
+
+def test_a_finished_run_is_complete_and_says_how_it_was_made(tmp_path: Path) -> None:
+    with open_run(tmp_path / "a" / "b", "measure", {"seed": 3}, command="ieadapt measure") as run:
+        assert read_run(run.path)["status"] == "running"
+        run.note(sites=["mid"], attention_backend="native")
+        run.write("figures/ep.png", b"png")
+        run.write("report.html", "<p>")
+    record = read_run(run.path)
+    assert record["status"] == "complete"
+    assert record["error"] is None
+    assert record["config"] == {"seed": 3}
+    assert record["sites"] == ["mid"]
+    assert record["files"] == ["figures/ep.png", "report.html"]
+    assert {"torch", "diffusers", "python"} <= set(record["versions"])
+    assert record["seconds"] >= 0
+    assert (run.path / "figures/ep.png").read_bytes() == b"png"
+    assert not list(run.path.rglob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(KeyboardInterrupt(), "stopped by the user"), (ValueError("bad"), "ValueError: bad")]
+)
+def test_a_run_that_ends_early_is_marked_partial_and_keeps_its_files(
+    tmp_path: Path, error: BaseException, reason: str
+) -> None:
+    with pytest.raises(type(error)), open_run(tmp_path, "enhance", {}) as run:
+        run.write("00.mp4", b"video")
+        raise error
+    record = read_run(tmp_path)
+    assert (record["status"], record["error"]) == ("partial", reason)
+    assert (tmp_path / "00.mp4").is_file()
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("words")
+    with pytest.raises(UsageError, match="files of something else"), open_run(tmp_path, "measure", {}, overwrite=True):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_an_earlier_run_is_replaced_only_on_request(tmp_path: Path) -> None:
+    with open_run(tmp_path, "measure", {}) as run:
+        run.write("old.png", b"old")
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"holds a complete measure run.*--overwrite"), open_run(tmp_path, "x", {}):
+        pass
+    assert (tmp_path / "old.png").is_file()
+    with open_run(tmp_path, "measure", {}, overwrite=True):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == [CONFIG, "notes.txt"]
+
+
+def test_a_record_cannot_make_overwriting_remove_files_elsewhere(tmp_path: Path) -> None:
+    outside = tmp_path / "outside.txt"
+    outside.write_text("mine")
+    folder = tmp_path / "run"
+    with open_run(folder, "measure", {}):
+        pass
+    record = json.loads((folder / CONFIG).read_text()) | {"files": ["../outside.txt", str(outside)]}
+    (folder / CONFIG).write_text(json.dumps(record))
+    with open_run(folder, "measure", {}, overwrite=True):
+        pass
+    assert outside.read_text() == "mine"
+
+
+def test_an_output_folder_that_cannot_be_written_is_one_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for out in (tmp_path / "file", tmp_path / "file" / "below", "/proc/ieadapt"):
+        with pytest.raises(UsageError, match="output folder cannot be written"), open_run(out, "measure", {}):
+            pass
+
+
+def test_a_write_that_fails_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, content: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(content[:1])
+        raise OSError(28, "No space left on device")
+
+    run = RunFolder(tmp_path, {"files": []})
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(FailureError, match="cannot write a file of the run; got No space left"):
+        run.write("video.mp4", b"content")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"format": 99, "workflow": "measure"}'])
+def test_what_is_no_run_is_not_read_as_one(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / CONFIG).write_text(content)
+    with pytest.raises(UsageError, match=r"no run in|cannot be read|no record of a run"):
+        read_run(tmp_path)

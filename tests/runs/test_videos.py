@@ -1,0 +1,111 @@
+"""Videos open in a browser's format, show what they were given, and are the same bytes every time."""
+
+from __future__ import annotations
+
+import io
+
+import av
+import pytest
+import torch
+from PIL import Image
+
+from ieadapt.errors import FailureError, UsageError
+from ieadapt.runs import videos
+from ieadapt.runs.videos import decode_video, encode_video, side_by_side, strip
+
+
+def _clip(frames: int = 6, height: int = 64, width: int = 96) -> torch.Tensor:
+    """A smooth gradient that moves, since yuv420p keeps no single-pixel colour."""
+    rows, columns = torch.linspace(0, 1, height)[:, None], torch.linspace(0, 1, width)[None]
+    shifted = [(columns + 0.1 * frame).remainder(1.0).expand(height, width) * 0.3 for frame in range(frames)]
+    return torch.stack([torch.stack([rows.expand(height, width), part, 0.5 + 0 * part]) for part in shifted])
+
+
+def _stream(content: bytes) -> av.VideoStream:
+    return av.open(io.BytesIO(content)).streams.video[0]
+
+
+def test_a_video_is_h264_in_the_pixel_format_of_browsers() -> None:
+    stream = _stream(encode_video(_clip(), frames_per_second=12))
+    assert stream.codec_context.name == "h264"
+    assert stream.codec_context.pix_fmt == "yuv420p"
+    assert (stream.width, stream.height, stream.frames, stream.average_rate) == (96, 64, 6, 12)
+
+
+def test_the_header_stands_before_the_pictures_so_that_it_starts_at_once() -> None:
+    content = encode_video(_clip())
+    assert content.index(b"moov") < content.index(b"mdat")
+
+
+def test_it_shows_what_it_was_given() -> None:
+    clip = _clip()
+    error = (decode_video(encode_video(clip)) - clip).abs()
+    assert error.mean() < 0.015
+
+
+def test_the_same_frames_give_the_same_bytes() -> None:
+    assert encode_video(_clip()) == encode_video(_clip())
+
+
+def test_values_outside_the_range_are_clipped() -> None:
+    decoded = decode_video(encode_video(torch.full((2, 3, 16, 16), 7.0)))
+    assert decoded.min() > 0.98
+
+
+@pytest.mark.parametrize(("height", "width"), [(15, 17), (16, 17), (15, 16), (2, 2)])
+def test_odd_sizes_are_extended_not_refused(height: int, width: int) -> None:
+    decoded = decode_video(encode_video(torch.full((2, 3, height, width), 0.5)))
+    assert decoded.shape[2:] == (height + height % 2, width + width % 2)
+    assert (decoded - 0.5).abs().max() < 0.03
+
+
+def test_vp9_where_there_is_no_h264(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(av, "codecs_available", {"libvpx-vp9"})
+    content = encode_video(_clip())
+    assert _stream(content).codec_context.name == "vp9"
+    assert (decode_video(content) - _clip()).abs().mean() < 0.02
+
+
+def test_no_encoder_at_all_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(av, "codecs_available", set())
+    with pytest.raises(FailureError, match="libx264"):
+        encode_video(_clip())
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 8, 8), (4, 1, 8, 8), (4, 4, 8, 8)])
+def test_what_is_no_rgb_video_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(UsageError, match="RGB frames"):
+        encode_video(torch.zeros(shape))
+
+
+def test_nan_is_a_failure() -> None:
+    with pytest.raises(FailureError, match="not finite"):
+        encode_video(torch.full((2, 3, 8, 8), float("nan")))
+
+
+def test_a_strip_holds_the_frames_unchanged_from_first_to_last() -> None:
+    clip = torch.arange(16)[:, None, None, None].expand(16, 3, 4, 5) / 255
+    picture = Image.open(io.BytesIO(strip(clip, count=4)))
+    assert picture.size == (20, 4)
+    assert [picture.getpixel((column, 0))[0] for column in (0, 5, 10, 15)] == [0, 5, 10, 15]
+    assert Image.open(io.BytesIO(strip(clip[:3], count=8))).size == (15, 4)
+
+
+def test_clips_side_by_side_keep_their_pixels_under_their_labels() -> None:
+    plain, enhanced = torch.zeros(2, 3, 8, 30), torch.full((2, 3, 8, 30), 0.5)
+    joined = side_by_side({"plain": plain, "enhanced": enhanced}, gap=4)
+    assert torch.equal(joined[:, :, -8:, :30], plain)
+    assert torch.equal(joined[:, :, -8:, 34:], enhanced)
+    assert (joined[:, :, -8:, 30:34] == 1).all()
+    assert joined[:, :, :-8].min() < 0.6
+
+
+def test_clips_of_different_shapes_do_not_stand_side_by_side() -> None:
+    with pytest.raises(UsageError, match="one shape"):
+        side_by_side({"a": torch.zeros(2, 3, 8, 8), "b": torch.zeros(2, 3, 8, 10)})
+    with pytest.raises(UsageError, match="no clip"):
+        side_by_side({})
+
+
+def test_there_is_always_an_encoder_to_prefer() -> None:
+    assert videos._encoder()[0] == "libx264"
