@@ -1,0 +1,30 @@
+"""Pure tensor functions: entropy and energy of attention, its map replaced in closed form, guidance sums.
+
+Nothing here knows a model or a pipeline. Attention tensors are (batch, head, token, dim), as PyTorch's scaled
+dot-product attention takes them; masks are as it takes them too.
+"""
+
+from ieadapt.functional.energy import energy
+from ieadapt.functional.guidance import cfg, guidance_delta
+from ieadapt.functional.injection import inject_output
+from ieadapt.functional.logits import DEFAULT_MEMORY_LIMIT
+from ieadapt.functional.masses import Scope
+from ieadapt.functional.replacements import identity_output, mix_output, temperature_output, uniform_output
+from ieadapt.functional.statistics import AttentionStatistics, attention_statistics
+from ieadapt.functional.video_tokens import VideoTokens
+
+__all__ = [
+    "DEFAULT_MEMORY_LIMIT",
+    "AttentionStatistics",
+    "Scope",
+    "VideoTokens",
+    "attention_statistics",
+    "cfg",
+    "energy",
+    "guidance_delta",
+    "identity_output",
+    "inject_output",
+    "mix_output",
+    "temperature_output",
+    "uniform_output",
+]

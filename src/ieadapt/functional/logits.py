@@ -1,0 +1,193 @@
+"""Attention logits in blocks of query rows, so that no map of a whole sequence ever exists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ieadapt.errors import UsageError
+from ieadapt.functional.masks import Block, KeyMask
+
+DEFAULT_MEMORY_LIMIT = 256 * 2**20
+"""Bytes that temporaries may take where the caller does not say."""
+
+CACHE_ELEMENTS = 2**19
+"""Logits of one block on a CPU: 2 MB in float32, which stays in its cache; larger blocks run up to twice as long."""
+
+COPIES = 4
+"""Tensors of a block's size that exist at one time: logits, weights, and what a reduction holds meanwhile."""
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """How many batch entries, heads and query rows one block holds."""
+
+    batches: int
+    heads: int
+    queries: int
+
+    @property
+    def rows(self) -> int:
+        """Query rows of a block, over batch and heads."""
+        return self.batches * self.heads * self.queries
+
+
+def plan_blocks(
+    shape: tuple[int, int, int], n_keys: int, dtype: torch.dtype, device: torch.device, memory_limit: int
+) -> BlockPlan:
+    """Choose blocks under a memory limit: few large products for short sequences, cache-sized ones on a CPU.
+
+    Args:
+        shape: batch, heads and query rows of the whole call.
+        n_keys: keys of each row.
+        dtype: type in which logits are kept.
+        device: where they are kept.
+        memory_limit: bytes that all temporaries of a block may take together.
+
+    Raises:
+        UsageError: when not even one row fits.
+
+    Example:
+        >>> import torch
+        >>> plan_blocks((2, 8, 16), 16, torch.float32, torch.device("cpu"), 2**20)
+        BlockPlan(batches=2, heads=8, queries=16)
+        >>> plan_blocks((1, 1, 17776), 17776, torch.float32, torch.device("cpu"), 2**28)
+        BlockPlan(batches=1, heads=1, queries=29)
+    """
+    batch, heads, queries = shape
+    row_bytes = COPIES * n_keys * dtype.itemsize
+    if memory_limit < row_bytes:
+        raise UsageError(
+            "the memory limit holds less than one row of logits",
+            expected=f">= {row_bytes} bytes for {n_keys} keys",
+            got=memory_limit,
+            where="memory_limit",
+        )
+    rows = memory_limit // row_bytes
+    if device.type == "cpu":
+        rows = min(rows, max(CACHE_ELEMENTS // n_keys, 1))
+    if rows >= heads * queries:
+        return BlockPlan(min(rows // (heads * queries), batch), heads, queries)
+    if rows >= queries:
+        return BlockPlan(1, rows // queries, queries)
+    return BlockPlan(1, 1, rows)
+
+
+def cut_blocks(shape: tuple[int, int], rows: slice, plan: BlockPlan) -> Iterator[Block]:
+    """Cut the given query rows of all batch entries and heads into blocks, queries fastest.
+
+    Example:
+        >>> [block.query for block in cut_blocks((1, 1), slice(2, 7), BlockPlan(1, 1, 3))]
+        [slice(2, 5, None), slice(5, 7, None)]
+    """
+    batch, heads = shape
+    for batch_span in _spans(0, batch, plan.batches):
+        for head_span in _spans(0, heads, plan.heads):
+            for query_span in _spans(rows.start, rows.stop, plan.queries):
+                yield Block(batch_span, head_span, query_span)
+
+
+def _spans(start: int, stop: int, size: int) -> Iterator[slice]:
+    return (slice(low, min(low + size, stop)) for low in range(start, stop, size))
+
+
+@dataclass(frozen=True)
+class Logits:
+    """The logits `scale * query . key + mask` of one attention call, iterated in blocks.
+
+    Half-precision queries and keys are multiplied in float32, block by block; float64 stays float64.
+
+    Args:
+        query: queries.
+        key: keys, with as many heads as the queries (repeat grouped keys first).
+        mask: which keys each row sees.
+        scale: factor of the products; None = 1 / sqrt(dim).
+        memory_limit: bytes of temporaries.
+
+    Raises:
+        UsageError: when batch, heads or channels of queries and keys differ, or there is no key.
+    """
+
+    query: Tensor
+    key: Tensor
+    mask: KeyMask
+    scale: float | None = None
+    memory_limit: int = DEFAULT_MEMORY_LIMIT
+
+    def __post_init__(self) -> None:
+        _check_shapes(self.query, self.key)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of logits and of everything summed over them: float32, or float64 for float64 inputs."""
+        return torch.promote_types(self.query.dtype, torch.float32)
+
+    @property
+    def factor(self) -> float:
+        """The scale that applies."""
+        return self.query.shape[-1] ** -0.5 if self.scale is None else self.scale
+
+    def places(self, rows: slice) -> Iterator[Block]:
+        """Yield the blocks that the given query rows fall into."""
+        (batch, heads), n_keys = self.query.shape[:2], self.key.shape[-2]
+        shape = (batch, heads, rows.stop - rows.start)
+        plan = plan_blocks(shape, n_keys, self.dtype, self.query.device, self.memory_limit)
+        return cut_blocks((batch, heads), rows, plan)
+
+    def blocks(self, rows: slice) -> Iterator[tuple[Block, Float[Tensor, "batch head query key"], Tensor | None]]:
+        """Yield each block of the given query rows: where it is, its logits, and the keys left per row (None = all).
+
+        The logits are the receiver's to overwrite.
+        """
+        key_place, key = None, self.key
+        for block in self.places(rows):
+            if block[:2] != key_place:
+                key_place, key = block[:2], self.key[block[:2]].to(self.dtype).flatten(0, 1).transpose(1, 2)
+            query = self.query[block].to(self.dtype) * self.factor
+            logits = torch.bmm(query.flatten(0, 1), key).unflatten(0, query.shape[:2])
+            yield block, logits, self.mask.apply(logits, block)
+
+
+class RowMoments(NamedTuple):
+    """What a softmax over a row's logits says: its log-sum-exp, its entropy in nats, and its unnormalised weights."""
+
+    logsumexp: Float[Tensor, "batch head query"]
+    entropy: Float[Tensor, "batch head query"]
+    weights: Float[Tensor, "batch head query key"]
+
+
+def row_moments(logits: Float[Tensor, "batch head query key"]) -> RowMoments:
+    """Return the moments of every row's softmax from one exponential; the logits are overwritten.
+
+    With s the logits less their maximum and Z the sum of exp(s), the entropy is ln Z - sum(s exp(s)) / Z: both terms
+    are at least 0, so nothing cancels.
+
+    Example:
+        >>> import torch
+        >>> moments = row_moments(torch.zeros(1, 1, 1, 4))
+        >>> round(moments.entropy.item(), 4)  # ln 4
+        1.3863
+    """
+    peak = logits.amax(dim=-1, keepdim=True)
+    weights = logits.sub_(peak).exp()
+    total = weights.sum(dim=-1)
+    entropy = total.log() - logits.mul_(weights).sum(dim=-1) / total
+    return RowMoments(peak.squeeze(-1) + total.log(), entropy, weights)
+
+
+def _check_shapes(query: Tensor, key: Tensor) -> None:
+    same = query.ndim == key.ndim == 4 and query.shape[:2] == key.shape[:2] and query.shape[-1] == key.shape[-1]
+    if same and key.shape[-2] > 0:
+        return
+    raise UsageError(
+        "queries and keys do not fit each other",
+        expected="(batch, head, query, dim) and (batch, head, key, dim) with at least one key",
+        got=f"{tuple(query.shape)} and {tuple(key.shape)}",
+        where="query, key",
+        remedy="repeat grouped key heads to the number of query heads (repeat_interleave on axis 1)",
+    )

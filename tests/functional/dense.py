@@ -1,0 +1,101 @@
+"""The slow, obvious references: whole attention maps in float64, replaced entry by entry."""
+
+from __future__ import annotations
+
+from math import log
+
+import torch
+from torch import Tensor
+
+from ieadapt.functional import VideoTokens
+
+
+def attention_map(
+    query: Tensor, key: Tensor, mask: Tensor | None = None, scale: float | None = None, is_causal: bool = False
+) -> Tensor:
+    """Return the map of (batch, head, query, key) in float64."""
+    return logits(query, key, mask, scale, is_causal).softmax(dim=-1)
+
+
+def logits(
+    query: Tensor, key: Tensor, mask: Tensor | None = None, scale: float | None = None, is_causal: bool = False
+) -> Tensor:
+    """Return scale * query . key + bias in float64, -inf at hidden keys."""
+    values = query.double() @ key.double().transpose(-1, -2) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if is_causal:
+        values = values.masked_fill(~torch.ones(values.shape[-2:], dtype=torch.bool).tril(), -torch.inf)
+    if mask is not None and mask.dtype == torch.bool:
+        values = values.masked_fill(~mask, -torch.inf)
+    elif mask is not None:
+        values = (values + mask.double()).masked_fill((mask <= -9984).expand_as(values), -torch.inf)
+    return values
+
+
+def entropy(probabilities: Tensor) -> Tensor:
+    """Return -sum p ln p over the last axis, in nats."""
+    return -torch.xlogy(probabilities, probabilities).sum(dim=-1)
+
+
+def statistics(values: Tensor, video: VideoTokens | None = None) -> dict[str, Tensor]:
+    """Return every statistic of a map given by its logits, from the definitions, one row at a time."""
+    batch, heads, n_queries, n_keys = values.shape
+    found: dict[str, list[Tensor]] = {}
+    for row in range(n_queries):
+        probabilities = values[:, :, row].softmax(dim=-1)
+        visible = torch.isfinite(values[:, :, row]).sum(dim=-1).double()
+        found.setdefault("entropy", []).append(entropy(probabilities))
+        found.setdefault("n_keys", []).append(visible)
+        percent = 100 * entropy(probabilities) / visible.log()
+        found.setdefault("ep", []).append(torch.where(visible > 1, percent, torch.zeros(())))
+        if video is None or (n_queries == n_keys and row not in range(video.start, video.stop)):
+            continue
+        on_video = values[:, :, row, video.start : video.stop].softmax(dim=-1)
+        grid = on_video.reshape(batch, heads, video.frames, video.positions)
+        frames = grid.sum(dim=-1)
+        within = torch.stack([entropy(grid[:, :, f] / frames[:, :, f, None]) for f in range(video.frames)], dim=-1)
+        spatial = (frames * within.nan_to_num()).sum(dim=-1)
+        found.setdefault("temporal_entropy", []).append(entropy(frames))
+        found.setdefault("spatial_entropy", []).append(spatial)
+        found.setdefault("temporal_ep", []).append(100 * entropy(frames) / log(video.frames))
+        found.setdefault("spatial_ep", []).append(100 * spatial / log(video.positions))
+        text = torch.cat([probabilities[..., : video.start], probabilities[..., video.stop :]], dim=-1)
+        found.setdefault("text_mass", []).append(text.sum(dim=-1))
+    return {name: torch.stack(rows).mean(dim=0) for name, rows in found.items()}
+
+
+def replaced_map(
+    values: Tensor, replacement: str, amount: float | None, scope: str, video: VideoTokens | None
+) -> Tensor:
+    """Return the whole map of the logits with a part of it replaced, row by row."""
+    original = values.softmax(dim=-1)
+    n_queries, n_keys = values.shape[-2:]
+    whole = video is None or scope == "all" or video.count == n_keys
+    layout = VideoTokens(0, 1, n_keys) if whole or video is None else video
+    part = slice(layout.start, layout.stop)
+    result = original.clone()
+    for row in range(n_queries):
+        if n_queries == n_keys and row not in range(layout.start, layout.stop):
+            continue
+        own = row - layout.start
+        if scope == "video-renormalised" and not whole:
+            hidden = torch.arange(n_keys) != row
+            hidden[: layout.start] = hidden[layout.stop :] = False
+            result[:, :, row] = values[:, :, row].masked_fill(hidden, -torch.inf).softmax(dim=-1)
+        else:
+            mass = original[:, :, row, part].sum(dim=-1, keepdim=True)
+            result[:, :, row, part] = mass * _row(values[:, :, row, part], replacement, amount, own)
+    return result
+
+
+def _row(values: Tensor, replacement: str, amount: float | None, own: int) -> Tensor:
+    """Return the distribution that replaces one row's."""
+    seen = torch.isfinite(values).double()
+    uniform = seen / seen.sum(dim=-1, keepdim=True)
+    if replacement == "identity":
+        return torch.nn.functional.one_hot(torch.tensor(own), values.shape[-1]).double().expand_as(values)
+    if replacement == "uniform":
+        return uniform
+    assert amount is not None
+    if replacement == "mix":
+        return (1 - amount) * values.softmax(dim=-1) + amount * uniform
+    return (values / amount).softmax(dim=-1)

@@ -1,0 +1,44 @@
+"""Peak memory of long sequences, each in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+MEASURE = """
+import resource, sys, torch
+torch.set_num_threads(2)
+from ieadapt.functional import VideoTokens, attention_statistics, identity_output, temperature_output, uniform_output
+start, frames, positions, which = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+video = VideoTokens(start, frames, positions)
+query, key, value = (torch.randn(1, 1, video.stop, 64) for _ in range(3))
+attention_statistics(query[..., :64, :], key[..., :64, :])  # first calls load kernels
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+if which == "statistics":
+    attention_statistics(query, key, video=video)
+else:
+    identity_output(query, key, value, value, video=video)
+    uniform_output(query, key, value, value, video=video)
+    temperature_output(query, key, value, value, temperature=2.0, video=video)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def extra_megabytes(*arguments: object) -> float:
+    """Return by how much the peak of a fresh process rose during the measured calls."""
+    command = [sys.executable, "-c", MEASURE, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    return int(done.stdout) / 1024
+
+
+@pytest.mark.parametrize("which", ["statistics", "replacements"])
+def test_a_head_of_four_thousand_tokens(which: str) -> None:
+    assert extra_megabytes(126, 4, 1000, which) < 64  # its map alone would be 65 MB, and a softmax of it twice that
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["statistics", "replacements"])
+def test_a_head_of_cogvideox_stays_under_a_gigabyte(which: str) -> None:
+    assert extra_megabytes(226, 13, 30 * 45, which) < 1000
