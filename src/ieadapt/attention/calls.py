@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -36,7 +36,7 @@ class AttentionCall:
         layout: which query tokens are video and which text; None for a model outside the family table.
         rows: guidance branch, stream and video of every row.
         attend: gives the attention output so far.
-        source_rows: rows of the whole call that a restricted call holds.
+        source_rows: rows of the whole call that a restricted call holds, None if it is whole.
         earlier: calls that the same site made before this one in the same forward pass (Mochi calls once per row).
     """
 
@@ -52,7 +52,7 @@ class AttentionCall:
     rows: RowMap
     earlier: tuple[AttentionCall, ...]
     attend: Callable[[], Tensor] = field(repr=False)
-    source_rows: Int[Tensor, " row"] | slice = field(default=slice(None), repr=False)
+    source_rows: Int[Tensor, " row"] | None = field(default=None, repr=False)
 
     @cached_property
     def output(self) -> Float[Tensor, "row head query value_dim"]:
@@ -107,6 +107,7 @@ class AttentionCall:
         )
 
 
+@runtime_checkable
 class Intervention(Protocol):
     """Anything that can be called with an attention call: None means it looked, a tensor replaces the output."""
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +14,6 @@ from ieadapt.attention.families import Family
 from ieadapt.attention.layouts import LatentGrid
 from ieadapt.attention.rows import RowMap
 from ieadapt.errors import FailureError
-
-
-class _Weakening(Protocol):
-    def weak(self) -> AbstractContextManager[None]:
-        """Mark denoiser calls inside the block as extra passes."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -35,6 +29,7 @@ class DenoiserCall:
         step: denoising step, from 0.
         fraction: step / number of steps.
         pipeline: the pipeline that is running, or None.
+        weak: opens a block in which denoiser calls are extra passes.
         changed_by: names of the sites where an intervention replaced the output in this call.
     """
 
@@ -46,7 +41,7 @@ class DenoiserCall:
     step: int
     fraction: float
     pipeline: Any = field(repr=False)
-    seam: _Weakening = field(repr=False)
+    weak: Callable[[], AbstractContextManager[None]] = field(repr=False)
     changed_by: list[str] = field(default_factory=list)
 
     def again(self, rows: Sequence[int]) -> Tensor:
@@ -56,7 +51,7 @@ class DenoiserCall:
             FailureError: the call has a tensor argument of which the family's row does not say whether it is per row.
         """
         arguments = {name: self._rows_of(name, value, rows) for name, value in self.arguments.items()}
-        with self.seam.weak(), torch.no_grad():
+        with self.weak(), torch.no_grad():
             return prediction_of(self.module(**arguments))
 
     def _rows_of(self, name: str, value: Any, rows: Sequence[int]) -> Any:
@@ -79,6 +74,7 @@ class DenoiserCall:
         return tensor.unflatten(0, (len(self.rows), entries))[list(rows)].flatten(0, 1)
 
 
+@runtime_checkable
 class DenoiserWrapper(Protocol):
     """Called with every denoiser call and its prediction: None means it looked, a tensor replaces the prediction."""
 

@@ -7,6 +7,7 @@ forward pass, catches `torch.nn.functional.scaled_dot_product_attention` there. 
 from __future__ import annotations
 
 import inspect
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -83,7 +84,7 @@ class Seam:
                 _hook(stack, denoiser, self._enter_denoiser, self._leave_denoiser)
             for module, site in self.sites.items():
                 _hook(stack, module, self._enter_site(site), self._leave_site)
-            if any(_is_compiled(denoiser) for denoiser in self.denoisers.values()):
+            if "torch._dynamo" in sys.modules:  # something may be compiled: run it eagerly, so that it can be seen
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             yield
 
@@ -127,7 +128,7 @@ class Seam:
             self.run.advance()
         rows = self.run.weak_rows(batch) if self._weak else self.run.rows(family, batch)
         self._calls.append(
-            DenoiserCall(module, family, arguments, grid, rows, self.run.step, self.run.fraction, self.run.pipeline, self)
+            DenoiserCall(module, family, arguments, grid, rows, self.run.step, self.run.fraction, self.run.pipeline, self.weak)
         )
         mode = _CatchAttention(self._attention)
         mode.__enter__()
@@ -295,10 +296,6 @@ def _bound_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str,
 def _hook(stack: ExitStack, module: nn.Module, enter: Callable[..., Any], leave: Callable[..., Any]) -> None:
     stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
     stack.callback(module.register_forward_hook(leave, with_kwargs=True, always_call=True).remove)
-
-
-def _is_compiled(denoiser: nn.Module) -> bool:
-    return any(getattr(module, "_compiled_call_impl", None) is not None for module in denoiser.modules())
 
 
 @contextmanager

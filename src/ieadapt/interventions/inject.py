@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ieadapt.attention import AttentionCall, Guidance
 from ieadapt.errors import FailureError, UsageError
-from ieadapt.functional import Scope, inject_output
+from ieadapt.functional import Scope
+from ieadapt.functional.injection import inject_output
 
 
 class _Row(NamedTuple):
@@ -73,7 +74,7 @@ class Inject:
                     remedy='use scope="video"',
                 )
             output[own.source_rows] = inject_output(
-                source_query=taken.query, source_key=taken.key, **own.for_replacement(), scope=self.scope
+                source_query=taken.query, source_key=taken.key, source_video=taken.joint_video, **own.for_replacement(), scope=self.scope
             )
         return output
 
@@ -82,8 +83,8 @@ class Inject:
 
 
 def _source_of(call: AttentionCall, branch: Guidance) -> _Row:
-    """The source row of this branch, in the call itself or in one made just before it for another row."""
-    for each in (call, *reversed(call.earlier)):
+    """The source row of this branch, in the call itself or in one that the site made before it for another row."""
+    for each in (*call.earlier, call):
         found = each.rows.denoiser_rows((branch,), ("source",))
         if found:
             return _Row(each, found[0])

@@ -1,0 +1,93 @@
+"""Injection in every family: the target takes the source's map and keeps its own values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from ieadapt.attention import AttentionCall, find_sites, intercept
+from ieadapt.errors import UsageError
+from ieadapt.interventions import Inject
+from tests.families import PROMPTS, captured, every_family, predict, run, tiny_pipeline
+from tests.interventions.dense_maps import dense_logits
+
+STREAMS = {"animatediff": 4, "modelscope": 4, "cogvideox": 4, "ltx": 4, "mochi": 4, "wan": 2, "hunyuanvideo": 2}
+
+
+def _self_sites(family: str) -> list[Any]:
+    return [site for site in find_sites(captured(family)[0]) if site.kind in ("spatial", "temporal", "joint")]
+
+
+def _dense(call: AttentionCall) -> torch.Tensor:
+    """The captured batch is [source, target] or [source, target, source, target]; row 0 is the source everywhere."""
+    output = call.output.double().clone()
+    calls = (*call.earlier, call)
+    source = calls[0].restricted([0])
+    for index, stream in enumerate(call.rows.stream):
+        if stream != "target":
+            continue
+        own = call.restricted([index])
+        layout = call.layout
+        start = layout.start if call.site.kind == "joint" else 0
+        stop = start + layout.frames * layout.height * layout.width
+        own_map = dense_logits(own).softmax(-1)
+        offset = calls[0].layout.start if call.site.kind == "joint" else 0
+        foreign = dense_logits(source)[..., offset : offset + stop - start, offset : offset + stop - start].softmax(-1)
+        mass = own_map[..., start:stop, start:stop].sum(-1, keepdim=True)
+        own_map[..., start:stop, start:stop] = foreign * mass
+        output[own.source_rows] = own_map @ own.value.double()
+    return output.to(call.value.dtype)
+
+
+@every_family
+def test_equals_the_dense_reference(family: str) -> None:
+    denoiser, _ = captured(family)
+    streams = ("source", "target") * (STREAMS[family] // 2)
+    with intercept(denoiser, Inject(), _self_sites(family), streams=streams):
+        injected = predict(family)
+    with intercept(denoiser, _dense, _self_sites(family), streams=streams):
+        expected = predict(family)
+    torch.testing.assert_close(injected, expected, rtol=1e-3, atol=1e-4)
+    assert (injected - predict(family)).abs().max() > 1e-4
+
+
+@every_family
+def test_the_source_rows_stay_bit_equal(family: str) -> None:
+    plain = predict(family)
+    streams = ("source", "target") * (STREAMS[family] // 2)
+    with intercept(captured(family)[0], Inject(), _self_sites(family), streams=streams):
+        injected = predict(family)
+    source = [index for index, stream in enumerate(streams) if stream == "source"]
+    torch.testing.assert_close(injected[source], plain[source], rtol=0, atol=1e-6)
+
+
+@every_family
+def test_equal_prompts_and_noise_give_the_source_again(family: str) -> None:
+    generators = [torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)]
+    with intercept(tiny_pipeline(family), Inject(), _self_sites(family), streams=("source", "target")):
+        source, target = run(family, [PROMPTS[0]] * 2, generator=generators)
+    torch.testing.assert_close(target, source, rtol=1e-4, atol=1e-4)
+
+
+def test_only_cond_rows_by_default() -> None:
+    changed: dict[str, bool] = {}
+    inject = Inject()
+
+    def watch(call: AttentionCall) -> torch.Tensor | None:
+        result = inject(call)
+        changed[call.rows.guidance[0]] = result is not None
+        return result
+
+    with intercept(tiny_pipeline("wan"), watch, "joint", streams=("source", "target")):
+        run("wan", PROMPTS)
+    assert changed == {"cond": True, "uncond": False}
+
+
+def test_without_streams_there_is_no_source() -> None:
+    with (
+        pytest.raises(UsageError, match=r"injection has no source.*streams=\(\"source\", \"target\"\)"),
+        intercept(tiny_pipeline("wan"), Inject(), "joint"),
+    ):
+        run("wan", PROMPTS)

@@ -1,0 +1,70 @@
+"""Perturbations act on the rows of the branches they are told, and check their amounts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ieadapt.attention import AttentionCall, AttentionSite, RowMap
+from ieadapt.errors import UsageError
+from ieadapt.interventions import Identity, Mix, Temperature, Uniform
+
+
+def make_call(guidance: tuple[str, ...] = ("uncond", "cond"), repeats: int = 2, **changes: object) -> AttentionCall:
+    """A spatial call with random tensors."""
+    rows = len(guidance) * repeats
+    query, key, value = torch.randn(3, rows, 2, 6, 4).unbind(0)
+    output = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+    settings = {
+        "site": AttentionSite("block.attn1", "spatial", 0, 2),
+        "step": 0,
+        "fraction": 0.0,
+        "query": query,
+        "key": key,
+        "value": value,
+        "mask": None,
+        "scale": 0.5,
+        "layout": None,
+        "rows": RowMap(guidance, ("none",) * len(guidance), tuple(range(len(guidance))), repeats),
+        "earlier": (),
+        "attend": lambda: output,
+    }
+    return AttentionCall(**{**settings, **changes})
+
+
+def test_only_rows_of_the_chosen_branch_change() -> None:
+    call = make_call()
+    output = Identity(guidance=("cond",))(call)
+    assert torch.equal(output[:2], call.output[:2])
+    assert torch.equal(output[2:], call.value[2:])
+
+
+def test_no_row_of_the_branch_means_looking_only() -> None:
+    assert Uniform(guidance=("weak",))(make_call()) is None
+
+
+def test_all_rows() -> None:
+    call = make_call()
+    expected = call.value.mean(2, keepdim=True).expand_as(call.value)
+    torch.testing.assert_close(Uniform()(call), expected)
+
+
+def test_a_mask_of_one_row_per_batch_row_follows_its_rows() -> None:
+    mask = torch.ones(4, 1, 1, 6, dtype=torch.bool)
+    mask[3, ..., 2:] = False
+    call = make_call(mask=mask)
+    output = Uniform(guidance=("cond",))(call)
+    torch.testing.assert_close(output[2], call.value[2].mean(1, keepdim=True).expand(-1, 6, -1))
+    torch.testing.assert_close(output[3], call.value[3, :, :2].mean(1, keepdim=True).expand(-1, 6, -1))
+
+
+@pytest.mark.parametrize("weight", [-0.1, 1.1, float("nan")])
+def test_mix_refuses_weights_outside_its_range(weight: float) -> None:
+    with pytest.raises(UsageError, match=r"weight of a mix is out of range; expected 0\.\.1"):
+        Mix(weight)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
+def test_temperature_must_be_positive(value: float) -> None:
+    with pytest.raises(UsageError, match="temperature of a softmax must be positive"):
+        Temperature(value)
