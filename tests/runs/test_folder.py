@@ -43,6 +43,12 @@ def test_a_run_that_ends_early_is_marked_partial_and_keeps_its_files(
     assert (tmp_path / "00.mp4").is_file()
 
 
+def test_a_run_that_is_refused_before_it_began_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UsageError), open_run(tmp_path / "run", "measure", {}):
+        raise UsageError("unknown model")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("words")
     with pytest.raises(UsageError, match="files of something else"), open_run(tmp_path, "measure", {}, overwrite=True):

@@ -98,8 +98,7 @@ def open_run(
     try:
         yield run
     except BaseException as error:
-        with contextlib.suppress(FailureError):
-            run.note(status="partial", error=_reason(error), **_ending(started))
+        _mark_partial(run, error, started)
         raise
     run.note(status="complete", **_ending(started))
 
@@ -159,6 +158,16 @@ def _remove_files(path: Path, names: list[str]) -> None:
 def _unwritable(path: Path, error: BaseException) -> UsageError:
     reason = getattr(error, "strerror", None) or error
     return UsageError("the output folder cannot be written", got=reason, where=path, remedy="name another --out")
+
+
+def _mark_partial(run: RunFolder, error: BaseException, started: datetime.datetime) -> None:
+    """Say in the record why the run ended; a run that was refused before it wrote anything leaves nothing behind."""
+    with contextlib.suppress(FailureError, OSError):
+        if isinstance(error, UsageError) and not run.record["files"]:
+            (run.path / CONFIG).unlink()
+            run.path.rmdir()
+        else:
+            run.note(status="partial", error=_reason(error), **_ending(started))
 
 
 def _reason(error: BaseException) -> str:

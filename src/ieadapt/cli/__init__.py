@@ -1,0 +1,5 @@
+"""The command line: thin commands over the functions of `ieadapt.runs`."""
+
+from ieadapt.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,31 @@
+"""`ieadapt enhance`."""
+
+from __future__ import annotations
+
+from ieadapt.cli.console import print_json, print_table, shown_stages
+from ieadapt.cli.options import Json, Out, Overwrite, takes
+from ieadapt.runs.enhancing import EnhanceRun, run_enhance
+from ieadapt.runs.folder import default_folder, read_run
+from ieadapt.runs.pipelines import spoken_folder
+
+
+@takes(EnhanceRun)
+def command(asked: EnhanceRun, *, out: Out = None, overwrite: Overwrite = False, as_json: Json = False) -> None:
+    """Both start from the same noise. The run folder gets the videos, strips of their frames and a report.
+
+    Example: `ieadapt enhance shapes --prompt "a big red ball moving right on bricks" --profile runs/profile --scale 1`
+    """
+    folder = out or default_folder("enhance")
+    with shown_stages() as stages:
+        chosen = run_enhance(asked, folder, overwrite=overwrite, stages=stages)
+    record = read_run(folder)
+    videos = [name for name in record["files"] if name.endswith(".mp4")]
+    if as_json:
+        keys = ("sites", "seeds", "seconds_per_video")
+        print_json({"folder": str(folder), "videos": videos, **{key: record[key] for key in keys}})
+        return
+    print(f"sites whose maps were replaced in the weak branch: {len(chosen)}")
+    print_table(("#", "kind", "site"), [[str(site.order), site.kind, site.name] for site in chosen], numeric=(0,))
+    print()
+    print("\n".join(f"video: {spoken_folder(folder / name)}" for name in videos if "side-by-side" in name))
+    print(f"report: {spoken_folder(folder / 'report.html')}")

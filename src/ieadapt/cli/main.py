@@ -1,0 +1,116 @@
+"""The `ieadapt` program: finds the command, runs it, and turns every error into one line and an exit status.
+
+Only the module of the command that was asked for is imported, so that `ieadapt --help` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from typing import NoReturn
+
+import typer
+
+from ieadapt.errors import IEAdaptError
+
+COMMANDS = {
+    "models": "List the bundled models and the model families that can be measured and enhanced.",
+    "sites": "List the attention sites of a model.",
+    "measure": "Measure entropy and energy of every attention site of a model.",
+    "enhance": "Generate videos plain and enhanced, side by side.",
+    "demo": "Measure and enhance the bundled model, in a few minutes on two cores.",
+}
+
+STOPPED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit status: 0 done, 1 failed, 2 asked for what cannot be, 130 stopped."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        _stop_on_terminate()
+        wanted = next((word for word in words if not word.startswith("-")), None)
+        if wanted in COMMANDS and not debug:
+            _quieten_libraries()
+        status = int(_application(wanted)(args=words, prog_name="ieadapt", standalone_mode=False) or 0)
+        return _say("stopped", STOPPED) if status == STOPPED else status
+    except (KeyboardInterrupt, typer.Abort):
+        return _say("stopped", STOPPED)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        return _say(*_told(error))
+
+
+def _application(wanted: str | None) -> typer.Typer:
+    """All commands; the wanted one real, the others by name and summary only."""
+    app = typer.Typer(
+        name="ieadapt",
+        help="See what every attention layer of a video diffusion model does, and use what is seen.\n\n"
+        "`ieadapt COMMAND --help` explains a command and shows an example. `--debug` anywhere shows tracebacks and the "
+        "libraries' own messages.",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode="markdown",
+    )
+    for name, summary in COMMANDS.items():
+        if name == wanted:
+            command = importlib.import_module(f"ieadapt.cli.{name}").command
+            app.command(name, help=f"{summary}\n\n{command.__doc__}")(command)
+        else:
+            app.command(name, help=summary)(_never_called)
+    return app
+
+
+def _never_called() -> NoReturn:
+    raise AssertionError("the wanted command is always the real one")
+
+
+def _told(error: Exception) -> tuple[str, int]:
+    """An error as one line and an exit status."""
+    if isinstance(error, IEAdaptError):
+        return _one_line(str(error)), error.exit_code
+    explain = getattr(error, "format_message", None)  # the parser's own errors, whatever module defines them
+    if explain is not None:
+        return f"{_one_line(explain())} (see --help)", 2
+    return f"{type(error).__name__}: {_one_line(str(error))} (--debug shows where)", 1
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _say(line: str, status: int) -> int:
+    print(f"ieadapt: {line}", file=sys.stderr)
+    return status
+
+
+def _quieten_libraries() -> None:
+    """Warnings and progress bars of the libraries are not for the reader of a result."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    for library in ("diffusers", "transformers"):
+        logging = importlib.import_module(f"{library}.utils.logging")
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+
+
+def _stop_on_terminate() -> None:
+    """Let SIGTERM end a run as Ctrl-C does, so that its folder is marked partial."""
+
+    def stop(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    try:
+        signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread: whoever started it handles signals
+        return

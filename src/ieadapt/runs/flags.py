@@ -1,0 +1,118 @@
+"""Configs as flags: every field of a run's config, nested ones too, is one flag and one field of a form.
+
+A field carries its help in `metadata["help"]`. A nested field whose name the outer config uses too is prefixed with the
+name of its config: `enhancement.seed` beside `seed` becomes `--enhancement-seed`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+# Shorter words for the fields that diffusers names at length.
+_SHORT = {"num_inference_steps": "steps", "num_frames": "frames"}
+# Given as arguments or by several options; the command line handles them itself.
+SPECIAL = ("model", "prompts")
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One field of a config, as a flag.
+
+    Attributes:
+        name: the flag without dashes in front, words joined by underscores.
+        path: field names from the outermost config to the field.
+        type: the field's type.
+        default: its default.
+        help: what it sets, in a few words.
+    """
+
+    name: str
+    path: tuple[str, ...]
+    type: Any
+    default: Any
+    help: str
+
+    @property
+    def option(self) -> str:
+        """As it is typed: `--guidance-scale`."""
+        return "--" + self.name.replace("_", "-")
+
+
+def flags(config: type, path: tuple[str, ...] = (), outer: frozenset[str] = frozenset()) -> Iterator[Flag]:
+    """Every flag of a config class, in the order of its fields; nested configs are opened.
+
+    Example:
+        >>> from ieadapt.methods import GenerationConfig
+        >>> [flag.option for flag in flags(GenerationConfig)][:3]
+        ['--steps', '--guidance-scale', '--frames']
+    """
+    types, fields = get_type_hints(config), dataclasses.fields(config)
+    outer = outer if path else frozenset(field.name for field in fields)
+    for field in fields:
+        if field.name in SPECIAL:
+            continue
+        here = (*path, field.name)
+        if dataclasses.is_dataclass(types[field.name]):
+            yield from flags(types[field.name], here, outer)
+            continue
+        clashes = bool(path) and field.name in outer
+        name = f"{path[-1]}_{field.name}" if clashes else _SHORT.get(field.name, field.name)
+        yield Flag(name, here, types[field.name], _default(field), field.metadata.get("help", ""))
+
+
+def assemble(config: type, values: Mapping[str, Any]) -> Any:
+    """A config from flag names and values; `model` and `prompts` are fields of the outermost one.
+
+    Example:
+        >>> from ieadapt.methods import GenerationConfig
+        >>> assemble(GenerationConfig, {"steps": 8}).num_inference_steps
+        8
+    """
+    nested: dict[str, Any] = {}
+    for flag in flags(config):
+        if flag.name in values:
+            level = nested
+            for name in flag.path[:-1]:
+                level = level.setdefault(name, {})
+            level[flag.path[-1]] = values[flag.name]
+    return _build(config, nested | {name: values[name] for name in SPECIAL if name in values})
+
+
+def command_line(workflow: str, asked: Any, out: str | Path) -> str:
+    """The command that repeats a run: only what differs from the defaults is spelled out.
+
+    Example:
+        >>> from ieadapt.runs.measuring import MeasureRun
+        >>> command_line("measure", MeasureRun("shapes", ("a red ball",), seed=3), "runs/a")
+        "ieadapt measure shapes --prompt 'a red ball' --seed 3 --out runs/a"
+    """
+    words = ["ieadapt", workflow, *([str(asked.model)] if hasattr(asked, "model") else [])]
+    for prompt in getattr(asked, "prompts", ()):
+        words += ["--prompt", prompt]
+    for flag in flags(type(asked)):
+        value = asked
+        for name in flag.path:
+            value = getattr(value, name)
+        if value != flag.default:
+            words += [flag.option, str(value)]
+    return shlex.join([*words, "--out", str(out)])
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return None if field.default is dataclasses.MISSING else field.default
+
+
+def _build(config: type, nested: Mapping[str, Any]) -> Any:
+    types = get_type_hints(config)
+    built = {
+        name: _build(types[name], value) if dataclasses.is_dataclass(types[name]) else value
+        for name, value in nested.items()
+    }
+    return config(**built)

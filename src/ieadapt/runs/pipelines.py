@@ -1,0 +1,85 @@
+"""Which model a run uses, on what and in which precision; and what the run's record says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+
+from ieadapt.attention import denoisers_of, family_of
+from ieadapt.errors import UsageError
+from ieadapt.models import load
+
+_DTYPES: Mapping[str, torch.dtype | None] = {
+    "auto": None,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """On what a pipeline runs.
+
+    Raises:
+        UsageError: the precision is none of those known.
+
+    Example:
+        >>> Hardware(device="cpu").dtype
+        'auto'
+    """
+
+    device: str = field(default="auto", metadata={"help": "auto, cpu, cuda or cuda:N"})
+    dtype: str = field(
+        default="auto", metadata={"help": "auto, float32, bfloat16 or float16; auto is float32 on a CPU"}
+    )
+
+    def __post_init__(self) -> None:
+        if self.dtype not in _DTYPES:
+            raise UsageError("unknown precision", expected=", ".join(_DTYPES), got=self.dtype, where="--dtype")
+
+    def load(self, model: str) -> DiffusionPipeline:
+        """The pipeline, on this hardware."""
+        return load(model, device=self.device, dtype=_DTYPES[self.dtype])
+
+
+def check_prompts(prompts: tuple[str, ...]) -> None:
+    """Refuse a run without prompts, or with a blank one.
+
+    Raises:
+        UsageError: there is no prompt, or one has no text in it.
+    """
+    if not prompts:
+        raise UsageError("there is no prompt", expected="at least one", remedy="pass --prompt TEXT or --prompts FILE")
+    blank = [number for number, prompt in enumerate(prompts, start=1) if not prompt.strip()]
+    if blank:
+        raise UsageError(
+            "a prompt is blank", got=f"prompt {blank[0]} of {len(prompts)}", remedy="write some words in it"
+        )
+
+
+def describe(pipe: DiffusionPipeline) -> dict[str, Any]:
+    """What the record of a run says about its pipeline."""
+    denoiser = next(iter(denoisers_of(pipe).values()))
+    return {
+        "pipeline": type(pipe).__name__,
+        "family": family_of(denoiser).name,
+        "denoiser": type(denoiser).__name__,
+        "parameters": sum(parameter.numel() for parameter in denoiser.parameters()),
+        "weights": str(pipe.config.get("_name_or_path", "")),
+        "scheduler": type(pipe.scheduler).__name__,
+        "device": str(pipe.device),
+        "dtype": str(denoiser.dtype).removeprefix("torch."),
+        "attention_backend": "native",  # any other is refused by the seam
+    }
+
+
+def spoken_folder(path: str | Path) -> str:
+    """A path as a reader would type it: relative to the working folder where it lies below that."""
+    full = Path(path).resolve()
+    return str(full.relative_to(Path.cwd())) if full.is_relative_to(Path.cwd()) else str(path)
