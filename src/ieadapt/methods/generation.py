@@ -32,7 +32,7 @@ class GenerationConfig:
     """
 
     num_inference_steps: int = field(default=25, metadata={"help": "denoising steps"})
-    guidance_scale: float | None = field(default=None, metadata={"help": "classifier-free guidance scale"})
+    guidance_scale: int | float | None = field(default=None, metadata={"help": "classifier-free guidance scale"})
     num_frames: int | None = field(default=None, metadata={"help": "frames per video"})
     height: int | None = field(default=None, metadata={"help": "height in pixels"})
     width: int | None = field(default=None, metadata={"help": "width in pixels"})

@@ -36,7 +36,7 @@ class SiteChoice:
     """
 
     rule: Rule = "all"
-    amount: float = 0.0
+    amount: int | float = 0.0
     kind: str | None = None
     names: tuple[str, ...] | None = None
     seed: int = 0
@@ -61,7 +61,7 @@ class SiteChoice:
         """Whether the rule compares EP, so that a profile must be at hand."""
         return self.rule in ("top", "bottom", "at-least", "at-most")
 
-    def choose(self, sites: Sequence[AttentionSite], ep: Mapping[str, float] | None = None) -> list[AttentionSite]:
+    def choose(self, sites: Sequence[AttentionSite], ep: Mapping[str, int | float] | None = None) -> list[AttentionSite]:
         """The chosen sites, in order of execution.
 
         Args:
@@ -83,7 +83,7 @@ class SiteChoice:
             raise UsageError(f"no site has EP {self.rule} {self.amount:g}", got=f"EP of {values}")
         return [site for site in among if site in chosen]
 
-    def _require_entropy(self, among: Sequence[AttentionSite], ep: Mapping[str, float] | None) -> None:
+    def _require_entropy(self, among: Sequence[AttentionSite], ep: Mapping[str, int | float] | None) -> None:
         unknown = [site.name for site in among if ep is None or site.name not in ep]
         if unknown:
             raise UsageError(
@@ -92,7 +92,7 @@ class SiteChoice:
                 remedy="measure this model first and pass the profile, or name the sites",
             )
 
-    def _from_group(self, group: list[AttentionSite], ep: Mapping[str, float]) -> list[AttentionSite]:
+    def _from_group(self, group: list[AttentionSite], ep: Mapping[str, int | float]) -> list[AttentionSite]:
         if self.rule == "all":
             return group
         if self.rule == "at-least":
@@ -106,6 +106,6 @@ class SiteChoice:
         return ranked[:count]
 
 
-def _range(group: Sequence[AttentionSite], ep: Mapping[str, float]) -> str:
+def _range(group: Sequence[AttentionSite], ep: Mapping[str, int | float]) -> str:
     values = [ep[site.name] for site in group]
     return f"{min(values):.1f} to {max(values):.1f}"
