@@ -9,7 +9,7 @@ import pytest
 
 MEASURE = """
 import resource, sys, torch
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 from ieadapt.functional import VideoTokens, attention_statistics, identity_output, temperature_output, uniform_output
 start, frames, positions, which = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 video = VideoTokens(start, frames, positions)

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from ieadapt.errors import UsageError
 from ieadapt.functional.logits import DEFAULT_MEMORY_LIMIT
 from ieadapt.functional.masks import Mask
 from ieadapt.functional.masses import (
@@ -58,7 +59,7 @@ def inject_output(
         memory_limit: bytes of temporaries besides the result.
 
     Raises:
-        UsageError: for scope "video-renormalised".
+        UsageError: for scope "video-renormalised", and for a causal call.
 
     Source: arXiv 2403.03431 (self-attention maps replaced), in the form of UniEdit (source queries and keys).
 
@@ -70,6 +71,8 @@ def inject_output(
         True
     """
     check_scope(scope, "inject_output")
+    if is_causal:
+        raise UsageError("an injected map has no causal order of its own", got="is_causal=True", where="inject_output")
     call = ReplacedCall(query, key, value, output, mask, scale, is_causal, video, memory_limit)
     if call.replaces_all(scope):
         return F.scaled_dot_product_attention(source_query, source_key, value, attn_mask=mask, scale=scale)

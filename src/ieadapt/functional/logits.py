@@ -148,8 +148,10 @@ class Logits:
         for block in self.places(rows):
             if block[:2] != key_place:
                 key_place, key = block[:2], self.key[block[:2]].to(self.dtype).flatten(0, 1).transpose(1, 2)
-            query = self.query[block].to(self.dtype) * self.factor
-            logits = torch.bmm(query.flatten(0, 1), key).unflatten(0, query.shape[:2])
+            query = self.query[block].to(self.dtype)
+            nothing = query.new_zeros(1, 1, 1)  # beta=0: not read, but it lets the product carry the scale
+            products = torch.baddbmm(nothing, query.flatten(0, 1), key, beta=0, alpha=self.factor)
+            logits = products.unflatten(0, query.shape[:2])
             yield block, logits, self.mask.apply(logits, block)
 
 

@@ -37,6 +37,7 @@ class AttentionStatistics:
     text_mass: Float[Tensor, "batch head"] | None = None
 
 
+@torch.no_grad()
 def attention_statistics(
     query: Float[Tensor, "batch head query dim"],
     key: Float[Tensor, "batch head key dim"],
@@ -81,14 +82,13 @@ def attention_statistics(
     sums: dict[str, Tensor] = {}
     for block, values, counts in logits.blocks(slice(0, n_queries)):
         moments = [row_moments(values[..., segment]) for segment in segments]
-        row = _whole_row(moments, counts, n_keys)
-        masses = row.pop("masses")
-        _add(sums, row, block[:2], query)
+        entropy, masses = _join(moments)
+        _add(sums, _whole_row(entropy, counts, n_keys), block[:2], query)
         low, high = (min(max(edge - block.query.start, 0), values.shape[-2]) for edge in _edges(video_rows))
         if video is not None and low < high:
             if counts is not None:
                 _check_video_rows(moments[0].logsumexp[..., low:high])
-            part = _video_row(moments[0], masses[0], video, slice(low, high))
+            part = _video_row(moments[0], masses, video, slice(low, high))
             _add(sums, part, block[:2], query)
     n_video = max(video_rows.stop - video_rows.start, 1)
     rows = {name: n_queries if name in _WHOLE else n_video for name in sums}
@@ -110,16 +110,36 @@ def _add(sums: dict[str, Tensor], rows: dict[str, Tensor], where: tuple[slice, s
         sums[name][where] += values.sum(dim=-1)
 
 
-def _whole_row(moments: list[RowMoments], counts: Tensor | None, n_keys: int) -> dict[str, Tensor]:
-    """Join the segments of each row by the chain rule: H = H(segment masses) + sum of mass * H within the segment."""
+def _join(moments: list[RowMoments]) -> tuple[Tensor, Tensor | None]:
+    """Join a row's segments by the chain rule: its entropy, and each segment's mass (None where there is but one).
+
+    The entropy is that of the masses plus the sum of mass times entropy within the segment.
+    """
+    if len(moments) == 1:
+        return moments[0].entropy, None
     logsumexps = torch.stack([moment.logsumexp for moment in moments])
     log_masses = logsumexps - logsumexps.logsumexp(dim=0)
     masses = log_masses.exp()
     entropies = torch.stack([moment.entropy for moment in moments])
-    entropy = (masses * (entropies - log_masses)).sum(dim=0)
-    number = torch.full_like(entropy, n_keys) if counts is None else counts.to(entropy.dtype).expand_as(entropy)
+    return (masses * (entropies - log_masses)).sum(dim=0), masses
+
+
+def _whole_row(entropy: Tensor, counts: Tensor | None, n_keys: int) -> dict[str, Tensor]:
+    """Return the statistics of every row; a row of one key has a percentage of 0."""
+    if counts is None:
+        return {
+            "entropy": entropy,
+            "ep": entropy * _percent_of(n_keys),
+            "n_keys": entropy.new_tensor(n_keys).expand_as(entropy),
+        }
+    number = counts.to(entropy.dtype).expand_as(entropy)
     ep = torch.where(number > 1, 100 * entropy / number.clamp(min=2).log(), 0)
-    return {"masses": masses, "entropy": entropy, "ep": ep, "n_keys": number}
+    return {"entropy": entropy, "ep": ep, "n_keys": number}
+
+
+def _percent_of(n_keys: int) -> float:
+    """Percent per nat where the most there can be is ln n_keys; 0 for one key, whose entropy is 0."""
+    return 100 / log(n_keys) if n_keys > 1 else 0.0
 
 
 def _check_video_rows(logsumexp: Tensor) -> None:
@@ -132,7 +152,7 @@ def _check_video_rows(logsumexp: Tensor) -> None:
         )
 
 
-def _video_row(moment: RowMoments, mass: Tensor, video: VideoTokens, rows: slice) -> dict[str, Tensor]:
+def _video_row(moment: RowMoments, masses: Tensor | None, video: VideoTokens, rows: slice) -> dict[str, Tensor]:
     """Split the entropy over video keys into that of the frame and that of the position given the frame."""
     frames = moment.weights[..., rows, :].unflatten(-1, (video.frames, video.positions)).sum(dim=-1)
     share = frames / frames.sum(dim=-1, keepdim=True)
@@ -141,7 +161,7 @@ def _video_row(moment: RowMoments, mass: Tensor, video: VideoTokens, rows: slice
     return {
         "temporal_entropy": temporal,
         "spatial_entropy": spatial,
-        "temporal_ep": 100 * temporal / log(max(video.frames, 2)),
-        "spatial_ep": 100 * spatial / log(max(video.positions, 2)),
-        "text_mass": 1 - mass[..., rows],
+        "temporal_ep": temporal * _percent_of(video.frames),
+        "spatial_ep": spatial * _percent_of(video.positions),
+        "text_mass": torch.zeros_like(temporal) if masses is None else masses[1:, ..., rows].sum(dim=0),
     }
