@@ -1,0 +1,58 @@
+"""A CLIP tokenizer built from the caption grammar: every word of it is one token, any other text still tokenises."""
+
+from __future__ import annotations
+
+from transformers import CLIPTokenizer
+
+from ieadapt.testbed.captions import all_captions
+
+MAX_TOKENS = 16
+START, END = "<|startoftext|>", "<|endoftext|>"
+WORD_END = "</w>"
+
+
+def byte_symbols() -> list[str]:
+    """The 256 printable characters by which byte-level BPE writes bytes."""
+    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    moved = [byte for byte in range(256) if byte not in plain]
+    return [chr(byte) for byte in plain] + [chr(256 + index) for index in range(len(moved))]
+
+
+def _pieces(word: str, ranks: dict[tuple[str, str], int]) -> list[str]:
+    """Byte-pair encoding of one word."""
+    parts = [*word[:-1], word[-1] + WORD_END]
+    while len(parts) > 1:
+        pairs = list(zip(parts, parts[1:], strict=False))
+        best = min(pairs, key=lambda pair: ranks.get(pair, len(ranks)))
+        if best not in ranks:
+            break
+        at = pairs.index(best)
+        parts = [*parts[:at], parts[at] + parts[at + 1], *parts[at + 2 :]]
+    return parts
+
+
+def learn_merges(words: list[str]) -> list[tuple[str, str]]:
+    """Merges that make each word one token.
+
+    A merge is only ever appended, so it has the lowest priority and words that are whole already stay whole.
+    """
+    ranks: dict[tuple[str, str], int] = {}
+    for word in words:
+        while len(parts := _pieces(word, ranks)) > 1:
+            ranks[parts[0], parts[1]] = len(ranks)
+    return list(ranks)
+
+
+def build_tokenizer() -> CLIPTokenizer:
+    """The tokenizer of the testbed: 16 tokens at most, padded with the end token.
+
+    Example:
+        >>> len(build_tokenizer()("a big red star moving left over bricks").input_ids)
+        10
+    """
+    words = sorted({word for text in all_captions() for word in text.split()})
+    merges = learn_merges(words)
+    symbols = byte_symbols()
+    tokens = [*symbols, *(symbol + WORD_END for symbol in symbols), *(left + right for left, right in merges), START, END]
+    vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS)
