@@ -13,7 +13,7 @@ from ieadapt.runs.pipelines import spoken_folder
 def command(asked: EnhanceRun, *, out: Out = None, overwrite: Overwrite = False, as_json: Json = False) -> None:
     """Both start from the same noise. The run folder gets the videos, strips of their frames and a report.
 
-    Example: `ieadapt enhance shapes --prompt "a big red ball moving right on bricks" --profile runs/profile --scale 1`
+    Example: `ieadapt enhance shapes --prompt "a big red ball moving right over bricks" --profile runs/profile`
     """
     folder = out or default_folder("enhance")
     with shown_stages() as stages:

@@ -13,7 +13,7 @@ from ieadapt.runs.pipelines import spoken_folder
 def command(asked: MeasureRun, *, out: Out = None, overwrite: Overwrite = False, as_json: Json = False) -> None:
     """The run folder gets the profile (parquet and JSON), the plot and a report; `ieadapt enhance --profile` reads it.
 
-    Example: `ieadapt measure shapes --prompt "a big red ball moving right on bricks" --steps 8 --out runs/profile`
+    Example: `ieadapt measure shapes --prompt "a big red ball moving right over bricks" --steps 8 --out runs/profile`
     """
     folder = out or default_folder("measure")
     with shown_stages() as stages:

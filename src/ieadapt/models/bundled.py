@@ -16,12 +16,14 @@ class BundledModel:
         family: the row of `ieadapt.attention.families` it belongs to.
         summary: what it makes, in a few words.
         folder: where it lies; called when the model is loaded.
+        guidance_scale: the scale it was made for, where that is not its pipeline class's default.
     """
 
     name: str
     family: str
     summary: str
     folder: Callable[[], Path]
+    guidance_scale: float | None = None
 
 
 def _shapes_folder() -> Path:
@@ -34,8 +36,9 @@ _BUNDLED = (
     BundledModel(
         name="shapes",
         family="AnimateDiff",
-        summary="one moving shape on a background, from captions such as 'a big red ball moving right on bricks'",
+        summary="one moving shape on a background, from captions such as 'a big red ball moving right over bricks'",
         folder=_shapes_folder,
+        guidance_scale=3.0,
     ),
 )
 

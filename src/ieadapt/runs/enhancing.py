@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from ieadapt.methods import EnhanceConfig, EntropyProfile, GenerationConfig, enh
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import RunFolder, open_run
 from ieadapt.runs.measuring import PROFILE_FILES, profile_blocks, report_record
-from ieadapt.runs.pipelines import Hardware, check_prompts, describe, spoken_folder
+from ieadapt.runs.pipelines import Hardware, check_prompts, describe, spoken_folder, suited
 from ieadapt.runs.progress import Stages, silent
 from ieadapt.runs.report import Clip, Gallery, Report, Section, Table, figure_png, render_report
 from ieadapt.runs.videos import encode_video, side_by_side, strip
@@ -58,6 +58,32 @@ class EnhanceRun:
     def __post_init__(self) -> None:
         check_prompts(self.prompts)
 
+    @property
+    def seeds(self) -> list[int]:
+        """One seed per prompt."""
+        return list(range(self.seed, self.seed + len(self.prompts)))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One prompt, plain and enhanced, from the same noise.
+
+    Attributes:
+        name: in the names of its files.
+        prompt: what the videos show.
+        seed: of their noise.
+        plain: frames in [0, 1].
+        enhanced: frames in [0, 1].
+        seconds: time that each took; videos of one batch share its time evenly.
+    """
+
+    name: str
+    prompt: str
+    seed: int
+    plain: Video
+    enhanced: Video
+    seconds: Seconds
+
 
 @dataclass(frozen=True)
 class Seconds:
@@ -65,6 +91,12 @@ class Seconds:
 
     plain: float
     enhanced: float
+
+    @classmethod
+    def per_video(cls, pairs: Sequence[Pair]) -> Seconds:
+        """The mean over pairs."""
+        sums = sum(pair.seconds.plain for pair in pairs), sum(pair.seconds.enhanced for pair in pairs)
+        return cls(sums[0] / len(pairs), sums[1] / len(pairs))
 
 
 def run_enhance(
@@ -87,36 +119,33 @@ def run_enhance(
         UsageError: what was asked cannot be.
         FailureError: it could not be carried out.
     """
+    asked = dataclasses.replace(asked, generation=suited(asked.generation, asked.model))
     given = None if asked.profile is None else EntropyProfile.load(asked.profile)
     command = command_line("enhance", asked, out)
     with open_run(out, "enhance", dataclasses.asdict(asked), command=command, overwrite=overwrite) as run:
         pipe = asked.hardware.load(asked.model)
         profile = given or _own_profile(pipe, asked, run, stages)
         chosen = asked.enhancement.choose(find_sites(pipe), profile)
-        seeds = list(range(asked.seed, asked.seed + len(asked.prompts)))
-        run.note(seeds=seeds, sites=[site.name for site in chosen], model=describe(pipe))
-        clips, seconds = write_pairs(pipe, asked.prompts, seeds, profile, asked, run, stages)
+        run.note(seeds=asked.seeds, sites=[site.name for site in chosen], model=describe(pipe))
+        clips, times = [], []
+        for pair in generate_pairs(pipe, asked, profile, stages):
+            clips.append(Clip(write_pair(run, pair), f"{pair.prompt} (seed {pair.seed})"))
+            times.append(dataclasses.replace(pair, plain=pair.plain[:0], enhanced=pair.enhanced[:0]))
+        seconds = Seconds.per_video(times)
         run.note(seconds_per_video=dataclasses.asdict(seconds))
         report = _report(asked, out, chosen, profile, clips, seconds, run.record)
         run.write("report.html", render_report(report))
     return chosen
 
 
-def write_pairs(
-    pipe: DiffusionPipeline,
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-    profile: EntropyProfile | None,
-    asked: EnhanceRun,
-    run: RunFolder,
-    stages: Stages,
-) -> tuple[list[Clip], Seconds]:
-    """Generate and write all pairs; returns the side-by-side clips and the time per video."""
-    clips, plain_seconds, enhanced_seconds = [], 0.0, 0.0
-    size = asked.generation.batch_size
-    for start in range(0, len(prompts), size):
-        words, noise = list(prompts[start : start + size]), list(seeds[start : start + size])
-        suffix = f" {start + 1}–{start + len(words)} of {len(prompts)}" if len(prompts) > size else ""
+def generate_pairs(
+    pipe: DiffusionPipeline, asked: EnhanceRun, profile: EntropyProfile | None, stages: Stages = silent
+) -> Iterator[Pair]:
+    """Generate every prompt plain and enhanced, batch by batch."""
+    size, total = asked.generation.batch_size, len(asked.prompts)
+    for start in range(0, total, size):
+        words, noise = list(asked.prompts[start : start + size]), asked.seeds[start : start + size]
+        suffix = f" {start + 1}–{start + len(words)} of {total}" if total > size else ""
         began = time.perf_counter()
         plain = generate(pipe, words, asked.generation, noise, progress=stages(f"plain{suffix}"))
         between = time.perf_counter()
@@ -129,21 +158,19 @@ def write_pairs(
             seed=noise,
             progress=stages(f"enhanced{suffix}"),
         )
-        plain_seconds += between - began
-        enhanced_seconds += time.perf_counter() - between
+        seconds = Seconds((between - began) / len(words), (time.perf_counter() - between) / len(words))
         for index, prompt in enumerate(words):
-            pair = {"plain": plain[index], "enhanced": enhanced[index]}
-            clips.append(Clip(write_pair(run, f"{start + index:02d}", pair), f"{prompt} (seed {noise[index]})"))
-    return clips, Seconds(plain_seconds / len(prompts), enhanced_seconds / len(prompts))
+            yield Pair(f"{start + index:02d}", prompt, noise[index], plain[index], enhanced[index], seconds)
 
 
-def write_pair(run: RunFolder, name: str, pair: Mapping[str, Video]) -> bytes:
+def write_pair(run: RunFolder, pair: Pair) -> bytes:
     """Write each video of a pair, its strip of frames, and both side by side; returns the last."""
-    for label, frames in pair.items():
-        run.write(f"{name}-{label}.mp4", encode_video(frames))
-        run.write(f"{name}-{label}.png", strip(frames, count=16))
-    joined = encode_video(side_by_side(pair))
-    run.write(f"{name}-side-by-side.mp4", joined)
+    videos = {"plain": pair.plain, "enhanced": pair.enhanced}
+    for label, frames in videos.items():
+        run.write(f"{pair.name}-{label}.mp4", encode_video(frames))
+        run.write(f"{pair.name}-{label}.png", strip(frames, count=16))
+    joined = encode_video(side_by_side(videos))
+    run.write(f"{pair.name}-side-by-side.mp4", joined)
     return joined
 
 

@@ -7,11 +7,13 @@ name of its config: `enhancement.seed` beside `seed` becomes `--enhancement-seed
 from __future__ import annotations
 
 import dataclasses
+import functools
+import operator
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 # Shorter words for the fields that diffusers names at length.
 _SHORT = {"num_inference_steps": "steps", "num_frames": "frames"}
@@ -43,7 +45,7 @@ class Flag:
         return "--" + self.name.replace("_", "-")
 
 
-def flags(config: type, path: tuple[str, ...] = (), outer: frozenset[str] = frozenset()) -> Iterator[Flag]:
+def flags(config: type) -> Iterator[Flag]:
     """Every flag of a config class, in the order of its fields; nested configs are opened.
 
     Example:
@@ -51,18 +53,20 @@ def flags(config: type, path: tuple[str, ...] = (), outer: frozenset[str] = froz
         >>> [flag.option for flag in flags(GenerationConfig)][:3]
         ['--steps', '--guidance-scale', '--frames']
     """
-    types, fields = get_type_hints(config), dataclasses.fields(config)
-    outer = outer if path else frozenset(field.name for field in fields)
-    for field in fields:
-        if field.name in SPECIAL:
-            continue
-        here = (*path, field.name)
+    outer = frozenset(field.name for field in dataclasses.fields(config))
+    return _flags(config, (), outer, {field.name: _default(field) for field in dataclasses.fields(config)})
+
+
+def _flags(config: type, path: tuple[str, ...], outer: frozenset[str], defaults: Mapping[str, Any]) -> Iterator[Flag]:
+    types = get_type_hints(config)
+    for field in dataclasses.fields(config):
+        default, here = defaults[field.name], (*path, field.name)
         if dataclasses.is_dataclass(types[field.name]):
-            yield from flags(types[field.name], here, outer)
-            continue
-        clashes = bool(path) and field.name in outer
-        name = f"{path[-1]}_{field.name}" if clashes else _SHORT.get(field.name, field.name)
-        yield Flag(name, here, types[field.name], _default(field), field.metadata.get("help", ""))
+            yield from _flags(types[field.name], here, outer, vars(default))
+        elif field.name not in SPECIAL:
+            clashes = bool(path) and field.name in outer
+            name = f"{path[-1]}_{field.name}" if clashes else _SHORT.get(field.name, field.name)
+            yield Flag(name, here, _as_typed(types[field.name]), default, field.metadata.get("help", ""))
 
 
 def assemble(config: type, values: Mapping[str, Any]) -> Any:
@@ -101,6 +105,12 @@ def command_line(workflow: str, asked: Any, out: str | Path) -> str:
         if value != flag.default:
             words += [flag.option, str(value)]
     return shlex.join([*words, "--out", str(out)])
+
+
+def _as_typed(kind: Any) -> Any:
+    """The type of a flag's value: a number that may be whole or not is typed as a float."""
+    members = set(get_args(kind))
+    return functools.reduce(operator.or_, members - {int}) if {int, float} <= members else kind
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

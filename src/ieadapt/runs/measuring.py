@@ -14,7 +14,7 @@ from ieadapt.attention import find_sites, select_sites
 from ieadapt.methods import EntropyProfile, GenerationConfig, measure
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import open_run
-from ieadapt.runs.pipelines import Hardware, check_prompts, describe, spoken_folder
+from ieadapt.runs.pipelines import Hardware, check_prompts, describe, spoken_folder, suited
 from ieadapt.runs.progress import Stages, silent
 from ieadapt.runs.report import Block, Picture, Report, Section, Table, figure_png, render_report
 
@@ -63,6 +63,7 @@ def run_measure(
         UsageError: what was asked cannot be.
         FailureError: it could not be carried out.
     """
+    asked = dataclasses.replace(asked, generation=suited(asked.generation, asked.model))
     command = command_line("measure", asked, out)
     with open_run(out, "measure", dataclasses.asdict(asked), command=command, overwrite=overwrite) as run:
         pipe = asked.hardware.load(asked.model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,8 @@ from diffusers import DiffusionPipeline
 
 from ieadapt.attention import denoisers_of, family_of
 from ieadapt.errors import UsageError
-from ieadapt.models import load
+from ieadapt.methods import GenerationConfig
+from ieadapt.models import known_models, load
 
 _DTYPES: Mapping[str, torch.dtype | None] = {
     "auto": None,
@@ -61,6 +63,19 @@ def check_prompts(prompts: tuple[str, ...]) -> None:
         raise UsageError(
             "a prompt is blank", got=f"prompt {blank[0]} of {len(prompts)}", remedy="write some words in it"
         )
+
+
+def suited(generation: GenerationConfig, model: str) -> GenerationConfig:
+    """The settings of a run, with the guidance scale that a bundled model was made for where none is given.
+
+    Example:
+        >>> suited(GenerationConfig(), "shapes").guidance_scale
+        3.0
+    """
+    bundled = known_models().get(model)
+    if generation.guidance_scale is not None or bundled is None:
+        return generation
+    return dataclasses.replace(generation, guidance_scale=bundled.guidance_scale)
 
 
 def describe(pipe: DiffusionPipeline) -> dict[str, Any]:

@@ -1,0 +1,45 @@
+"""The demo measures, enhances and scores the bundled model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ieadapt.methods import EntropyProfile
+from ieadapt.runs import read_run
+from ieadapt.testbed import model_folder
+from tests.cli.conftest import Program
+
+pytestmark = pytest.mark.skipif(
+    not (model_folder() / "model_index.json").is_file(), reason="the bundled model is not in this checkout"
+)
+
+
+def test_the_demo_leaves_table_videos_plot_and_report(tmp_path: Path, program: Program) -> None:
+    done = program("demo", "--captions", 2, "--steps", 2, "--out", tmp_path)
+    assert done.status == 0, done.err
+    record = read_run(tmp_path)
+    assert record["status"] == "complete"
+    assert {"ep.png", "report.html", "profile.parquet", "comparison.json"} <= set(record["files"])
+    assert sum(name.endswith("side-by-side.mp4") for name in record["files"]) == 2
+    rows = json.loads((tmp_path / "comparison.json").read_text())
+    assert {"fidelity", "motion", "flicker"} <= {row["measure"] for row in rows}
+    assert "95 % interval" in done.out
+    assert "fidelity" in done.out
+    profile = EntropyProfile.load(tmp_path)
+    for site in profile.sites:
+        assert site.name in done.out
+
+
+def test_a_second_demo_replaces_the_first(tmp_path: Path, program: Program) -> None:
+    words = ("demo", "--captions", 1, "--steps", 1, "--out", tmp_path, "--json")
+    assert program(*words).status == 0
+    second = program(*words)
+    assert second.status == 0, second.err
+    assert json.loads(second.out)["comparison"][0]["videos"] == 1
+
+
+def test_no_caption_is_refused(tmp_path: Path, program: Program) -> None:
+    assert "--captions 1 or more" in program("demo", "--captions", 0, "--out", tmp_path / "run").refused()
