@@ -7,6 +7,7 @@ from typing import Any
 
 __version__ = "0.1.0.dev0"
 
+# Where each public name lives; loaded on first use, so that `ieadapt --help` stays fast.
 _PUBLIC = {
     "load": "ieadapt.models",
     "AttentionSite": "ieadapt.attention",
@@ -31,7 +32,7 @@ _PUBLIC = {
     "FailureError": "ieadapt.errors",
 }
 
-__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604 (names are loaded on first use, so that --help stays fast)
+__all__ = ["__version__", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:

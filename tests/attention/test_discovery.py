@@ -84,9 +84,9 @@ def test_two_denoisers_put_their_component_in_front() -> None:
 
 def test_what_is_no_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # what a user meets, without type checks
-    with pytest.raises(UsageError, match="expected a diffusers pipeline or a denoiser.*got str"):
+    with pytest.raises(UsageError, match=r"expected a diffusers pipeline or a denoiser.*got str"):
         find_sites("wan")  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="no attention sites found.*got Linear"):
+    with pytest.raises(UsageError, match=r"no attention sites found.*got Linear"):
         find_sites(nn.Linear(2, 2))
 
 

@@ -9,7 +9,17 @@ import torch
 
 from ieadapt.attention import AttentionCall, RowMap, find_sites, intercept
 from ieadapt.errors import FailureError, UsageError
-from tests.families import GUIDED, PROMPTS, SEVERAL_VIDEOS, UNGUIDED, captured, every_family, predict, run, tiny_pipeline
+from tests.families import (
+    GUIDED,
+    PROMPTS,
+    SEVERAL_VIDEOS,
+    UNGUIDED,
+    captured,
+    every_family,
+    predict,
+    run,
+    tiny_pipeline,
+)
 
 SPLIT = ("wan", "hunyuanvideo")
 
@@ -24,8 +34,9 @@ class _Calls:
     def __call__(self, call: AttentionCall) -> None:
         if call.earlier:
             last = self.rows[-1]
-            joined = zip((last.guidance, last.stream, last.video), (call.rows.guidance, call.rows.stream, call.rows.video))
-            self.rows[-1] = RowMap(*(a + b for a, b in joined))
+            self.rows[-1] = RowMap(
+                last.guidance + call.rows.guidance, last.stream + call.rows.stream, last.video + call.rows.video
+            )
             return
         self.steps.append((call.step, call.fraction))
         self.rows.append(RowMap(call.rows.guidance, call.rows.stream, call.rows.video))
@@ -97,14 +108,14 @@ def test_a_window_acts_on_its_steps_only() -> None:
 
 
 def test_too_few_streams() -> None:
-    with pytest.raises(UsageError, match="more videos than streams"):
+    with pytest.raises(UsageError, match=r"more videos than streams"):
         _watch("wan", PROMPTS, streams=("source",))
 
 
 def test_a_third_branch_in_the_batch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     pipe = tiny_pipeline("animatediff")
     monkeypatch.setattr(type(pipe), "do_perturbed_attention_guidance", True, raising=False)
-    with pytest.raises(FailureError, match="more than the two branches.*use the plain pipeline"):
+    with pytest.raises(FailureError, match=r"more than the two branches.*use the plain pipeline"):
         _watch("animatediff")
 
 

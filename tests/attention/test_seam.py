@@ -56,7 +56,11 @@ def restored(request: pytest.FixtureRequest) -> Iterator[None]:
     assert sorted(name for name in vars(pipe) if name not in ("_guidance_scale",)) == sorted(
         name for name in attributes if name not in ("_guidance_scale",)
     )
-    assert torch.overrides._len_torch_function_stack() == 0 if hasattr(torch.overrides, "_len_torch_function_stack") else True
+    assert (
+        torch.overrides._len_torch_function_stack() == 0
+        if hasattr(torch.overrides, "_len_torch_function_stack")
+        else True
+    )
 
 
 @every_family
@@ -157,7 +161,10 @@ def test_nested_blocks_the_inner_sees_what_the_outer_left_and_wins() -> None:
 
 def test_nested_blocks_on_the_pipeline_and_its_denoiser_share_the_run() -> None:
     pipe, branches = tiny_pipeline("wan"), []
-    with intercept(pipe, look, "joint"), intercept(pipe.transformer, lambda c: branches.extend(c.rows.guidance), "joint"):
+    with (
+        intercept(pipe, look, "joint"),
+        intercept(pipe.transformer, lambda c: branches.extend(c.rows.guidance), "joint"),
+    ):
         run("wan")
     assert set(branches) == {"cond", "uncond"}
 

@@ -33,7 +33,9 @@ def test_selections_name_sites_in_order_of_execution(selection: object, orders: 
 
 
 def test_a_selection_that_matches_nothing_lists_near_names_and_kinds() -> None:
-    with pytest.raises(UsageError, match=r"matches no attention site.*down_blocks\.0\.motion_modules\.0\.attn1") as caught:
+    with pytest.raises(
+        UsageError, match=r"matches no attention site.*down_blocks\.0\.motion_modules\.0\.attn1"
+    ) as caught:
         select_sites(SITES, "down_blocks.0.motion_modules.0.attn3")
     assert "spatial (1), temporal (2), cross (1)" in str(caught.value)
 

@@ -55,11 +55,11 @@ def test_fires_at_every_site_and_equals_the_dense_reference(family: str, name: s
 def test_identity_on_cross_attention_is_refused(family: str) -> None:
     denoiser, _ = captured(family)
     if not any(site.kind == "cross" for site in find_sites(denoiser)):
-        with pytest.raises(UsageError, match="matches no attention site"):
+        with pytest.raises(UsageError, match=r"matches no attention site"):
             intercept(denoiser, Identity(), "cross").__enter__()
         return
     with (
-        pytest.raises(UsageError, match="cross-attention has no identity map.*use uniform, mix or temperature"),
+        pytest.raises(UsageError, match=r"cross-attention has no identity map.*use uniform, mix or temperature"),
         intercept(denoiser, Identity(), "cross"),
     ):
         predict(family)

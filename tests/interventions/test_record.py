@@ -38,7 +38,10 @@ class _DenseRecord:
 
 @every_family
 def test_equals_dense_maps_over_a_guided_run(family: str) -> None:
-    with intercept(tiny_pipeline(family), Record()) as record, intercept(tiny_pipeline(family), _DenseRecord()) as dense:
+    with (
+        intercept(tiny_pipeline(family), Record()) as record,
+        intercept(tiny_pipeline(family), _DenseRecord()) as dense,
+    ):
         run(family, PROMPTS)
     rows = list(record.rows())
     assert len(rows) == len(dense.ep)

@@ -132,7 +132,9 @@ def test_a_profile_of_another_model_is_refused() -> None:
 
 def test_a_pipelines_own_rescale_is_refused() -> None:
     with (
-        pytest.raises(UsageError, match="guidance_rescale would take its standard deviation from the shifted prediction"),
+        pytest.raises(
+            UsageError, match="guidance_rescale would take its standard deviation from the shifted prediction"
+        ),
         enhancement(tiny_pipeline("ltx"), EnhanceConfig(sites="joint")),
     ):
         run("ltx", guidance_rescale=0.7)

@@ -38,7 +38,9 @@ def test_a_video_does_not_depend_on_its_batch(family: str) -> None:
 
 def test_seeds_count_up_from_the_first() -> None:
     pipe, config = tiny_pipeline("wan"), config_for("wan")
-    torch.testing.assert_close(generate(pipe, PROMPTS, config, 5)[1:], generate(pipe, PROMPTS[1], config, 6), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        generate(pipe, PROMPTS, config, 5)[1:], generate(pipe, PROMPTS[1], config, 6), atol=1e-4, rtol=0
+    )
 
 
 def test_progress_counts_denoising_steps_over_all_batches() -> None:
@@ -68,7 +70,9 @@ def test_missing_prompts(prompts: str | list[str]) -> None:
 
 
 def test_a_prompt_too_long_says_what_would_be_dropped() -> None:
-    with pytest.raises(UsageError, match=r"too long for the text encoder; expected at most 77 tokens.*would be dropped"):
+    with pytest.raises(
+        UsageError, match=r"too long for the text encoder; expected at most 77 tokens.*would be dropped"
+    ):
         generate(tiny_pipeline("animatediff"), "a red ball " * 40, config_for("animatediff"))
 
 

@@ -64,7 +64,7 @@ def test_select(profile: EntropyProfile) -> None:
     assert [site.name for site in profile.select(kind="spatial")] == ["down.attn1"]
     assert [site.name for site in profile.select(names=["*.motion"])] == ["down.motion"]
     assert len(profile.select(random=1, seed=1)) == 2
-    with pytest.raises(UsageError, match="several rules for one choice of sites; expected one; got top, bottom"):
+    with pytest.raises(UsageError, match=r"several rules for one choice of sites; expected one; got top, bottom"):
         profile.select(top=1, bottom=1)
 
 
@@ -76,20 +76,20 @@ def test_save_and_load(profile: EntropyProfile, tmp_path: Path) -> None:
 
 
 def test_what_is_no_profile_is_refused(tmp_path: Path, profile: EntropyProfile) -> None:
-    with pytest.raises(UsageError, match="not a profile; expected profile.json and profile.parquet"):
+    with pytest.raises(UsageError, match=r"not a profile; expected profile.json and profile.parquet"):
         EntropyProfile.load(tmp_path)
     folder = profile.save(tmp_path / "old")
     (folder / "profile.json").write_text('{"format": 0}')
-    with pytest.raises(UsageError, match="a profile of another format"):
+    with pytest.raises(UsageError, match=r"a profile of another format"):
         EntropyProfile.load(folder)
     (folder / "profile.parquet").write_bytes(b"broken")
-    with pytest.raises(UsageError, match="not a profile"):
+    with pytest.raises(UsageError, match=r"not a profile"):
         EntropyProfile.load(folder)
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, profile: EntropyProfile) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(FailureError, match="the profile cannot be written"):
+    with pytest.raises(FailureError, match=r"the profile cannot be written"):
         profile.save(tmp_path / "file")
 
 

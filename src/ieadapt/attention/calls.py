@@ -75,12 +75,15 @@ class AttentionCall:
         mask = self.mask
         if mask is not None and mask.ndim == 4 and mask.shape[0] > 1:
             mask = mask[index]
-        rows = RowMap(
-            *(tuple(column[row] for row in denoiser_rows) for column in (self.rows.guidance, self.rows.stream, self.rows.video)),
-            repeats=self.rows.repeats,
-        )
         parts = {name: getattr(self, name)[index] for name in ("query", "key", "value")}
-        return replace(self, **parts, mask=mask, rows=rows, attend=lambda: self.output[index], source_rows=index)
+        return replace(
+            self,
+            **parts,
+            mask=mask,
+            rows=self.rows.take(denoiser_rows),
+            attend=lambda: self.output[index],
+            source_rows=index,
+        )
 
     def for_replacement(self) -> dict[str, Any]:
         """The arguments that every closed-form map replacement of `ieadapt.functional` takes."""

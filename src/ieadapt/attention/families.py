@@ -72,10 +72,14 @@ def _unet_order(path: str) -> tuple[Any, ...]:
     return stage, int(block[1]) if block else 0, int(layer[1]) if layer else 0, temporal
 
 
+def _config(denoiser: nn.Module) -> Any:
+    return denoiser.config
+
+
 def _unet_grid(denoiser: nn.Module, arguments: Arguments) -> LatentGrid:
     batch, _, frames, height, width = arguments["sample"].shape
     levels = [(height, width)]
-    for _ in denoiser.config.block_out_channels[1:]:
+    for _ in _config(denoiser).block_out_channels[1:]:
         height, width = (height + 1) // 2, (width + 1) // 2
         levels.append((height, width))
     return LatentGrid(batch, frames, tuple(levels))
@@ -87,27 +91,28 @@ def _channels_first_grid(patch_time: int, patch_height: int, patch_width: int, a
 
 
 def _wan_grid(denoiser: nn.Module, arguments: Arguments) -> LatentGrid:
-    return _channels_first_grid(*denoiser.config.patch_size, arguments)
+    time, height, width = _config(denoiser).patch_size
+    return _channels_first_grid(time, height, width, arguments)
 
 
 def _hunyuan_grid(denoiser: nn.Module, arguments: Arguments) -> LatentGrid:
-    patch = denoiser.config.patch_size
-    return _channels_first_grid(denoiser.config.patch_size_t, patch, patch, arguments)
+    patch = _config(denoiser).patch_size
+    return _channels_first_grid(_config(denoiser).patch_size_t, patch, patch, arguments)
 
 
 def _mochi_grid(denoiser: nn.Module, arguments: Arguments) -> LatentGrid:
-    patch = denoiser.config.patch_size
+    patch = _config(denoiser).patch_size
     return _channels_first_grid(1, patch, patch, arguments)
 
 
 def _cogvideox_grid(denoiser: nn.Module, arguments: Arguments) -> LatentGrid:
     batch, frames, _, height, width = arguments["hidden_states"].shape
-    patch, patch_time = denoiser.config.patch_size, denoiser.config.patch_size_t or 1
+    patch, patch_time = _config(denoiser).patch_size, _config(denoiser).patch_size_t or 1
     return LatentGrid(batch, frames // patch_time, ((height // patch, width // patch),))
 
 
 def _ltx_grid(denoiser: nn.Module, arguments: Arguments) -> LatentGrid:
-    patch, patch_time = denoiser.config.patch_size, denoiser.config.patch_size_t
+    patch, patch_time = _config(denoiser).patch_size, _config(denoiser).patch_size_t
     size = (arguments["height"] // patch, arguments["width"] // patch)
     return LatentGrid(arguments["hidden_states"].shape[0], arguments["num_frames"] // patch_time, (size,))
 

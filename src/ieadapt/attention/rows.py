@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +14,7 @@ Guidance = Literal["uncond", "cond", "weak", "none"]
 Stream = Literal["source", "target", "none"]
 
 ALL_GUIDANCE: tuple[Guidance, ...] = ("uncond", "cond", "weak", "none")
+ALL_STREAMS: tuple[Stream, ...] = ("source", "target", "none")
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class RowMap:
         return len(self.guidance) * self.repeats
 
     def denoiser_rows(
-        self, guidance: Collection[Guidance] = ALL_GUIDANCE, stream: Collection[Stream] = ("source", "target", "none")
+        self, guidance: tuple[Guidance, ...] = ALL_GUIDANCE, stream: tuple[Stream, ...] = ALL_STREAMS
     ) -> list[int]:
         """Indices of the denoiser rows of these branches and streams."""
         return [
@@ -51,12 +52,28 @@ class RowMap:
         ]
 
     def select(
-        self, guidance: Collection[Guidance] = ALL_GUIDANCE, stream: Collection[Stream] = ("source", "target", "none")
+        self, guidance: tuple[Guidance, ...] = ALL_GUIDANCE, stream: tuple[Stream, ...] = ALL_STREAMS
     ) -> Int[Tensor, " row"]:
         """Indices of the attention call's rows of these branches and streams."""
         return self.expand(self.denoiser_rows(guidance, stream))
 
-    def expand(self, denoiser_rows: Collection[int]) -> Int[Tensor, " row"]:
+    @classmethod
+    def unknown(cls, batch: int) -> RowMap:
+        """Rows of which nothing is known."""
+        guidance: list[Guidance] = ["none"]
+        stream: list[Stream] = ["none"]
+        return cls(tuple(guidance * batch), tuple(stream * batch), (0,) * batch)
+
+    def take(self, denoiser_rows: Sequence[int]) -> RowMap:
+        """The row map of these denoiser rows alone."""
+        return RowMap(
+            tuple(self.guidance[row] for row in denoiser_rows),
+            tuple(self.stream[row] for row in denoiser_rows),
+            tuple(self.video[row] for row in denoiser_rows),
+            self.repeats,
+        )
+
+    def expand(self, denoiser_rows: Sequence[int]) -> Int[Tensor, " row"]:
         """Indices of the attention call's rows that belong to these denoiser rows."""
         starts = torch.tensor(list(denoiser_rows), dtype=torch.long) * self.repeats
         return (starts[:, None] + torch.arange(self.repeats)).flatten()

@@ -62,12 +62,13 @@ class RunState:
         branch = BRANCHES.get(self.context or "")
         if branch is not None:
             bare = self.pipeline is None
-            return self._row_map([branch if guided or bare else "none"] * batch)
+            told: Guidance = branch if guided or bare else "none"
+            return self._row_map([told] * batch)
         if not guided or (family is UNLISTED and batch % 2):
             return self._row_map(["none"] * batch)
         self._refuse_further_branches(batch)
-        half = batch // 2
-        return self._row_map(["uncond"] * half + ["cond"] * half)
+        halves: list[Guidance] = ["uncond", "cond"]
+        return self._row_map([name for name in halves for _ in range(batch // 2)])
 
     def weak_rows(self, batch: int) -> RowMap:
         """The row map of an extra, perturbed pass."""

@@ -128,7 +128,9 @@ class Seam:
             self.run.advance()
         rows = self.run.weak_rows(batch) if self._weak else self.run.rows(family, batch)
         self._calls.append(
-            DenoiserCall(module, family, arguments, grid, rows, self.run.step, self.run.fraction, self.run.pipeline, self.weak)
+            DenoiserCall(
+                module, family, arguments, grid, rows, self.run.step, self.run.fraction, self.run.pipeline, self.weak
+            )
         )
         mode = _CatchAttention(self._attention)
         mode.__enter__()
@@ -251,13 +253,12 @@ def _causal(query: Tensor, key: Tensor) -> Tensor:
 def _call_rows(outer: DenoiserCall, visit: _Visit, batch: int) -> RowMap:
     rows = outer.rows
     if outer.family.calls == "per row" and batch == 1:
-        index = (visit.seen - 1) % len(rows.guidance)
-        return RowMap((rows.guidance[index],), (rows.stream[index],), (rows.video[index],))
+        return rows.take([(visit.seen - 1) % len(rows.guidance)])
     repeats, rest = divmod(batch, len(rows.guidance))
     if not rest:
         return RowMap(rows.guidance, rows.stream, rows.video, repeats)
     if outer.family is UNLISTED:
-        return RowMap(("none",) * batch, ("none",) * batch, (0,) * batch)
+        return RowMap.unknown(batch)
     raise FailureError(
         "the attention batch is no multiple of the denoiser's batch",
         expected=f"a multiple of {len(rows.guidance)}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from torch import Tensor
 
@@ -11,13 +10,6 @@ from ieadapt.attention import AttentionCall, Guidance
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.functional import Scope
 from ieadapt.functional.injection import inject_output
-
-
-class _Row(NamedTuple):
-    """One denoiser row of one attention call."""
-
-    call: AttentionCall
-    index: int
 
 
 @dataclass(frozen=True)
@@ -63,8 +55,7 @@ class Inject:
         output = call.output.clone()
         for index in targets:
             own = call.restricted([index])
-            source = _source_of(call, call.rows.guidance[index])
-            taken = source.call.restricted([source.index])
+            taken = _source_of(call, call.rows.guidance[index])
             if self.scope == "all" and taken.query.shape != own.query.shape:
                 raise FailureError(
                     "source and target differ in their number of tokens",
@@ -74,7 +65,11 @@ class Inject:
                     remedy='use scope="video"',
                 )
             output[own.source_rows] = inject_output(
-                source_query=taken.query, source_key=taken.key, source_video=taken.joint_video, **own.for_replacement(), scope=self.scope
+                source_query=taken.query,
+                source_key=taken.key,
+                source_video=taken.joint_video,
+                **own.for_replacement(),
+                scope=self.scope,
             )
         return output
 
@@ -82,10 +77,10 @@ class Inject:
         return f"Inject(scope={self.scope!r})"
 
 
-def _source_of(call: AttentionCall, branch: Guidance) -> _Row:
+def _source_of(call: AttentionCall, branch: Guidance) -> AttentionCall:
     """The source row of this branch, in the call itself or in one that the site made before it for another row."""
     for each in (*call.earlier, call):
         found = each.rows.denoiser_rows((branch,), ("source",))
         if found:
-            return _Row(each, found[0])
+            return each.restricted(found[:1])
     raise UsageError(f"no source row of the {branch} branch", got=call.rows, where=call.site.name)

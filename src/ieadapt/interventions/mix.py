@@ -29,7 +29,7 @@ class Mix(Perturbation):
         Mix(0.5, scope='video')
     """
 
-    weight: float
+    weight: int | float
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.weight <= 1.0:

@@ -29,7 +29,7 @@ class Temperature(Perturbation):
         Temperature(2, scope='video')
     """
 
-    temperature: float
+    temperature: int | float
 
     def __post_init__(self) -> None:
         if not self.temperature > 0.0:

@@ -54,7 +54,9 @@ class EnhanceConfig:
         Identity(scope='video')
     """
 
-    scale: int | float = field(default=1.0, metadata={"help": "guidance scale of the perturbed branch; 0 changes nothing"})
+    scale: int | float = field(
+        default=1.0, metadata={"help": "guidance scale of the perturbed branch; 0 changes nothing"}
+    )
     perturbation: str = field(default="identity", metadata={"help": "identity, uniform, mix:WEIGHT or temperature:T"})
     sites: str = field(default="auto", metadata={"help": "auto, [KIND:]top=N, [KIND:]at-least=EP, random=N, or names"})
     start: float = field(default=0.0, metadata={"help": "fraction of the steps at which guidance begins"})

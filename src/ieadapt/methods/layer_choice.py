@@ -61,7 +61,9 @@ class SiteChoice:
         """Whether the rule compares EP, so that a profile must be at hand."""
         return self.rule in ("top", "bottom", "at-least", "at-most")
 
-    def choose(self, sites: Sequence[AttentionSite], ep: Mapping[str, int | float] | None = None) -> list[AttentionSite]:
+    def choose(
+        self, sites: Sequence[AttentionSite], ep: Mapping[str, int | float] | None = None
+    ) -> list[AttentionSite]:
         """The chosen sites, in order of execution.
 
         Args:

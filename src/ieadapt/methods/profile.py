@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -136,7 +135,7 @@ class EntropyProfile:
             described = json.dumps({"format": FORMAT, **self.metadata}, indent=2) + "\n"
             (folder / "profile.json.part").write_text(described, encoding="utf-8")
             for name in ("profile.parquet", "profile.json"):
-                os.replace(folder / f"{name}.part", folder / name)
+                (folder / f"{name}.part").replace(folder / name)
         except OSError as error:
             raise FailureError("the profile cannot be written", got=error.strerror, where=folder) from error
         return folder
@@ -160,7 +159,9 @@ class EntropyProfile:
                 remedy="`ieadapt measure MODEL --out DIR` writes one",
             ) from error
         if metadata.pop("format", None) != FORMAT or list(table.columns) != list(SCHEMA):
-            raise UsageError("a profile of another format", expected=f"format {FORMAT}", where=folder, remedy="measure again")
+            raise UsageError(
+                "a profile of another format", expected=f"format {FORMAT}", where=folder, remedy="measure again"
+            )
         return cls(table, metadata)
 
     def plot(self) -> Figure:
