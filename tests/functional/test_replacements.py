@@ -136,7 +136,8 @@ def test_cross_attention(name: str, scope: Scope) -> None:
 def test_every_memory_limit_gives_the_same(name: str, mask: str, memory_limit: int) -> None:
     scopes: tuple[Scope, ...] = ("video", "all", "video-renormalised") if name == "identity" else ("video", "all")
     for scope in scopes:
-        check(name, scope, TEXT_FIRST, tensors(), mask=MASKS[mask], memory_limit=memory_limit)
+        for video in (TEXT_FIRST, BETWEEN):
+            check(name, scope, video, tensors(), mask=MASKS[mask], memory_limit=memory_limit)
 
 
 @pytest.mark.parametrize("name", REPLACEMENTS)

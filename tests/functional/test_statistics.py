@@ -265,6 +265,11 @@ def test_grouped_heads_must_be_repeated() -> None:
         Logits(random(1, 4, 5, 8), random(1, 2, 5, 8), KeyMask(None, False, 5))
 
 
+def test_key_count_is_exact() -> None:
+    query = torch.zeros(1, 1, 4099, 1)
+    assert attention_statistics(query, query).n_keys.item() == 4099
+
+
 def test_uniform_entropy_is_the_logarithm_of_the_keys() -> None:
     found = attention_statistics(torch.zeros(1, 1, 3, 4), random(1, 1, 50, 4))
     assert found.entropy.item() == pytest.approx(log(50), abs=1e-5)

@@ -92,7 +92,9 @@ def attention_statistics(
             _add(sums, part, block[:2], query)
     n_video = max(video_rows.stop - video_rows.start, 1)
     rows = {name: n_queries if name in _WHOLE else n_video for name in sums}
-    return AttentionStatistics(**{name: total / rows[name] for name, total in sums.items()})
+    means = {name: total / rows[name] for name, total in sums.items()}
+    means.setdefault("n_keys", torch.full_like(means["ep"], n_keys))
+    return AttentionStatistics(**means)
 
 
 _WHOLE = ("entropy", "ep", "n_keys")
@@ -125,15 +127,14 @@ def _join(moments: list[RowMoments]) -> tuple[Tensor, Tensor | None]:
 
 
 def _whole_row(entropy: Tensor, counts: Tensor | None, n_keys: int) -> dict[str, Tensor]:
-    """Return the statistics of every row; a row of one key has a percentage of 0."""
+    """Return the statistics of every row, its key count only where a mask decides it.
+
+    A row of one key has no entropy, hence a percentage of 0.
+    """
     if counts is None:
-        return {
-            "entropy": entropy,
-            "ep": entropy * _percent_of(n_keys),
-            "n_keys": entropy.new_tensor(n_keys).expand_as(entropy),
-        }
+        return {"entropy": entropy, "ep": entropy * _percent_of(n_keys)}
     number = counts.to(entropy.dtype).expand_as(entropy)
-    ep = torch.where(number > 1, 100 * entropy / number.clamp(min=2).log(), 0)
+    ep = 100 * entropy / number.clamp(min=2).log()
     return {"entropy": entropy, "ep": ep, "n_keys": number}
 
 
