@@ -12,6 +12,7 @@ import polars as pl
 from ieadapt.attention import AttentionSite
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.methods.layer_choice import SiteChoice
+from ieadapt.methods.profile_plot import plot_sites
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -166,9 +167,7 @@ class EntropyProfile:
 
     def plot(self) -> Figure:
         """Energy, energy share and EP per site in order of execution, one column per kind (the paper's figure 4)."""
-        from ieadapt.methods.profile_plot import plot_profile
-
-        return plot_profile(self)
+        return plot_sites(self.by_site(), self.metadata.get("model", "Attention entropy and energy per site"))
 
     def __repr__(self) -> str:
         kinds = ", ".join(f"{n} {kind}" for kind, n in self.by_site().group_by("kind").len().sort("kind").iter_rows())

@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from ieadapt.methods.profile import EntropyProfile
-
 COLOURS = {
     "spatial": "#2563a8",
     "temporal": "#c2571a",
@@ -22,14 +20,17 @@ COLOURS = {
 }
 
 
-def plot_profile(profile: EntropyProfile) -> Figure:
+def plot_sites(sites: pl.DataFrame, title: str) -> Figure:
     """Three rows (energy, energy share, EP with the 50 % line), one column per kind of attention.
 
-    EP bars carry the range over heads. Source: the layout of figure 4 of arXiv 2504.12027, from its caption.
+    Args:
+        sites: one row per site, as `EntropyProfile.by_site` gives them. EP bars carry the range over heads.
+        title: the heading.
+
+    Source: the layout of figure 4 of arXiv 2504.12027, from its caption.
     """
     from matplotlib.figure import Figure
 
-    sites = profile.by_site()
     kinds = [kind for kind in COLOURS if kind in set(sites["kind"])]
     counts = {kind: sites.filter(pl.col("kind") == kind).height for kind in kinds}
     widths = [max(counts[kind], 4) for kind in kinds]
@@ -39,7 +40,7 @@ def plot_profile(profile: EntropyProfile) -> Figure:
         _plot_kind(axes[:, column], sites.filter(pl.col("kind") == kind), kind)
     for row, label in enumerate(("energy per video", "energy share", "EP (%)")):
         axes[row][0].set_ylabel(label)
-    figure.suptitle(profile.metadata.get("model", "Attention entropy and energy per site"), fontsize=11)
+    figure.suptitle(title, fontsize=11)
     return figure
 
 
