@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ieadapt.attention import AttentionCall, find_sites, intercept
-from ieadapt.errors import UsageError
+from ieadapt.errors import FailureError, UsageError
 from ieadapt.interventions import Inject
 from tests.families import PROMPTS, captured, every_family, predict, run, tiny_pipeline
 from tests.interventions.dense_maps import dense_logits
@@ -51,6 +51,34 @@ def test_equals_the_dense_reference(family: str) -> None:
         expected = predict(family)
     torch.testing.assert_close(injected, expected, rtol=1e-3, atol=1e-4)
     assert (injected - predict(family)).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("family", ["animatediff", "wan", "hunyuanvideo", "ltx", "cogvideox"])
+def test_the_whole_map_is_the_sources_with_scope_all(family: str) -> None:
+    """The target's output is the source's map, its mask included, on the target's values."""
+    denoiser, _ = captured(family)
+    streams = ("source", "target") * (STREAMS[family] // 2)
+
+    def dense(call: AttentionCall) -> torch.Tensor:
+        output = call.output.double().clone()
+        source_map = dense_logits(call.restricted([0])).softmax(-1)
+        for index in call.rows.denoiser_rows(stream=("target",)):
+            own = call.restricted([index])
+            output[own.source_rows] = source_map @ own.value.double()
+        return output.to(call.value.dtype)
+
+    with intercept(denoiser, Inject(scope="all"), _self_sites(family), streams=streams):
+        injected = predict(family)
+    with intercept(denoiser, dense, _self_sites(family), streams=streams):
+        torch.testing.assert_close(injected, predict(family), rtol=1e-3, atol=1e-4)
+
+
+def test_scope_all_needs_as_many_tokens() -> None:
+    with (
+        pytest.raises(FailureError, match=r"source and target differ in their number of tokens.*use scope=\"video\""),
+        intercept(captured("mochi")[0], Inject(scope="all"), "joint", streams=("source", "target") * 2),
+    ):
+        predict("mochi")
 
 
 @every_family

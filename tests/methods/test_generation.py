@@ -76,6 +76,13 @@ def test_a_prompt_too_long_says_what_would_be_dropped() -> None:
         generate(tiny_pipeline("animatediff"), "a red ball " * 40, config_for("animatediff"))
 
 
+def test_what_the_pipeline_refuses_is_told_in_its_words() -> None:
+    with pytest.raises(
+        UsageError, match=r"the pipeline refuses this call; got .*divisible by 8.*in AnimateDiffPipeline"
+    ):
+        generate(tiny_pipeline("animatediff"), "a ball", GenerationConfig(height=12, width=8))
+
+
 def test_seeds_and_prompts_must_agree() -> None:
     with pytest.raises(UsageError, match="as many seeds as prompts are needed; expected 2; got 1"):
         generate(tiny_pipeline("wan"), PROMPTS, config_for("wan"), seeds=[1])

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from ieadapt.attention import AttentionCall, Guidance
 from ieadapt.errors import FailureError, UsageError
-from ieadapt.functional import Scope
-from ieadapt.functional.injection import inject_output
+from ieadapt.functional import Scope, inject_output
 
 
 @dataclass(frozen=True)
@@ -64,11 +63,12 @@ class Inject:
                     where=call.site.name,
                     remedy='use scope="video"',
                 )
+            arguments = own.for_replacement() | ({"mask": taken.mask} if self.scope == "all" else {})
             output[own.source_rows] = inject_output(
                 source_query=taken.query,
                 source_key=taken.key,
                 source_video=taken.joint_video,
-                **own.for_replacement(),
+                **arguments,
                 scope=self.scope,
             )
         return output

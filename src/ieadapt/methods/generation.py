@@ -98,7 +98,12 @@ def _run(pipe: DiffusionPipeline, prompts: list[str], config: GenerationConfig, 
     if unknown:
         raise UsageError("the pipeline has no such argument", got=", ".join(unknown), where=type(pipe).__name__)
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    frames = pipe(prompt=prompts, generator=generators, output_type="pt", **given).frames
+    try:
+        frames = pipe(prompt=prompts, generator=generators, output_type="pt", **given).frames
+    except ValueError as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError("the pipeline refuses this call", got=error, where=type(pipe).__name__) from error
     frames = torch.as_tensor(frames).float().cpu()
     if not torch.isfinite(frames).all():
         raise FailureError(
