@@ -35,7 +35,9 @@ def plot_sites(sites: pl.DataFrame, title: str) -> Figure:
     counts = {kind: sites.filter(pl.col("kind") == kind).height for kind in kinds}
     widths = [max(counts[kind], 4) for kind in kinds]
     figure = Figure(figsize=(max(7.0, 1.5 + 0.27 * sum(widths)), 7.2), layout="constrained")
-    axes = figure.subplots(3, len(kinds), squeeze=False, sharex="col", gridspec_kw={"width_ratios": widths})
+    axes = figure.subplots(
+        3, len(kinds), squeeze=False, sharex="col", sharey="row", gridspec_kw={"width_ratios": widths}
+    )
     for column, kind in enumerate(kinds):
         _plot_kind(axes[:, column], sites.filter(pl.col("kind") == kind), kind)
     for row, label in enumerate(("energy per video", "energy share", "EP (%)")):
