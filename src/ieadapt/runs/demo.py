@@ -18,10 +18,10 @@ from ieadapt.runs.comparison import Comparison, compare, comparison_table, verdi
 from ieadapt.runs.enhancing import EnhanceRun, Pair, Seconds, generate_pairs, sites_table, write_pair
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import RunFolder, open_run
-from ieadapt.runs.measuring import PROFILE_FILES, describe_profile, profile_blocks, report_record
+from ieadapt.runs.measuring import describe_profile, profile_blocks, report_record, write_profile
 from ieadapt.runs.pipelines import Hardware, describe, suited
 from ieadapt.runs.progress import Stages, silent
-from ieadapt.runs.report import Clip, Gallery, Report, Section, Table, Text, figure_png, render_report
+from ieadapt.runs.report import Clip, Gallery, Report, Section, Table, Text, render_report
 from ieadapt.testbed import caption, sample_scenes, score
 
 MODEL = "shapes"
@@ -85,7 +85,7 @@ def run_demo(asked: DemoRun, out: str | Path, *, overwrite: bool = False, stages
         pipe = asked.hardware.load(MODEL)
         seen = [caption(scene) for scene in sample_scenes(PROFILE_CAPTIONS, asked.seed, "train")]
         profile = measure(pipe, seen, asked.generation, seed=asked.seed, progress=stages("measuring"))
-        _write_profile(run, profile)
+        write_profile(run, profile, MODEL)
         chosen = asked.enhancement.choose(find_sites(pipe), profile)
         captions = [caption(scene) for scene in sample_scenes(asked.captions, asked.seed, "heldout")]
         request = EnhanceRun(MODEL, tuple(captions), asked.generation, asked.enhancement, None, asked.seed)
@@ -128,13 +128,6 @@ def recorded_table(record: Mapping[str, Any]) -> Table:
     rows = [Comparison(**row) for row in record["rows"]]
     made = f"Recorded on {record['date']} by `{record['command']}`. {record['notes']}".strip()
     return comparison_table(rows, made)
-
-
-def _write_profile(run: RunFolder, profile: EntropyProfile) -> None:
-    profile.save(run.path)
-    for name in PROFILE_FILES:
-        run.add(name)
-    run.write("ep.png", figure_png(profile.plot()))
 
 
 def _scores(pairs: Sequence[Pair], stages: Stages) -> tuple[list[Any], list[Any]]:

@@ -16,7 +16,7 @@ from ieadapt.attention import AttentionSite, find_sites
 from ieadapt.methods import EnhanceConfig, EntropyProfile, GenerationConfig, enhance, generate, measure
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import RunFolder, open_run
-from ieadapt.runs.measuring import PROFILE_FILES, profile_blocks, report_record
+from ieadapt.runs.measuring import profile_blocks, report_record, write_profile
 from ieadapt.runs.pipelines import Hardware, check_prompts, describe, spoken_folder, suited
 from ieadapt.runs.progress import Stages, silent
 from ieadapt.runs.report import Clip, Gallery, Report, Section, Table, figure_png, render_report
@@ -182,9 +182,7 @@ def _own_profile(pipe: DiffusionPipeline, asked: EnhanceRun, run: RunFolder, sta
     quick = dataclasses.replace(asked.generation, num_inference_steps=steps)
     prompts = list(asked.prompts[:PROFILE_PROMPTS])
     profile = measure(pipe, prompts, quick, seed=asked.seed, progress=stages("measuring"))
-    profile.save(run.path)
-    for name in PROFILE_FILES:
-        run.add(name)
+    write_profile(run, profile, asked.model)
     return profile
 
 

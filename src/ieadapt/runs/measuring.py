@@ -13,7 +13,7 @@ import polars as pl
 from ieadapt.attention import find_sites, select_sites
 from ieadapt.methods import EntropyProfile, GenerationConfig, measure
 from ieadapt.runs.flags import command_line
-from ieadapt.runs.folder import open_run
+from ieadapt.runs.folder import RunFolder, open_run
 from ieadapt.runs.pipelines import Hardware, check_prompts, describe, spoken_folder, suited
 from ieadapt.runs.progress import Stages, silent
 from ieadapt.runs.report import Block, Picture, Report, Section, Table, figure_png, render_report
@@ -72,12 +72,20 @@ def run_measure(
         run.note(seeds=seeds, sites=[site.name for site in chosen], model=describe(pipe))
         progress = stages("measuring")
         profile = measure(pipe, list(asked.prompts), asked.generation, seed=asked.seed, sites=chosen, progress=progress)
-        profile.save(run.path)
-        for name in PROFILE_FILES:
-            run.add(name)
-        plot = run.write("ep.png", figure_png(profile.plot())).read_bytes()
+        plot = write_profile(run, profile, asked.model)
         run.write("report.html", render_report(_report(asked, out, profile, plot, run.record)))
     return profile
+
+
+def write_profile(run: RunFolder, profile: EntropyProfile, model: str) -> bytes:
+    """Write a profile and its plot into a run, under the name that the user gave the model; returns the plot."""
+    profile.metadata["model"] = model
+    profile.save(run.path)
+    for name in PROFILE_FILES:
+        run.add(name)
+    plot = figure_png(profile.plot())
+    run.write("ep.png", plot)
+    return plot
 
 
 def describe_profile(profile: EntropyProfile) -> list[str]:

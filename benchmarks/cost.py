@@ -1,0 +1,87 @@
+"""What measuring and enhancing cost: seconds per denoising step and video, against a plain run of the same pipeline.
+
+Run it from the root of the repository: `python -m benchmarks.cost [--device cuda]`; the record is `cost`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from benchmarks.results import Value, record
+from ieadapt.attention import intercept
+from ieadapt.interventions import Identity, Record
+from ieadapt.methods import EnhanceConfig, GenerationConfig, enhancement, generate, measure
+from ieadapt.models import load
+from ieadapt.testbed import caption, sample_scenes
+
+
+def seconds_per_step(run: Callable[[], object], steps: int, videos: int, repeats: int) -> float:
+    """Median time of a run per step and video, after one run that is not counted."""
+    times = []
+    for _ in range(repeats + 1):
+        began = time.perf_counter()
+        run()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[1:]) / steps / videos
+
+
+def variants(pipe: Any, captions: list[str], config: GenerationConfig) -> dict[str, Callable[[], object]]:
+    """Name -> the run that is timed."""
+    profile = measure(pipe, captions[:1], config)
+
+    def inside(block: Callable[[], Any]) -> Callable[[], object]:
+        def run() -> object:
+            with block():
+                return generate(pipe, captions, config)
+
+        return run
+
+    enhanced = EnhanceConfig()
+    return {
+        "plain": lambda: generate(pipe, captions, config),
+        "every site intercepted, nothing done": inside(lambda: intercept(pipe, lambda call: None)),
+        "entropy and energy of every site": inside(lambda: intercept(pipe, Record())),
+        "identity in every temporal site": inside(lambda: intercept(pipe, Identity(), "temporal")),
+        "enhanced, default sites": inside(lambda: enhancement(pipe, enhanced, profile)),
+    }
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Time every variant, print and record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--videos", type=int, default=2, help="videos in one batch")
+    parser.add_argument("--steps", type=int, default=4, help="denoising steps")
+    parser.add_argument("--repeats", type=int, default=3, help="timed runs of each variant; the median counts")
+    arguments = parser.parse_args(words)
+    pipe = load("shapes", device=arguments.device)
+    config = GenerationConfig(arguments.steps, guidance_scale=3.0, batch_size=arguments.videos)
+    captions = [caption(scene) for scene in sample_scenes(arguments.videos, 0, "heldout")]
+    rows: list[dict[str, Value]] = []
+    for name, run in variants(pipe, captions, config).items():
+        seconds = seconds_per_step(run, arguments.steps, arguments.videos, arguments.repeats)
+        rows.append(
+            {
+                "variant": name,
+                "seconds": seconds,
+                "times_plain": seconds / float(rows[0]["seconds"] or 1) if rows else 1.0,
+            }
+        )
+        print(f"{name}: {seconds:.3f} s per step and video, {rows[-1]['times_plain']:.2f} times plain", flush=True)
+    command = f"python -m benchmarks.cost {' '.join(sys.argv[1:] if words is None else words)}".strip()
+    note = f"The bundled model, 16 frames of 128 x 128 pixels, guidance on, {arguments.videos} videos in one batch."
+    record("cost", command, rows, notes=note)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
