@@ -127,7 +127,7 @@ def table_row(variant: Variant, steps: int, scores: Sequence[Score], plain: Sequ
 
 def main(arguments: argparse.Namespace) -> None:
     """Run all variants and write both records."""
-    pipe = load("shapes", device=arguments.device)
+    pipe = load("shapes", device=arguments.device, dtype=torch.float32)
     base = GenerationConfig(arguments.steps, guidance_scale=arguments.guidance_scale, batch_size=arguments.batch_size)
     seen = [caption(scene) for scene in sample_scenes(PROFILE_PROMPTS, 1, "train")]
     profile = measure(pipe, seen, replace(base, num_inference_steps=PROFILE_STEPS))
