@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ieadapt.attention.families import Family
 from ieadapt.attention.layouts import LatentGrid
+from ieadapt.attention.prefix import Prefix, map_tensors
 from ieadapt.attention.rows import RowMap
 from ieadapt.errors import FailureError
 
@@ -30,6 +31,7 @@ class DenoiserCall:
         fraction: step / number of steps.
         pipeline: the pipeline that is running, or None.
         weak: opens a block in which denoiser calls are extra passes.
+        prefix: the stages that a weak pass can replay, or None.
         changed_by: names of the sites where an intervention replaced the output in this call.
     """
 
@@ -42,6 +44,7 @@ class DenoiserCall:
     fraction: float
     pipeline: Any = field(repr=False)
     weak: Callable[[], AbstractContextManager[None]] = field(repr=False)
+    prefix: Prefix | None = field(default=None, repr=False)
     changed_by: list[str] = field(default_factory=list)
 
     def again(self, rows: Sequence[int]) -> Tensor:
@@ -51,19 +54,22 @@ class DenoiserCall:
             FailureError: the call has a tensor argument of which the family's row does not say whether it is per row.
         """
         arguments = {name: self._rows_of(name, value, rows) for name, value in self.arguments.items()}
-        with self.weak(), torch.no_grad():
+        with ExitStack() as stack:
+            if self.prefix is not None:
+                stack.enter_context(self.prefix.replaying(lambda tensor: self._chosen(tensor, rows)))
+            stack.enter_context(self.weak())
+            stack.enter_context(torch.no_grad())
             return prediction_of(self.module(**arguments))
 
     def _rows_of(self, name: str, value: Any, rows: Sequence[int]) -> Any:
         if len(rows) == len(self.rows) or name in self.family.shared:
             return value
-        return _map_tensors(value, lambda tensor: self._take(name, tensor, rows))
+        return map_tensors(value, lambda tensor: self._take(name, tensor, rows))
 
     def _take(self, name: str, tensor: Tensor, rows: Sequence[int]) -> Tensor:
         if tensor.ndim == 0:
             return tensor
-        entries, rest = divmod(tensor.shape[0], len(self.rows))
-        if name not in self.family.per_row or rest:
+        if name not in self.family.per_row or tensor.shape[0] % len(self.rows):
             raise FailureError(
                 "a denoiser argument cannot be divided into the rows of the batch",
                 expected=f"one of {sorted(self.family.per_row)} with a multiple of {len(self.rows)} entries",
@@ -71,7 +77,12 @@ class DenoiserCall:
                 where=f"the {self.family.name} row of ieadapt/attention/families.py",
                 remedy="add the argument to per_row or shared there",
             )
-        return tensor.unflatten(0, (len(self.rows), entries))[list(rows)].flatten(0, 1)
+        return self._chosen(tensor, rows)
+
+    def _chosen(self, tensor: Tensor, rows: Sequence[int]) -> Tensor:
+        if len(rows) == len(self.rows):
+            return tensor
+        return tensor.unflatten(0, (len(self.rows), -1))[list(rows)].flatten(0, 1)
 
 
 @runtime_checkable
@@ -93,13 +104,3 @@ def with_prediction(output: Any, prediction: Tensor) -> Any:
     if isinstance(output, tuple):
         return (prediction, *output[1:])
     return type(output)(**{**output, next(iter(output)): prediction})
-
-
-def _map_tensors(value: Any, change: Any) -> Any:
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, (list, tuple)):
-        return type(value)(_map_tensors(item, change) for item in value)
-    if isinstance(value, dict):
-        return {key: _map_tensors(item, change) for key, item in value.items()}
-    return value

@@ -42,6 +42,8 @@ class Family:
         per_row: denoiser arguments with one entry, or a fixed number of entries, per row of the batch.
         shared: denoiser arguments that hold tensors common to all rows.
         order: sort key of a site's path in order of execution.
+        stages: the denoiser's top-level blocks in order of execution.
+        skips: `kept` if later stages use the outputs of earlier ones (U-Nets), `none` for a plain chain.
     """
 
     name: str
@@ -55,6 +57,8 @@ class Family:
     per_row: frozenset[str] = frozenset()
     shared: frozenset[str] = frozenset()
     order: Callable[[str], tuple[Any, ...]] = lambda path: ()
+    stages: Callable[[nn.Module], list[nn.Module]] = lambda denoiser: []
+    skips: Literal["kept", "none"] = "none"
 
 
 def family_of(denoiser: nn.Module) -> Family:
@@ -70,6 +74,15 @@ def _unet_order(path: str) -> tuple[Any, ...]:
     layer = re.search(r"(?:attentions|motion_modules)\.(\d+)\.", path)
     temporal = "motion_modules" in path or "temp_attentions" in path
     return stage, int(block[1]) if block else 0, int(layer[1]) if layer else 0, temporal
+
+
+def _unet_stages(denoiser: Any) -> list[nn.Module]:
+    middle = [] if denoiser.mid_block is None else [denoiser.mid_block]
+    return [*denoiser.down_blocks, *middle, *denoiser.up_blocks]
+
+
+def _transformer_stages(denoiser: Any) -> list[nn.Module]:
+    return [*denoiser.transformer_blocks, *getattr(denoiser, "single_transformer_blocks", ())]
 
 
 def _config(denoiser: nn.Module) -> Any:
@@ -153,6 +166,8 @@ FAMILIES: tuple[Family, ...] = (
             }
         ),
         order=_unet_order,
+        stages=_unet_stages,
+        skips="kept",
     ),
     Family(
         name="ModelScope",
@@ -172,6 +187,8 @@ FAMILIES: tuple[Family, ...] = (
             }
         ),
         order=_unet_order,
+        stages=_unet_stages,
+        skips="kept",
     ),
     Family(
         name="CogVideoX",
@@ -183,6 +200,7 @@ FAMILIES: tuple[Family, ...] = (
         text="before",
         per_row=_TRANSFORMER_ROWS | {"timestep_cond", "ofs"},
         shared=frozenset({"image_rotary_emb"}),
+        stages=_transformer_stages,
     ),
     Family(
         name="Wan",
@@ -192,6 +210,7 @@ FAMILIES: tuple[Family, ...] = (
         grid=_wan_grid,
         guided=_guided_by_property,
         per_row=_TRANSFORMER_ROWS | {"encoder_hidden_states_image"},
+        stages=lambda denoiser: list(denoiser.blocks),
     ),
     Family(
         name="HunyuanVideo",
@@ -202,6 +221,7 @@ FAMILIES: tuple[Family, ...] = (
         guided=_guided_by_second_prompt,
         text="after",
         per_row=_TRANSFORMER_ROWS | {"encoder_attention_mask", "pooled_projections", "guidance"},
+        stages=_transformer_stages,
     ),
     Family(
         name="LTX",
@@ -212,6 +232,7 @@ FAMILIES: tuple[Family, ...] = (
         guided=_guided_by_property,
         per_row=_TRANSFORMER_ROWS | {"encoder_attention_mask"},
         shared=frozenset({"rope_interpolation_scale", "video_coords"}),
+        stages=_transformer_stages,
     ),
     Family(
         name="Mochi",
@@ -223,6 +244,7 @@ FAMILIES: tuple[Family, ...] = (
         text="after",
         calls="per row",
         per_row=_TRANSFORMER_ROWS | {"encoder_attention_mask"},
+        stages=_transformer_stages,
     ),
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -12,6 +12,7 @@ from torch import nn
 from ieadapt.attention.calls import Intervention
 from ieadapt.attention.denoiser_calls import DenoiserWrapper
 from ieadapt.attention.discovery import denoisers_of
+from ieadapt.attention.prefix import Prefix
 from ieadapt.attention.rows import Stream
 from ieadapt.attention.seam import Interception, Seam, open_seam
 from ieadapt.attention.sites import AttentionSite, Selection, select_sites
@@ -71,17 +72,24 @@ def intercept(
 
 
 @contextmanager
-def wrap_denoiser(model: DiffusionPipeline | nn.Module, wrapper: DenoiserWrapper) -> Iterator[None]:
+def wrap_denoiser(
+    model: DiffusionPipeline | nn.Module, wrapper: DenoiserWrapper, perturbed: Collection[AttentionSite] = ()
+) -> Iterator[list[Prefix]]:
     """Let a wrapper see, and replace, every prediction of the denoiser while the block is open.
 
     The wrapper may run weak passes with `DenoiserCall.again`; these are not wrapped again and count no step.
+
+    Args:
+        model: a pipeline or a bare denoiser.
+        wrapper: called with every denoiser call and its prediction.
+        perturbed: the only sites where a weak pass differs from the full one. Blocks before the first of them are
+            replayed in weak passes, with the same result up to rounding; by default everything is computed.
+
+    Yields:
+        What the weak passes replay, one `Prefix` for each denoiser with perturbed sites.
     """
-    with open_seam(model) as seam:
-        seam.wrappers.append(wrapper)
-        try:
-            yield
-        finally:
-            seam.wrappers.remove(wrapper)
+    with open_seam(model) as seam, seam.wrapping(wrapper, perturbed) as prefixes:
+        yield prefixes
 
 
 def _own_sites(seam: Seam, model: DiffusionPipeline | nn.Module) -> list[AttentionSite]:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from ieadapt.attention.families import UNLISTED, Family
+from ieadapt.attention.restore import attribute
 from ieadapt.attention.rows import Guidance, RowMap, Stream
 from ieadapt.errors import FailureError, UsageError
 
@@ -149,7 +150,7 @@ class RunState:
             finally:
                 self.context = outer
 
-        with _attribute(denoiser, "cache_context", cache_context):
+        with attribute(denoiser, "cache_context", cache_context):
             yield
 
 
@@ -168,19 +169,5 @@ def _listening(owner: Any, method: str, listener: Callable[[Mapping[str, Any]], 
         listener(bound.arguments)
         return original(*args, **kwargs)
 
-    with _attribute(owner, method, wrapper):
+    with attribute(owner, method, wrapper):
         yield
-
-
-@contextmanager
-def _attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Set an attribute on one instance, and leave the instance as it was."""
-    before = vars(owner).get(name)
-    object.__setattr__(owner, name, value)
-    try:
-        yield
-    finally:
-        if before is None:
-            object.__delattr__(owner, name)
-        else:
-            object.__setattr__(owner, name, before)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import inspect
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from ieadapt.attention.denoiser_calls import DenoiserCall, DenoiserWrapper, pred
 from ieadapt.attention.discovery import denoisers_of, site_modules
 from ieadapt.attention.families import UNLISTED, family_of
 from ieadapt.attention.layouts import TokenLayout, token_layout
+from ieadapt.attention.prefix import Prefix
 from ieadapt.attention.rows import RowMap
 from ieadapt.attention.run_state import RunState
 from ieadapt.attention.sites import AttentionSite
@@ -66,7 +67,7 @@ class Seam:
         self.sites = site_modules(denoisers)
         self.run = RunState()
         self.interceptions: list[Interception] = []
-        self.wrappers: list[DenoiserWrapper] = []
+        self.wrappers: list[tuple[DenoiserWrapper, dict[nn.Module, Prefix]]] = []
         self._thread = threading.get_ident()
         self._visits: list[_Visit] = []
         self._calls: list[DenoiserCall] = []
@@ -87,6 +88,25 @@ class Seam:
             if "torch._dynamo" in sys.modules:  # something may be compiled: run it eagerly, so that it can be seen
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             yield
+
+    @contextmanager
+    def wrapping(self, wrapper: DenoiserWrapper, perturbed: Collection[AttentionSite]) -> Iterator[list[Prefix]]:
+        """Show every full pass to a wrapper; its weak passes replay what comes before the perturbed sites."""
+        touched = [module for module, site in self.sites.items() if site in perturbed]
+        prefixes = {
+            denoiser: Prefix(denoiser, family_of(denoiser), own, lambda: self._weak > 0)
+            for denoiser in self.denoisers.values()
+            if (own := [module for module in touched if module in set(denoiser.modules())])
+        }
+        entry = (wrapper, prefixes)
+        with ExitStack() as stack:
+            for prefix in prefixes.values():
+                stack.enter_context(prefix.recording())
+            self.wrappers.append(entry)
+            try:
+                yield list(prefixes.values())
+            finally:
+                self.wrappers.remove(entry)
 
     @contextmanager
     def weak(self) -> Iterator[None]:
@@ -147,8 +167,8 @@ class Seam:
             return None
         prediction = prediction_of(output)
         changed = call.changed_by
-        for wrapper in [] if self._weak else self.wrappers:
-            result = wrapper(call, prediction)
+        for wrapper, prefixes in [] if self._weak else self.wrappers:
+            result = wrapper(replace(call, prefix=prefixes.get(module)), prediction)
             if result is not None:
                 prediction, changed = result, [*changed, repr(wrapper)]
         if not changed:

@@ -137,7 +137,7 @@ def enhancement(
         yield chosen
         return
     guidance = _PerturbedGuidance(config)
-    with intercept(pipe, config.weak_map, chosen), wrap_denoiser(pipe, guidance):
+    with intercept(pipe, config.weak_map, chosen), wrap_denoiser(pipe, guidance, perturbed=chosen):
         yield chosen
         guidance.require_used()
 
