@@ -85,6 +85,10 @@ def _transformer_stages(denoiser: Any) -> list[nn.Module]:
     return [*denoiser.transformer_blocks, *getattr(denoiser, "single_transformer_blocks", ())]
 
 
+def _wan_stages(denoiser: Any) -> list[nn.Module]:
+    return list(denoiser.blocks)
+
+
 def _config(denoiser: nn.Module) -> Any:
     return denoiser.config
 
@@ -210,7 +214,7 @@ FAMILIES: tuple[Family, ...] = (
         grid=_wan_grid,
         guided=_guided_by_property,
         per_row=_TRANSFORMER_ROWS | {"encoder_hidden_states_image"},
-        stages=lambda denoiser: list(denoiser.blocks),
+        stages=_wan_stages,
     ),
     Family(
         name="HunyuanVideo",
