@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,13 +20,12 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ieadapt.attention.call_building import Visit, attention_call
 from ieadapt.attention.calls import AttentionCall, Intervention
 from ieadapt.attention.denoiser_calls import DenoiserCall, DenoiserWrapper, prediction_of, with_prediction
 from ieadapt.attention.discovery import denoisers_of, site_modules
-from ieadapt.attention.families import UNLISTED, family_of
-from ieadapt.attention.layouts import TokenLayout, token_layout
+from ieadapt.attention.families import family_of
 from ieadapt.attention.prefix import Prefix
-from ieadapt.attention.rows import RowMap
 from ieadapt.attention.run_state import RunState
 from ieadapt.attention.sites import AttentionSite
 from ieadapt.errors import FailureError, UsageError
@@ -49,16 +48,6 @@ class Interception:
         return site in self.sites and self.window[0] <= fraction < max(self.window[1], 1e-12)
 
 
-@dataclass
-class _Visit:
-    """One forward pass through one attention module: the calls that it has made so far."""
-
-    site: AttentionSite
-    module: nn.Module
-    calls: list[AttentionCall] = field(default_factory=list)
-    seen: int = 0
-
-
 class Seam:
     """Hooks, run state and open interceptions of one model. Shared by nested `intercept` blocks."""
 
@@ -69,7 +58,7 @@ class Seam:
         self.interceptions: list[Interception] = []
         self.wrappers: list[tuple[DenoiserWrapper, dict[nn.Module, Prefix]]] = []
         self._thread = threading.get_ident()
-        self._visits: list[_Visit] = []
+        self._visits: list[Visit] = []
         self._calls: list[DenoiserCall] = []
         self._modes: list[TorchFunctionMode] = []
         self._weak = 0
@@ -183,7 +172,7 @@ class Seam:
 
     def _enter_site(self, site: AttentionSite) -> Callable[..., None]:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._visits.append(_Visit(site, module))
+            self._visits.append(Visit(site, module))
 
         return enter
 
@@ -214,7 +203,7 @@ class Seam:
         if not wanting:
             return attend(*args, **kwargs)
         denoiser_call = self._calls[-1]
-        call = _attention_call(denoiser_call, visit, attend, args, kwargs)
+        call = attention_call(denoiser_call, visit, attend, args, kwargs)
         visit.calls.append(call)
         for entry in wanting:
             entry.fired[visit.site] = entry.fired.get(visit.site, 0) + 1
@@ -238,60 +227,6 @@ class _CatchAttention(TorchFunctionMode):
         if func is F.scaled_dot_product_attention:
             return self._handler(func, args, kwargs or {})
         return func(*args, **(kwargs or {}))
-
-
-def _attention_call(
-    outer: DenoiserCall, visit: _Visit, attend: Callable[..., Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> AttentionCall:
-    names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
-    given = dict(zip(names, args, strict=False)) | dict(kwargs)
-    query, key, value = given["query"], given["key"], given["value"]
-    if key.shape[1] != query.shape[1]:
-        groups = query.shape[1] // key.shape[1]
-        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    rows = _call_rows(outer, visit, query.shape[0])
-    return AttentionCall(
-        site=visit.site,
-        step=outer.step,
-        fraction=outer.fraction,
-        query=query,
-        key=key,
-        value=value,
-        mask=_causal(query, key) if given.get("is_causal") else given.get("attn_mask"),
-        scale=query.shape[-1] ** -0.5 if given.get("scale") is None else given["scale"],
-        layout=_call_layout(outer, visit, rows, query.shape[2], key.shape[2]),
-        rows=rows,
-        earlier=tuple(visit.calls),
-        attend=lambda: attend(*args, **kwargs),
-    )
-
-
-def _causal(query: Tensor, key: Tensor) -> Tensor:
-    return torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
-
-
-def _call_rows(outer: DenoiserCall, visit: _Visit, batch: int) -> RowMap:
-    rows = outer.rows
-    if outer.family.calls == "per row" and batch == 1:
-        return rows.take([(visit.seen - 1) % len(rows.guidance)])
-    repeats, rest = divmod(batch, len(rows.guidance))
-    if not rest:
-        return RowMap(rows.guidance, rows.stream, rows.video, repeats)
-    if outer.family is UNLISTED:
-        return RowMap.unknown(batch)
-    raise FailureError(
-        "the attention batch is no multiple of the denoiser's batch",
-        expected=f"a multiple of {len(rows.guidance)}",
-        got=batch,
-        where=visit.site.name,
-        remedy="the family's row in ieadapt/attention/families.py does not describe this model; please report it",
-    )
-
-
-def _call_layout(outer: DenoiserCall, visit: _Visit, rows: RowMap, queries: int, keys: int) -> TokenLayout | None:
-    if outer.grid is None:
-        return None
-    return token_layout(visit.site, outer.grid, rows.repeats, queries, keys, outer.family.text)
 
 
 def _same_form(result: Tensor, call: AttentionCall, entry: Interception) -> Tensor:
