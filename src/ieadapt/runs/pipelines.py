@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
+from torch import nn
 
 from ieadapt.attention import denoisers_of, family_of
 from ieadapt.errors import UsageError
@@ -90,8 +92,15 @@ def describe(pipe: DiffusionPipeline) -> dict[str, Any]:
         "scheduler": type(pipe.scheduler).__name__,
         "device": str(pipe.device),
         "dtype": str(denoiser.dtype).removeprefix("torch."),
-        "attention_backend": "native",  # any other is refused by the seam
+        "attention_backend": _attention_backend(denoiser),
     }
+
+
+def _attention_backend(denoiser: nn.Module) -> str:
+    """The backend set on the model, or the process-wide default of diffusers."""
+    chosen = (getattr(getattr(module, "processor", None), "_attention_backend", None) for module in denoiser.modules())
+    named = next((backend for backend in chosen if backend is not None), None)
+    return str(getattr(named, "value", named or os.environ.get("DIFFUSERS_ATTN_BACKEND", "native")))
 
 
 def spoken_folder(path: str | Path) -> str:
