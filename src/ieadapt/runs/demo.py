@@ -97,7 +97,9 @@ def run_demo(asked: DemoRun, out: str | Path, *, overwrite: bool = False, stages
         comparison = compare(*_scores(pairs, stages))
         run.write("comparison.json", json.dumps([row.as_dict() for row in comparison], indent=1))
         result = DemoResult(profile, choice_table(profile), comparison, recorded_comparison())
-        report = _report(asked, result, clips, Seconds.per_video(pairs), sites_table(chosen, profile), run)
+        report = _report(
+            asked, result, clips, Seconds.mean([pair.seconds for pair in pairs]), sites_table(chosen, profile), run
+        )
         run.write("report.html", render_report(report))
     return result
 

@@ -23,6 +23,7 @@ from ieadapt.runs.report import Clip, Gallery, Report, Section, Table, figure_pn
 from ieadapt.runs.videos import encode_video, side_by_side, strip
 
 PROFILE_STEPS, PROFILE_PROMPTS = 5, 4
+REPORTED_CLIPS = 24
 
 Video = Float[Tensor, "frame channel height width"]
 
@@ -93,10 +94,9 @@ class Seconds:
     enhanced: float
 
     @classmethod
-    def per_video(cls, pairs: Sequence[Pair]) -> Seconds:
-        """The mean over pairs."""
-        sums = sum(pair.seconds.plain for pair in pairs), sum(pair.seconds.enhanced for pair in pairs)
-        return cls(sums[0] / len(pairs), sums[1] / len(pairs))
+    def mean(cls, times: Sequence[Seconds]) -> Seconds:
+        """The mean over videos."""
+        return cls(*(sum(getattr(each, name) for each in times) / len(times) for name in ("plain", "enhanced")))
 
 
 def run_enhance(
@@ -129,9 +129,11 @@ def run_enhance(
         run.note(seeds=asked.seeds, sites=[site.name for site in chosen], model=describe(pipe))
         clips, times = [], []
         for pair in generate_pairs(pipe, asked, profile, stages):
-            clips.append(Clip(write_pair(run, pair), f"{pair.prompt} (seed {pair.seed})"))
-            times.append(dataclasses.replace(pair, plain=pair.plain[:0], enhanced=pair.enhanced[:0]))
-        seconds = Seconds.per_video(times)
+            joined = write_pair(run, pair)
+            times.append(pair.seconds)
+            if len(clips) < REPORTED_CLIPS:
+                clips.append(Clip(joined, f"{pair.prompt} (seed {pair.seed})"))
+        seconds = Seconds.mean(times)
         run.note(seconds_per_video=dataclasses.asdict(seconds))
         report = _report(asked, out, chosen, profile, clips, seconds, run.record)
         run.write("report.html", render_report(report))
@@ -145,7 +147,8 @@ def generate_pairs(
     size, total = asked.generation.batch_size, len(asked.prompts)
     for start in range(0, total, size):
         words, noise = list(asked.prompts[start : start + size]), asked.seeds[start : start + size]
-        suffix = f" {start + 1}–{start + len(words)} of {total}" if total > size else ""
+        span = f"{start + 1}" if len(words) == 1 else f"{start + 1}–{start + len(words)}"
+        suffix = f" {span} of {total}" if total > size else ""
         began = time.perf_counter()
         plain = generate(pipe, words, asked.generation, noise, progress=stages(f"plain{suffix}"))
         between = time.perf_counter()
@@ -215,6 +218,8 @@ def _report(
         "prompts to say, not for these pairs.",
     ]
     blocks = [sites_table(chosen, profile), *(profile_blocks(profile, figure_png(profile.plot())) if profile else [])]
+    every = len(clips) == len(asked.prompts)
+    shown = "Plain and enhanced" + ("" if every else f" (the first {len(clips)} of {len(asked.prompts)})")
     python = (
         f'import ieadapt\n\npipe = ieadapt.load("{asked.model}")\n'
         f'profile = ieadapt.EntropyProfile.load("{spoken_folder(asked.profile or out)}")\n'
@@ -226,7 +231,7 @@ def _report(
         title=f"Enhanced with {asked.model}",
         asked=f"{len(asked.prompts)} prompts, {asked.generation.num_inference_steps} steps, first seed {asked.seed}.",
         found=found,
-        sections=[Section("Plain and enhanced", [Gallery(clips)]), Section("The sites", blocks)],
+        sections=[Section(shown, [Gallery(clips)]), Section("The sites", blocks)],
         repeat={"Command line": str(record["command"]), "Python": python},
         record=report_record(record),
     )
