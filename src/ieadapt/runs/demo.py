@@ -90,16 +90,16 @@ def run_demo(asked: DemoRun, out: str | Path, *, overwrite: bool = False, stages
         captions = [caption(scene) for scene in sample_scenes(asked.captions, asked.seed, "heldout")]
         request = EnhanceRun(MODEL, tuple(captions), asked.generation, asked.enhancement, None, asked.seed)
         run.note(seeds=request.seeds, sites=[site.name for site in chosen], model=describe(pipe))
-        clips, pairs = [], []
+        clips: list[Clip] = []
+        pairs: list[Pair] = []
         for pair in generate_pairs(pipe, request, profile, stages):
             clips.append(Clip(write_pair(run, pair), f"{pair.prompt} (seed {pair.seed})"))
             pairs.append(pair)
         comparison = compare(*_scores(pairs, stages))
         run.write("comparison.json", json.dumps([row.as_dict() for row in comparison], indent=1))
         result = DemoResult(profile, choice_table(profile), comparison, recorded_comparison())
-        report = _report(
-            asked, result, clips, Seconds.mean([pair.seconds for pair in pairs]), sites_table(chosen, profile), run
-        )
+        seconds = Seconds.mean([pair.seconds for pair in pairs])
+        report = _report(asked, result, clips, seconds, sites_table(chosen, profile), run)
         run.write("report.html", render_report(report))
     return result
 

@@ -127,7 +127,8 @@ def run_enhance(
         profile = given or _own_profile(pipe, asked, run, stages)
         chosen = asked.enhancement.choose(find_sites(pipe), profile)
         run.note(seeds=asked.seeds, sites=[site.name for site in chosen], model=describe(pipe))
-        clips, times = [], []
+        clips: list[Clip] = []
+        times: list[Seconds] = []
         for pair in generate_pairs(pipe, asked, profile, stages):
             joined = write_pair(run, pair)
             times.append(pair.seconds)
