@@ -68,3 +68,28 @@ def test_mix_refuses_weights_outside_its_range(weight: float) -> None:
 def test_temperature_must_be_positive(value: float) -> None:
     with pytest.raises(UsageError, match="temperature of a softmax must be positive"):
         Temperature(value)
+
+
+def test_only_the_chosen_heads_change() -> None:
+    call = make_call()
+    output = Uniform(heads=(1,), guidance=("cond",))(call)
+    assert torch.equal(output[:, 0], call.output[:, 0])
+    assert torch.equal(output[:2], call.output[:2])
+    mean = call.value[2:, 1].mean(1, keepdim=True)
+    torch.testing.assert_close(output[2:, 1], mean.expand(-1, 6, -1))
+
+
+def test_all_heads_by_name_are_all_heads() -> None:
+    call = make_call()
+    assert torch.equal(Identity(heads=(0, 1))(call), Identity()(call))
+
+
+@pytest.mark.parametrize("head", [2, -1])
+def test_a_head_that_the_site_lacks(head: int) -> None:
+    with pytest.raises(UsageError, match=rf"the site has no such head; expected 0..1; got \[{head}\]; in block.attn1"):
+        Identity(heads=(head,))(make_call())
+
+
+def test_heads_are_told() -> None:
+    assert repr(Mix(0.5, heads=(3,))) == "Mix(0.5, scope='video', heads=(3,))"
+    assert repr(Uniform()) == "Uniform(scope='video')"

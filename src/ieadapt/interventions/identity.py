@@ -37,4 +37,4 @@ class Identity(Perturbation):
         return identity_output(**call.for_replacement(), scope=self.scope)
 
     def __repr__(self) -> str:
-        return f"Identity(scope={self.scope!r})"
+        return self._told()

@@ -40,4 +40,4 @@ class Mix(Perturbation):
         return mix_output(**call.for_replacement(), scope=self.scope, weight=self.weight)
 
     def __repr__(self) -> str:
-        return f"Mix({self.weight:g}, scope={self.scope!r})"
+        return self._told(f"{self.weight:g}")

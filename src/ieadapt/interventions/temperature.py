@@ -40,4 +40,4 @@ class Temperature(Perturbation):
         return temperature_output(**call.for_replacement(), scope=self.scope, temperature=self.temperature)
 
     def __repr__(self) -> str:
-        return f"Temperature({self.temperature:g}, scope={self.scope!r})"
+        return self._told(f"{self.temperature:g}")

@@ -27,4 +27,4 @@ class Uniform(Perturbation):
         return uniform_output(**call.for_replacement(), scope=self.scope)
 
     def __repr__(self) -> str:
-        return f"Uniform(scope={self.scope!r})"
+        return self._told()
