@@ -1,0 +1,62 @@
+"""Evaluate a clip: every chosen metric, alone and against a reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ieadapt.errors import UsageError
+from ieadapt.metrics.metric import Metric
+from ieadapt.metrics.table import select_metrics
+
+
+def evaluate(
+    frames: Float[Tensor, "frame channel height width"],
+    reference: Float[Tensor, "reference_frame channel reference_height reference_width"] | None = None,
+    metrics: Sequence[Metric] | Sequence[str] | None = None,
+    *,
+    reference_values: Mapping[str, float] | None = None,
+) -> dict[str, float]:
+    """Measure a clip, and how it differs from a reference where there is one.
+
+    Args:
+        frames: a clip in [0, 1], float32 on the CPU.
+        reference: the clip to compare with; of the same size for the metrics that compare pairs.
+        metrics: rows or names; None for every metric whose weights are installed.
+        reference_values: what `evaluate(reference)` gave, to measure a reference of many clips only once.
+
+    Returns:
+        `NAME` for each metric of one clip, and with a reference also `NAME_change`, the clip's value less the
+        reference's; `NAME` for each metric that compares a pair, only where there is a reference.
+
+    Raises:
+        UsageError: a metric is unknown or refuses the clip, or all of the metrics need a reference and there is none.
+
+    Example:
+        >>> import torch
+        >>> evaluate(torch.zeros(2, 3, 16, 24), torch.ones(2, 3, 16, 24), ["psnr", "flicker"])
+        {'psnr': 0.0, 'flicker': 0.0, 'flicker_change': 0.0}
+    """
+    chosen = select_metrics() if metrics is None else [_row(metric) for metric in metrics]
+    if reference is None and chosen and all(metric.compares == "pair" for metric in chosen):
+        raise UsageError(
+            "these metrics compare two clips",
+            got=", ".join(metric.name for metric in chosen),
+            remedy="pass a reference",
+        )
+    known, values = dict(reference_values or {}), {}
+    for metric in chosen:
+        if metric.compares == "single":
+            values[metric.name] = metric.function(frames)
+        if reference is not None and metric.compares == "pair":
+            values[metric.name] = metric.function(frames, reference)
+        elif reference is not None:
+            before = known[metric.name] if metric.name in known else metric.function(reference)
+            values[f"{metric.name}_change"] = values[metric.name] - before
+    return values
+
+
+def _row(metric: Metric | str) -> Metric:
+    return select_metrics([metric])[0] if isinstance(metric, str) else metric

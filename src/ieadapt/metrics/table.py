@@ -1,0 +1,70 @@
+"""The table of metrics: one row each, in the order in which they are shown, and how to choose among them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from ieadapt.errors import UsageError
+from ieadapt.metrics.flicker import FLICKER
+from ieadapt.metrics.metric import Metric
+from ieadapt.metrics.mobilenet_consistency import MOBILENET_CONSISTENCY
+from ieadapt.metrics.motion import MOTION
+from ieadapt.metrics.psnr import PSNR
+from ieadapt.metrics.sharpness import SHARPNESS
+from ieadapt.metrics.ssim import SSIM
+from ieadapt.metrics.st_lpips import ST_LPIPS
+from ieadapt.metrics.warp_error import WARP_ERROR
+
+_ROWS = (PSNR, SSIM, ST_LPIPS, WARP_ERROR, FLICKER, MOBILENET_CONSISTENCY, MOTION, SHARPNESS)
+
+METRICS: Mapping[str, Metric] = MappingProxyType({metric.name: metric for metric in _ROWS})
+"""Every metric by its name."""
+
+
+def select_metrics(names: Sequence[str] | None = None) -> list[Metric]:
+    """The metrics of these names.
+
+    Args:
+        names: names, or one string of names with commas; None for every metric whose weights are installed
+            (`missing_metrics` lists the others).
+
+    Returns:
+        Each once, in the order asked for.
+
+    Raises:
+        UsageError: an unknown name (near names are given), no name at all, or weights that are not installed (the
+            command that brings them is given).
+
+    Example:
+        >>> select_metrics(["ssim", "motion"])
+        [Metric(ssim), Metric(motion)]
+    """
+    if names is None:
+        return [metric for metric in METRICS.values() if metric.available]
+    asked = names.split(",") if isinstance(names, str) else names
+    cleaned = list(dict.fromkeys(name.strip() for name in asked if name.strip()))
+    if not cleaned:
+        raise UsageError("the choice of metrics is empty", expected=", ".join(METRICS))
+    chosen = [_named(name) for name in cleaned]
+    for metric in chosen:
+        if metric.weights is not None:
+            metric.weights.require(metric.name)
+    return chosen
+
+
+def missing_metrics() -> list[Metric]:
+    """The metrics whose weights are not installed; `metric.weights.command` brings them."""
+    return [metric for metric in METRICS.values() if not metric.available]
+
+
+def _named(name: str) -> Metric:
+    if name not in METRICS:
+        near = difflib.get_close_matches(name, METRICS, n=3, cutoff=0.5)
+        raise UsageError(
+            f"there is no metric {name!r}",
+            expected=f"a name such as {', '.join(near)}" if near else None,
+            remedy=f"choose among {', '.join(METRICS)}",
+        )
+    return METRICS[name]
