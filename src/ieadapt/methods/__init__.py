@@ -1,16 +1,18 @@
-"""Methods: measuring a model, choosing layers, enhancing a video."""
+"""Methods: measuring a model, choosing layers, enhancing a video, studying what each layer does."""
 
 from ieadapt.methods.enhancement import EnhanceConfig, enhance, enhancement
 from ieadapt.methods.generation import GenerationConfig, generate
 from ieadapt.methods.layer_choice import SiteChoice
 from ieadapt.methods.measurement import measure
 from ieadapt.methods.profile import EntropyProfile
+from ieadapt.methods.study_config import StudyConfig
 
 __all__ = [
     "EnhanceConfig",
     "EntropyProfile",
     "GenerationConfig",
     "SiteChoice",
+    "StudyConfig",
     "enhance",
     "enhancement",
     "generate",

@@ -1,0 +1,116 @@
+"""What a study asks: which maps are replaced by what, when, on which branch, and how the effect is measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from ieadapt.attention import ALL_GUIDANCE, Guidance
+from ieadapt.errors import UsageError
+from ieadapt.methods.enhancement import PERTURBATIONS, parse_perturbation
+from ieadapt.metrics import Metric, select_metrics
+
+Branch = Literal["both", "cond"]
+Mode = Literal["each", "cumulative", "per-head"]
+
+BRANCHES: dict[str, tuple[Guidance, ...]] = {"both": ALL_GUIDANCE, "cond": ("cond", "none")}
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """How a study perturbs and measures; frozen, and recorded with its results.
+
+    Attributes:
+        perturb: perturbations with commas: `identity`, `uniform`, `mix:WEIGHT`, `temperature:T`.
+        sites: names, patterns or kinds with commas, or a choice by entropy such as `temporal:top=3`; None for all.
+            Identity is left out at cross-attention, where there is none.
+        seeds: how many videos each prompt gets; their seeds count up from `seed`.
+        seed: the first seed.
+        window: `start:stop`, the part of the run that is perturbed, in fractions of its steps.
+        branch: whose maps are replaced: `both` guidance branches, or `cond` alone.
+        mode: `each` perturbs one site at a time; `cumulative` the k sites of highest, and of lowest, EP of each kind,
+            k growing; `per-head` one head of one site at a time.
+        metrics: names with commas; None for every metric whose weights are installed.
+
+    Raises:
+        UsageError: an unknown perturbation, metric, branch or mode, a number out of range, or no window.
+
+    Example:
+        >>> config = StudyConfig(perturb="identity, mix:0.5", window="0.5:1")
+        >>> config.perturbations, config.steps(8)
+        (('identity', 'mix:0.5'), (4, 8))
+    """
+
+    perturb: str = field(
+        default="identity,uniform", metadata={"help": "identity, uniform, mix:WEIGHT, temperature:T, with commas"}
+    )
+    sites: str | None = field(
+        default=None, metadata={"help": "names, patterns or kinds, with commas, or [KIND:]top=N, bottom=N, random=N"}
+    )
+    seeds: int = field(default=1, metadata={"help": "videos per prompt"})
+    seed: int = field(default=0, metadata={"help": "the first seed; the next ones count up"})
+    window: str = field(default="0:1", metadata={"help": "START:STOP, the perturbed part of the steps"})
+    branch: str = field(default="both", metadata={"help": "both guidance branches, or cond alone"})
+    mode: str = field(default="each", metadata={"help": "each site alone, cumulative by EP, or per-head"})
+    metrics: str | None = field(
+        default=None, metadata={"help": "names, with commas; all whose weights are installed by default"}
+    )
+
+    def __post_init__(self) -> None:
+        for name, known in (("branch", get_args(Branch)), ("mode", get_args(Mode))):
+            if getattr(self, name) not in known:
+                raise UsageError(f"unknown {name} of a study", expected=", ".join(known), got=getattr(self, name))
+        if self.seeds < 1:
+            raise UsageError("a study needs seeds", expected=">= 1", got=self.seeds, where="--seeds")
+        if self.seed < 0:
+            raise UsageError("a seed cannot be negative", expected=">= 0", got=self.seed, where="--seed")
+        _ = self.perturbations, self.fractions, self.chosen_metrics
+
+    @property
+    def perturbations(self) -> tuple[str, ...]:
+        """The perturbations by name and amount, each written in one way only."""
+        listed = [text.strip() for text in self.perturb.split(",") if text.strip()]
+        if not listed:
+            raise UsageError("a study needs a perturbation", expected=", ".join(PERTURBATIONS), got=repr(self.perturb))
+        return tuple(dict.fromkeys(_normal(text) for text in listed))
+
+    @property
+    def fractions(self) -> tuple[float, float]:
+        """The window as fractions of the run."""
+        start, _, stop = self.window.partition(":")
+        try:
+            window = float(start), float(stop)
+        except ValueError:
+            window = (-1.0, -1.0)
+        if not 0.0 <= window[0] < window[1] <= 1.0:
+            raise UsageError(
+                "not a window of steps", expected="START:STOP with 0 <= START < STOP <= 1", got=repr(self.window)
+            )
+        return window
+
+    @property
+    def chosen_metrics(self) -> list[Metric]:
+        """The metrics that are computed."""
+        return select_metrics(self.metrics.split(",") if self.metrics is not None else None)
+
+    def steps(self, number: int) -> tuple[int, int]:
+        """The perturbed steps of a run of so many: the first, and the first that is not perturbed any more.
+
+        Raises:
+            UsageError: no step begins inside the window.
+        """
+        start, stop = (next((i for i in range(number) if i / number >= edge), number) for edge in self.fractions)
+        if start >= stop:
+            raise UsageError(
+                "no denoising step begins inside the window",
+                got=f"window {self.window} of {number} steps",
+                remedy="take more steps or a wider window",
+            )
+        return start, stop
+
+
+def _normal(text: str) -> str:
+    """`mix:0.50` and `mix:.5` are one perturbation, and have one name."""
+    _ = parse_perturbation(text)
+    name, _, amount = text.partition(":")
+    return f"{name}:{float(amount):g}" if amount else name
