@@ -47,7 +47,7 @@ def load(model: str | Path, *, device: str = "cpu", dtype: torch.dtype | None = 
     precision = dtype or _default_dtype(folder, place)
     try:
         pipe = pipeline_class.from_pretrained(
-            str(folder), torch_dtype=precision, use_safetensors=True, local_files_only=True
+            str(folder), dtype=precision, use_safetensors=True, local_files_only=True
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
