@@ -8,6 +8,7 @@ from ieadapt.functional.energy import energy
 from ieadapt.functional.guidance import cfg, guidance_delta
 from ieadapt.functional.injection import inject_output
 from ieadapt.functional.logits import DEFAULT_MEMORY_LIMIT
+from ieadapt.functional.map_rows import map_rows, map_sums, mean_map_rows
 from ieadapt.functional.masses import Scope
 from ieadapt.functional.replacements import identity_output, mix_output, temperature_output, uniform_output
 from ieadapt.functional.statistics import AttentionStatistics, attention_statistics
@@ -24,6 +25,9 @@ __all__ = [
     "guidance_delta",
     "identity_output",
     "inject_output",
+    "map_rows",
+    "map_sums",
+    "mean_map_rows",
     "mix_output",
     "temperature_output",
     "uniform_output",

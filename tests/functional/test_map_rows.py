@@ -1,0 +1,128 @@
+"""Rows, means and sums of an attention map against the dense map, and the memory they take."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor
+
+from ieadapt.errors import FailureError, UsageError
+from ieadapt.functional.map_rows import map_rows, map_sums, mean_map_rows
+
+LIMITS = [2**12, 2**28]
+MASKS = ["none", "keys", "keys per head", "rows", "additive"]
+
+
+def qkv(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(0)
+    return torch.randn(2, 3, 11, 8).to(dtype), torch.randn(2, 3, 7, 8).to(dtype)
+
+
+def make_mask(name: str) -> Tensor | None:
+    torch.manual_seed(1)
+    keep = torch.rand(2, 3, 11, 7) > 0.4
+    keep[..., 0] = True
+    return {
+        "none": None,
+        "keys": keep[:1, :1, :1],
+        "keys per head": keep[:1, :, :1],
+        "rows": keep,
+        "additive": torch.where(keep[:, :1], 0.3, -1e4),
+    }[name]
+
+
+def dense(query: Tensor, key: Tensor, mask: Tensor | None, scale: float = 8**-0.5) -> Tensor:
+    logits = query.double() @ key.double().transpose(-1, -2) * scale
+    if mask is not None:
+        logits = logits.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else logits + mask.double()
+    return logits.softmax(-1)
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("name", MASKS)
+def test_rows_are_those_of_the_dense_map(name: str, limit: int) -> None:
+    (query, key), mask = qkv(), make_mask(name)
+    found = map_rows(query, key, [5, 0, 5], mask=mask, memory_limit=limit)
+    torch.testing.assert_close(found.double(), dense(query, key, mask)[:, :, [5, 0, 5]], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("name", MASKS)
+def test_means_are_those_of_the_dense_map(name: str, limit: int) -> None:
+    (query, key), mask = qkv(), make_mask(name)
+    found = mean_map_rows(query, key, [slice(0, 11), slice(2, 4)], mask=mask, scale=0.7, memory_limit=limit)
+    whole = dense(query, key, mask, 0.7)
+    expected = torch.stack([whole.mean(2), whole[:, :, 2:4].mean(2)], 2)
+    torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("name", MASKS)
+def test_sums_are_those_of_the_dense_map(name: str, limit: int) -> None:
+    (query, key), mask = qkv(), make_mask(name)
+    groups = torch.zeros(7, 2)
+    groups[[1, 4], 0], groups[6, 1] = 1, 1
+    found = map_sums(query, key, groups, mask=mask, memory_limit=limit)
+    torch.testing.assert_close(found.double(), dense(query, key, mask) @ groups.double(), atol=1e-6, rtol=1e-5)
+
+
+def test_half_precision_is_computed_in_float32() -> None:
+    query, key = qkv(torch.bfloat16)
+    found = map_rows(query, key, range(11))
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), dense(query, key, None), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [[11], [-1], []])
+def test_a_row_that_is_no_query_is_refused(rows: list[int]) -> None:
+    with pytest.raises(UsageError, match=r"no rows of the attention map; expected at least one index in 0\.\.10"):
+        map_rows(*qkv(), rows)
+
+
+@pytest.mark.parametrize("span", [slice(3, 3), slice(8, 12)])
+def test_a_span_outside_the_queries_is_refused(span: slice) -> None:
+    with pytest.raises(UsageError, match=r"no such span of queries; expected within 0\.\.11"):
+        mean_map_rows(*qkv(), [span])
+
+
+def test_groups_of_other_keys_are_refused() -> None:
+    with pytest.raises(UsageError, match="groups do not fit the keys; expected 7 keys; got 8"):
+        map_sums(*qkv(), torch.ones(8, 2))
+
+
+def test_a_limit_below_one_row_is_refused() -> None:
+    with pytest.raises(UsageError, match="memory limit holds less than one row"):
+        map_rows(*qkv(), [0], memory_limit=64)
+
+
+def test_a_row_without_keys_is_an_error() -> None:
+    with pytest.raises(FailureError, match="leaves a query row no key"):
+        map_rows(*qkv(), [3], mask=torch.zeros(11, 7, dtype=torch.bool))
+
+
+MEASURE = """
+import resource, sys, torch
+torch.set_num_threads(1)
+from ieadapt.functional.map_rows import map_rows, map_sums, mean_map_rows
+query, key = torch.randn(1, 1, 17776, 64), torch.randn(1, 1, 17776, 64)
+map_rows(query[..., :64, :], key[..., :64, :], [0])  # first calls load kernels
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+if sys.argv[1] == "row":
+    row = map_rows(query, key, [226], memory_limit=2**20)
+    assert row.shape == (1, 1, 1, 17776) and abs(row.sum().item() - 1) < 1e-4
+else:
+    mean_map_rows(query, key, [slice(226, 226 + 1350)], memory_limit=2**24)
+    map_sums(query[..., :1350, :], key, torch.ones(17776, 3), memory_limit=2**24)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+@pytest.mark.parametrize(("what", "megabytes"), [("row", 24), ("mean", 48)])
+def test_a_head_of_cogvideox_takes_little_memory(what: str, megabytes: float) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, what], capture_output=True, text=True, check=True, timeout=300
+    )
+    assert float(done.stdout) < megabytes  # the map alone would take 1,264
