@@ -14,7 +14,7 @@ from ieadapt.metrics.table import select_metrics
 
 def evaluate(
     frames: Float[Tensor, "frame channel height width"],
-    reference: Float[Tensor, "reference_frame channel reference_height reference_width"] | None = None,
+    reference: Float[Tensor, "reference_frame reference_channel reference_height reference_width"] | None = None,
     metrics: Sequence[Metric] | Sequence[str] | None = None,
     *,
     reference_values: Mapping[str, float] | None = None,

@@ -13,7 +13,8 @@ CEILING = 100.0
 
 
 def psnr(
-    frames: Float[Tensor, "frame channel height width"], reference: Float[Tensor, "frame channel height width"]
+    frames: Float[Tensor, "frame channel height width"],
+    reference: Float[Tensor, "reference_frame reference_channel reference_height reference_width"],
 ) -> float:
     """Peak signal-to-noise ratio over the whole clip, in dB: -10 log10 of the mean squared error of colours in [0, 1].
 

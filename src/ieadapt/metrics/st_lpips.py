@@ -27,7 +27,8 @@ _LEAST_SIDE, _BATCH = 64, 4
 
 
 def st_lpips(
-    frames: Float[Tensor, "frame channel height width"], reference: Float[Tensor, "frame channel height width"]
+    frames: Float[Tensor, "frame channel height width"],
+    reference: Float[Tensor, "reference_frame reference_channel reference_height reference_width"],
 ) -> float:
     """Shift-tolerant LPIPS (AlexNet), mean over frames.
 

@@ -1,0 +1,94 @@
+"""PSNR and SSIM against their formulas written out, and the way they go under damage."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ieadapt.metrics.psnr import psnr
+from ieadapt.metrics.ssim import ssim
+from tests.metrics import clips
+
+CLIP = clips.pan(48, 64, 8, 2, 1)
+WORSE = {
+    "blur": [clips.blur(CLIP, sigma) for sigma in (0.7, 1.5, 3.0)],
+    "noise": [clips.noise(CLIP, deviation) for deviation in (0.02, 0.1, 0.3)],
+    "jitter": [clips.jittered_pan(48, 64, reach) for reach in (1, 2, 4)],
+    "shuffle": [clips.shuffled(CLIP)],
+}
+
+
+def _psnr_by_formula(frames: Tensor, reference: Tensor) -> float:
+    error = np.mean((frames.double().numpy() - reference.double().numpy()) ** 2)
+    return 10 * math.log10(1 / error)
+
+
+def _ssim_by_windows(first: np.ndarray, second: np.ndarray) -> float:
+    """Wang et al. 2004, equations 13-17: every place of the window by itself; one channel of one frame."""
+    offsets = np.arange(-5, 6)
+    weights = np.exp(-(offsets[:, None] ** 2 + offsets**2) / (2 * 1.5**2))
+    weights /= weights.sum()
+    values = []
+    for row in range(first.shape[0] - 10):
+        for column in range(first.shape[1] - 10):
+            a, b = (picture[row : row + 11, column : column + 11] for picture in (first, second))
+            mean_a, mean_b = (weights * a).sum(), (weights * b).sum()
+            variance_a, variance_b = (weights * (a - mean_a) ** 2).sum(), (weights * (b - mean_b) ** 2).sum()
+            covariance = (weights * (a - mean_a) * (b - mean_b)).sum()
+            luminance = (2 * mean_a * mean_b + 1e-4) / (mean_a**2 + mean_b**2 + 1e-4)
+            values.append(luminance * (2 * covariance + 9e-4) / (variance_a + variance_b + 9e-4))
+    return float(np.mean(values))
+
+
+def test_psnr_is_its_formula() -> None:
+    frames, reference = torch.rand(2, 5, 3, 9, 7, generator=torch.Generator().manual_seed(0))
+    assert psnr(frames, reference) == pytest.approx(_psnr_by_formula(frames, reference), abs=1e-6)
+
+
+def test_psnr_averages_the_error_before_the_logarithm() -> None:
+    """One frame equal and one off by 0.1 everywhere: half of the squared error 0.01."""
+    reference = torch.full((2, 3, 4, 4), 0.5)
+    frames = reference + torch.tensor([0.0, 0.1]).view(2, 1, 1, 1)
+    assert psnr(frames, reference) == pytest.approx(10 * math.log10(200), abs=1e-4)
+
+
+def test_ssim_is_its_formula_at_every_window() -> None:
+    frames = clips.texture(16, 24)[None]
+    reference = clips.noise(clips.blur(frames, 0.8), 0.1)
+    by_windows = [_ssim_by_windows(a, b) for a, b in zip(frames[0].numpy(), reference[0].numpy(), strict=True)]
+    assert ssim(frames, reference) == pytest.approx(np.mean(by_windows), abs=1e-4)
+
+
+def test_ssim_is_the_mean_over_all_frames() -> None:
+    """Eleven frames, more than are read at once."""
+    frames = clips.pan(16, 24, 11, 1, 0)
+    reference = clips.noise(frames, 0.1)
+    alone = [ssim(a[None], b[None]) for a, b in zip(frames, reference, strict=True)]
+    assert ssim(frames, reference) == pytest.approx(np.mean(alone), abs=1e-6)
+
+
+def test_equal_clips_and_opposite_clips() -> None:
+    black, white = torch.zeros(2, 3, 16, 24), torch.ones(2, 3, 16, 24)
+    assert psnr(CLIP, CLIP) == 100.0
+    assert psnr(black, white) == 0.0
+    assert ssim(CLIP, CLIP) == pytest.approx(1.0, abs=1e-6)
+    assert ssim(black, white) == pytest.approx(1e-4, abs=1e-5)
+    assert ssim(CLIP, 1 - CLIP) < 0
+
+
+@pytest.mark.parametrize("damage", WORSE)
+@pytest.mark.parametrize("metric", [psnr, ssim])
+def test_more_damage_reads_lower(metric: object, damage: str) -> None:
+    values = [metric(frames, CLIP) for frames in (CLIP, *WORSE[damage])]
+    assert values == sorted(values, reverse=True)
+    assert len(set(values)) == len(values)
+
+
+@pytest.mark.parametrize("metric", [psnr, ssim])
+def test_both_are_symmetric(metric: object) -> None:
+    other = clips.noise(CLIP, 0.1)
+    assert metric(CLIP, other) == pytest.approx(metric(other, CLIP), rel=1e-6)
