@@ -50,8 +50,13 @@ def test_unequal_numbers_are_refused() -> None:
     ],
 )
 def test_a_verdict_says_no_more_than_the_interval(better: str, low: float, high: float, words: str) -> None:
-    row = Comparison("jitter", "pixels", better, 1.0, 1.2, (low + high) / 2, low, high, 8)  # type: ignore[arg-type]
+    row = Comparison("jitter", "pixels", better, 1.0, 1.2, (low + high) / 2, low, high, 96)  # type: ignore[arg-type]
     assert verdict(row).endswith(words + "." if not words.endswith(".") else words)
+
+
+def test_a_handful_of_captions_settles_nothing() -> None:
+    row = Comparison("motion", "", "higher", 0.5, 0.6, 0.1, 0.05, 0.2, 8)
+    assert verdict(row).endswith("so few captions settle nothing.")
 
 
 def test_the_table_names_units_and_signs() -> None:

@@ -10,6 +10,9 @@ from ieadapt.metrics.intervals import paired_interval
 from ieadapt.runs.report import Table
 from ieadapt.testbed import Score
 
+ENOUGH = 20
+"""With fewer pairs than this, a bootstrap interval is too narrow to conclude from."""
+
 Better = Literal["higher", "lower", "near 1"]
 
 MEASURES: Mapping[str, tuple[str, Better]] = {
@@ -92,15 +95,17 @@ def comparison_table(rows: Sequence[Comparison], caption: str) -> Table:
 
 
 def verdict(row: Comparison) -> str:
-    """What one row of a comparison says, no more than its interval allows.
+    """What one row of a comparison says, no more than its interval allows, and nothing on a handful of captions.
 
     Example:
-        >>> verdict(Comparison("motion", "", "higher", 0.8, 0.85, 0.05, -0.01, 0.1, 8))
-        'motion: +0.050 [-0.010, +0.100] on 8 captions; the interval holds zero, so these videos do not settle it.'
+        >>> verdict(Comparison("motion", "", "higher", 0.8, 0.85, 0.05, -0.01, 0.1, 96))
+        'motion: +0.050 [-0.010, +0.100] on 96 captions; the interval holds zero, so they do not settle it.'
     """
     begin = f"{row.measure}: {row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}] on {row.videos} captions; "
+    if row.videos < ENOUGH:
+        return begin + "so few captions settle nothing."
     if row.low <= 0 <= row.high:
-        return begin + "the interval holds zero, so these videos do not settle it."
+        return begin + "the interval holds zero, so they do not settle it."
     if row.better == "near 1":
         return begin + "the interval excludes zero."
     gained = (row.difference > 0) == (row.better == "higher")
