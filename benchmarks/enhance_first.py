@@ -65,30 +65,29 @@ def _temporal(name: str, sites: str, **changes: Any) -> Variant:
     return Variant(name, enhance=EnhanceConfig(sites=sites, **changes))
 
 
+HALF = "temporal:top=0.5"
+
 VARIANTS = (
     Variant(PLAIN),
-    Variant("plain, guidance 1.5", guidance_scale=1.5),
-    Variant("plain, guidance 2", guidance_scale=2.0),
-    Variant("plain, guidance 4.5", guidance_scale=4.5),
-    Variant("plain, 1.5 x steps (equal compute)", steps=1.5),
     Variant(DEFAULT, enhance=EnhanceConfig()),
-    _temporal("identity, upper half by EP, temporal, scale 1", "temporal:top=0.5"),
-    _temporal("identity, upper half by EP, temporal, scale 0.5", "temporal:top=0.5", scale=0.5),
-    _temporal("identity, 3 highest EP, temporal, scale 1", "temporal:top=3"),
-    _temporal("identity, 3 highest EP, temporal, scale 2", "temporal:top=3", scale=2.0),
-    _temporal("identity, half at random, temporal, scale 1 (control)", "temporal:random=0.5"),
-    _temporal("identity, half at random, other draw, temporal, scale 1 (control)", "temporal:random=0.5", seed=1),
-    _temporal("identity, 3 at random, temporal, scale 1 (control)", "temporal:random=3"),
-    _temporal("identity, 3 at random, other draw, temporal, scale 1 (control)", "temporal:random=3", seed=1),
-    _temporal("identity, lower half by EP, temporal, scale 1 (control)", "temporal:bottom=0.5"),
-    _temporal("identity, 3 lowest EP, temporal, scale 1 (control)", "temporal:bottom=3"),
-    _temporal("uniform, upper half by EP, temporal, scale 1", "temporal:top=0.5", perturbation="uniform"),
-    _temporal("identity, upper half by EP, spatial, scale 1", "spatial:top=0.5"),
-    _temporal("identity, mid block spatial, scale 1 (as PAG)", "mid_block.attentions.*.attn1"),
-    Variant(
-        "guidance 2, identity, upper half by EP, temporal, scale 1", 2.0, 1.0, EnhanceConfig(sites="temporal:top=0.5")
-    ),
+    _temporal("half at random, temporal, scale 1 (control)", "temporal:random=0.5"),
+    Variant("plain, 1.5 x steps (equal compute)", steps=1.5),
+    Variant("plain, guidance 2", guidance_scale=2.0),
+    _temporal("3 highest EP, temporal, scale 1", "temporal:top=3"),
+    _temporal("3 at random, temporal, scale 1 (control)", "temporal:random=3"),
+    _temporal("lower half by EP, temporal, scale 1 (control)", "temporal:bottom=0.5"),
+    _temporal("upper half by EP, temporal, scale 0.5", HALF, scale=0.5),
+    Variant("guidance 2, upper half by EP, temporal, scale 1", 2.0, 1.0, EnhanceConfig(sites=HALF)),
+    Variant("plain, guidance 4.5", guidance_scale=4.5),
+    _temporal("mid block spatial, scale 1 (as PAG)", "mid_block.attentions.*.attn1"),
+    _temporal("half at random, another draw, temporal, scale 1 (control)", "temporal:random=0.5", seed=1),
+    _temporal("3 at random, another draw, temporal, scale 1 (control)", "temporal:random=3", seed=1),
+    _temporal("3 lowest EP, temporal, scale 1 (control)", "temporal:bottom=3"),
+    _temporal("uniform, upper half by EP, temporal, scale 1", HALF, perturbation="uniform"),
+    _temporal("upper half by EP, spatial, scale 1", "spatial:top=0.5"),
+    Variant("plain, guidance 1.5", guidance_scale=1.5),
 )
+"""Identity unless the name says otherwise; the most important rows first, in case time runs out."""
 
 
 def run(pipe: Any, variant: Variant, base: GenerationConfig, captions: list[str], profile: EntropyProfile) -> Tensor:
@@ -127,7 +126,7 @@ def table_row(variant: Variant, steps: int, scores: Sequence[Score], plain: Sequ
 
 def main(arguments: argparse.Namespace) -> None:
     """Run all variants and write both records."""
-    pipe = load("shapes", device=arguments.device, dtype=torch.float32)
+    pipe = load(arguments.model, device=arguments.device, dtype=torch.float32)
     base = GenerationConfig(arguments.steps, guidance_scale=arguments.guidance_scale, batch_size=arguments.batch_size)
     seen = [caption(scene) for scene in sample_scenes(PROFILE_PROMPTS, 1, "train")]
     profile = measure(pipe, seen, replace(base, num_inference_steps=PROFILE_STEPS))
@@ -136,8 +135,12 @@ def main(arguments: argparse.Namespace) -> None:
     scores: dict[str, list[Score]] = {}
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(arguments.workers, mp_context=spawn) as pool:
+        start = time.monotonic()
         for variant in VARIANTS:
             began = time.monotonic()
+            if began - start > arguments.seconds:
+                print(f"out of time before {variant.name}", file=sys.stderr)
+                break
             videos = run(pipe, variant, base, captions, profile)
             generated = time.monotonic() - began
             scores[variant.name] = scored(videos, captions, pool)
@@ -161,7 +164,8 @@ def write(arguments: argparse.Namespace, scores: Mapping[str, list[Score]], site
     tables = {}
     for part, where in (("first", slice(0, half)), ("second", slice(half, None))):
         plain = scores[PLAIN][where]
-        tables[part] = [table_row(v, arguments.steps, scores[v.name][where], plain) for v in VARIANTS]
+        done = [variant for variant in VARIANTS if variant.name in scores]
+        tables[part] = [table_row(v, arguments.steps, scores[v.name][where], plain) for v in done]
     (arguments.folder / "first-half.json").write_text(json.dumps(tables["first"], indent=1) + "\n")
     record("enhance-variants", command, tables["second"], notes=note, folder=arguments.folder)
     comparison = compare(scores[PLAIN][half:], scores[DEFAULT][half:])
@@ -180,6 +184,7 @@ def write(arguments: argparse.Namespace, scores: Mapping[str, list[Score]], site
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="shapes", help="the bundled model, or a folder of one trained like it")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--captions", type=int, default=192, help="held-out captions, half to choose, half to report")
     parser.add_argument("--steps", type=int, default=20, help="denoising steps of the plain variant")
@@ -189,6 +194,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=11, help="seed of the captions")
     parser.add_argument("--batch-size", type=int, default=48, help="videos that run as one batch")
     parser.add_argument("--workers", type=int, default=2, help="processes that score")
+    parser.add_argument("--seconds", type=float, default=3600, help="begin no further variant after so long")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the records go")
     return parser.parse_args(words)
 
