@@ -104,4 +104,4 @@ def export(folder: Path, target: Path, widths: Widths = STANDARD) -> None:
         )
     parts = load_parts(folder, widths)
     image, adapter = split_unet(parts.video, widths)
-    save_pipeline(target, vae=parts.vae, text_encoder=parts.text, unet=image, adapter=adapter, widths=widths)
+    save_pipeline(target, vae=parts.vae, text_encoder=parts.text, unet=image, adapter=adapter)

@@ -7,6 +7,7 @@ two-layer CLIP text encoder. The folder holds the 2D UNet and the adapter, each 
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -155,15 +156,16 @@ def save_pipeline(
     text_encoder: CLIPTextModel,
     unet: UNet2DConditionModel,
     adapter: MotionAdapter,
-    widths: Widths = STANDARD,
 ) -> None:
     """Write the standard diffusers folder, every weight once, in fp16 safetensors files under 15 MB each."""
-    tokenizer = build_tokenizer()
-    pipeline = AnimateDiffPipeline(vae, text_encoder, tokenizer, unet, adapter, build_scheduler())
+    pipeline = AnimateDiffPipeline(vae, text_encoder, build_tokenizer(), unet, adapter, build_scheduler())
     pipeline.register_modules(unet=unet)
     for part in (vae, text_encoder, unet, adapter):
         part.to(torch.float16)
     pipeline.save_pretrained(folder, max_shard_size="14MB", safe_serialization=True)
+    # transformers loads in the type that the config names; float32, so that it matches what diffusers does by default
+    config = folder / "text_encoder" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
 
 
 def load_pipeline(folder: Path | None = None) -> AnimateDiffPipeline:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel, UNetMotionModel
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from ieadapt.testbed.loop import Outcome, Schedule, train
@@ -17,6 +17,9 @@ from ieadapt.testbed.scenes import FRAMES
 CAPTION_DROPOUT = 0.12
 KL_WEIGHT = 2e-3
 RENEW_EVERY = 20
+WORD_WEIGHT = 0.1
+HEAD_ITERATIONS = 400
+NOISE_SKEW = 0.6
 
 
 def gradient_gap(a: Float[Tensor, "... height width"], b: Float[Tensor, "... height width"]) -> Float[Tensor, ""]:
@@ -68,11 +71,24 @@ class Diffusion:
         self.noise = (1 - scheduler.alphas_cumprod).to(device).sqrt()
         self.empty = caption_tokens(device)[-1]
 
+    def read(self, text: CLIPTextModel, words: nn.Linear, tokens: Int[Tensor, "row token"]) -> tuple[Tensor, Tensor]:
+        """The text states of captions, some of them emptied, and how badly each state tells its own word.
+
+        Single pictures cannot tell `left` from `right`: without that loss the text encoder merges such words in stage 2, and
+        stage 3 finds nothing to read.
+        """
+        kept = self.drop(tokens)
+        states = text(kept)[0]
+        return states, WORD_WEIGHT * F.cross_entropy(words(states).float().flatten(0, 1), kept.flatten())
+
     def corrupt(self, latents: Float[Tensor, "row *rest"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Noisy latents, their timesteps, and the velocities that the UNet should say."""
+        """Noisy latents, their timesteps, and the velocities that the UNet should say.
+
+        Timesteps lean towards much noise, where the caption alone decides what the clip shows.
+        """
         rows = len(latents)
         stratum = (torch.arange(rows, device=self.device) + torch.rand(rows, device=self.device)) / rows
-        timestep = (stratum * len(self.signal)).long().clamp(max=len(self.signal) - 1)
+        timestep = (stratum**NOISE_SKEW * len(self.signal)).long().clamp(max=len(self.signal) - 1)
         shape = (-1, *(1,) * (latents.dim() - 1))
         signal, noise = self.signal[timestep].view(shape), self.noise[timestep].view(shape)
         gaussian = torch.randn_like(latents)
@@ -84,36 +100,56 @@ class Diffusion:
         return torch.where(dropped, self.empty, tokens)
 
 
+def word_head(text: CLIPTextModel, iterations: int) -> nn.Linear:
+    """Reads words off text states, fitted to the states as they are, so that only merged words are pulled apart.
+
+    Only training needs it.
+    """
+    words = nn.Linear(text.config.hidden_size, text.config.vocab_size, device=text.device)
+    optimizer = torch.optim.Adam(words.parameters(), lr=1e-2)
+    table = caption_tokens(text.device)
+    for _ in range(iterations):
+        tokens = table[torch.randint(len(table), (64,), device=text.device)]
+        with torch.no_grad():
+            states = text(tokens)[0]
+        optimizer.zero_grad()
+        F.cross_entropy(words(states).flatten(0, 1), tokens.flatten()).backward()
+        optimizer.step()
+    return words
+
+
 def train_images(
     unet: UNet2DConditionModel, text: CLIPTextModel, pool: Pool, batch: int, schedule: Schedule, device: torch.device
 ) -> Outcome:
     """Stage 2: single frames of the clips, UNet and text encoder together."""
-    diffusion = Diffusion(device)
+    diffusion, words = Diffusion(device), word_head(text, min(HEAD_ITERATIONS, schedule.iterations))
 
     def loss() -> Tensor:
         rows = torch.randint(len(pool.data), (batch,), device=device)
         frame = torch.randint(FRAMES, (batch,), device=device)
         noisy, timestep, target = diffusion.corrupt(pool.data[rows, frame].float())
-        states = text(diffusion.drop(pool.tokens[rows]))[0]
-        return F.mse_loss(unet(noisy.to(states.dtype), timestep, states).sample.float(), target)
+        states, merging = diffusion.read(text, words, pool.tokens[rows])
+        return F.mse_loss(unet(noisy.to(states.dtype), timestep, states).sample.float(), target) + merging
 
-    return train([unet, text], loss, schedule, device)
+    return train([unet, text, words], loss, schedule, device)
 
 
 def train_video(
     unet: UNetMotionModel, text: CLIPTextModel, pool: Pool, batch: int, schedule: Schedule, device: torch.device
 ) -> Outcome:
     """Stage 3: whole clips, everything trained."""
-    diffusion = Diffusion(device)
+    diffusion, words = Diffusion(device), word_head(text, min(HEAD_ITERATIONS, schedule.iterations))
 
     def loss() -> Tensor:
         rows = torch.randint(len(pool.data), (batch,), device=device)
         noisy, timestep, target = diffusion.corrupt(pool.data[rows].float().transpose(1, 2))
-        states = text(diffusion.drop(pool.tokens[rows]))[0].repeat_interleave(FRAMES, 0, output_size=batch * FRAMES)
-        return F.mse_loss(unet(noisy.to(states.dtype), timestep, states).sample.float(), target)
+        states, merging = diffusion.read(text, words, pool.tokens[rows])
+        every_frame = states.repeat_interleave(FRAMES, 0, output_size=batch * FRAMES)
+        said = unet(noisy.to(states.dtype), timestep, every_frame).sample
+        return F.mse_loss(said.float(), target) + merging
 
     def renew(iteration: int) -> None:
         if iteration % RENEW_EVERY == 0:
             pool.renew()
 
-    return train([unet, text], loss, schedule, device, renew)
+    return train([unet, text, words], loss, schedule, device, renew)

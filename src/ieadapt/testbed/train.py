@@ -101,8 +101,8 @@ def _vae(recipe: Recipe) -> tuple[Outcome, dict[str, object]]:
     outcome = stages.train_vae(vae, pool, recipe.batch["vae"], recipe.schedule("vae"), device)
     stages.normalise_latents(vae, pool.data[:512].float() / 255)
     save_weights(recipe.folder, "vae", vae.state_dict())
-    scenes = sample_tensors(256, torch.Generator().manual_seed(99), "heldout").to(device)
-    frames = render_frames(scenes, torch.arange(256, device=device) % FRAMES)
+    scenes = sample_tensors(64, torch.Generator().manual_seed(99), "heldout").to(device)
+    frames = render_frames(scenes, torch.arange(64, device=device) % FRAMES)
     with torch.no_grad():
         rebuilt = vae.decode(vae.encode(frames * 2 - 1).latent_dist.mean).sample / 2 + 0.5
     error = (rebuilt.clamp(0, 1) - frames).square().mean((1, 2, 3))
