@@ -33,8 +33,8 @@ from ieadapt.models import load
 from ieadapt.runs.comparison import compare
 from ieadapt.testbed import Score, caption, sample_scenes, score
 
-PROFILE_PROMPTS = 16
-PROFILE_STEPS = 10
+PROFILE_PROMPTS = 8
+PROFILE_STEPS = 8
 MEASURES = ("fidelity", "shape", "motion", "iou", "fit", "jitter", "flicker")
 PLAIN, DEFAULT = "plain", "default"
 
@@ -178,7 +178,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="shapes", help="the bundled model, or a folder of one trained like it")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--captions", type=int, default=48, help="held-out captions")
+    parser.add_argument("--captions", type=int, default=32, help="held-out captions")
     parser.add_argument("--steps", type=int, default=8, help="denoising steps of the plain variant")
     parser.add_argument(
         "--guidance-scale", type=float, default=3.0, help="classifier-free guidance of the plain variant"
