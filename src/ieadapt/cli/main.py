@@ -22,7 +22,9 @@ COMMANDS = {
     "models": "List the bundled models and the model families that can be measured and enhanced.",
     "sites": "List the attention sites of a model.",
     "measure": "Measure entropy and energy of every attention site of a model.",
+    "maps": "Draw the attention maps of one site: where tokens look, in space, in time and in the prompt.",
     "enhance": "Generate videos plain and enhanced, side by side.",
+    "study": "Find out what each layer does: replace its attention, and measure how far the videos move.",
     "demo": "Measure and enhance the bundled model, in a few minutes on two cores.",
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,18 +20,21 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace an earlier
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 
 
-def takes(config: type, *, has_prompts: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def takes(
+    config: type, *, has_prompts: bool = True, instead: Sequence[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command `function(asked, **others)` the flags of a config, gathered into `asked`.
 
     Args:
         config: a config class of `ieadapt.runs`; its flags come after the model and the prompts.
         has_prompts: whether the config has `model` and `prompts`.
+        instead: options of the command that stand alone, without a model: given one, `asked` is None.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
         lead = [
-            _parameter("model", Model, ...),
+            _parameter("model", Model, None if instead else ...),
             _parameter("prompt", Prompt, None),
             _parameter("prompts", Prompts, None),
         ]
@@ -39,7 +42,11 @@ def takes(config: type, *, has_prompts: bool = True) -> Callable[[Callable[..., 
 
         def command(**values: Any) -> None:
             others = {parameter.name: values.pop(parameter.name) for parameter in own}
+            if any(others[name] for name in instead):
+                function(None, **others)
+                return
             if has_prompts:
+                _require_model(values["model"])
                 values["prompts"] = read_prompts(values.pop("prompt"), values["prompts"])
             function(assemble(config, values), **others)
 
@@ -77,6 +84,11 @@ def read_prompts(given: list[str] | None, file: Path | None) -> tuple[str, ...]:
     if blank is not None:
         raise UsageError("the prompts file has a blank line", expected="one prompt per line", where=f"{file}:{blank}")
     return (*prompts, *(line.strip() for line in lines))
+
+
+def _require_model(model: str | None) -> None:
+    if not model:
+        raise UsageError("there is no model", remedy="name one first, such as shapes; `ieadapt models` lists them")
 
 
 def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:

@@ -18,6 +18,12 @@ _WHERE = {
     "strip": "videos",
     "Report": "report",
     "render_report": "report",
+    "StudyRun": "studying",
+    "run_study": "studying",
+    "study": "studying",
+    "study_status": "studies.status",
+    "compact_study": "studies.status",
+    "read_strips": "studies.strips",
 }
 
 __all__ = list(_WHERE)  # pyright: ignore[reportUnsupportedDunderAll]

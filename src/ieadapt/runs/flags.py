@@ -1,7 +1,8 @@
 """Configs as flags: every field of a run's config, nested ones too, is one flag and one field of a form.
 
 A field carries its help in `metadata["help"]`. A nested field whose name the outer config uses too is prefixed with the
-name of its config: `enhancement.seed` beside `seed` becomes `--enhancement-seed`.
+name of its config: `enhancement.seed` beside `seed` becomes `--enhancement-seed`. A short word for a field of diffusers
+gives way to a field of the outer config that has that name.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 # Shorter words for the fields that diffusers names at length.
-_SHORT = {"num_inference_steps": "steps", "num_frames": "frames"}
+_SHORT = {"num_inference_steps": "steps", "num_frames": "frames", "batch_size": "batch"}
 # Given as arguments or by several options; the command line handles them itself.
 SPECIAL = ("model", "prompts")
 
@@ -65,7 +66,9 @@ def _flags(config: type, path: tuple[str, ...], outer: frozenset[str], defaults:
             yield from _flags(types[field.name], here, outer, vars(default))
         elif field.name not in SPECIAL:
             clashes = bool(path) and field.name in outer
-            name = f"{path[-1]}_{field.name}" if clashes else _SHORT.get(field.name, field.name)
+            short = _SHORT.get(field.name, field.name)
+            short = field.name if path and short in outer else short
+            name = f"{path[-1]}_{field.name}" if clashes else short
             yield Flag(name, here, _as_typed(types[field.name]), default, field.metadata.get("help", ""))
 
 
@@ -103,7 +106,7 @@ def command_line(workflow: str, asked: Any, out: str | Path) -> str:
         for name in flag.path:
             value = getattr(value, name)
         if value != flag.default:
-            words += [flag.option, str(value)]
+            words += [flag.option] if value is True else [flag.option, str(value)]
     return shlex.join([*words, "--out", str(out)])
 
 
