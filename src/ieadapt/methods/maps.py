@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from diffusers import DiffusionPipeline
@@ -73,8 +73,8 @@ class AttentionMaps:
 
     def npz(self) -> bytes:
         """The numbers as a compressed NumPy archive: `steps`, `words` (labels) and the parts as `weights_PART`."""
-        parts = {f"weights_{name}": self.part(name) for name in self.parts}
-        labels = {"words": np.array(self.words.labels)} if "weights_words" in parts else {}
+        parts: dict[str, Any] = {f"weights_{name}": self.part(name) for name in self.parts}
+        labels: dict[str, Any] = {"words": np.array(self.words.labels)} if "words" in self.parts else {}
         buffer = io.BytesIO()
         np.savez_compressed(buffer, steps=np.array(self.steps), **labels, **parts)
         return buffer.getvalue()
