@@ -54,7 +54,8 @@ def parse_caption(text: str) -> Scene:
             where="parse_caption",
             remedy="write for example 'a big red star moving left over bricks'",
         )
-    return Scene(**found.groupdict())
+    said = found.groupdict()
+    return Scene(said["size"], said["colour"], said["shape"], said["motion"], said["background"])
 
 
 def all_captions() -> list[str]:

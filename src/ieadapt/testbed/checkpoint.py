@@ -33,7 +33,7 @@ HISTORY = "history.json"
 
 
 class Parts(NamedTuple):
-    """The models of a training folder; the motion adapter's weights are inside `video`, the image UNet's are `image`."""
+    """The models of a training folder; `video` holds the motion adapter's weights, `image` has none of them."""
 
     vae: AutoencoderKL
     text: CLIPTextModel

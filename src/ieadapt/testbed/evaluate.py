@@ -16,6 +16,7 @@ from torch import Tensor
 from ieadapt.testbed.captions import caption
 from ieadapt.testbed.model import load_pipeline
 from ieadapt.testbed.scenes import sample_scenes
+from ieadapt.testbed.scorer import score
 
 STEPS = 25
 
@@ -28,7 +29,12 @@ def held_out_captions(n: int, seed: int = 7) -> list[str]:
 
 @torch.no_grad()
 def generate(
-    pipeline: AnimateDiffPipeline, prompts: Sequence[str], guidance: float, steps: int = STEPS, seed: int = 0, batch: int = 8
+    pipeline: AnimateDiffPipeline,
+    prompts: Sequence[str],
+    guidance: float,
+    steps: int = STEPS,
+    seed: int = 0,
+    batch: int = 8,
 ) -> Float[Tensor, "clip frame channel height width"]:
     """Clips of the prompts in [0, 1] on the CPU; clip i has the noise of seed + i whatever the batch."""
     clips = []
@@ -50,8 +56,6 @@ def save_strip(clips: Float[Tensor, "clip frame channel height width"], path: Pa
 
 def report(folder: Path | None, n: int, guidance: float, device: str, out: Path) -> dict[str, float]:
     """Score `n` held-out captions, print the means, and leave them and a strip of the first clips in `out`."""
-    from ieadapt.testbed.scorer import score
-
     began = time.monotonic()
     pipeline = load_pipeline(folder).to(device)
     prompts = held_out_captions(n)
@@ -59,7 +63,7 @@ def report(folder: Path | None, n: int, guidance: float, device: str, out: Path)
     seconds = time.monotonic() - began
     rows = [score(clip, prompt).as_dict() for clip, prompt in zip(clips, prompts, strict=True)]
     means = {name: round(sum(row[name] for row in rows) / n, 4) for name in rows[0]}
-    print(f"guidance {guidance}: {means} ({seconds:.0f} s to generate, {time.monotonic() - began - seconds:.0f} s to score)")
+    print(f"guidance {guidance}: {means} ({seconds:.0f} s to generate)", flush=True)
     save_strip(clips[:10], out / f"strip-{guidance:g}.png")
     table = [{"caption": prompt, **row} for prompt, row in zip(prompts, rows, strict=True)]
     (out / f"scores-{guidance:g}.json").write_text(json.dumps({"mean": means, "clips": table}, indent=1) + "\n")

@@ -1,7 +1,7 @@
 """The training loop that every stage shares: a step that is captured as one CUDA graph, a clock, a cosine, an average.
 
-The model is small, so that launching its kernels one by one costs more than running them. A step therefore draws its own batch
-from a pool on the device and is replayed as a graph; on the CPU the same function simply runs.
+The model is small, so that launching its kernels one by one costs more than running them. A step therefore draws its
+own batch from a pool on the device and is replayed as a graph; on the CPU the same function simply runs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Schedule:
 
     Args:
         seconds: wall-clock budget of the stage, data preparation not counted.
-        learning_rate: highest learning rate; after `warmup` iterations it falls along a cosine to zero at the budget's end.
+        learning_rate: highest learning rate; after `warmup` iterations it falls along a cosine to the budget's end.
         warmup: iterations of linear rise.
         weight_decay: of AdamW.
         horizon: the average over weights looks back this share of the iterations so far.
@@ -72,9 +72,10 @@ class Weights:
     def __init__(self, models: list[nn.Module], dtype: torch.dtype, horizon: float) -> None:
         self.models, self.horizon = models, horizon
         self.buffers = [(module, {name: value.clone() for name, value in module.named_buffers()}) for module in models]
-        self.live = [parameter for model in models for parameter in model.parameters()]
+        self.live: list[Tensor] = [parameter for model in models for parameter in model.parameters()]
         self.average = [parameter.detach().clone() for parameter in self.live]
-        self.masters = self.live if dtype == torch.float32 else [nn.Parameter(value.clone()) for value in self.average]
+        copies: list[Tensor] = [nn.Parameter(value.clone()) for value in self.average]
+        self.masters = self.live if dtype == torch.float32 else copies
         for model in models:
             model.to(dtype)
 
@@ -152,15 +153,8 @@ def train(
     on_gpu = device.type == "cuda"
     low = torch.bfloat16 if on_gpu and schedule.precision == "bfloat16" else torch.float32
     weights = Weights([model.train() for model in models], low, schedule.horizon)
-    rate, total = torch.zeros((), device=device), torch.zeros((), device=device)
-    optimizer = torch.optim.AdamW(
-        weights.masters,
-        lr=rate if on_gpu else schedule.learning_rate,
-        betas=(0.9, 0.99),
-        weight_decay=schedule.weight_decay,
-        fused=on_gpu,
-        capturable=on_gpu,
-    )
+    total = torch.zeros((), device=device)
+    optimizer, set_rate = _optimizer(weights.masters, schedule, device)
     mixed = on_gpu and schedule.precision == "autocast"
 
     def step() -> None:
@@ -177,15 +171,32 @@ def train(
 
     run, mode = graphed(step, device)
     total.zero_()
+    outcome = _clocked(run, set_rate, weights, total, schedule, renew, mode)
+    weights.finish()
+    return outcome
+
+
+def _optimizer(
+    masters: list[Tensor], schedule: Schedule, device: torch.device
+) -> tuple[torch.optim.Optimizer, Callable[[float], None]]:
+    """AdamW, and how to set its learning rate: on a GPU a tensor that a captured step reads, on the CPU a number."""
+    on_gpu = device.type == "cuda"
+    rate = torch.zeros((), device=device)
+    optimizer = torch.optim.AdamW(
+        masters,
+        lr=rate if on_gpu else schedule.learning_rate,
+        betas=(0.9, 0.99),
+        weight_decay=schedule.weight_decay,
+        fused=on_gpu,
+        capturable=on_gpu,
+    )
 
     def set_rate(value: float) -> None:
         rate.fill_(value)
         if not on_gpu:
             optimizer.param_groups[0]["lr"] = value
 
-    outcome = _clocked(run, set_rate, weights, total, schedule, renew, mode)
-    weights.finish()
-    return outcome
+    return optimizer, set_rate
 
 
 def _clocked(

@@ -1,8 +1,9 @@
 """The testbed's model: its parts, and the diffusers folder that ships with the package.
 
 AnimateDiff in small: a 2D UNet with spatial self-attention and cross-attention at three resolutions (16 x 16, 8 x 8,
-4 x 4 latents of 128 x 128 pixels), a motion adapter with temporal attention at all of them, an f8 VAE with 4 latent channels and a
-two-layer CLIP text encoder. The folder holds the 2D UNet and the adapter, each once; diffusers joins them on loading.
+4 x 4 latents of 128 x 128 pixels), a motion adapter with temporal attention at all of them, an f8 VAE with 4 latent
+channels and a two-layer CLIP text encoder. The folder holds the 2D UNet and the adapter, each once; diffusers joins
+them on loading.
 """
 
 from __future__ import annotations

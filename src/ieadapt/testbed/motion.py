@@ -11,10 +11,12 @@ from torch import Tensor
 
 from ieadapt.testbed.scenes import BOUNCE_HEIGHT, BOUNCE_PERIOD, GROWTH, RESOLUTION, SPIN, TRAVEL
 
-CENTRE_TOLERANCE = 5.0
+CENTRE_TOLERANCE = 4.5
 """Pixels off the ideal track (root mean square) at which the motion is half right."""
-RADIUS_TOLERANCE = 0.12
+RADIUS_TOLERANCE = 0.07
 """Share of the mean radius, likewise."""
+LEAST, MOST = 0.6, 1.5
+"""How far, as a factor, speed, growth and height may be from the ideal."""
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 GROWING = {"growing": 1, "shrinking": -1}
 
@@ -39,7 +41,7 @@ class MotionFit(NamedTuple):
 
 
 def fit_motion(track: Track, motion: str) -> MotionFit:
-    """Compare a track with the nearest track of a motion; speed, height and turn may differ by half from the ideal."""
+    """Compare a track with the nearest track of a motion; `LEAST` to `MOST` times its pace is still right."""
     reach_x, reach_y = DIRECTIONS.get(motion, (0, 0))
     pixels = TRAVEL * RESOLUTION
     x = _line(track.x, reach_x * pixels)
@@ -53,10 +55,10 @@ def fit_motion(track: Track, motion: str) -> MotionFit:
 
 
 def _line(values: Float[Tensor, " frame"], change: float) -> Float[Tensor, " frame"]:
-    """What is left of values after the best line whose change over the clip is between half and 1.6 times the wanted one."""
+    """What the best line leaves of values; its change over the clip is kept near the wanted one."""
     progress = torch.linspace(-0.5, 0.5, len(values))
     slope = float((values * progress).sum() / progress.square().sum())
-    low, high = sorted((0.5 * change, 1.6 * change))
+    low, high = sorted((LEAST * change, MOST * change))
     return values - values.mean() - min(max(slope, low), high) * progress
 
 
@@ -69,7 +71,7 @@ def _bounce(y: Float[Tensor, " frame"]) -> Float[Tensor, " frame"]:
     centred = height - height.mean(1, keepdim=True)
     wanted = BOUNCE_HEIGHT * RESOLUTION
     rise = -(centred @ (y - y.mean())) / centred.square().sum(1)
-    left = y - y.mean() + rise.clamp(0.5 * wanted, 1.6 * wanted)[:, None] * centred
+    left = y - y.mean() + rise.clamp(LEAST * wanted, MOST * wanted)[:, None] * centred
     return left[left.square().sum(1).argmin()]
 
 

@@ -65,7 +65,7 @@ def caption_number(scenes: SceneTensors) -> Int[Tensor, " scene"]:
 
 
 def frame_pool(size: int, generator: torch.Generator, device: torch.device) -> Pool:
-    """Single frames as bytes, for the VAE; every combination of attributes, held out or not, is a picture it must encode."""
+    """Single frames as bytes, for the VAE, which must encode every combination, held out or not."""
     table = caption_tokens(device)
 
     def make(n: int) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,16 @@ from torch import Tensor
 
 from ieadapt.testbed.backgrounds import background_picture
 from ieadapt.testbed.outlines import OUTLINES
-from ieadapt.testbed.scenes import BACKGROUNDS, COLOURS, RESOLUTION, SHAPES, Scene, SceneTensors, Trajectory, trajectories
+from ieadapt.testbed.scenes import (
+    BACKGROUNDS,
+    COLOURS,
+    RESOLUTION,
+    SHAPES,
+    Scene,
+    SceneTensors,
+    Trajectory,
+    trajectories,
+)
 
 PALETTE = {
     "red": (0.86, 0.10, 0.10),
@@ -77,7 +86,9 @@ def compose(
     return torch.lerp(pictures[:, None].expand(*mask.shape[:2], -1, -1, -1), body, mask[:, :, None])
 
 
-def render_batch(scenes: SceneTensors, resolution: int = RESOLUTION) -> Float[Tensor, "scene frame channel height width"]:
+def render_batch(
+    scenes: SceneTensors, resolution: int = RESOLUTION
+) -> Float[Tensor, "scene frame channel height width"]:
     """Render many scenes at once, on the device of their tensors.
 
     Returns:
@@ -97,7 +108,8 @@ def render_frames(
     scenes: SceneTensors, frame: Int[Tensor, " scene"], resolution: int = RESOLUTION
 ) -> Float[Tensor, "scene channel height width"]:
     """One chosen frame of each scene, in [0, 1]."""
-    path = Trajectory(*(part.gather(1, frame[:, None]) for part in trajectories(scenes)))
+    x, y, radius, angle = (part.gather(1, frame[:, None]) for part in trajectories(scenes))
+    path = Trajectory(x, y, radius, angle)
     mask, height = cover(scenes.attribute("shape"), path, resolution)
     pictures = backdrop(scenes.attribute("background"), scenes.continuous[:, 5], resolution)
     return compose(pictures, mask, height, palette(mask.device)[scenes.attribute("colour")])[:, 0]

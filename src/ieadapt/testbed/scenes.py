@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
@@ -87,7 +87,7 @@ class Scene:
     position: tuple[float, float] = (0.5, 0.5)
     swell: float = 0.5
     phase: float = 0.0
-    angle: float = field(default=0.0)
+    angle: float = 0.0
     shift: float = 0.0
 
     def __post_init__(self) -> None:
@@ -114,7 +114,8 @@ class Scene:
 
     def trajectory(self) -> Trajectory:
         """Position, radius and angle in each of the 16 frames, each a tensor of shape (16,)."""
-        return Trajectory(*(part[0] for part in trajectories(self.tensors())))
+        x, y, radius, angle = trajectories(self.tensors())
+        return Trajectory(x[0], y[0], radius[0], angle[0])
 
 
 @dataclass(frozen=True)
@@ -139,9 +140,13 @@ class SceneTensors:
         """Tensors to scenes."""
         rows = zip(self.attributes.tolist(), self.continuous.tolist(), strict=True)
         names = list(ATTRIBUTES.values())
-        return [
-            Scene(*(names[column][index] for column, index in enumerate(chosen)), (x, y), *rest)
+        said = [
+            ([names[column][index] for column, index in enumerate(chosen)], (x, y), rest)
             for chosen, (x, y, *rest) in rows
+        ]
+        return [
+            Scene(size, colour, shape, motion, background, place, swell, phase, angle, shift)
+            for (size, colour, shape, motion, background), place, (swell, phase, angle, shift) in said
         ]
 
     def to(self, device: torch.device | str) -> SceneTensors:
@@ -166,16 +171,22 @@ class SceneTensors:
         return bounds[:, 0] + self.continuous[:, 2] * (bounds[:, 1] - bounds[:, 0])
 
 
-def held_out(colour: Tensor | int, shape: Tensor | int, background: Tensor | int) -> Tensor | bool:
-    """Whether a combination of colour, shape and background (indices) is kept from training: one in twelve is."""
+def held_out(colour: Tensor, shape: Tensor, background: Tensor) -> Tensor:
+    """Whether a combination of colour, shape and background is kept from training: one in twelve is.
+
+    Args:
+        colour: index into `COLOURS`; colour + 2 shape + 3 background = 7 (mod 12) is held out.
+        shape: index into `SHAPES`.
+        background: index into `BACKGROUNDS`.
+    """
     return (colour + 2 * shape + 3 * background) % 12 == 7
 
 
 def trajectories(scenes: SceneTensors) -> Trajectory:
     """Position, radius and angle of every scene in every frame, each of shape (scene, frame).
 
-    Left, right, up and down travel 0.30 of the frame at constant speed; growing goes from 0.7 to 1.3 times the radius and
-    shrinking back; spinning turns 18 degrees a frame; bouncing rises and falls by 0.26 in 8 frames.
+    Left, right, up and down travel 0.30 of the frame at constant speed; growing goes from 0.7 to 1.3 times the radius
+    and shrinking back; spinning turns 18 degrees a frame; bouncing rises and falls by 0.26 in 8 frames.
     """
     motion = scenes.attribute("motion")[:, None]
     x, y, _, phase, angle, _ = (value[:, None] for value in scenes.continuous.unbind(1))
@@ -210,8 +221,8 @@ def sample_scenes(n: int, seed: int, split: Split = "train") -> list[Scene]:
     Args:
         n: how many.
         seed: of the random numbers.
-        split: `train` leaves out one in twelve combinations of colour, shape and background (see `held_out`), `heldout` has
-            only those, `all` has both.
+        split: `train` leaves out one in twelve combinations of colour, shape and background (see `held_out`),
+            `heldout` has only those, `all` has both.
 
     Example:
         >>> [scene.shape for scene in sample_scenes(2, seed=0)] == [scene.shape for scene in sample_scenes(2, seed=0)]
@@ -228,7 +239,8 @@ def _allowed(scenes: SceneTensors, split: Split) -> Tensor:
     spins = scenes.attribute("motion") == MOTIONS.index("spinning")
     possible = ~(spins & torch.isin(shape, torch.tensor([SHAPES.index(name) for name in ROUND])))
     unseen = held_out(scenes.attribute("colour"), shape, scenes.attribute("background"))
-    return possible & {"train": ~unseen, "heldout": unseen, "all": torch.ones_like(possible)}[split]  # type: ignore[dict-item, operator]
+    wanted = {"train": ~unseen, "heldout": unseen, "all": torch.ones_like(possible)}
+    return possible & wanted[split]
 
 
 def _sample_any(n: int, generator: torch.Generator) -> SceneTensors:

@@ -25,6 +25,9 @@ from ieadapt.testbed.segment import Backdrop, Sighting, fit_backdrops, shape_ove
 SHAPE_MARGIN = 0.04
 """The named shape must beat the next best by so much overlap for full marks."""
 BACKGROUND_TOLERANCE = 0.12
+"""Error of the named background (root mean square, colours in [0, 1]) that halves its mark."""
+VISIBLE = 30.0
+"""Pixels that an object must cover in a frame for its motion to count there."""
 COMPONENTS = ("size", "colour", "background", "shape", "motion")
 
 
@@ -64,7 +67,7 @@ class Score:
 
 
 @torch.no_grad()
-def score(frames: Float[Tensor, "frame channel height width"], scene_or_caption: Scene | str) -> Score:
+def score(frames: Float[Tensor, ...], scene_or_caption: Scene | str) -> Score:
     """Score a clip against a caption, or against a scene's five attributes.
 
     Args:
@@ -80,15 +83,8 @@ def score(frames: Float[Tensor, "frame channel height width"], scene_or_caption:
         >>> score(clip, "a big red star moving left over bricks").fidelity > 0.95
         True
     """
-    if frames.dim() != 4 or tuple(frames.shape[1:]) != (3, RESOLUTION, RESOLUTION) or len(frames) < 4:
-        raise UsageError(
-            "not a clip of the testbed",
-            expected=f"(frame >= 4, 3, {RESOLUTION}, {RESOLUTION})",
-            got=tuple(frames.shape),
-            where="score",
-        )
+    clip = _checked(frames)
     scene = parse_caption(scene_or_caption) if isinstance(scene_or_caption, str) else scene_or_caption
-    clip = frames.detach().float().cpu().clamp(0, 1)
     backdrops = fit_backdrops(clip, scene.background)
     seen_behind = min(backdrops.values(), key=lambda fit: fit.error)
     sighting = sight(clip, _picture(seen_behind))
@@ -96,13 +92,12 @@ def score(frames: Float[Tensor, "frame channel height width"], scene_or_caption:
     track = _track(sighting, scene.shape, overlaps[scene.shape][1])
     motion = fit_motion(track, scene.motion)
     parts = {
-        "size": _size(track),
+        "size": _size(track, scene.size),
         "colour": _colour(sighting, scene.colour),
         "background": _background(backdrops, scene.background),
         "shape": _shape({name: overlap for name, (overlap, _) in overlaps.items()}, scene.shape),
-        "motion": motion.score,
+        "motion": motion.score * float((sighting.area > VISIBLE).float().mean()),
     }
-    parts["size"] = parts["size"] if scene.size == "big" else 1 - parts["size"]
     return Score(
         **parts,
         fidelity=sum(parts.values()) / len(parts),
@@ -113,6 +108,17 @@ def score(frames: Float[Tensor, "frame channel height width"], scene_or_caption:
     )
 
 
+def _checked(frames: Tensor) -> Float[Tensor, "frame channel height width"]:
+    if frames.dim() != 4 or tuple(frames.shape[1:]) != (3, RESOLUTION, RESOLUTION) or len(frames) < 4:
+        raise UsageError(
+            "not a clip of the testbed",
+            expected=f"(frame >= 4, 3, {RESOLUTION}, {RESOLUTION})",
+            got=tuple(frames.shape),
+            where="score",
+        )
+    return frames.detach().float().cpu().clamp(0, 1)
+
+
 def _picture(backdrop: Backdrop) -> Float[Tensor, "channel height width"]:
     return background_picture(backdrop.name, torch.tensor([backdrop.shift]), RESOLUTION)[0]
 
@@ -121,10 +127,11 @@ def _track(sighting: Sighting, shape: str, angle: Tensor) -> Track:
     return Track(sighting.x, sighting.y, (sighting.area / area(shape)).sqrt(), angle, SYMMETRY[shape])
 
 
-def _size(track: Track) -> float:
-    """How big, from 0 (small) to 1 (big)."""
+def _size(track: Track, size: str) -> float:
+    """Half a mark in the middle between the sizes, nearly full marks from the size's own range on."""
     middle = RESOLUTION * math.sqrt(RADIUS["small"][1] * RADIUS["big"][0])
-    return 1 / (1 + (middle / float(track.radius.mean().clamp(min=0.1))) ** 19)
+    big = 1 / (1 + (middle / float(track.radius.mean().clamp(min=0.1))) ** 19)
+    return {"big": big, "small": 1 - big}[size]
 
 
 def _colour(sighting: Sighting, colour: str) -> float:
@@ -151,16 +158,22 @@ def _jitter(motion: MotionFit) -> float:
 
 
 def _flicker(clip: Tensor, sighting: Sighting) -> float:
-    """Change of the pixels that the object is in neither frame near to."""
-    near = F.max_pool2d(sighting.cover[:, None], 7, stride=1, padding=3)[:, 0]
-    still = (torch.maximum(near[1:], near[:-1]) < 0.2).float()
+    """Change of the pixels that the object is in neither frame near to; of all where it seems to be everywhere."""
+    steps = torch.arange(RESOLUTION) + 0.5
+    dx, dy = steps[None, None, :] - sighting.x[:, None, None], steps[None, :, None] - sighting.y[:, None, None]
+    near = torch.hypot(dx, dy) < 1.7 * (sighting.area / math.pi).sqrt()[:, None, None] + 4
+    still = ~(near[1:] | near[:-1])
+    still = (still | ~still.any()).float()
     change = clip.diff(dim=0).abs().mean(1)
-    return float(255 * (change * still).sum() / still.sum().clamp(min=1))
+    return float(255 * (change * still).sum() / still.sum())
 
 
-def _against_ideal(clip: Tensor, scene: Scene, sighting: Sighting, track: Track, backdrop: Backdrop) -> dict[str, float]:
+def _against_ideal(
+    clip: Tensor, scene: Scene, sighting: Sighting, track: Track, backdrop: Backdrop
+) -> dict[str, float]:
     """PSNR and edge sharpness against the clip that the caption asks for, at the fitted positions."""
-    path = Trajectory(*(part[None] / RESOLUTION for part in track[:3]), track.angle[None])
+    x, y, radius = (part[None] / RESOLUTION for part in (track.x, track.y, track.radius))
+    path = Trajectory(x, y, radius, track.angle[None])
     mask, height = cover(torch.tensor([SHAPES.index(scene.shape)]), path)
     colour = palette()[COLOURS.index(scene.colour)][None]
     ideal = compose(_picture(backdrop)[None], mask, height, colour)[0]

@@ -57,7 +57,7 @@ def _errors(still: Tensor, pictures: Float[Tensor, "*kind channel height width"]
 
 
 def _capped(errors: Float[Tensor, "*kind pixel"]) -> Float[Tensor, "*kind"]:
-    """The mean error with each pixel's capped, so that what the object hides weighs the same wherever a picture starts."""
+    """The mean error, capped in each pixel, so that what the object hides weighs the same for every shift."""
     return errors.clamp(max=CAP**2).mean(-1)
 
 
@@ -95,7 +95,9 @@ def _refine(still: Tensor, fit: Backdrop, resolution: int) -> Backdrop:
     return Backdrop(fit.name, error, shift)
 
 
-def sight(frames: Float[Tensor, "frame channel height width"], picture: Float[Tensor, "channel height width"]) -> Sighting:
+def sight(
+    frames: Float[Tensor, "frame channel height width"], picture: Float[Tensor, "channel height width"]
+) -> Sighting:
     """Separate the object from a known background."""
     mask = ((frames - picture).norm(dim=1) > 0.25).float()
     core = -F.max_pool2d(-mask[:, None], 5, stride=1, padding=2)[:, 0]

@@ -49,7 +49,7 @@ def train_vae(vae: AutoencoderKL, pool: Pool, batch: int, schedule: Schedule, de
 
 @torch.no_grad()
 def normalise_latents(vae: AutoencoderKL, frames: Float[Tensor, "frame 3 height width"]) -> None:
-    """Fold the latents' mean and spread into the VAE's 1 x 1 convolutions: each channel then has mean 0 and deviation 1."""
+    """Fold the latents' mean and spread into the VAE's 1 x 1 convolutions: channels get mean 0, deviation 1."""
     latents = vae.encode(frames * 2 - 1).latent_dist.mean
     mean, spread = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     channels = len(mean)
@@ -74,14 +74,14 @@ class Diffusion:
     def read(self, text: CLIPTextModel, words: nn.Linear, tokens: Int[Tensor, "row token"]) -> tuple[Tensor, Tensor]:
         """The text states of captions, some of them emptied, and how badly each state tells its own word.
 
-        Single pictures cannot tell `left` from `right`: without that loss the text encoder merges such words in stage 2, and
-        stage 3 finds nothing to read.
+        Single pictures cannot tell `left` from `right`: without that loss the text encoder merges such words in stage
+        2, and stage 3 finds nothing to read.
         """
         kept = self.drop(tokens)
         states = text(kept)[0]
         return states, WORD_WEIGHT * F.cross_entropy(words(states).float().flatten(0, 1), kept.flatten())
 
-    def corrupt(self, latents: Float[Tensor, "row *rest"]) -> tuple[Tensor, Tensor, Tensor]:
+    def corrupt(self, latents: Float[Tensor, row * rest]) -> tuple[Tensor, Tensor, Tensor]:
         """Noisy latents, their timesteps, and the velocities that the UNet should say.
 
         Timesteps lean towards much noise, where the caption alone decides what the clip shows.

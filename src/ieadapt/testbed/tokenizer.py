@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from transformers import CLIPTokenizer
 
 from ieadapt.testbed.captions import all_captions
@@ -22,7 +24,7 @@ def _pieces(word: str, ranks: dict[tuple[str, str], int]) -> list[str]:
     """Byte-pair encoding of one word."""
     parts = [*word[:-1], word[-1] + WORD_END]
     while len(parts) > 1:
-        pairs = list(zip(parts, parts[1:], strict=False))
+        pairs = list(itertools.pairwise(parts))
         best = min(pairs, key=lambda pair: ranks.get(pair, len(ranks)))
         if best not in ranks:
             break
@@ -53,6 +55,12 @@ def build_tokenizer() -> CLIPTokenizer:
     words = sorted({word for text in all_captions() for word in text.split()})
     merges = learn_merges(words)
     symbols = byte_symbols()
-    tokens = [*symbols, *(symbol + WORD_END for symbol in symbols), *(left + right for left, right in merges), START, END]
+    tokens = [
+        *symbols,
+        *(symbol + WORD_END for symbol in symbols),
+        *(left + right for left, right in merges),
+        START,
+        END,
+    ]
     vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS)

@@ -1,8 +1,8 @@
 """The training recipe: `python -m ieadapt.testbed.train --folder runs/testbed --vae 120 --images 150 --video 250`.
 
-Each number is a stage's budget in seconds; a stage without one is skipped. Every stage starts from the folder's weights where
-it has them and leaves averaged fp16 weights there, so that running again goes on. `--export` writes the diffusers folder and
-`--evaluate` generates held-out captions from it and scores them.
+Each number is a stage's budget in seconds; a stage without one is skipped. Every stage starts from the folder's weights
+where it has them and leaves averaged fp16 weights there, so that running again goes on. `--export` writes the diffusers
+folder and `--evaluate` generates held-out captions from it and scores them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 import transformers
@@ -20,6 +21,7 @@ from diffusers import __version__ as diffusers_version
 
 from ieadapt.testbed import stages
 from ieadapt.testbed.checkpoint import Parts, add_history, export, load_parts, save_video, save_weights
+from ieadapt.testbed.evaluate import report
 from ieadapt.testbed.loop import Outcome, Schedule
 from ieadapt.testbed.model import STANDARD, TINY, Widths
 from ieadapt.testbed.pool import Pool, frame_pool, latent_pool
@@ -59,7 +61,7 @@ class Recipe:
 
     def schedule(self, stage: str) -> Schedule:
         """The schedule of one stage."""
-        precision = "autocast" if stage == "vae" else "bfloat16"
+        precision: Literal["autocast", "bfloat16"] = "autocast" if stage == "vae" else "bfloat16"
         return Schedule(
             self.seconds[stage], self.rate[stage], iterations=self.iterations, floor=self.floor, precision=precision
         )
@@ -112,9 +114,9 @@ def _vae(recipe: Recipe) -> tuple[Outcome, dict[str, object]]:
 def _clips(recipe: Recipe, parts: Parts, stage: str) -> Pool:
     began = time.monotonic()
     pool = latent_pool(recipe.pool[stage], parts.vae, _generator(recipe, stage), torch.device(recipe.device))
+    deviation = float(pool.data[:512].float().std())
     print(
-        f"  {len(pool.data)} clips encoded in {time.monotonic() - began:.1f} s, deviation {pool.data[:512].float().std():.3f}",
-        flush=True,
+        f"  {len(pool.data)} clips encoded in {time.monotonic() - began:.1f} s, deviation {deviation:.3f}", flush=True
     )
     return pool
 
@@ -133,9 +135,7 @@ def _images(recipe: Recipe) -> tuple[Outcome, dict[str, object]]:
 def _video(recipe: Recipe) -> tuple[Outcome, dict[str, object]]:
     parts, device = _parts(recipe), torch.device(recipe.device)
     pool = _clips(recipe, parts, "video")
-    outcome = stages.train_video(
-        parts.video, parts.text, pool, recipe.batch["video"], recipe.schedule("video"), device
-    )
+    outcome = stages.train_video(parts.video, parts.text, pool, recipe.batch["video"], recipe.schedule("video"), device)
     save_video(recipe.folder, parts.video, recipe.widths)
     save_weights(recipe.folder, "text", parts.text.state_dict())
     return outcome, {}
@@ -168,10 +168,20 @@ def _record(
 
 def main(arguments: list[str] | None = None) -> None:
     """Read the command line and train."""
+    options = _parser().parse_args(arguments)
+    recipe = _recipe(options)
+    run(recipe)
+    if options.export:
+        export(options.folder, options.export, recipe.widths)
+    for guidance in options.guidance if options.evaluate else ():
+        report(options.export, options.evaluate, guidance, options.device, options.folder)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="weights and record, read and written")
     for stage in STAGES:
-        parser.add_argument(f"--{stage}", type=float, default=0.0, metavar="SECONDS", help=f"budget of the {stage} stage")
+        parser.add_argument(f"--{stage}", type=float, default=0.0, metavar="SECONDS", help=f"budget of stage {stage}")
         parser.add_argument(f"--{stage}-rate", type=float, help="highest learning rate of that stage")
         parser.add_argument(f"--{stage}-batch", type=int, help="rows an iteration of that stage")
     parser.add_argument("--iterations", type=int, default=1_000_000, help="most iterations of any stage")
@@ -181,18 +191,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--export", type=Path, help="write the diffusers pipeline folder here")
-    parser.add_argument("--evaluate", type=int, default=0, metavar="CLIPS", help="held-out captions to generate and score")
+    parser.add_argument("--evaluate", type=int, default=0, metavar="CLIPS", help="held-out captions to score")
     parser.add_argument("--guidance", type=float, nargs="+", default=[4.0], help="guidance scales of the evaluation")
-    options = parser.parse_args(arguments)
-    recipe = _recipe(options)
-    run(recipe)
-    if options.export:
-        export(options.folder, options.export, recipe.widths)
-    if options.evaluate:
-        from ieadapt.testbed.evaluate import report
-
-        for guidance in options.guidance:
-            report(options.export, options.evaluate, guidance, options.device, options.folder)
+    return parser
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
