@@ -22,6 +22,7 @@ from ieadapt.runs.flags import command_line
 from ieadapt.runs.pipelines import Hardware, check_prompts, suited
 from ieadapt.runs.progress import Stages, silent
 from ieadapt.runs.studies.bench import Plan, Task
+from ieadapt.runs.studies.claims import Claims
 from ieadapt.runs.studies.engines import ENGINES, Workforce, open_engine
 from ieadapt.runs.studies.folder import ASKED, StudyFolder
 from ieadapt.runs.studies.setting import Setting
@@ -179,9 +180,9 @@ def run_study(
             progress.settle()
             failed = progress.perturb()
     except UsageError:
-        if not folder.has_grid():  # nothing was begun that could be gone on with
-            (folder.path / ASKED).unlink(missing_ok=True)
+        folder.forget_if_unsettled()
         raise
+    Claims(folder.claims_path).sweep()
     table = compact(folder, set(folder.expected(setting, asked.prompts)))
     if failed:
         raise FailureError(

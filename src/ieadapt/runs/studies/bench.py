@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from diffusers import DiffusionPipeline
@@ -66,6 +66,7 @@ class Outcome:
     failed: tuple[tuple[str, str], ...] = ()
 
 
+@runtime_checkable
 class Task(Protocol):
     """Work that any bench can do; small enough to be sent to another process."""
 

@@ -68,6 +68,12 @@ class Claims:
             if _read(path).get("owner") == owner:
                 path.unlink(missing_ok=True)
 
+    def sweep(self) -> None:
+        """Remove what dead processes have left on work that is done."""
+        for path in self.folder.glob("*.claim"):
+            if self._abandoned(path):
+                self._move_away(path)
+
     def live(self) -> list[str]:
         """Keys that a running process holds."""
         return [path.stem for path in sorted(self.folder.glob("*.claim")) if not self._abandoned(path)]

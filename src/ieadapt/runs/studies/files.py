@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,16 @@ class StorageError(FailureError):
     """The study's folder cannot be written: the study stops, and what is in the folder stays as it was."""
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes, *, put: Callable[[Path, Path], object] = os.replace) -> None:
     """Write a file so that a reader, also after a crash, finds all of it or none.
 
+    Args:
+        path: the file.
+        content: all of it.
+        put: how the finished file gets its name: `os.replace`, or `os.link` where an earlier one must stay.
+
     Raises:
+        FileExistsError: with `os.link`, there is a file already.
         StorageError: the disk is full or the folder cannot be written.
 
     Example:
@@ -40,17 +46,20 @@ def write_whole(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
+        put(partial, path)
         _sync_folder(path.parent)
+    except FileExistsError:
+        raise
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise StorageError(
             "cannot write a file of the study",
             got=error.strerror or error,
             where=path,
             remedy="make room; the study goes on with --resume",
         ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

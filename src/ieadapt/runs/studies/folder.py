@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,16 +79,7 @@ class StudyFolder:
                 configuration; the differences are given.
         """
         asked = setting.asked(prompts)
-        if not (self.path / ASKED).exists():
-            self._require_empty()
-            content = {
-                "format": FORMAT,
-                "workflow": "study",
-                "asked": asked,
-                "command": command,
-                "versions": versions(),
-            }
-            write_whole(self.path / ASKED, json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n")
+        if self._begin({"asked": asked, "command": command, "versions": versions()}):
             return
         earlier = self.record()["asked"]
         if earlier != json.loads(json.dumps(asked)):
@@ -105,6 +98,20 @@ class StudyFolder:
                 remedy="add --resume to go on with it",
             )
 
+    def _begin(self, content: Mapping[str, Any]) -> bool:
+        """Write the record of a new study; False if there is one, maybe from a process that began just now."""
+        if (self.path / ASKED).exists():
+            return False
+        self._require_empty()
+        record = {"format": FORMAT, "workflow": "study", **content}
+        try:
+            write_whole(
+                self.path / ASKED, json.dumps(record, indent=1, ensure_ascii=False).encode() + b"\n", put=os.link
+            )
+        except FileExistsError:
+            return False
+        return True
+
     def _require_empty(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -118,6 +125,15 @@ class StudyFolder:
                 where=self.path,
                 remedy="name another --out",
             )
+
+    def forget_if_unsettled(self) -> None:
+        """Leave nothing of a study that was refused before its conditions were settled."""
+        if self.has_grid():
+            return
+        (self.path / ASKED).unlink(missing_ok=True)
+        for folder in (self.claims_path, self.path):
+            with contextlib.suppress(OSError):  # not empty, or not there
+                folder.rmdir()
 
     def has_grid(self) -> bool:
         """Whether the conditions are settled and the profile is there."""

@@ -6,7 +6,7 @@ import secrets
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from ieadapt.errors import FailureError
 from ieadapt.runs.studies.bench import Outcome, Task
@@ -16,6 +16,7 @@ ATTEMPTS = 3
 """Workers that one task may lose before it is given up, and new workers in place of each lost one."""
 
 
+@runtime_checkable
 class Workforce(Protocol):
     """Whoever does tasks."""
 
@@ -37,6 +38,7 @@ class Reply:
     value: Any = None
 
 
+@runtime_checkable
 class Hiring(Protocol):
     """How an engine gets workers and speaks with them; a hand is whatever it calls a worker."""
 
