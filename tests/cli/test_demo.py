@@ -9,12 +9,7 @@ import pytest
 
 from ieadapt.methods import EntropyProfile
 from ieadapt.runs import read_run
-from ieadapt.testbed import model_folder
 from tests.cli.conftest import Program
-
-pytestmark = pytest.mark.skipif(
-    not (model_folder() / "model_index.json").is_file(), reason="the bundled model is not in this checkout"
-)
 
 
 def test_the_demo_leaves_table_videos_plot_and_report(tmp_path: Path, program: Program) -> None:
@@ -33,6 +28,7 @@ def test_the_demo_leaves_table_videos_plot_and_report(tmp_path: Path, program: P
         assert site.name in done.out
 
 
+@pytest.mark.slow
 def test_a_second_demo_replaces_the_first(tmp_path: Path, program: Program) -> None:
     words = ("demo", "--captions", 1, "--steps", 1, "--out", tmp_path, "--json")
     assert program(*words).status == 0
