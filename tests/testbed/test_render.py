@@ -10,27 +10,27 @@ from ieadapt.testbed.scenes import BACKGROUNDS, COLOURS, SHAPES, Scene, SceneTen
 SCENE = Scene("big", "red", "star", "right", "bricks", position=(0.5, 0.5), angle=0.1, shift=0.2)
 
 
-def test_frames_are_frames():
+def test_frames_are_frames() -> None:
     frames = render(SCENE)
     assert frames.shape == (16, 3, 128, 128)
     assert frames.min() >= 0
     assert frames.max() <= 1
 
 
-def test_batch_equals_one_by_one():
+def test_batch_equals_one_by_one() -> None:
     scenes = sample_scenes(6, 2)
     batch = render_batch(SceneTensors.stack(scenes))
     for row, scene in zip(batch, scenes, strict=True):
         assert torch.allclose(row, render(scene), atol=1e-5)
 
 
-def test_single_frames_equal_those_of_the_clip():
+def test_single_frames_equal_those_of_the_clip() -> None:
     scenes = SceneTensors.stack(sample_scenes(4, 2))
     chosen = torch.tensor([0, 5, 10, 15])
     assert torch.allclose(render_frames(scenes, chosen), render_batch(scenes)[torch.arange(4), chosen], atol=1e-5)
 
 
-def test_perfect_edit_changes_only_what_it_names():
+def test_perfect_edit_changes_only_what_it_names() -> None:
     mask = render_mask(SCENE)[:, None]
     recoloured, moved = render(SCENE.replace(colour="blue")), render(SCENE.replace(background="waves"))
     assert torch.equal(render_mask(SCENE.replace(colour="blue"))[:, None], mask)
@@ -40,7 +40,7 @@ def test_perfect_edit_changes_only_what_it_names():
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("size", ["big", "small"])
-def test_mask_has_the_area_of_the_shape(shape: str, size: str):
+def test_mask_has_the_area_of_the_shape(shape: str, size: str) -> None:
     scene = Scene(size, "red", shape, "left", "hills")
     wanted = area(shape) * (scene.trajectory().radius * 128) ** 2
     assert torch.allclose(render_mask(scene).sum((1, 2)), wanted, rtol=0.03)
@@ -48,7 +48,7 @@ def test_mask_has_the_area_of_the_shape(shape: str, size: str):
 
 @pytest.mark.parametrize("colour", COLOURS)
 @pytest.mark.parametrize("background", BACKGROUNDS)
-def test_every_colour_stands_out_on_every_background(colour: str, background: str):
+def test_every_colour_stands_out_on_every_background(colour: str, background: str) -> None:
     scene = Scene("big", colour, "square", "left", background)
     mask, frames = render_mask(scene), render(scene)
     inside = frames.movedim(1, -1)[mask == 1]
@@ -58,14 +58,14 @@ def test_every_colour_stands_out_on_every_background(colour: str, background: st
 
 
 @pytest.mark.parametrize("background", BACKGROUNDS)
-def test_backgrounds_have_structure_and_move_with_the_shift(background: str):
+def test_backgrounds_have_structure_and_move_with_the_shift(background: str) -> None:
     still = render(Scene("small", "red", "ball", "left", background))[0]
     shifted = render(Scene("small", "red", "ball", "left", background, shift=0.37))[0]
     assert still.std() > 0.05
     assert (still - shifted).abs().mean() > 0.005
 
 
-def test_edges_are_soft():
+def test_edges_are_soft() -> None:
     mask = render_mask(Scene("big", "red", "ball", "left", "bricks", swell=0.0))
     soft = ((mask > 0.01) & (mask < 0.99)).sum((1, 2)).float()
     around = 2 * math.pi * 0.22 * 128

@@ -1,5 +1,6 @@
 import time
 from functools import lru_cache
+from itertools import pairwise
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ def clip() -> Tensor:
 
 
 @pytest.mark.parametrize("scene", sample_scenes(16, 21, "all"), ids=caption)
-def test_rendered_clip_scores_for_its_own_caption(scene: Scene):
+def test_rendered_clip_scores_for_its_own_caption(scene: Scene) -> None:
     found = score(render(scene), caption(scene))
     assert found.fidelity > 0.95
     assert min(getattr(found, name) for name in COMPONENTS) > 0.9
@@ -57,12 +58,12 @@ def drops(cases: list[tuple[Scene, str, str]]) -> list[str]:
     return failed
 
 
-def test_changing_one_attribute_drops_its_component():
+def test_changing_one_attribute_drops_its_component() -> None:
     assert drops(other_values()[::7]) == []
 
 
 @pytest.mark.slow
-def test_changing_any_attribute_to_any_value_drops_its_component():
+def test_changing_any_attribute_to_any_value_drops_its_component() -> None:
     assert drops(other_values()) == []
 
 
@@ -109,25 +110,25 @@ def flickering(amount: float) -> Tensor:
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_damage_moves_its_measure(measure: str, sign: int, damage: object, amounts: tuple[float, ...]):
+def test_damage_moves_its_measure(measure: str, sign: int, damage: object, amounts: tuple[float, ...]) -> None:
     values = [getattr(score(clip(), SCENE), measure)]
     values += [getattr(score(damage(amount), SCENE), measure) for amount in amounts]  # type: ignore[operator]
-    assert all(sign * (after - before) > 0 for before, after in zip(values, values[1:], strict=False)), values
+    assert all(sign * (after - before) > 0 for before, after in pairwise(values)), values
 
 
-def test_overlap_alone_does_not_decide_the_shape():
+def test_overlap_alone_does_not_decide_the_shape() -> None:
     ball = render(Scene("big", "blue", "ball", "left", "checks"))
     found = score(ball, "a big blue square moving left over checks")
     assert found.iou > 0.8
     assert found.shape < 0.1
 
 
-def test_still_clip_has_no_motion():
+def test_still_clip_has_no_motion() -> None:
     frames = clip()[:1].expand(16, -1, -1, -1)
     assert all(score(frames, SCENE.replace(motion=motion)).motion < 0.3 for motion in MOTIONS)
 
 
-def test_clip_without_object_and_noise_score_low():
+def test_clip_without_object_and_noise_score_low() -> None:
     empty = render(SCENE.replace(position=(5.0, 5.0)))
     found = score(empty, SCENE)
     assert found.colour == 0
@@ -136,7 +137,7 @@ def test_clip_without_object_and_noise_score_low():
     assert score(torch.rand(16, 3, 128, 128), SCENE).fidelity < 0.5
 
 
-def test_measures_are_numbers_in_range():
+def test_measures_are_numbers_in_range() -> None:
     found = score(noisy(0.1), caption(SCENE))
     assert isinstance(found, Score)
     values = found.as_dict()
@@ -144,25 +145,25 @@ def test_measures_are_numbers_in_range():
     assert values["fidelity"] == pytest.approx(sum(values[name] for name in COMPONENTS) / 5)
 
 
-def test_scene_and_caption_score_alike():
+def test_scene_and_caption_score_alike() -> None:
     assert score(clip(), SCENE) == score(clip(), caption(SCENE))
 
 
-def test_wrong_frames_and_captions_are_refused():
+def test_wrong_frames_and_captions_are_refused() -> None:
     with pytest.raises(UsageError, match=r"not a clip.*got \(16, 3, 64, 64\)"):
         score(torch.zeros(16, 3, 64, 64), SCENE)
     with pytest.raises(UsageError, match="not a caption"):
         score(clip(), "a dog")
 
 
-def test_scoring_is_fast():
+def test_scoring_is_fast() -> None:
     score(clip(), SCENE)
     began = time.perf_counter()
     score(clip(), SCENE)
     assert time.perf_counter() - began < 2.0  # about 0.15 s on an idle machine
 
 
-def test_shapes_are_all_told_apart_when_small():
+def test_shapes_are_all_told_apart_when_small() -> None:
     for shape in SHAPES:
         frames = render(SCENE.replace(shape=shape, size="small", motion="up"))
         marks = {other: score(frames, SCENE.replace(shape=other, size="small", motion="up")).shape for other in SHAPES}

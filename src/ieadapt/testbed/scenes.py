@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -215,7 +215,7 @@ def sample_tensors(n: int, generator: torch.Generator, split: Split = "train") -
     return joined[slice(0, n)]
 
 
-def sample_scenes(n: int, seed: int, split: Split = "train") -> list[Scene]:
+def sample_scenes(n: int, seed: int, split: Split | str = "train") -> list[Scene]:
     """Sample scenes, the same for the same seed.
 
     Args:
@@ -224,13 +224,16 @@ def sample_scenes(n: int, seed: int, split: Split = "train") -> list[Scene]:
         split: `train` leaves out one in twelve combinations of colour, shape and background (see `held_out`),
             `heldout` has only those, `all` has both.
 
+    Raises:
+        UsageError: no such split.
+
     Example:
         >>> [scene.shape for scene in sample_scenes(2, seed=0)] == [scene.shape for scene in sample_scenes(2, seed=0)]
         True
     """
     if split not in ("train", "heldout", "all"):
         raise UsageError("unknown split", expected="train, heldout, all", got=split, where="sample_scenes")
-    return sample_tensors(n, torch.Generator().manual_seed(seed), split).scenes()
+    return sample_tensors(n, torch.Generator().manual_seed(seed), cast(Split, split)).scenes()
 
 
 def _allowed(scenes: SceneTensors, split: Split) -> Tensor:
