@@ -47,12 +47,20 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG picture with its description for those who do not see it."""
+    """A PNG picture with its description for those who do not see it.
+
+    Attributes:
+        png: the picture.
+        caption: what stands below it.
+        description: what it shows.
+        least_width: in pixels; on a narrower screen it scrolls instead of shrinking further.
+    """
 
     kind: ClassVar[str] = "picture"
     png: bytes
     caption: str
     description: str
+    least_width: int = 0
 
     @property
     def source(self) -> str:
