@@ -15,7 +15,7 @@ CENTRE_TOLERANCE = 4.5
 """Pixels off the ideal track (root mean square) at which the motion is half right."""
 RADIUS_TOLERANCE = 0.07
 """Share of the mean radius, likewise."""
-LEAST, MOST = 0.6, 1.5
+LEAST, MOST = 0.7, 1.4
 """How far, as a factor, speed, growth and height may be from the ideal."""
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 GROWING = {"growing": 1, "shrinking": -1}
