@@ -11,7 +11,7 @@ from diffusers import UniPCMultistepScheduler
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.methods import GenerationConfig, generate
 from ieadapt.methods.late_start import can_start_late, kept_latents, late_start
-from tests.families import PROMPTS, every_family, tiny_pipeline
+from tests.families import PROMPTS, tiny_pipeline
 from tests.tiny import call_arguments
 
 
@@ -20,7 +20,7 @@ def short(family: str, **changes: Any) -> GenerationConfig:
     return GenerationConfig(**{"num_inference_steps": 4, **size, **changes})
 
 
-@every_family
+@pytest.mark.parametrize("family", ["animatediff", "modelscope", "ltx"])  # test_study_videos has every family
 def test_the_rest_of_a_run_ends_where_the_whole_run_ends(family: str) -> None:
     pipe, config = tiny_pipeline(family), short(family)
     assert can_start_late(pipe)
