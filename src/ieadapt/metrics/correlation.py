@@ -74,7 +74,7 @@ def spearman(
     place = np.zeros(len(pair[0])) if groups is None else np.asarray(groups, dtype=np.float64)
     if len(place) != len(pair[0]):
         raise UsageError("as many groups as units are needed", expected=len(pair[0]), got=len(place))
-    return float(_rho(*(values[None] for values in pair), place[None])[0])
+    return float(_rho(pair[0][None], pair[1][None], place[None])[0])
 
 
 def spearman_interval(

@@ -148,11 +148,11 @@ def _whole_numbers(text: str, flag: str, example: str) -> tuple[int, ...]:
 
 def map_blocks(maps: AttentionMaps, pictures: dict[str, bytes]) -> list[Block]:
     """How to read the maps of this kind of site, and the pictures of them."""
-    blocks: list[Block] = [Text(MEANING[maps.site.kind])]
+    blocks: list[Block] = [Text(f"{maps.site.name}. {MEANING[maps.site.kind]}")]
     for name, picture in pictures.items():
         step = name.removeprefix("words-step-")
         caption = CAPTIONS.get(name, f"Step {step}: how much the video looks at each word; its mean share below it.")
-        blocks.append(Picture(picture, caption, f"heat maps of {maps.site.name}: {caption}"))
+        blocks.append(Picture(picture, caption, f"heat maps of {maps.site.name}: {caption}", 560))
     return blocks
 
 

@@ -19,7 +19,7 @@ from ieadapt.attention import AttentionSite
 from ieadapt.errors import UsageError
 from ieadapt.methods import AttentionMaps, EntropyProfile, GenerationConfig, attention_maps
 from ieadapt.metrics import METRICS
-from ieadapt.runs.maps import MEANING
+from ieadapt.runs.maps import map_blocks
 from ieadapt.runs.pipelines import spoken_folder
 from ieadapt.runs.report import Block, Picture, Report, Section, Table, Text, figure_png, render_report
 from ieadapt.runs.studies.files import write_whole
@@ -146,11 +146,15 @@ def study_maps(pipe: DiffusionPipeline, table: pl.DataFrame, profile: EntropyPro
         profile: its profile.
     """
     first, ep = table.row(0, named=True), profile.ep
-    given = {name: first.get(name) for name in ("guidance_scale", "num_frames", "height", "width", "negative_prompt")}
+    given: dict[str, Any] = {
+        name: first.get(name) for name in ("guidance_scale", "num_frames", "height", "width", "negative_prompt")
+    }
     generation = GenerationConfig(num_inference_steps=first["steps"], **given)
+    studied = {name for names in table["sites"].unique() for name in names.split(",")}
+    sites = sorted((site for site in profile.sites if site.name in studied), key=lambda site: ep[site.name])
     chosen: dict[str, AttentionSite] = {}
-    for kind in dict.fromkeys(site.kind for site in profile.sites):
-        own = sorted((site for site in profile.sites if site.kind == kind), key=lambda site: ep[site.name])
+    for kind in dict.fromkeys(site.kind for site in sites):
+        own = [site for site in sites if site.kind == kind]
         chosen |= {site.name: site for site in (own[0], own[-1])}
     steps = [first["steps"] // 2]
     return [
@@ -284,9 +288,8 @@ def _entropy_blocks(figures: Mapping[str, Drawn], sites: pl.DataFrame) -> list[B
 def _map_blocks(maps: Sequence[AttentionMaps]) -> list[Block]:
     blocks: list[Block] = []
     for each in maps:
-        for name, figure in each.figures(THRESHOLD).items():
-            caption = f"{each.site.name}, {name.replace('-', ' ')}. {MEANING[each.site.kind]}"
-            blocks.append(Picture(figure_png(figure), caption, caption, 620))
+        pictures = {name: figure_png(figure) for name, figure in each.figures(THRESHOLD).items()}
+        blocks += map_blocks(each, pictures)
     return blocks
 
 

@@ -62,7 +62,7 @@ class Effect:
         if self.unchanged is None:
             return {-1: f"minus {self.label}"}.get(self.damage, self.label)
         what = self.label.removeprefix("change of ")
-        return {-1: f"fall of {what}", 0: f"change of {what}, either way", 1: f"rise of {what}"}[self.damage]
+        return {-1: f"fall of {what}", 0: f"shift of {what}", 1: f"rise of {what}"}[self.damage]
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -57,7 +58,7 @@ def plot_bars(measured: Mapping[Effect, Sequence[SiteEffect]]) -> Figure:
         _draw_ep(axes[-1][column], [unit for unit in units if unit.kind == kind], names[kind])
         axes[0][column].set_title(f"{kind} attention", fontsize=10)
     for row, effect in enumerate(measured):
-        axes[row][0].set_ylabel(f"{NAMES[effect.aspect]}\n{effect.label}", fontsize=8)
+        axes[row][0].set_ylabel(f"{NAMES[effect.aspect]}\n{_wrapped(effect.label)}", fontsize=8)
     handles = [_swatch(colour) for colour in colours.values()]
     figure.legend(handles, list(colours), loc="outside upper right", fontsize=8, ncols=len(colours), frameon=False)
     return figure
@@ -111,7 +112,7 @@ def plot_scatter(measured: Mapping[Effect, Sequence[SiteEffect]], found: Sequenc
             _draw_points(axis, own, effect)
             where = f"{kind}, {perturbation}\n" if row == 0 else ""
             axis.set_title(where + _told(rho.get((effect, kind, perturbation))), fontsize=8)
-        axes[row][0].set_ylabel(f"damage to {NAMES[effect.aspect]}\n({effect.damage_label})", fontsize=8)
+        axes[row][0].set_ylabel(f"damage to {NAMES[effect.aspect]}\n{_wrapped(effect.damage_label)}", fontsize=8)
     for axis in axes[-1]:
         axis.set_xlabel("EP (%)", fontsize=8)
     return figure
@@ -152,7 +153,7 @@ def plot_growing(table: pl.DataFrame, effects: Sequence[Effect]) -> Figure:
             if row == 0:
                 axes[row][column].set_title(f"{kind}, {perturbation}", fontsize=8)
             _tidy(axes[row][column])
-        axes[row][0].set_ylabel(f"{NAMES[effect.aspect]}\n{effect.label}", fontsize=8)
+        axes[row][0].set_ylabel(f"{NAMES[effect.aspect]}\n{_wrapped(effect.label)}", fontsize=8)
     for axis in axes[-1]:
         axis.set_xlabel("sites replaced together", fontsize=8)
     axes[0][0].legend(("highest EP", "lowest EP"), fontsize=7, frameon=False)
@@ -176,7 +177,7 @@ def draw_strips(strips: Sequence[Strip], orders: Mapping[str, int], kind: str) -
     clip = own[0].prompt, own[0].seed
     twin = next((strip for strip in strips if strip.sites is None and (strip.prompt, strip.seed) == clip), None)
     own = [strip for strip in own if (strip.prompt, strip.seed) == clip]
-    names = list(dict.fromkeys(str(strip.perturbation) for strip in own))
+    names = sorted({str(strip.perturbation) for strip in own})
     sites = sorted({str(strip.sites) for strip in own}, key=lambda site: orders.get(site, 0))
     rows: list[tuple[str, list[Strip | None]]] = [("", []), ("original", [twin] * len(names))]
     for site in sites:
@@ -216,6 +217,11 @@ def _swatch(colour: str) -> Any:
     from matplotlib.patches import Patch
 
     return Patch(color=colour)
+
+
+def _wrapped(label: str) -> str:
+    """A label in lines that fit beside one row of a figure."""
+    return "\n".join(textwrap.wrap(label, 24))
 
 
 def _tidy(axis: Any) -> None:

@@ -79,8 +79,8 @@ def _costs(table: pl.DataFrame, effects: Sequence[Effect], sites: pl.DataFrame) 
 def _worst(effect: Effect, units: Sequence[SiteEffect]) -> str:
     """The largest damage and its site; its interval decides whether there is any."""
     worst = max(units, key=lambda unit: unit.damage(effect).mean)
-    damage = worst.damage(effect)
-    if effect.unchanged is not None and damage.low <= 0:
+    damage, value = worst.damage(effect), worst.interval()
+    if effect.unchanged is not None and (damage.mean <= 0 or value.low <= effect.unchanged <= value.high):
         return f"no {NAMES[effect.aspect]} that these clips can tell from none"
     size = f"{damage.mean:.3g}" if effect.unchanged is not None else f"{worst.mean:.3g} left"
     return f"{NAMES[effect.aspect]} at {worst.name} with EP {worst.ep:.0f} % ({effect.damage_label} {size})"
