@@ -23,6 +23,8 @@ def test_a_study_its_status_and_its_table(program: Program, tiny: Path, tmp_path
     assert "perturbed videos: 4 steps" in done.err
     assert done.out.splitlines()[0].split() == ["kind", "perturbation", "sites", "head", "EP", "%", "psnr"]
     assert done.out.count(SITE) == 2
+    assert done.out.splitlines()[-1].endswith("report.html")
+    assert "<html" in (out / "report.html").read_text()
     assert program("study", "--status", out).out.startswith("animatediff: 4 of 4 cells done, 0 running\n")
     (out / "study.parquet").unlink()
     assert "4 cells in" in program("study", "--compact", out).out

@@ -14,6 +14,7 @@ from ieadapt.cli.options import Json, Out, takes
 from ieadapt.runs.folder import default_folder
 from ieadapt.runs.pipelines import spoken_folder
 from ieadapt.runs.studies.status import compact_study, study_status
+from ieadapt.runs.study_report import write_study_report
 from ieadapt.runs.studying import StudyRun, run_study
 
 _SHOWN = ("psnr", "ssim", "testbed_fidelity_change")
@@ -49,6 +50,8 @@ def command(
 def _study(asked: StudyRun, folder: Path, *, resume: bool, as_json: bool) -> None:
     with shown_stages() as stages:
         result = run_study(asked, folder, resume=resume, stages=stages)
+        stages("drawing the report")
+        report = write_study_report(folder)
     means = _by_condition(result.table)
     if as_json:
         print_json({"folder": str(folder), "notes": result.notes, "conditions": means.to_dicts()})
@@ -59,6 +62,7 @@ def _study(asked: StudyRun, folder: Path, *, resume: bool, as_json: bool) -> Non
     print_table(headings, rows, numeric=range(3, len(headings)))
     print()
     print("\n".join([*result.notes, f"table: {spoken_folder(folder / 'study.parquet')}"]))
+    print(f"report: {spoken_folder(report)}")
 
 
 def _by_condition(table: pl.DataFrame) -> pl.DataFrame:
