@@ -36,7 +36,7 @@ from ieadapt.testbed import Score, caption, sample_scenes, score
 PROFILE_PROMPTS = 8
 PROFILE_STEPS = 8
 MEASURES = ("fidelity", "shape", "motion", "iou", "fit", "jitter", "flicker")
-PLAIN, DEFAULT = "plain", "default"
+PLAIN, DEFAULT = "plain", "upper half by EP, temporal, scale 1 (default)"
 
 
 @dataclass(frozen=True)
