@@ -126,15 +126,15 @@ def test_an_attention_backend_that_bypasses_the_seam(
     from ieadapt.runs import pipelines
     from tests.tiny import build, call_arguments
 
-    def load(model: str, **keywords: object) -> object:
-        pipe = build("wan")
-        pipe.transformer.set_attention_backend("flex")
-        return pipe
-
-    monkeypatch.setattr(pipelines, "load", load)
+    pipe = build("wan")
+    pipe.transformer.set_attention_backend("flex")
+    monkeypatch.setattr(pipelines, "load", lambda model, **keywords: pipe)
     size = call_arguments("wan")
     words = ["--height", size["height"], "--width", size["width"], "--frames", size["num_frames"], "--steps", 2]
-    done = program("measure", "wan", "--prompt", "a ball", *words, "--out", tmp_path / "run")
+    try:
+        done = program("measure", "wan", "--prompt", "a ball", *words, "--out", tmp_path / "run")
+    finally:
+        pipe.transformer.set_attention_backend("native")  # diffusers changes the process-wide default too
     assert "bypasses ieadapt; expected the native backend" in done.refused()
 
 
