@@ -153,11 +153,11 @@ def main(arguments: argparse.Namespace) -> None:
 def write(arguments: argparse.Namespace, scores: Mapping[str, list[Score]], sites: Sequence[Any], profile: Any) -> None:
     """Write the records and print the table."""
     command = f"python -m benchmarks.enhance_first {' '.join(sys.argv[1:])}".strip()
-    chosen = [site.name for site in EnhanceConfig().choose(sites, profile)]
+    chosen = EnhanceConfig().choose(sites, profile)
     note = (
         f"{arguments.captions} held-out captions, one seed each, {arguments.steps} steps, guidance "
-        f"{arguments.guidance_scale}; differences to plain, paired, 95 % bootstrap; {len(VARIANTS)} rows, uncorrected. "
-        f"Profile: {PROFILE_PROMPTS} training captions. Sites of the default: {', '.join(chosen)}."
+        f"{arguments.guidance_scale}; differences to plain, paired, 95 % bootstrap; uncorrected for the number of rows. "
+        f"Profile: {PROFILE_PROMPTS} training captions. The default acts on {len(chosen)} {chosen[0].kind} sites."
     )
     done = [variant for variant in VARIANTS if variant.name in scores]
     rows = [table_row(variant, arguments.steps, scores[variant.name], scores[PLAIN]) for variant in done]
