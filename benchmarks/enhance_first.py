@@ -156,7 +156,7 @@ def write(arguments: argparse.Namespace, scores: Mapping[str, list[Score]], site
     chosen = EnhanceConfig().choose(sites, profile)
     note = (
         f"{arguments.captions} held-out captions, one seed each, {arguments.steps} steps, guidance "
-        f"{arguments.guidance_scale}; differences to plain, paired, 95 % bootstrap; uncorrected for the number of rows. "
+        f"{arguments.guidance_scale}; differences to plain, paired, 95 % bootstrap; not corrected for many rows. "
         f"Profile: {PROFILE_PROMPTS} training captions. The default acts on {len(chosen)} {chosen[0].kind} sites."
     )
     done = [variant for variant in VARIANTS if variant.name in scores]
