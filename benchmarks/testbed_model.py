@@ -48,12 +48,11 @@ def _through(vae: AutoencoderKL, frames: Tensor) -> Tensor:
 
 
 def training_row(path: Path) -> dict[str, str | float | int]:
-    """The evaluation at the end of training, from the file `scores-GUIDANCE.json` that `ieadapt.testbed.train` leaves."""
+    """The evaluation at the end of training, from the `scores-GUIDANCE.json` that `ieadapt.testbed.train` leaves."""
     content, guidance = json.loads(path.read_text()), float(path.stem.removeprefix("scores-"))
-    facts = {"guidance": guidance, "steps": STEPS}
-    return {"what": f"at the end of training, guidance {guidance:g}", "clips": len(content["clips"]), **facts} | {
-        name: content["mean"][name] for name in MEASURES
-    }
+    what = f"at the end of training, guidance {guidance:g}"
+    means = {name: content["mean"][name] for name in MEASURES}
+    return {"what": what, "clips": len(content["clips"]), "guidance": guidance, "steps": STEPS, **means}
 
 
 def evaluate(
@@ -75,10 +74,10 @@ def evaluate(
         print(rows[-1], flush=True)
     rows += [training_row(path) for path in recorded]
     note = (
-        f"Captions of held-out combinations, clip i with noise of seed {SEED} + i, on {device}; the rows from the end of "
-        "training were made on one NVIDIA H200 by the same program, when motion was marked with wider tolerances (5 "
-        "pixels and 12 % of the radius where it is 4.5 pixels and 7 % now), which touches motion and fidelity only, and "
-        "flicker was taken outside the object's cover, not outside a disc around it."
+        f"Captions of held-out combinations, clip i with noise of seed {SEED} + i, on {device}; the rows from the end "
+        "of training were made on one NVIDIA H200 by the same program, when motion was marked with wider tolerances (5 "
+        "pixels and 12 % of the radius where it is 4.5 pixels and 7 % now), which touches motion and fidelity only, "
+        "and flicker was taken outside the object's cover, not outside a disc around it."
     )
     return record("testbed-model", command, rows, notes=note)
 

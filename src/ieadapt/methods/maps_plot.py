@@ -48,7 +48,7 @@ def _plot_looks(maps: AttentionMaps, threshold: float | None) -> Figure:
     rows = 1 + len(views) * len(maps.steps)
     figure = Figure(figsize=_size(len(shown), rows, maps), layout="constrained")
     axes = figure.subplots(rows, len(shown), squeeze=False)
-    _draw_video(axes[0], maps, shown)
+    _draw_video(figure, axes[0], maps, shown)
     for index, step in enumerate(maps.steps):
         for offset, cut in enumerate(views):
             row = 1 + index * len(views) + offset
@@ -71,7 +71,7 @@ def _plot_one_frame(
     axes = figure.subplots(len(views), columns, squeeze=False)
     for row, cut in enumerate(views):
         if row == 0:
-            _draw_video(axes[0][:1], maps, [0])
+            _draw_video(figure, axes[0][:1], maps, [0])
         else:
             axes[row][0].set_axis_off()
         for index, step in enumerate(maps.steps):
@@ -114,7 +114,7 @@ def _plot_words(maps: AttentionMaps, index: int, threshold: float | None) -> Fig
     rows = 1 + len(views) * len(maps.words.labels)
     figure = Figure(figsize=_size(len(shown), rows, maps), layout="constrained")
     axes = figure.subplots(rows, len(shown), squeeze=False)
-    _draw_video(axes[0], maps, shown)
+    _draw_video(figure, axes[0], maps, shown)
     for word, name in enumerate(maps.words.labels):
         for offset, cut in enumerate(views):
             label = f"{name.replace(', ', ',' + chr(10))}\n{100 * totals[index, word]:.1f} %"
@@ -152,15 +152,16 @@ def _columns(maps: AttentionMaps, frames: int) -> list[int]:
     return sorted({maps.query.frame if frame == nearest else frame for frame in even})
 
 
-def _draw_video(axes: Any, maps: AttentionMaps, shown: Sequence[int]) -> None:
+def _draw_video(figure: Figure, axes: Any, maps: AttentionMaps, shown: Sequence[int]) -> None:
     """The generated frames that the columns are of; a latent frame stands for several of the video."""
     clip = maps.clip.permute(0, 2, 3, 1).numpy()
     for axis, frame in zip(axes, shown, strict=True):
         number = frame + maps.first_frame
-        axis.imshow(clip[round(number / max(maps.frames - 1, 1) * (len(clip) - 1))])
+        drawn = axis.imshow(clip[round(number / max(maps.frames - 1, 1) * (len(clip) - 1))])
         axis.set_title(f"frame {number}", fontsize=7)
         _bare(axis)
     axes[0].set_ylabel("video", fontsize=7)
+    figure.colorbar(drawn, ax=list(axes), **_bar(axes)).ax.set_visible(False)  # as wide as the maps below
 
 
 def _draw_row(
@@ -172,8 +173,12 @@ def _draw_row(
         drawn = axis.imshow(_cut(each, cut, top), cmap=_colours(), vmin=0, vmax=top, interpolation="nearest")
         _bare(axis)
     axes[0].set_ylabel(label, fontsize=7)
-    bar = figure.colorbar(drawn, ax=list(axes), fraction=0.02 if len(axes) > 1 else 0.05, pad=0.01, ticks=[0, top])
+    bar = figure.colorbar(drawn, ax=list(axes), **_bar(axes), ticks=[0, top])
     bar.ax.set_yticklabels(["0", f"{top:.2g}"], fontsize=6)
+
+
+def _bar(axes: Any) -> dict[str, Any]:
+    return {"fraction": 0.02 if len(axes) > 1 else 0.05, "pad": 0.01}
 
 
 def _mark_query(axes: Any, maps: AttentionMaps, shown: Sequence[int]) -> None:

@@ -46,9 +46,7 @@ def load(model: str | Path, *, device: str = "cpu", dtype: torch.dtype | None = 
     pipeline_class = _pipeline_class(folder)
     precision = dtype or _default_dtype(folder, place)
     try:
-        pipe = pipeline_class.from_pretrained(
-            str(folder), dtype=precision, use_safetensors=True, local_files_only=True
-        )
+        pipe = pipeline_class.from_pretrained(str(folder), dtype=precision, use_safetensors=True, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UsageError(

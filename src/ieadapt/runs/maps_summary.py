@@ -40,7 +40,7 @@ def _spatial(maps: AttentionMaps, index: int) -> str:
 
 def _near(weights: np.ndarray, row: int, column: int) -> np.ndarray:
     rows, columns = np.indices(weights.shape)
-    return (abs(rows - row) <= 2) & (abs(columns - column) <= 2)
+    return np.asarray((abs(rows - row) <= 2) & (abs(columns - column) <= 2))
 
 
 def _temporal(maps: AttentionMaps, index: int) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -233,7 +233,7 @@ def sample_scenes(n: int, seed: int, split: Split | str = "train") -> list[Scene
     """
     if split not in ("train", "heldout", "all"):
         raise UsageError("unknown split", expected="train, heldout, all", got=split, where="sample_scenes")
-    return sample_tensors(n, torch.Generator().manual_seed(seed), cast(Split, split)).scenes()
+    return sample_tensors(n, torch.Generator().manual_seed(seed), split).scenes()
 
 
 def _allowed(scenes: SceneTensors, split: Split) -> Tensor:
