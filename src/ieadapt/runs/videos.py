@@ -21,8 +21,8 @@ from ieadapt.errors import FailureError, UsageError
 
 FRAMES_PER_SECOND = 8
 _WHITE = 1.0
-# In order of preference. One thread and no lookahead, so that the same frames give the same bytes: with x264's lookahead
-# a few in a hundred encodings of one clip came out different on a busy machine.
+# In order of preference. One thread and no lookahead, so that the same frames give the same bytes: with x264's
+# lookahead a few in a hundred encodings of one clip came out different on a busy machine.
 _REPEATABLE = "lookahead-threads=1:sync-lookahead=0:rc-lookahead=0:mbtree=0"
 _ENCODERS: tuple[tuple[str, Mapping[str, str]], ...] = (
     ("libx264", {"crf": "12", "preset": "medium", "threads": "1", "x264-params": _REPEATABLE}),
