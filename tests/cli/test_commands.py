@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import html
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -58,6 +61,7 @@ def test_measure_prints_a_table_or_json(tiny: Path, tmp_path: Path, program: Pro
     sites = json.loads(done.out)["sites"]
     assert {site["kind"] for site in sites} == {"spatial", "cross", "temporal"}
     assert all(0 <= site["ep"] <= 100 for site in sites)
+    assert undefined_names(tmp_path / "a" / "report.html") == set()
 
 
 def test_a_prompts_file_gives_one_seed_per_line(tiny: Path, tmp_path: Path, program: Program) -> None:
@@ -102,6 +106,16 @@ def test_enhance_leaves_videos_side_by_side(tiny: Path, measured: Path, tmp_path
     frames = decode_video((tmp_path / "run" / "00-plain.mp4").read_bytes())
     assert tuple(frames.shape) == (5, 3, 16, 24)
     assert "report:" in done.out
+    assert undefined_names(tmp_path / "run" / "report.html") == set()
+
+
+def undefined_names(report: Path) -> set[str]:
+    """Names that the Python lines of a report use without defining them."""
+    text = html.unescape(report.read_text(encoding="utf-8"))
+    code = re.sub(r"<[^>]*>", "", re.search(r"import ieadapt\n.*?</pre>", text, re.DOTALL)[0])
+    names = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)]
+    stored = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+    return {node.id for node in names} - stored - {"ieadapt"}
 
 
 def test_enhance_measures_first_where_it_has_no_profile(tiny: Path, tmp_path: Path, program: Program) -> None:

@@ -225,8 +225,8 @@ def _report(
         f'import ieadapt\n\npipe = ieadapt.load("{asked.model}")\n'
         f'profile = ieadapt.EntropyProfile.load("{spoken_folder(asked.profile or out)}")\n'
         f"videos = ieadapt.enhance(\n    pipe,\n    {list(asked.prompts)},\n    profile=profile,\n"
-        f"    config={config},\n"
-        f"    generation={asked.generation},\n    seed={asked.seed},\n)"
+        f"    config=ieadapt.{config},\n"
+        f"    generation=ieadapt.{asked.generation},\n    seed={asked.seed},\n)"
     )
     return Report(
         title=f"Enhanced with {asked.model}",

@@ -142,7 +142,7 @@ def _report(
     folder = spoken_folder(out)
     python = (
         f'import ieadapt\n\npipe = ieadapt.load("{asked.model}")\n'
-        f"profile = ieadapt.measure(pipe, {list(asked.prompts)}, {asked.generation}, seed={asked.seed})\n"
+        f"profile = ieadapt.measure(pipe, {list(asked.prompts)}, ieadapt.{asked.generation}, seed={asked.seed})\n"
         f'profile.save("{folder}")'
     )
     steps = asked.generation.num_inference_steps
