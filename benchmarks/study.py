@@ -1,0 +1,170 @@
+"""The study of a bundled model: every self-attention site replaced by I and by U, on held-out captions.
+
+Run it from the root of the repository: `python -m benchmarks.study shapes --out runs/study [--device cuda]`; it goes on
+where an earlier run stopped. `--report` then draws the report and writes two records from the finished study:
+
+- `study-MODEL`: every site and perturbation with its EP and its effects, means over clips with bootstrap 95 % intervals;
+- `study-MODEL-relations`: how EP goes with every effect, Spearman's rho over the sites of a kind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import polars as pl
+
+from benchmarks.results import Value, record
+from ieadapt.attention import find_sites
+from ieadapt.methods import AttentionMaps, EntropyProfile, GenerationConfig, StudyConfig, attention_maps
+from ieadapt.models import load
+from ieadapt.runs.pipelines import Hardware
+from ieadapt.runs.study_report import write_study_report
+from ieadapt.runs.study_report_effects import effects_of, relations, site_effects
+from ieadapt.runs.studying import StudyRun, run_study
+from ieadapt.testbed import caption, sample_scenes
+
+FOLDER = Path(__file__).parent / "studies"
+"""Where the tables and reports of the bundled models are kept."""
+KINDS = "spatial,temporal,joint"
+CAPTION_SEED = 11
+SHIPPED = ("study.parquet", "study.json", "profile.json", "profile.parquet", "report.html")
+
+
+def study(arguments: argparse.Namespace) -> None:
+    """Do what is missing of the study."""
+    prompts = tuple(caption(scene) for scene in sample_scenes(arguments.captions, CAPTION_SEED, "heldout"))
+    kinds = {site.kind for site in find_sites(load(arguments.model))}
+    sites = arguments.sites or ",".join(kind for kind in KINDS.split(",") if kind in kinds)
+    asked = StudyRun(
+        arguments.model,
+        prompts,
+        StudyConfig(sites=sites, seeds=arguments.seeds, mode=arguments.mode, metrics=arguments.metrics),
+        GenerationConfig(arguments.steps, batch_size=arguments.batch),
+        workers=arguments.workers,
+        hardware=Hardware(arguments.device, "float32"),
+    )
+    result = run_study(asked, arguments.out, resume=(arguments.out / "study.json").exists(), stages=_stages)
+    print("\n".join([*result.notes, f"{result.table.height} videos"]), file=sys.stderr)
+
+
+def _stages(name: str) -> Callable[[int, int], None]:
+    began, said = time.monotonic(), 0.0
+
+    def report(done: int, total: int) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if now - said > 10 or done >= total:
+            said = now
+            print(f"{name}: {done} of {total}, {now - began:.0f} s", file=sys.stderr, flush=True)
+
+    return report
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """Draw the report, write the records, and keep the table and the report under `benchmarks/studies`."""
+    folder: Path = arguments.out
+    table = pl.read_parquet(folder / "study.parquet")
+    sites = EntropyProfile.load(folder).by_site()
+    write_study_report(folder, maps=_maps(arguments, sites))
+    clips = table.select("prompt", "seed").unique().height
+    note = f"{table.height} perturbed videos, {clips} clips (held-out caption and seed), {arguments.steps} steps."
+    command = f"python -m benchmarks.study {arguments.model} --captions {arguments.captions} --seeds {arguments.seeds}"
+    command = f"{command} --steps {arguments.steps} --mode {arguments.mode}"
+    name = f"study-{arguments.model}" if arguments.mode == "each" else f"study-{arguments.model}-{arguments.mode}"
+    if arguments.mode == "each":
+        record(name, command, site_rows(table, sites), notes=note, machine=arguments.machine)
+        record(f"{name}-relations", command, relation_rows(table, sites), notes=note, machine=arguments.machine)
+    kept = FOLDER / name.removeprefix("study-")
+    kept.mkdir(parents=True, exist_ok=True)
+    for file in SHIPPED:
+        if (folder / file).exists():
+            shutil.copy(folder / file, kept / file)
+
+
+def site_rows(table: pl.DataFrame, sites: pl.DataFrame) -> list[dict[str, Value]]:
+    """One row per site and perturbation: its EP, and every effect with its interval."""
+    rows: dict[tuple[str, str], dict[str, Value]] = {}
+    for effect in effects_of(table):
+        for unit in site_effects(table, effect, sites):
+            told: dict[str, Value] = {
+                "order": unit.order,
+                "site": unit.site,
+                "kind": unit.kind,
+                "perturbation": unit.perturbation,
+                "ep": unit.ep,
+            }
+            row = rows.setdefault((unit.site, unit.perturbation), told)
+            interval = unit.interval()
+            row |= {
+                effect.column: unit.mean,
+                f"{effect.column}_low": interval.low,
+                f"{effect.column}_high": interval.high,
+            }
+    return list(rows.values())
+
+
+def relation_rows(table: pl.DataFrame, sites: pl.DataFrame) -> list[dict[str, Value]]:
+    """One row per effect, kind and perturbation: rho with its interval, and the same within one resolution."""
+    rows: list[dict[str, Value]] = []
+    for relation in relations(table, effects_of(table), sites):
+        row: dict[str, Value] = {
+            "aspect": relation.effect.aspect,
+            "effect": relation.effect.damage_label,
+            "kind": relation.kind,
+            "perturbation": relation.perturbation,
+        }
+        for name, rho in (("", relation.overall), ("within_", relation.within)):
+            row |= {
+                f"{name}rho": _finite(rho.rho) if rho else None,
+                f"{name}low": _finite(rho.low) if rho else None,
+                f"{name}high": _finite(rho.high) if rho else None,
+            }
+        rows.append(row | {"sites": relation.overall.units})
+    return rows
+
+
+def _finite(value: float) -> float | None:
+    return value if value == value else None
+
+
+def _maps(arguments: argparse.Namespace, sites: pl.DataFrame) -> list[AttentionMaps]:
+    """Maps of the site of lowest and of highest EP of every kind, for the report's third figure."""
+    chosen = [
+        own.sort("ep")["site"][place]
+        for _, own in sites.filter(pl.col("kind").is_in(KINDS.split(","))).group_by("kind", maintain_order=True)
+        for place in (0, -1)
+    ]
+    prompt = caption(sample_scenes(arguments.captions, CAPTION_SEED, "heldout")[0])
+    pipe = load(arguments.model)
+    return [attention_maps(pipe, prompt, site, GenerationConfig(8), steps=(4,)) for site in chosen]
+
+
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="a bundled model")
+    parser.add_argument("--out", type=Path, required=True, help="the study's folder")
+    parser.add_argument("--captions", type=int, default=24, help="held-out captions")
+    parser.add_argument("--seeds", type=int, default=2, help="videos per caption")
+    parser.add_argument("--steps", type=int, default=20, help="denoising steps")
+    parser.add_argument("--mode", default="each", help="each, cumulative or per-head")
+    parser.add_argument("--sites", help="as of `ieadapt study`; every self-attention site by default")
+    parser.add_argument("--metrics", help="as of `ieadapt study`")
+    parser.add_argument("--batch", type=int, default=4, help="videos that run as one batch")
+    parser.add_argument("--workers", type=int, help="processes, which may share one GPU")
+    parser.add_argument("--device", default="auto", help="cpu or cuda")
+    parser.add_argument("--report", action="store_true", help="only draw the report and write the records")
+    parser.add_argument("--device-name", help="for the records: the machine that made the videos, if it is another one")
+    arguments = parser.parse_args(words)
+    arguments.machine = {"gpu": arguments.device_name} if arguments.device_name else None
+    return arguments
+
+
+if __name__ == "__main__":
+    asked = parse()
+    report(asked) if asked.report else study(asked)
