@@ -3,7 +3,7 @@
 Run it from the root of the repository: `python -m benchmarks.study shapes --out runs/study [--device cuda]`; it goes on
 where an earlier run stopped. `--report` then draws the report and writes two records from the finished study:
 
-- `study-MODEL`: every site and perturbation with its EP and its effects, means over clips with bootstrap 95 % intervals;
+- `study-MODEL`: every site and perturbation with its EP and its effects: means over clips, bootstrap 95 % intervals;
 - `study-MODEL-relations`: how EP goes with every effect, Spearman's rho over the sites of a kind.
 """
 
@@ -23,7 +23,6 @@ from ieadapt.attention import find_sites
 from ieadapt.methods import AttentionMaps, EntropyProfile, GenerationConfig, StudyConfig, attention_maps
 from ieadapt.models import load
 from ieadapt.runs.pipelines import Hardware
-from ieadapt.runs.study_report import write_study_report
 from ieadapt.runs.study_report_effects import effects_of, relations, site_effects
 from ieadapt.runs.studying import StudyRun, run_study
 from ieadapt.testbed import caption, sample_scenes
@@ -67,6 +66,8 @@ def _stages(name: str) -> Callable[[int, int], None]:
 
 def report(arguments: argparse.Namespace) -> None:
     """Draw the report, write the records, and keep the table and the report under `benchmarks/studies`."""
+    from ieadapt.runs.study_report import write_study_report  # videos are written there; a GPU machine may lack PyAV
+
     folder: Path = arguments.out
     table = pl.read_parquet(folder / "study.parquet")
     sites = EntropyProfile.load(folder).by_site()
