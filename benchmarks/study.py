@@ -34,9 +34,15 @@ CAPTION_SEED = 11
 SHIPPED = ("study.parquet", "study.json", "profile.json", "profile.parquet", "report.html")
 
 
+def captions(number: int) -> tuple[str, ...]:
+    """So many different held-out captions, always the same."""
+    scenes = sample_scenes(2 * number + 8, CAPTION_SEED, "heldout")
+    return tuple(dict.fromkeys(caption(scene) for scene in scenes))[:number]
+
+
 def study(arguments: argparse.Namespace) -> None:
     """Do what is missing of the study."""
-    prompts = tuple(caption(scene) for scene in sample_scenes(arguments.captions, CAPTION_SEED, "heldout"))
+    prompts = captions(arguments.captions)
     kinds = {site.kind for site in find_sites(load(arguments.model))}
     sites = arguments.sites or ",".join(kind for kind in KINDS.split(",") if kind in kinds)
     asked = StudyRun(
@@ -140,7 +146,7 @@ def _maps(arguments: argparse.Namespace, sites: pl.DataFrame) -> list[AttentionM
         for _, own in sites.filter(pl.col("kind").is_in(KINDS.split(","))).group_by("kind", maintain_order=True)
         for place in (0, -1)
     ]
-    prompt = caption(sample_scenes(arguments.captions, CAPTION_SEED, "heldout")[0])
+    (prompt,) = captions(1)
     pipe = load(arguments.model)
     return [attention_maps(pipe, prompt, site, GenerationConfig(8), steps=(4,)) for site in chosen]
 
