@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import io
+from fractions import Fraction
+from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.runs import videos
+from ieadapt.runs.decoding import sound_of
+from ieadapt.runs.soundtrack import SOUND_RATE, Sound
 from ieadapt.runs.videos import decode_video, encode_video, side_by_side, strip
 
 
@@ -109,3 +114,20 @@ def test_clips_of_different_shapes_do_not_stand_side_by_side() -> None:
 
 def test_there_is_always_an_encoder_to_prefer() -> None:
     assert videos._encoder()[0] == "libx264"
+
+
+def test_sound_is_muxed_beside_the_frames_and_reads_back(tmp_path: Path) -> None:
+    time = np.arange(SOUND_RATE) / SOUND_RATE
+    wave = (0.5 * np.sin(2 * np.pi * 440 * time) * (time >= 0.5)).astype(np.float32)
+    path = tmp_path / "video.mp4"
+    content = encode_video(_clip(10), Fraction(10), Sound(np.stack([wave, 0 * wave])))
+    path.write_bytes(content)
+    heard = sound_of(path, 0.0, 1.0)
+    assert heard is not None
+    assert np.abs(heard[0] - wave)[2000:-2000].mean() < 0.02  # AAC is lossy, and its first block is not kept exactly
+    assert np.abs(heard[1]).max() < 0.02
+    assert content == encode_video(_clip(10), Fraction(10), Sound(np.stack([wave, 0 * wave])))
+
+
+def test_a_fractional_rate_is_kept() -> None:
+    assert _stream(encode_video(_clip(), Fraction(30000, 1001))).average_rate == Fraction(30000, 1001)

@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ieadapt.errors import FailureError, UsageError
+from ieadapt.runs.soundtrack import Sound, add_sound, mux_sound
 
 FRAMES_PER_SECOND = 8
 _WHITE = 1.0
@@ -31,13 +32,16 @@ _ENCODERS: tuple[tuple[str, Mapping[str, str]], ...] = (
 
 
 def encode_video(
-    frames: Float[Tensor, "frame channel height width"], frames_per_second: int = FRAMES_PER_SECOND
+    frames: Float[Tensor, "frame channel height width"],
+    frames_per_second: int | Fraction = FRAMES_PER_SECOND,
+    sound: Sound | None = None,
 ) -> bytes:
     """An MP4 file of the frames: H.264 where PyAV has it, VP9 otherwise, in the pixel format that browsers play.
 
     Args:
         frames: RGB in [0, 1]; values outside are clipped. An odd height or width is extended by one row or column.
-        frames_per_second: at least 1.
+        frames_per_second: more than 0.
+        sound: muxed beside the frames, cut to their length by players.
 
     Returns:
         The bytes of the file.
@@ -58,9 +62,12 @@ def encode_video(
         with av.open(path, mode="w", format="mp4", options={"movflags": "faststart"}) as container:
             stream = cast(Any, container.add_stream(name, rate=Fraction(frames_per_second), options=dict(options)))
             stream.height, stream.width, stream.pix_fmt = pixels.shape[1], pixels.shape[2], "yuv420p"
+            heard = None if sound is None else add_sound(container)
             for picture in pixels:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
             container.mux(stream.encode(None))
+            if sound is not None:
+                mux_sound(container, heard, sound)
         return path.read_bytes()
 
 

@@ -1,0 +1,215 @@
+"""Sources of an edit: any video file as the frames that a model takes, with the choice said in words."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ieadapt.errors import UsageError
+from ieadapt.runs.decoding import Header, Shown, pictures_at, read_header, sound_of
+from ieadapt.runs.framing import FITTINGS, Fitting, Framing
+from ieadapt.runs.soundtrack import SOUND_RATE, Sound
+
+REFERENCES = 20
+"""Pictures that a decoder may hold at once (H.264 refers to up to 16 others)."""
+SHARE = 0.5
+"""Share of the free memory that a source may take."""
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """Which frames of a video file are taken.
+
+    Attributes:
+        start: of the span, in seconds from the first picture.
+        fps: frames taken per second, at which the output plays too; None for the file's own rate.
+        size: `crop` fills the frame and cuts the overhang, `fit` shows all with black bars.
+
+    Raises:
+        UsageError: a value out of range.
+
+    Example:
+        >>> SourceConfig(start=1.5, fps=8).size
+        'crop'
+    """
+
+    start: int | float = field(default=0.0, metadata={"help": "where the span of the video begins, in seconds"})
+    fps: int | float | None = field(
+        default=None, metadata={"help": "frames taken per second of the video; by default all of them"}
+    )
+    size: str = field(default="crop", metadata={"help": "crop (fill the frame) or fit (all of it, with black bars)"})
+
+    def __post_init__(self) -> None:
+        if not self.start >= 0:
+            raise UsageError("a span begins in the video", expected="--start 0 or more", got=self.start)
+        if self.fps is not None and not 0.1 <= self.fps <= 240:
+            raise UsageError("frames per second out of range", expected="--fps 0.1..240", got=self.fps)
+        if self.size not in FITTINGS:
+            raise UsageError("unknown fitting", expected=", ".join(FITTINGS), got=self.size, where="--size")
+
+    @property
+    def fitting(self) -> Fitting:
+        """`size`, as one of the known fittings."""
+        return next(known for known in FITTINGS if known == self.size)
+
+
+@dataclass(frozen=True)
+class Frames:
+    """How many frames of which size a model takes.
+
+    Raises:
+        UsageError: fewer than two frames, or an empty one.
+    """
+
+    number: int
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        if self.number < 2:
+            raise UsageError("a video has two frames or more", expected="--frames 2 or more", got=self.number)
+        if self.height < 1 or self.width < 1:
+            raise UsageError("a frame has a size", expected="1x1 or more", got=f"{self.width}x{self.height}")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The frames that an edit begins from.
+
+    Attributes:
+        frames: RGB in [0, 1], float32 on the CPU.
+        rate: frames per second.
+        sound: of the same span; None where there is none.
+        chosen: what was taken of the file, in words.
+    """
+
+    frames: Float[Tensor, "frame 3 height width"]
+    rate: Fraction
+    sound: Sound | None
+    chosen: str
+
+
+def read_source(
+    path: str | Path, wanted: Frames, config: SourceConfig | None = None, *, memory: int | None = None
+) -> Source:
+    """Read from a video file the frames that a model takes.
+
+    Frames are taken at even times, so that the output plays at the speed of the file and its sound still fits. Rotation
+    and pixel shape that the file states are applied; transparent parts become black.
+
+    Args:
+        path: any file that PyAV can decode.
+        wanted: number and size of the frames.
+        config: the span, the rate, crop or fit.
+        memory: bytes that decoding may take; by default half of what is free.
+
+    Raises:
+        UsageError: no video, one picture only, too short for the span, damaged, or too large for the memory.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from ieadapt.runs.videos import encode_video
+        >>> path = Path(tempfile.mkdtemp(), "clip.mp4")
+        >>> _ = path.write_bytes(encode_video(torch.rand(12, 3, 48, 64)))
+        >>> source = read_source(path, Frames(8, 32, 32))
+        >>> source.frames.shape
+        torch.Size([8, 3, 32, 32])
+        >>> source.chosen
+        '8 frames, 0.00–1.00 s at 8 per second; middle 48x48 of 64x48 as 32x32; no sound'
+    """
+    config, path = config or SourceConfig(), Path(path).expanduser()
+    header = read_header(path)
+    rate = header.rate if config.fps is None else Fraction(config.fps).limit_denominator(1001)
+    seconds = float(wanted.number / rate)
+    check_memory(header, wanted, seconds, path, memory)
+    _check_length(header, wanted, config, rate, path)
+    times = [config.start + float(index / rate) for index in range(wanted.number)]
+    frames, framing, notes = [], None, ()
+    last: Shown | None = None
+    for shown in pictures_at(path, times):
+        if last is None or framing is None:
+            size = shown.picture.shape[1], shown.picture.shape[0]
+            framing = Framing.of(size, (wanted.width, wanted.height), config.fitting, shown.pixel_aspect)
+            notes = shown.notes
+        frames.append(frames[-1] if shown is last else framing.apply(shown.picture))
+        last = shown
+    samples = sound_of(path, config.start, seconds) if header.has_sound else None
+    sound = None if samples is None else Sound(samples)
+    span = f"{config.start:.2f}–{config.start + seconds:.2f} s at {float(rate):g} per second"
+    parts = [f"{wanted.number} frames, {span}", str(framing), *notes, "with its sound" if sound else "no sound"]
+    return Source(torch.stack(frames), rate, sound, "; ".join(parts))
+
+
+def check_memory(header: Header, wanted: Frames, seconds: float, path: Path, memory: int | None = None) -> None:
+    """Refuse what would not fit into memory, before anything is decoded.
+
+    The estimate counts the pictures that a decoder holds, the one that is converted, the frames that are kept with
+    their copies, and the sound.
+
+    Raises:
+        UsageError: the estimate is more than `memory` bytes.
+    """
+    pixels = header.size[0] * header.size[1]
+    decoder = pixels * (3 * REFERENCES + 4 * 3)
+    kept = wanted.number * wanted.height * wanted.width * 3 * 4 * 4
+    sound = int(seconds * SOUND_RATE * 2 * 4 * 2) if header.has_sound else 0
+    allowed = int(free_memory() * SHARE) if memory is None else memory
+    if decoder + kept + sound <= allowed:
+        return
+    raise UsageError(
+        "the video is too large for the memory",
+        expected=f"at most {allowed / GIB:.1f} GiB",
+        got=f"an estimated {(decoder + kept + sound) / GIB:.1f} GiB for {header.size[0]}x{header.size[1]} pictures and "
+        f"{wanted.number} frames of {wanted.width}x{wanted.height}",
+        where=path,
+        remedy="make a smaller copy of the video, or lower --frames, --height or --width",
+    )
+
+
+def free_memory() -> int:
+    """Bytes of memory that a program can still have; all of the machine's where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    found = next((line for line in lines if line.startswith("MemAvailable:")), None)
+    return int(found.split()[1]) * 1024 if found else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _check_length(header: Header, wanted: Frames, config: SourceConfig, rate: Fraction, path: Path) -> None:
+    """Refuse a span that the header already says is not there, rather than decode up to its end first."""
+    if header.seconds is None:
+        return
+    slack = 1 / float(header.rate)
+    if config.start >= header.seconds + slack:
+        raise UsageError(
+            "the span begins after the video's end",
+            expected=f"--start below {header.seconds:.2f}",
+            got=config.start,
+            where=path,
+        )
+    needed = config.start + float((wanted.number - 1) / rate)
+    if needed >= header.seconds + slack:
+        raise UsageError(
+            "the video is too short",
+            expected=f"{wanted.number} frames at {float(rate):g} per second, up to {needed:.2f} s",
+            got=f"a video of {header.seconds:.2f} s",
+            where=path,
+            remedy=_shorter(header, wanted, config),
+        )
+
+
+def _shorter(header: Header, wanted: Frames, config: SourceConfig) -> str:
+    """What would make the span fit."""
+    left = max(float(header.seconds or 0) - config.start, 0.0)
+    denser = (wanted.number - 1) / left if left else float("inf")
+    words = ["lower --start"] if config.start else []
+    words += [f"raise --fps to {denser + 0.05:.1f} or more"] if denser < 240 else []
+    return " or ".join([*words, "lower --frames where the model allows it"])
