@@ -47,13 +47,24 @@ class DenoiserCall:
     prefix: Prefix | None = field(default=None, repr=False)
     changed_by: list[str] = field(default_factory=list)
 
-    def again(self, rows: Sequence[int]) -> Tensor:
+    @property
+    def latents(self) -> Tensor:
+        """The latents of all rows, as the denoiser is given them."""
+        found: Tensor = self.arguments[self.family.latents]
+        return found
+
+    def again(self, rows: Sequence[int], latents: Tensor | None = None) -> Tensor:
         """A weak pass: the same call over these rows only. Its prediction, (row, ...) as the denoiser returns it.
+
+        Args:
+            rows: indices of denoiser rows.
+            latents: of all rows, to be used instead of the call's own.
 
         Raises:
             FailureError: the call has a tensor argument of which the family's row does not say whether it is per row.
         """
-        arguments = {name: self._rows_of(name, value, rows) for name, value in self.arguments.items()}
+        given = dict(self.arguments) | ({} if latents is None else {self.family.latents: latents})
+        arguments = {name: self._rows_of(name, value, rows) for name, value in given.items()}
         with ExitStack() as stack:
             if self.prefix is not None:
                 stack.enter_context(self.prefix.replaying(lambda tensor: self._chosen(tensor, rows)))

@@ -39,6 +39,8 @@ class Family:
         guided: whether a run uses guidance, from the pipeline and the arguments of its `encode_prompt` calls.
         text: where text tokens stand in a joint sequence.
         calls: `together` (one attention call holds the whole batch) or `per row` (one call per denoiser row).
+        latents: the denoiser's argument that holds the latents.
+        guidance_argument: the pipeline's argument that sets the weight of classifier-free guidance.
         per_row: denoiser arguments with one entry, or a fixed number of entries, per row of the batch.
         shared: denoiser arguments that hold tensors common to all rows.
         order: sort key of a site's path in order of execution.
@@ -54,6 +56,8 @@ class Family:
     guided: Callable[[Any, list[Arguments]], bool]
     text: TextPosition = "none"
     calls: Literal["together", "per row"] = "together"
+    latents: str = "hidden_states"
+    guidance_argument: str = "guidance_scale"
     per_row: frozenset[str] = frozenset()
     shared: frozenset[str] = frozenset()
     order: Callable[[str], tuple[Any, ...]] = lambda path: ()
@@ -158,6 +162,7 @@ FAMILIES: tuple[Family, ...] = (
         kinds=(("*motion_modules.*", "temporal"), ("*attentions.*", "spatial")),
         grid=_unet_grid,
         guided=_guided_by_property,
+        latents="sample",
         per_row=frozenset(
             {
                 "sample",
@@ -180,6 +185,7 @@ FAMILIES: tuple[Family, ...] = (
         kinds=(("transformer_in.*", "temporal"), ("*temp_attentions.*", "temporal"), ("*attentions.*", "spatial")),
         grid=_unet_grid,
         guided=_guided_by_argument,
+        latents="sample",
         per_row=frozenset(
             {
                 "sample",
@@ -223,6 +229,7 @@ FAMILIES: tuple[Family, ...] = (
         kinds=(("context_embedder.*", "text"), ("*transformer_blocks.*", "joint")),
         grid=_hunyuan_grid,
         guided=_guided_by_second_prompt,
+        guidance_argument="true_cfg_scale",
         text="after",
         per_row=_TRANSFORMER_ROWS | {"encoder_attention_mask", "pooled_projections", "guidance"},
         stages=_transformer_stages,

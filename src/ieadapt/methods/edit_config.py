@@ -45,7 +45,7 @@ class EditConfig:
             maps), and `WORD=FACTOR` entries that reweight words of the target, with commas.
         words_window: `start:stop`, the part of the steps at which `words` acts.
         inversion_prompt: prompt of the inversion and of the source branch: the `source` prompt or the `empty` one.
-        iterations: most corrections of one inversion step by fixed-point refinement; 0 is plain DDIM or Euler inversion.
+        iterations: most corrections of one inversion step by fixed-point refinement; 0 is plain inversion.
         tolerance: refinement of a step ends when the latents move by less than this, relative to their size.
         seed: of noise paths and of a random choice of sites.
 
@@ -147,8 +147,8 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
 _RANGES: Mapping[str, tuple[float, float]] = {
     "start": (0.0, 0.99),
     "residual": (0.0, 1.0),
-    "guidance_scale": (0.0, 100.0),
-    "source_guidance": (0.0, 100.0),
+    "guidance_scale": (1.0, 100.0),
+    "source_guidance": (1.0, 100.0),
     "mask_threshold": (0.0, 1.0),
     "iterations": (0, 100),
     "tolerance": (0.0, 1.0),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -93,13 +93,24 @@ def _run(pipe: DiffusionPipeline, prompts: list[str], config: GenerationConfig, 
         "width": config.width,
         "negative_prompt": None if config.negative_prompt is None else [config.negative_prompt] * len(prompts),
     }
-    given = {name: value for name, value in arguments.items() if value is not None}
+    return call_pipeline(pipe, prompts, {name: value for name, value in arguments.items() if value is not None}, seeds)
+
+
+def call_pipeline(
+    pipe: DiffusionPipeline, prompts: list[str], given: Mapping[str, Any], seeds: Sequence[int]
+) -> Float[Tensor, "video frame channel height width"]:
+    """Call the pipeline with one prompt and seed per video; float32 on the CPU, in [0, 1].
+
+    Raises:
+        UsageError: an argument that the pipeline lacks or refuses.
+        FailureError: the frames hold NaN.
+    """
     unknown = [name for name in given if name not in inspect.signature(type(pipe).__call__).parameters]
     if unknown:
         raise UsageError("the pipeline has no such argument", got=", ".join(unknown), where=type(pipe).__name__)
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     try:
-        frames = pipe(prompt=prompts, generator=generators, output_type="pt", **given).frames
+        frames = pipe(prompt=prompts, generator=generators, **{"output_type": "pt", **given}).frames
     except ValueError as error:
         if isinstance(error, UsageError):
             raise
@@ -143,12 +154,16 @@ def _checked_prompts(pipe: DiffusionPipeline, prompts: str | Sequence[str]) -> l
             "a prompt is missing", expected="at least one prompt with text in it", got=f"{len(listed)} prompts"
         )
     for prompt in listed:
-        _check_length(pipe, prompt)
+        check_length(pipe, prompt)
     return listed
 
 
-def _check_length(pipe: Any, prompt: str) -> None:
-    """Text encoders cut long prompts without stopping; say which words would be lost instead."""
+def check_length(pipe: Any, prompt: str) -> None:
+    """Text encoders cut long prompts without stopping; say which words would be lost instead.
+
+    Raises:
+        UsageError: the prompt is too long.
+    """
     limits = [getattr(pipe.tokenizer, "model_max_length", None)]
     parameters = inspect.signature(type(pipe).__call__).parameters
     if "max_sequence_length" in parameters:

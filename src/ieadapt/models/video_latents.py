@@ -1,0 +1,173 @@
+"""From frames to latents in each family's own form: one row of a table per family."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from ieadapt.attention import denoisers_of, family_of
+from ieadapt.errors import UsageError
+
+FRAMES_AT_ONCE = 16
+
+Pixels = Float[Tensor, "video channel frame height width"]
+Latents = Float[Tensor, "video ..."]
+
+
+@dataclass(frozen=True)
+class VideoLatents:
+    """How a family's pipeline holds a video.
+
+    Attributes:
+        encode: frames in [-1, 1] to latents, as the pipeline's `prepare_latents` gives them.
+        space: the pipeline's attribute that says by how much its VAE shrinks height and width.
+        time: the same for frames; None if the VAE keeps all of them.
+        least: height and width must be multiples of this in any case, the pipeline checks it.
+    """
+
+    encode: Callable[[Any, Pixels], Latents]
+    space: str
+    time: str | None
+    least: int
+
+    def pixels(self, pipe: Any) -> int:
+        """Height and width must be multiples of this."""
+        patch = _config(pipe).get("patch_size", 1)
+        return math.lcm(int(getattr(pipe, self.space)) * (patch if isinstance(patch, int) else patch[-1]), self.least)
+
+    def stride(self, pipe: Any) -> int:
+        """Frames must be one more than a multiple of this; 1 allows any number."""
+        return int(getattr(pipe, self.time)) if self.time else 1
+
+    def longest(self, pipe: Any) -> int | None:
+        """The most frames that the denoiser has positions for, or None."""
+        return _config(pipe).get("motion_max_seq_length")
+
+
+def encode_video(
+    pipe: DiffusionPipeline, frames: Float[Tensor, "frame channel height width"]
+) -> Float[Tensor, "1 ..."]:
+    """The latents of a clip, in the form that the pipeline's `prepare_latents` gives; float32 on the pipeline's device.
+
+    The mode of the encoder's distribution is taken, so equal clips give equal latents.
+
+    Args:
+        pipe: a text-to-video pipeline of a known family.
+        frames: in [0, 1], of a size that `fitting_size` accepts.
+
+    Raises:
+        UsageError: the family is unknown, or its VAE has no encoder.
+    """
+    row = latents_of(pipe)
+    if getattr(pipe.vae, "encoder", None) is None:
+        raise UsageError(
+            "this pipeline's VAE has no encoder, so a given clip cannot be edited",
+            got=type(pipe.vae).__name__,
+            where=type(pipe).__name__,
+            remedy="load the model's complete VAE",
+        )
+    video = rearrange(frames, "frame channel height width -> 1 channel frame height width") * 2 - 1
+    with torch.no_grad():
+        return row.encode(pipe, video.to(pipe._execution_device, pipe.vae.dtype)).float()
+
+
+def fitting_size(pipe: DiffusionPipeline, frames: int, height: int, width: int) -> tuple[int, int, int]:
+    """The largest (frames, height, width) not above the given one that the pipeline takes; at least one step of each.
+
+    Raises:
+        UsageError: the family is unknown.
+    """
+    row = latents_of(pipe)
+    pixels, stride = row.pixels(pipe), row.stride(pipe)
+    down = [max(size // pixels, 1) * pixels for size in (height, width)]
+    kept = min(frames, row.longest(pipe) or frames)
+    return max(kept - 1, 0) // stride * stride + 1, down[0], down[1]
+
+
+def latents_of(pipe: DiffusionPipeline) -> VideoLatents:
+    """The pipeline's row.
+
+    Raises:
+        UsageError: the family is unknown.
+    """
+    name = family_of(next(iter(denoisers_of(pipe).values()))).name
+    if name not in VIDEO_LATENTS:
+        raise UsageError(
+            "clips of this model family cannot be encoded",
+            expected=", ".join(VIDEO_LATENTS),
+            got=name,
+            where=type(pipe).__name__,
+            remedy="add its row to ieadapt/models/video_latents.py",
+        )
+    return VIDEO_LATENTS[name]
+
+
+def _mode(vae: Any, pixels: Tensor) -> Tensor:
+    return vae.encode(pixels).latent_dist.mode()
+
+
+def _images(pipe: Any, video: Tensor) -> Tensor:
+    """Frame by frame, as image autoencoders do."""
+    stack = rearrange(video, "video channel frame height width -> (video frame) channel height width")
+    coded = torch.cat([_mode(pipe.vae, part) for part in stack.split(FRAMES_AT_ONCE)]) * pipe.vae.config.scaling_factor
+    pattern = "(video frame) channel height width -> video channel frame height width"
+    return rearrange(coded, pattern, video=len(video))
+
+
+def _cogvideox(pipe: Any, video: Tensor) -> Tensor:
+    coded = _mode(pipe.vae, video) * pipe.vae_scaling_factor_image
+    coded = rearrange(coded, "video channel frame height width -> video frame channel height width")
+    extra = -coded.shape[1] % (pipe.transformer.config.patch_size_t or 1)  # CogVideoX 1.5 drops these after decoding
+    return torch.cat([coded[:, :1]] * extra + [coded], dim=1)
+
+
+def _wan(pipe: Any, video: Tensor) -> Tensor:
+    coded = _mode(pipe.vae, video)
+    return (coded - _per_channel(pipe.vae.config.latents_mean, coded)) / _per_channel(
+        pipe.vae.config.latents_std, coded
+    )
+
+
+def _hunyuanvideo(pipe: Any, video: Tensor) -> Tensor:
+    return _mode(pipe.vae, video) * pipe.vae.config.scaling_factor
+
+
+def _ltx(pipe: Any, video: Tensor) -> Tensor:
+    vae = pipe.vae
+    coded = pipe._normalize_latents(_mode(vae, video), vae.latents_mean, vae.latents_std, vae.config.scaling_factor)
+    return pipe._pack_latents(coded, pipe.transformer_spatial_patch_size, pipe.transformer_temporal_patch_size)
+
+
+def _mochi(pipe: Any, video: Tensor) -> Tensor:
+    coded, config = _mode(pipe.vae, video), pipe.vae.config
+    if config.get("latents_mean") is None or config.get("latents_std") is None:
+        return coded * config.scaling_factor
+    mean, std = _per_channel(config.latents_mean, coded), _per_channel(config.latents_std, coded)
+    return (coded - mean) * config.scaling_factor / std
+
+
+def _per_channel(values: Any, like: Tensor) -> Tensor:
+    return torch.as_tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1, 1)
+
+
+def _config(pipe: Any) -> Any:
+    return next(iter(denoisers_of(pipe).values())).config
+
+
+VIDEO_LATENTS: Mapping[str, VideoLatents] = {
+    "AnimateDiff": VideoLatents(_images, "vae_scale_factor", None, 8),
+    "ModelScope": VideoLatents(_images, "vae_scale_factor", None, 8),
+    "CogVideoX": VideoLatents(_cogvideox, "vae_scale_factor_spatial", "vae_scale_factor_temporal", 8),
+    "Wan": VideoLatents(_wan, "vae_scale_factor_spatial", "vae_scale_factor_temporal", 16),
+    "HunyuanVideo": VideoLatents(_hunyuanvideo, "vae_scale_factor_spatial", "vae_scale_factor_temporal", 16),
+    "LTX": VideoLatents(_ltx, "vae_spatial_compression_ratio", "vae_temporal_compression_ratio", 32),
+    "Mochi": VideoLatents(_mochi, "vae_spatial_scale_factor", "vae_temporal_scale_factor", 8),
+}
