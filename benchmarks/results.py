@@ -29,6 +29,7 @@ def record(
     *,
     notes: str = "",
     machine: Mapping[str, Value] | None = None,
+    versions: Mapping[str, str] | None = None,
     folder: Path = FOLDER,
 ) -> Path:
     """Write the rows of one experiment with the command, date, machine, versions and commit.
@@ -39,6 +40,7 @@ def record(
         rows: flat mappings with the same meaning per key in every row; NaN and infinity are refused.
         notes: what a reader must know (seeds, split, what was compared), in a sentence or two.
         machine: the machine that made the rows, when that is not this one.
+        versions: of Python and the packages there, in that case.
         folder: where the file goes.
 
     Returns:
@@ -64,7 +66,7 @@ def record(
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "commit": commit(),
         "machine": dict(machine) if machine is not None else environment.machine(),
-        "versions": environment.versions(),
+        "versions": dict(versions) if versions is not None else environment.versions(),
         "notes": notes,
         "rows": [dict(row) for row in rows],
     }

@@ -10,6 +10,7 @@ where an earlier run stopped. `--report` then draws the report and writes two re
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 import time
@@ -84,8 +85,9 @@ def report(arguments: argparse.Namespace) -> None:
     command = f"{command} --steps {arguments.steps} --mode {arguments.mode}"
     name = f"study-{arguments.model}" if arguments.mode == "each" else f"study-{arguments.model}-{arguments.mode}"
     if arguments.mode == "each":
-        record(name, command, site_rows(table, sites), notes=note, machine=arguments.machine)
-        record(f"{name}-relations", command, relation_rows(table, sites), notes=note, machine=arguments.machine)
+        made = {"machine": arguments.machine, "versions": json.loads((folder / "study.json").read_text())["versions"]}
+        record(name, command, site_rows(table, sites), notes=note, **made)
+        record(f"{name}-relations", command, relation_rows(table, sites), notes=note, **made)
     kept = FOLDER / name.removeprefix("study-")
     kept.mkdir(parents=True, exist_ok=True)
     for file in SHIPPED:
@@ -116,7 +118,7 @@ def site_rows(table: pl.DataFrame, sites: pl.DataFrame) -> list[dict[str, Value]
 
 
 def relation_rows(table: pl.DataFrame, sites: pl.DataFrame) -> list[dict[str, Value]]:
-    """One row per effect, kind and perturbation: rho with its interval, and the same within one resolution."""
+    """One row per effect, kind and perturbation: rho over sites and clips, over clips only, within one resolution."""
     rows: list[dict[str, Value]] = []
     for relation in relations(table, effects_of(table), sites):
         row: dict[str, Value] = {
@@ -125,7 +127,7 @@ def relation_rows(table: pl.DataFrame, sites: pl.DataFrame) -> list[dict[str, Va
             "kind": relation.kind,
             "perturbation": relation.perturbation,
         }
-        for name, rho in (("", relation.overall), ("within_", relation.within)):
+        for name, rho in (("", relation.overall), ("here_", relation.here), ("within_", relation.within)):
             row |= {
                 f"{name}rho": _finite(rho.rho) if rho else None,
                 f"{name}low": _finite(rho.low) if rho else None,

@@ -98,3 +98,12 @@ def test_a_level_outside_the_open_interval_is_refused() -> None:
 
 def test_it_reads_as_text() -> None:
     assert f"{Correlation(0.5, -0.25, 0.75, 10)}" == "+0.50 [-0.25, +0.75]"
+
+
+def test_an_interval_over_clips_only_is_about_these_units() -> None:
+    """With clips that all agree nothing is left to be unsure of, however few the units."""
+    measured = np.array([1.0, 3.0, 2.0, 5.0, 4.0])[:, None] + np.zeros(6)
+    fixed = spearman_interval(range(5), measured, units="fixed")
+    drawn = spearman_interval(range(5), measured)
+    assert fixed.low == fixed.high == fixed.rho == pytest.approx(0.8)
+    assert drawn.low < 0.8

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -12,6 +12,8 @@ from ieadapt.errors import UsageError
 
 Numbers = Sequence[int | float] | np.ndarray
 """One value per unit."""
+Units = Literal["drawn", "fixed"]
+"""Whether the units are a sample of others like them, or all there are."""
 LEAST = 4
 """Units below which a rank correlation is not worth an interval."""
 CHUNK = 2**22
@@ -82,19 +84,22 @@ def spearman_interval(
     measured: Float[np.ndarray, "unit clip"],
     *,
     groups: Numbers | None = None,
+    units: Units = "drawn",
     level: float = 0.95,
     resamples: int = 2_000,
     seed: int = 0,
 ) -> Correlation:
     """Spearman's rho between a value per unit and the mean of its measurements, with a percentile bootstrap interval.
 
-    Units (layers) and clips (prompt and seed) are drawn with replacement, both at once: the interval says what other
-    layers of this sort and other clips could have given. With fewer than about ten units it is too narrow.
+    Clips (prompt and seed) are drawn with replacement, and so are units (layers), both at once: the interval says what
+    other layers of this sort and other clips could have given. With fewer than about ten units it is too narrow. With
+    `units="fixed"` only clips are drawn: what these very layers would give on other clips.
 
     Args:
         first: one finite value per unit, such as the EP of a layer.
         measured: what each unit did on each clip; NaN where a clip is missing.
         groups: as for `spearman`.
+        units: `drawn` or `fixed`.
         level: share of the resampled correlations inside the interval.
         resamples: number of resamples; those in which nothing differs are left out.
         seed: of the resampling.
@@ -119,7 +124,10 @@ def spearman_interval(
     place = np.zeros(len(values)) if groups is None else np.asarray(groups, dtype=np.float64)
     rho = float(_rho(values[None], means[None], place[None])[0])
     random = np.random.default_rng(seed)
-    drawn_units = random.integers(0, len(values), size=(resamples, len(values)))
+    drawn_units = {
+        "drawn": random.integers(0, len(values), size=(resamples, len(values))),
+        "fixed": np.tile(np.arange(len(values)), (resamples, 1)),
+    }[units]
     drawn = _resampled_means(measured, there, drawn_units, random)
     found = _in_chunks(values[drawn_units], drawn, place[drawn_units])
     kept = found[np.isfinite(found)]

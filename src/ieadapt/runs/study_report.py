@@ -261,16 +261,18 @@ def _relation_blocks(figures: Mapping[str, Drawn], found: Sequence[Relation]) ->
                 relation.perturbation,
                 str(relation.overall.units),
                 _cell(relation.overall),
+                _cell(relation.here),
                 "–" if relation.within is None else _cell(relation.within),
             ]
             for relation in found
         ]
-        headings = ("aspect", "measure", "kind", "replaced by", "sites", "rho", "rho within one resolution")
+        headings = ("aspect", "measure", "kind", "replaced by", "sites", "rho", "these sites", "within one resolution")
         caption = (
-            "EP against damage for every measure. The last column ranks only sites of equal resolution against each "
-            f"other. {len(rows)} rows, not corrected for their number."
+            "EP against damage for every measure: rho with its interval over other sites and other clips, then over "
+            "other clips only; the last column ranks only sites of equal resolution against each other. "
+            f"{len(rows)} rows, not corrected for their number."
         )
-        blocks.append(Table(headings, rows, caption, numeric=(4, 5, 6)))
+        blocks.append(Table(headings, rows, caption, numeric=(4, 5, 6, 7)))
     return blocks
 
 

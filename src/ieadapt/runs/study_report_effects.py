@@ -116,7 +116,9 @@ class Relation:
         effect: which.
         kind: of the sites.
         perturbation: what replaced the maps.
-        overall: Spearman's rho between EP and damage; positive: sites of higher EP suffer more.
+        overall: Spearman's rho between EP and damage; positive: sites of higher EP suffer more. Its interval is over
+            other sites and other clips.
+        here: the same with the interval over other clips only: how sure it is of these sites.
         within: the same among sites of equal resolution; None where no two sites share one, or all do.
     """
 
@@ -124,6 +126,7 @@ class Relation:
     kind: str
     perturbation: str
     overall: Correlation
+    here: Correlation
     within: Correlation | None
 
 
@@ -145,7 +148,7 @@ def effects_of(table: pl.DataFrame) -> list[Effect]:
         found.append(Effect(column, label, metric.aspect, sign, unchanged))
     for name, (unit, better) in MEASURES.items():
         score: Literal[-1, 0, 1] = {"higher": -1, "lower": 1, "near 1": 0}[better]  # type: ignore[assignment]
-        label = f"change of {name}" + (f" ({unit})" if unit else "")
+        label = f"change of testbed {name}" + (f" ({unit})" if unit else "")
         found.append(Effect(f"testbed_{name}_change", label, SCORE_ASPECTS.get(name, "quality"), score, 0.0))
     return [effect for effect in found if _measured(table, effect.column)]
 
@@ -199,13 +202,13 @@ def relations(table: pl.DataFrame, effects: Sequence[Effect], sites: pl.DataFram
     return found
 
 
-def _correlate(units: Sequence[SiteEffect], effect: Effect) -> tuple[Correlation, Correlation | None]:
+def _correlate(units: Sequence[SiteEffect], effect: Effect) -> tuple[Correlation, Correlation, Correlation | None]:
     ep, keys = [unit.ep for unit in units], [unit.keys for unit in units]
     measured = effect.as_damage(np.stack([unit.values for unit in units]))
-    overall = spearman_interval(ep, measured)
+    overall, here = spearman_interval(ep, measured), spearman_interval(ep, measured, units="fixed")
     if not 1 < len(set(keys)) < len(keys):
-        return overall, None
-    return overall, spearman_interval(ep, measured, groups=keys)
+        return overall, here, None
+    return overall, here, spearman_interval(ep, measured, groups=keys)
 
 
 def _measured(table: pl.DataFrame, column: str) -> bool:
