@@ -107,3 +107,23 @@ def test_what_is_no_run_is_not_read_as_one(tmp_path: Path, content: str | None) 
         (tmp_path / CONFIG).write_text(content)
     with pytest.raises(UsageError, match=r"no run in|cannot be read|no record of a run"):
         read_run(tmp_path)
+
+
+def test_a_resumed_run_keeps_the_files_of_the_earlier_one(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), open_run(tmp_path, "edit", {"seed": 1}) as run:
+        run.write("a/job.json", b"{}")
+        raise KeyboardInterrupt
+    with open_run(tmp_path, "edit", {"seed": 2}, resume=True) as run:
+        assert run.record["files"] == ["a/job.json"]
+        run.write("report.html", "<p>")
+    record = read_run(tmp_path)
+    assert (record["status"], record["config"], record["error"]) == ("complete", {"seed": 2}, None)
+    assert record["files"] == ["a/job.json", "report.html"]
+    assert (tmp_path / "a/job.json").is_file()
+
+
+def test_only_the_same_workflow_is_resumed(tmp_path: Path) -> None:
+    with open_run(tmp_path, "measure", {}):
+        pass
+    with pytest.raises(UsageError, match="holds a complete measure run"), open_run(tmp_path, "edit", {}, resume=True):
+        pass

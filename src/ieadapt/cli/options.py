@@ -21,7 +21,7 @@ Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a tabl
 
 
 def takes(
-    config: type, *, has_prompts: bool = True, instead: Sequence[str] = ()
+    config: type, *, has_prompts: bool = True, instead: Sequence[str] = (), prompts_from: str | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command `function(asked, **others)` the flags of a config, gathered into `asked`.
 
@@ -29,6 +29,7 @@ def takes(
         config: a config class of `ieadapt.runs`; its flags come after the model and the prompts.
         has_prompts: whether the config has `model` and `prompts`.
         instead: options of the command that stand alone, without a model: given one, `asked` is None.
+        prompts_from: a flag of the config whose file brings prompts, so that none need be given beside it.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -47,7 +48,9 @@ def takes(
                 return
             if has_prompts:
                 _require_model(values["model"])
-                values["prompts"] = read_prompts(values.pop("prompt"), values["prompts"])
+                given, file = values.pop("prompt"), values["prompts"]
+                brought = prompts_from is not None and values[prompts_from] is not None
+                values["prompts"] = () if brought and not (given or file) else read_prompts(given, file)
             function(assemble(config, values), **others)
 
         parameters = [*(lead if has_prompts else []), *made, *own]

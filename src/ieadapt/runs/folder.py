@@ -65,16 +65,23 @@ class RunFolder:
 
 @contextlib.contextmanager
 def open_run(
-    out: str | Path, workflow: str, config: Mapping[str, Any], *, command: str = "", overwrite: bool = False
+    out: str | Path,
+    workflow: str,
+    config: Mapping[str, Any],
+    *,
+    command: str = "",
+    overwrite: bool = False,
+    resume: bool = False,
 ) -> Iterator[RunFolder]:
     """Open a run folder; on leaving it is marked complete, or partial with the reason if something was raised.
 
     Args:
         out: the folder; made if it is not there.
-        workflow: "measure", "enhance", "demo".
+        workflow: "measure", "enhance", "edit", "demo".
         config: what was asked, as it can be written to JSON.
         command: the command line that repeats the run.
         overwrite: replace an earlier run in the folder; files that no run has written are never touched.
+        resume: go on with an earlier run of this workflow in the folder; its files are kept.
 
     Raises:
         UsageError: the folder cannot be written, holds something that is no run, or holds an earlier run.
@@ -87,12 +94,12 @@ def open_run(
         'complete'
     """
     run = RunFolder(Path(out).expanduser())
-    _prepare(run.path, overwrite=overwrite)
+    kept = _prepare(run.path, resumed=workflow if resume else None, overwrite=overwrite)
     started = datetime.datetime.now(datetime.UTC)
     run.record = {"format": FORMAT, "workflow": workflow, "status": "running", "error": None, "command": command}
     run.record |= {"config": dict(config), "versions": versions(), "started": started.isoformat(timespec="seconds")}
     try:
-        run.note(files=[])
+        run.note(files=kept)
     except FailureError as error:
         raise _unwritable(run.path, error.__cause__ or error) from error
     try:
@@ -126,17 +133,20 @@ def default_folder(workflow: str) -> Path:
     return Path("runs") / f"{workflow}-{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}"
 
 
-def _prepare(path: Path, *, overwrite: bool) -> None:
+def _prepare(path: Path, *, resumed: str | None, overwrite: bool) -> list[str]:
+    """Make the folder ready; returns the files of the earlier run of the workflow that is resumed."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         empty = next(path.iterdir(), None) is None
     except OSError as error:
         raise _unwritable(path, error) from error
     if empty:
-        return
+        return []
     if not (path / CONFIG).is_file():
         raise UsageError("the output folder holds files of something else", where=path, remedy="name another --out")
     earlier = read_run(path)
+    if resumed == earlier["workflow"]:
+        return [name for name in earlier.get("files", []) if (path / name).is_file()]
     if not overwrite:
         raise UsageError(
             f"the output folder holds a {earlier['status']} {earlier['workflow']} run of {earlier['started']}",
@@ -144,6 +154,7 @@ def _prepare(path: Path, *, overwrite: bool) -> None:
             remedy="name another --out, or add --overwrite",
         )
     _remove_files(path, earlier.get("files", []))
+    return []
 
 
 def _remove_files(path: Path, names: list[str]) -> None:
