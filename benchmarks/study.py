@@ -1,9 +1,10 @@
 """The study of a bundled model: every self-attention site replaced by I and by U, on held-out captions.
 
 Run it from the root of the repository: `python -m benchmarks.study shapes --out runs/study [--device cuda]`; it goes on
-where an earlier run stopped. `--report` then draws the report and writes two records from the finished study:
+where an earlier run stopped. `--report` then draws the report and writes three records from the finished study:
 
 - `study-MODEL`: every site and perturbation with its EP and its effects: means over clips, bootstrap 95 % intervals;
+- `study-MODEL-claims`: of these, what the paper's two claims are about;
 - `study-MODEL-relations`: how EP goes with every effect, Spearman's rho over the sites of a kind.
 """
 
@@ -14,7 +15,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -87,7 +88,9 @@ def report(arguments: argparse.Namespace) -> None:
     if arguments.mode == "each":
         made = {"machine": arguments.machine, "versions": json.loads((folder / "study.json").read_text())["versions"]}
         record(name, command, site_rows(table, sites), notes=note, **made)
-        record(f"{name}-relations", command, relation_rows(table, sites), notes=note, **made)
+        found = relation_rows(table, sites)
+        record(f"{name}-relations", command, found, notes=note, **made)
+        record(f"{name}-claims", command, claim_rows(found), notes=note, **made)
     kept = FOLDER / name.removeprefix("study-")
     kept.mkdir(parents=True, exist_ok=True)
     for file in SHIPPED:
@@ -135,6 +138,12 @@ def relation_rows(table: pl.DataFrame, sites: pl.DataFrame) -> list[dict[str, Va
             }
         rows.append(row | {"sites": relation.overall.units})
     return rows
+
+
+def claim_rows(found: Sequence[Mapping[str, Value]]) -> list[dict[str, Value]]:
+    """What the paper's claims say: high EP goes with quality (rho > 0), low EP with structure (rho < 0)."""
+    claims = {"fall of testbed fidelity": "high EP: quality", "fall of ssim": "low EP: structure"}
+    return [{"claim": claims[str(row["effect"])], **row} for row in found if row["effect"] in claims]
 
 
 def _finite(value: float) -> float | None:
