@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from diffusers import CogVideoXDDIMScheduler, DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from jaxtyping import Float
 from torch import Tensor
@@ -55,6 +54,7 @@ class NoisePath:
         prediction: `epsilon`, `v_prediction`, `flow` (towards noise) or `flow to data`.
 
     Example:
+        >>> import torch
         >>> path = NoisePath(torch.tensor([999.0]), (Level(0.0, 1.0),), (Level(1.0, 0.0),), "flow")
         >>> path.forward(0, torch.ones(1), torch.ones(1)).item()
         0.0
