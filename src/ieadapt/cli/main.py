@@ -25,6 +25,8 @@ COMMANDS = {
     "maps": "Draw the attention maps of one site: where tokens look, in space, in time and in the prompt.",
     "enhance": "Generate videos plain and enhanced, side by side.",
     "study": "Find out what each layer does: replace its attention, and measure how far the videos move.",
+    "evaluate": "Measure any folder of videos, alone or against a reference, with intervals.",
+    "compare": "Compare two folders of videos, pair by pair: every metric with its difference and interval.",
     "demo": "Measure and enhance the bundled model, in a few minutes on two cores.",
 }
 

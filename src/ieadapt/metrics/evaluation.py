@@ -18,6 +18,7 @@ def evaluate(
     metrics: Sequence[Metric] | Sequence[str] | None = None,
     *,
     reference_values: Mapping[str, float] | None = None,
+    prompt: str | None = None,
 ) -> dict[str, float]:
     """Measure a clip, and how it differs from a reference where there is one.
 
@@ -26,10 +27,12 @@ def evaluate(
         reference: the clip to compare with; of the same size for the metrics that compare pairs.
         metrics: rows or names; None for every metric whose weights are installed.
         reference_values: what `evaluate(reference)` gave, to measure a reference of many clips only once.
+        prompt: what the clip shows, for the metrics that compare with text; without one they are left out.
 
     Returns:
         `NAME` for each metric of one clip, and with a reference also `NAME_change`, the clip's value less the
-        reference's; `NAME` for each metric that compares a pair, only where there is a reference.
+        reference's; `NAME` for each metric that compares a pair, only where there is a reference. Metrics of text count
+        as those of one clip.
 
     Raises:
         UsageError: a metric is unknown or refuses the clip, or all of the metrics need a reference and there is none.
@@ -48,14 +51,24 @@ def evaluate(
         )
     known, values = dict(reference_values or {}), {}
     for metric in chosen:
-        if metric.compares == "single":
-            values[metric.name] = metric.function(frames)
-        if reference is not None and metric.compares == "pair":
-            values[metric.name] = metric.function(frames, reference)
-        elif reference is not None:
-            before = known[metric.name] if metric.name in known else metric.function(reference)
+        if metric.compares == "pair":
+            values |= {} if reference is None else {metric.name: metric.function(frames, reference)}
+            continue
+        words = _words(metric, prompt)
+        if words is None:
+            continue
+        values[metric.name] = metric.function(frames, *words)
+        if reference is not None:
+            before = known[metric.name] if metric.name in known else metric.function(reference, *words)
             values[f"{metric.name}_change"] = values[metric.name] - before
     return values
+
+
+def _words(metric: Metric, prompt: str | None) -> tuple[str, ...] | None:
+    """What a metric takes beside the frames; None where it compares with text and there is none."""
+    if metric.compares == "single":
+        return ()
+    return None if prompt is None else (prompt,)
 
 
 def _row(metric: Metric | str) -> Metric:

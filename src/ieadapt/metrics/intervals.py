@@ -28,6 +28,18 @@ class Interval(NamedTuple):
         return self.low > 0 or self.high < 0
 
 
+def mean_interval(
+    values: Sequence[float] | np.ndarray, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> Interval:
+    """Mean of some values with its percentile bootstrap interval; arguments and errors as of `paired_interval`.
+
+    Example:
+        >>> mean_interval([1.0, 1.0]).low
+        1.0
+    """
+    return paired_interval(values, np.zeros(len(values)), level=level, resamples=resamples, seed=seed)
+
+
 def paired_interval(
     after: Sequence[float] | np.ndarray,
     before: Sequence[float] | np.ndarray,

@@ -128,6 +128,30 @@ def pictures_at(path: Path, times: Sequence[float]) -> Iterator[Shown]:
     _refuse_short(path, times, ends, count, damage)
 
 
+def every_picture(path: Path) -> Iterator[tuple[Shown, float | None]]:
+    """All pictures of a file in the order in which they are shown, each with its time in seconds where it states one.
+
+    Raises:
+        UsageError: as `opened` does; a file without a picture, or one that cannot be decoded to its end.
+    """
+    with opened(path) as container:
+        stream = _video(container, path)
+        stream.thread_type = "AUTO"
+        count, damage = 0, None
+        try:
+            for count, frame in enumerate(container.decode(stream), start=1):  # noqa: B007
+                yield _shown(frame, stream), frame.time
+        except (av.FFmpegError, OSError) as error:
+            damage = error
+    if damage is not None or count == 0:
+        raise UsageError(
+            "the video is damaged or cut off",
+            got=f"{count} pictures, then {_reason(damage)}" if damage else "no picture can be decoded",
+            where=path,
+            remedy="use another copy of the file",
+        ) from damage
+
+
 def sound_of(path: Path, start: float, seconds: float) -> Float[np.ndarray, "2 sample"] | None:
     """The sound of a span in two channels at `SOUND_RATE`, silence where there is none.
 
@@ -231,7 +255,7 @@ def _shown(frame: Any, stream: Any) -> Shown:
         pixels = frame.to_ndarray(format="rgba")
         share = pixels[..., 3:].astype(np.uint16)
         picture = ((pixels[..., :3] * share + 127) // 255).astype(np.uint8)
-        notes.append("transparent parts on black")
+        notes += ["transparent parts on black"] if share.min() < 255 else []
     else:
         picture = frame.to_ndarray(format="rgb24")
     if any(component.bits > 8 for component in frame.format.components):

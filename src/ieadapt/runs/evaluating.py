@@ -1,0 +1,273 @@
+"""The evaluation of any folder of videos, alone or against another folder, in a run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ieadapt.errors import FailureError, IEAdaptError, UsageError
+from ieadapt.metrics import Metric, evaluate, missing_metrics, select_metrics
+from ieadapt.runs.clip_folders import REFERENCES, ClipFile, ClipFolder, find_clips, parts_of
+from ieadapt.runs.clip_reading import ReadConfig, aligned, check_readable, read_clip
+from ieadapt.runs.evaluation_tables import MetricSummary, markdown, remarks, summarise, summary_table
+from ieadapt.runs.flags import flags
+from ieadapt.runs.folder import open_run
+from ieadapt.runs.progress import Stages, silent
+from ieadapt.runs.report import Report, Section, Table, render_report
+
+VALUES, SUMMARY, TABLE = "values.parquet", "evaluation.json", "table.md"
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """How videos are evaluated.
+
+    Attributes:
+        metrics: names with commas; None for every metric that can run.
+        reading: length, size, alignment.
+    """
+
+    metrics: str | None = field(default=None, metadata={"help": "names with commas; by default all that can run"})
+    reading: ReadConfig = field(default_factory=ReadConfig)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+        table: the summary, as it is printed.
+        rows: the same as values.
+        notes: what was left out, aligned, refused or not measured, and what the numbers do not settle.
+        values: one row per video.
+    """
+
+    table: Table
+    rows: Sequence[MetricSummary]
+    notes: Sequence[str]
+    values: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Pairing:
+    """Which video is compared with which; no reference where there is only one folder."""
+
+    videos: ClipFolder
+    reference: ClipFolder | None
+    pairs: Sequence[tuple[ClipFile, ClipFile | None]]
+    notes: Sequence[str]
+
+
+def run_evaluation(
+    videos: str | Path,
+    out: str | Path,
+    *,
+    reference: str | Path | None = None,
+    prompts: Path | None = None,
+    config: EvaluateConfig | None = None,
+    overwrite: bool = False,
+    stages: Stages = silent,
+) -> Evaluation:
+    """Measure every video of a folder and write the values, their summary and a report into a run folder.
+
+    Args:
+        videos: folder of videos, run folder (`RUN:PART`), or one video; see `ieadapt.runs.clip_folders.find_clips`.
+        out: the run folder.
+        reference: the videos to compare with, paired by name; of a run with plain and enhanced videos, or source and
+            edited ones, the former is taken where none is named.
+        prompts: what the videos show, see `read_prompts_of`.
+        config: metrics and reading.
+        overwrite: replace an earlier run in `out`.
+        stages: told how far it is.
+
+    Raises:
+        UsageError: a folder without videos, no pair, an unreadable video, or two of a pair that differ.
+        FailureError: no metric could measure any video.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from ieadapt.runs.videos import encode_video
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "clip.mp4").write_bytes(encode_video(torch.rand(4, 3, 32, 48)))
+        >>> found = run_evaluation(folder, folder / "out", config=EvaluateConfig("flicker,sharpness"))
+        >>> [row.metric for row in found.rows], sorted(path.name for path in (folder / "out").iterdir())
+        (['flicker', 'sharpness'], ['config.json', 'evaluation.json', 'report.html', 'table.md', 'values.parquet'])
+    """
+    config = config or EvaluateConfig()
+    chosen = select_metrics(config.metrics)
+    pairing = _paired(videos, reference, prompts)
+    usable, unusable = _applicable(chosen, pairing, named=config.metrics is not None)
+    for pair in pairing.pairs:
+        for clip in pair:
+            if clip is not None:
+                check_readable(clip)
+    asked = {"videos": str(videos), "reference": None if reference is None else str(reference)}
+    asked |= {"prompts": None if prompts is None else str(prompts), **dataclasses.asdict(config)}
+    command = _command(videos, out, reference, prompts, config)
+    with open_run(out, "evaluate", asked, command=command, overwrite=overwrite) as run:
+        values, notes = _measured(usable, pairing, config.reading, stages)
+        rows = summarise(usable, values)
+        missing = [] if config.metrics else [f"{each.name}: {_brings(each)}" for each in missing_metrics()]
+        notes = [*pairing.notes, *notes, *remarks(rows, len(values)), *unusable]
+        notes += [f"not measured, weights missing: {each}" for each in missing]
+        table = _shown(rows, pairing)
+        found = Evaluation(table, rows, notes, values)
+        run.write(VALUES, _parquet(values))
+        run.write(SUMMARY, json.dumps(_record(found, pairing, usable), indent=1, ensure_ascii=False) + "\n")
+        run.write(TABLE, markdown(table))
+        run.write("report.html", render_report(_report(found, usable, pairing, command)))
+    return found
+
+
+def _paired(videos: str | Path, reference: str | Path | None, prompts: Path | None) -> _Pairing:
+    if reference is None:
+        parts = parts_of(videos)
+        implied = next((part for part in REFERENCES if part in parts and REFERENCES[part] in parts), None)
+        if implied is not None:
+            videos, reference = f"{videos}:{implied}", f"{videos}:{REFERENCES[implied]}"
+    ours = find_clips(videos).with_prompts(prompts)
+    left_out = [f"left out of {ours.label}: {each}" for each in ours.left_out]
+    if reference is None:
+        return _Pairing(ours, None, [(clip, None) for clip in ours.clips], left_out)
+    theirs = find_clips(reference)
+    left_out += [f"left out of {theirs.label}: {each}" for each in theirs.left_out]
+    partners = {clip.name: clip for clip in theirs.clips}
+    pairs = [(clip, partners[clip.name]) for clip in ours.clips if clip.name in partners]
+    if not pairs and len(ours.clips) == len(theirs.clips) == 1:
+        pairs = [(ours.clips[0], theirs.clips[0])]
+    if not pairs:
+        raise UsageError(
+            "no video has a partner of the same name in the reference",
+            got=f"{ours.clips[0].name}, ... and {theirs.clips[0].name}, ...",
+            where=f"{videos} and {reference}",
+            remedy="name the two videos of a pair alike",
+        )
+    matched = {clip.name for pair in pairs for clip in pair}
+    for folder in (ours, theirs):
+        alone = [clip.name for clip in folder.clips if clip.name not in matched]
+        left_out += [f"left out of {folder.label}, no partner: {', '.join(alone)}"] if alone else []
+    return _Pairing(ours, theirs, pairs, left_out)
+
+
+def _applicable(chosen: Sequence[Metric], pairing: _Pairing, *, named: bool) -> tuple[list[Metric], list[str]]:
+    """The metrics that have what they compare with, and what is said of the others."""
+    lacking = {}
+    for metric in chosen:
+        if metric.compares == "pair" and pairing.reference is None:
+            lacking[metric.name] = "needs --reference"
+        if metric.compares == "text" and not pairing.videos.prompts:
+            lacking[metric.name] = "needs --prompts"
+    usable = [metric for metric in chosen if metric.name not in lacking]
+    if (named and lacking) or not usable:
+        name, need = next(iter(lacking.items()))
+        raise UsageError(f"the metric {name} {need}", remedy=f"pass {need.split()[1]}, or leave it out of --metrics")
+    return usable, [f"not measured: {name} {need}" for name, need in lacking.items()]
+
+
+def _measured(
+    metrics: Sequence[Metric], pairing: _Pairing, reading: ReadConfig, stages: Stages
+) -> tuple[list[dict[str, Any]], list[str]]:
+    values, notes = [], list[str]()
+    report = stages("measuring")
+    for done, (video, partner) in enumerate(pairing.pairs):
+        ours = read_clip(video, reading)
+        frames, reference, said = ours.frames, None, (*ours.notes,)
+        if partner is not None:
+            theirs = read_clip(partner, reading)
+            frames, reference, how = aligned(ours, theirs, reading)
+            said = (*dict.fromkeys((*said, *theirs.notes)),)
+            notes += how
+        row, refused = _values(metrics, frames, reference, pairing.videos.prompts.get(video.name))
+        notes += [f"{video.name}: {note}" for note in said] + [f"{video.name}: {reason}" for reason in refused]
+        size = dict(zip(("frames", "height", "width"), (len(frames), *frames.shape[2:]), strict=True))
+        values.append({"video": video.name, **size, **row})
+        report(done + 1, len(pairing.pairs))
+    if not any(row.get(metric.name) is not None for row in values for metric in metrics):
+        raise FailureError("no metric could measure any video", got=notes[-1])
+    return values, notes
+
+
+def _values(
+    metrics: Sequence[Metric], frames: Any, reference: Any, prompt: str | None
+) -> tuple[dict[str, float | None], list[str]]:
+    """One video's row; a metric that refuses it has no value there, and its reason is told."""
+    row: dict[str, float | None] = {}
+    refused = []
+    for metric in metrics:
+        try:
+            row |= evaluate(frames, reference, [metric], prompt=prompt)
+        except IEAdaptError as error:
+            row[metric.name] = None
+            refused.append(str(error) if metric.name in str(error) else f"{metric.name}: {error}")
+    return row, refused
+
+
+def _brings(metric: Metric) -> str:
+    return metric.weights.command if metric.weights is not None else "-"
+
+
+def _shown(rows: Sequence[MetricSummary], pairing: _Pairing) -> Table:
+    ours, theirs = pairing.videos.label, pairing.reference
+    if theirs is None:
+        return summary_table(rows, ours, None)
+    a, b = theirs.label, ours
+    return summary_table(rows, *((f"{b} (B)", f"{a} (A)") if a == b else (b, a)))
+
+
+def _parquet(values: Sequence[Mapping[str, Any]]) -> bytes:
+    buffer = io.BytesIO()
+    pl.DataFrame(values, infer_schema_length=None).write_parquet(buffer)
+    return buffer.getvalue()
+
+
+def _record(found: Evaluation, pairing: _Pairing, metrics: Sequence[Metric]) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "videos": pairing.videos.label,
+        "reference": None if pairing.reference is None else pairing.reference.label,
+        "summary": [row.as_dict() for row in found.rows],
+        "definitions": {metric.name: metric.definition for metric in metrics},
+        "notes": list(found.notes),
+        "values": list(found.values),
+    }
+
+
+def _report(found: Evaluation, metrics: Sequence[Metric], pairing: _Pairing, command: str) -> Report:
+    against = "" if pairing.reference is None else f" against {pairing.reference.label}"
+    meaning = Table(
+        ("metric", "what it is", "range", "better", "source"),
+        [[each.name, each.definition, each.range, each.better, each.source] for each in metrics],
+    )
+    return Report(
+        title=f"Evaluation of {pairing.videos.label}{against}",
+        asked=f"{len(pairing.pairs)} videos, {len(metrics)} metrics.",
+        found=list(found.notes) or ["Every metric measured every video."],
+        sections=[Section("Metrics", [found.table]), Section("What they mean", [meaning])],
+        repeat={"Command line": command},
+    )
+
+
+def _command(
+    videos: str | Path, out: str | Path, reference: str | Path | None, prompts: Path | None, config: EvaluateConfig
+) -> str:
+    words = ["ieadapt", "evaluate", str(videos)]
+    words += ["--reference", str(reference)] if reference is not None else []
+    words += ["--prompts", str(prompts)] if prompts is not None else []
+    for flag in flags(type(config)):
+        value = config
+        for name in flag.path:
+            value = getattr(value, name)
+        if value != flag.default:
+            words += [flag.option] if value is True else [flag.option, str(value)]
+    return shlex.join([*words, "--out", str(out)])
+
+
+__all__ = ["EvaluateConfig", "Evaluation", "run_evaluation"]

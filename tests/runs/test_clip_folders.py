@@ -1,0 +1,127 @@
+"""Which files of a folder are videos, by which names, and what is said of the others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from ieadapt.errors import UsageError
+from ieadapt.runs.clip_folders import find_clips, natural, parts_of, read_prompts_of
+from ieadapt.runs.folder import open_run
+
+
+def _frames(folder: Path, number: int = 2) -> Path:
+    folder.mkdir()
+    for index in range(number):
+        Image.new("RGB", (16, 16)).save(folder / f"{index}.png")
+    return folder
+
+
+def _empty(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).touch()
+    return folder
+
+
+def test_videos_are_found_and_stray_files_named(tmp_path: Path) -> None:
+    _empty(tmp_path, "b10.MP4", "b2.webm", "c.gif", "notes.txt", "cover.png", ".hidden.mp4")
+    (tmp_path / "empty").mkdir()
+    _frames(tmp_path / "a")
+    found = find_clips(tmp_path)
+    assert [clip.name for clip in found.clips] == ["a", "b2", "b10", "c"]
+    assert found.label == tmp_path.name
+    assert found.left_out == (
+        "cover.png: a picture, not a video",
+        "empty: a folder without pictures",
+        "notes.txt: no video",
+    )
+
+
+def test_a_folder_of_frames_and_a_file_are_one_video_each(tmp_path: Path) -> None:
+    assert [clip.path for clip in find_clips(_frames(tmp_path / "clip")).clips] == [tmp_path / "clip"]
+    _empty(tmp_path, "one.mp4")
+    assert [clip.name for clip in find_clips(tmp_path / "one.mp4").clips] == ["one"]
+
+
+def test_a_folder_without_videos_says_what_it_holds(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no video in this folder; expected .*; got an empty folder; in"):
+        find_clips(tmp_path)
+    _empty(tmp_path, "notes.txt")
+    with pytest.raises(UsageError, match=r"got notes.txt: no video"):
+        find_clips(tmp_path)
+    with pytest.raises(UsageError, match=r"no such folder of videos; in .*nowhere"):
+        find_clips(tmp_path / "nowhere")
+
+
+def test_two_videos_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"two videos have one name; got a.gif and a.mp4"):
+        find_clips(_empty(tmp_path, "a.gif", "a.mp4"))
+
+
+def _run(folder: Path, *parts: str) -> Path:
+    with open_run(folder, "enhance", {"prompts": ["a red ball", "a blue ball"]}) as run:
+        for name in ("00", "01"):
+            for part in (*parts, "side-by-side"):
+                run.write(f"{name}-{part}.mp4", b"x")
+        run.write("00-plain.png", b"x")
+    return folder
+
+
+def test_a_run_has_parts_and_prompts(tmp_path: Path) -> None:
+    run = _run(tmp_path / "run", "plain", "enhanced")
+    assert parts_of(run) == ["enhanced", "plain"]
+    found = find_clips(f"{run}:enhanced")
+    assert [(clip.name, clip.path.name) for clip in found.clips] == [
+        ("00", "00-enhanced.mp4"),
+        ("01", "01-enhanced.mp4"),
+    ]
+    assert found.prompts == {"00": "a red ball", "01": "a blue ball"}
+    assert found.label == "run:enhanced"
+    with pytest.raises(
+        UsageError, match=r"several parts; expected enhanced, plain; in .*; remedy: name one: .*:enhanced"
+    ):
+        find_clips(run)
+    with pytest.raises(UsageError, match="no such part of videos; expected enhanced, plain; got edited"):
+        find_clips(f"{run}:edited")
+
+
+def test_a_run_of_one_part_needs_no_name_and_other_folders_have_none(tmp_path: Path) -> None:
+    assert find_clips(_run(tmp_path / "run", "plain")).label == "run:plain"
+    with pytest.raises(UsageError, match="only run folders have parts; got plain"):
+        find_clips(f"{_frames(tmp_path / 'clip')}:plain")
+    (tmp_path / "a:b").mkdir()
+    assert find_clips(_empty(tmp_path / "a:b", "x.mp4")).clips[0].name == "x"
+
+
+def test_prompts_come_by_name_or_line_by_line(tmp_path: Path) -> None:
+    clips = find_clips(_empty(tmp_path, "b.mp4", "a.mp4")).clips
+    named, listed = tmp_path / "prompts.json", tmp_path / "prompts.txt"
+    named.write_text(json.dumps({"b": "a ball", "a": "a cat", "z": "unused"}))
+    listed.write_text("a cat\n\na ball\n")
+    assert read_prompts_of(named, clips) == read_prompts_of(listed, clips) == {"a": "a cat", "b": "a ball"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("p.json", '{"a": "a cat"}', "a video has no prompt; got b"),
+        ("p.json", "no json", "cannot be read; got no text, or no JSON object"),
+        ("p.json", "[1]", "cannot be read; got no text, or no JSON object"),
+        ("p.txt", "one\n", "do not fit the videos; expected 2 prompts.*; got 1 prompts"),
+        ("p.txt", None, "cannot be read; got No such file"),
+    ],
+)
+def test_prompts_that_do_not_fit_are_refused(tmp_path: Path, name: str, content: str | None, text: str) -> None:
+    clips = find_clips(_empty(tmp_path, "a.mp4", "b.mp4")).clips
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(UsageError, match=text):
+        read_prompts_of(tmp_path / name, clips)
+
+
+def test_names_sort_as_people_count() -> None:
+    names = ["clip10", "clip2", "2", "a", "10"]
+    assert sorted(names, key=lambda name: natural(Path(name))) == ["2", "10", "a", "clip2", "clip10"]
