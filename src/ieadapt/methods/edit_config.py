@@ -93,6 +93,13 @@ class EditConfig:
             window(getattr(self, name), name)
         if self.mask not in ("none", "difference") and not self.mask_words:
             raise UsageError("unknown mask of an edit", expected="none, difference or cross:WORD", got=self.mask)
+        if self.method == "sdedit" and (self.inject, self.mask, self.words) != ("none", "none", "none"):
+            raise UsageError(
+                "sdedit has no source branch, so nothing can be taken from it",
+                expected="inject, mask and words none",
+                got=f"inject {self.inject}, mask {self.mask}, words {self.words}",
+                remedy="choose another method, such as noise-path",
+            )
         _ = self.injection, self.reweighted
 
     @property

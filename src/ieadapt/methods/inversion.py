@@ -11,7 +11,7 @@ from diffusers import DiffusionPipeline
 from jaxtyping import Float
 from torch import Tensor
 
-from ieadapt.attention import AttentionCall, DenoiserCall, intercept
+from ieadapt.attention import DenoiserCall, intercept
 from ieadapt.interventions import Record
 from ieadapt.methods.clip_check import check_clip
 from ieadapt.methods.edit_config import EditConfig
@@ -122,14 +122,18 @@ def invert(
     )
     if config.method != "inversion":
         return inversion
-    counted = dataclasses.replace(runner, done=_counter(progress, 2 * (len(path) - inversion.first)))
+    counted = dataclasses.replace(runner, done=counter(progress, 2 * (len(path) - inversion.first)))
     return _with_trajectory(inversion, counted, clean, config)
 
 
 def _with_trajectory(inversion: Inversion, runner: PathPipeline, clean: Latents, config: EditConfig) -> Inversion:
     trajectory, corrections = _invert_latents(runner, clean, inversion, config)
     entropies = config.injection is not None and config.injection.needs_entropy
-    found, profile = _reconstruct(runner, trajectory[:1], inversion, entropies)
+    found, profile = (
+        _measured(runner, trajectory[:1], inversion)
+        if entropies
+        else (runner.run(trajectory[:1], [inversion.prompt], inversion.first)[0], None)
+    )
     steps = len(trajectory) - 1
     notes = (
         *inversion.notes,
@@ -149,9 +153,7 @@ def _with_trajectory(inversion: Inversion, runner: PathPipeline, clean: Latents,
 
 def source_profile(runner: PathPipeline, inversion: Inversion, latents: Latents) -> EntropyProfile:
     """Entropies of a run of the source alone, from the latents at the inversion's first step."""
-    profile = _reconstruct(runner, latents, inversion, True)[1]
-    assert profile is not None
-    return profile
+    return _measured(runner, latents, inversion)[1]
 
 
 def _invert_latents(
@@ -175,12 +177,8 @@ def _invert_latents(
     return torch.cat([latents.to(clean.device) for latents in reversed(backwards)]), refined[0].corrections
 
 
-def _reconstruct(
-    runner: PathPipeline, latents: Latents, inversion: Inversion, entropies: bool
-) -> tuple[Clip, EntropyProfile | None]:
-    """The clip that a free run gives, and its entropies where they are wanted."""
-    if not entropies:
-        return runner.run(latents, [inversion.prompt], inversion.first)[0], None
+def _measured(runner: PathPipeline, latents: Latents, inversion: Inversion) -> tuple[Clip, EntropyProfile]:
+    """The clip that a free run of the source gives, and its entropies."""
     with intercept(runner.pipe, Record()) as record:
         frames = runner.run(latents, [inversion.prompt], inversion.first)
     return frames[0], EntropyProfile.from_rows(record.rows(), {"measured": "on the source", "prompt": inversion.prompt})
@@ -202,7 +200,6 @@ class Refinement:
     def __call__(self, call: DenoiserCall, prediction: Tensor) -> Tensor:
         """The prediction whose step leads back to the latents at hand most closely."""
         path, step, given = self._scheduler.path, self._scheduler.step_index, self._scheduler.latents
-        assert path is not None
         best = used = prediction.float()
         shift, least, share = torch.zeros(()), float("inf"), 1.0
         for _ in range(self._iterations):
@@ -258,7 +255,8 @@ def _warnings(inversion: Inversion, config: EditConfig) -> list[str]:
     return found
 
 
-def _counter(progress: Progress | None, total: int) -> Callable[[], None]:
+def counter(progress: Progress | None, total: int) -> Callable[[], None]:
+    """A function that counts steps and tells a progress callback."""
     count = {"done": 0}
 
     def done() -> None:

@@ -53,7 +53,6 @@ class PathScheduler:
         done: called after each step.
 
     Attributes:
-        path: known once the pipeline has asked for timesteps.
         step_index: the step of the path that is running.
         latents: as they are now, in the pipeline's own form.
     """
@@ -72,7 +71,7 @@ class PathScheduler:
         self._inner, self._wanted, self._advance, self._done = scheduler, steps, advance, done
         self._steps: list[int] = []
         self.latents = latents.float()
-        self.path: NoisePath | None = None
+        self._path: NoisePath | None = None
         self.timesteps = self.sigmas = torch.zeros(0)
         self.set_timesteps = functools.wraps(scheduler.set_timesteps)(functools.partial(self._set_timesteps))
 
@@ -81,10 +80,17 @@ class PathScheduler:
 
     def _set_timesteps(self, *args: Any, **kwargs: Any) -> None:
         self._inner.set_timesteps(*args, **kwargs)
-        self.path = noise_path(self._inner)
-        self._steps = list(self._wanted(len(self.path)))
-        self.timesteps = self.path.timesteps[self._steps]
-        self.sigmas = torch.tensor([self.path.levels[step].noise for step in self._steps])
+        path = self._path = noise_path(self._inner)
+        self._steps = list(self._wanted(len(path)))
+        self.timesteps = path.timesteps[self._steps]
+        self.sigmas = torch.tensor([path.levels[step].noise for step in self._steps])
+
+    @property
+    def path(self) -> NoisePath:
+        """The path, once the pipeline has asked for timesteps."""
+        if self._path is None:
+            raise FailureError("the pipeline has not asked its scheduler for timesteps")
+        return self._path
 
     @property
     def step_index(self) -> int:
@@ -100,7 +106,6 @@ class PathScheduler:
 
     def step(self, model_output: Tensor, timestep: Any, sample: Tensor, return_dict: bool = True) -> Any:
         """Make a step; what the pipeline hands back may be rounded, so the stand-in goes on from its own latents."""
-        assert self.path is not None
         prediction = unfolded(model_output, self.latents.shape).float()
         self.latents = self._advance(self.path, self.step_index, self.latents, prediction)
         self._steps.pop(0)
@@ -163,9 +168,13 @@ class PathPipeline:
             latents: clean ones, in the pipeline's own form.
         """
         stand_in = PathScheduler(self.scheduler, latents, lambda steps: [])
-        frames = self._call(stand_in, [""] * len(latents), {})
-        assert stand_in.path is not None
-        return frames, stand_in.path
+        return self._call(stand_in, [""] * len(latents), {}), stand_in.path
+
+    def path_of(self, latents: Latents) -> NoisePath:
+        """The path of runs with latents of this shape."""
+        stand_in = PathScheduler(self.scheduler, latents, lambda steps: [])
+        self._call(stand_in, [""] * len(latents), {"output_type": "latent"})
+        return stand_in.path
 
     def run(
         self,

@@ -31,12 +31,16 @@ class VideoLatents:
         space: the pipeline's attribute that says by how much its VAE shrinks height and width.
         time: the same for frames; None if the VAE keeps all of them.
         least: height and width must be multiples of this in any case, the pipeline checks it.
+        grid: latents as (video, channel, frame, height, width), given (pipeline, latents, size of the clip).
+        ungrid: the way back, given (pipeline, latents).
     """
 
     encode: Callable[[Any, Pixels], Latents]
     space: str
     time: str | None
     least: int
+    grid: Callable[[Any, Latents, tuple[int, int, int]], Pixels] = lambda pipe, latents, size: latents
+    ungrid: Callable[[Any, Pixels], Latents] = lambda pipe, latents: latents
 
     def pixels(self, pipe: Any) -> int:
         """Height and width must be multiples of this."""
@@ -136,6 +140,11 @@ def _wan(pipe: Any, video: Tensor) -> Tensor:
     )
 
 
+def _frames_first(pipe: Any, latents: Tensor, size: Any = None) -> Tensor:
+    """Swaps the axes of channels and frames; its own inverse."""
+    return latents.transpose(1, 2)
+
+
 def _hunyuanvideo(pipe: Any, video: Tensor) -> Tensor:
     return _mode(pipe.vae, video) * pipe.vae.config.scaling_factor
 
@@ -143,7 +152,18 @@ def _hunyuanvideo(pipe: Any, video: Tensor) -> Tensor:
 def _ltx(pipe: Any, video: Tensor) -> Tensor:
     vae = pipe.vae
     coded = pipe._normalize_latents(_mode(vae, video), vae.latents_mean, vae.latents_std, vae.config.scaling_factor)
-    return pipe._pack_latents(coded, pipe.transformer_spatial_patch_size, pipe.transformer_temporal_patch_size)
+    return _ltx_packed(pipe, coded)
+
+
+def _ltx_grid(pipe: Any, latents: Tensor, size: tuple[int, int, int]) -> Tensor:
+    frames = (size[0] - 1) // pipe.vae_temporal_compression_ratio + 1
+    height, width = (pixels // pipe.vae_spatial_compression_ratio for pixels in size[1:])
+    patches = pipe.transformer_spatial_patch_size, pipe.transformer_temporal_patch_size
+    return pipe._unpack_latents(latents, frames, height, width, *patches)
+
+
+def _ltx_packed(pipe: Any, latents: Tensor) -> Tensor:
+    return pipe._pack_latents(latents, pipe.transformer_spatial_patch_size, pipe.transformer_temporal_patch_size)
 
 
 def _mochi(pipe: Any, video: Tensor) -> Tensor:
@@ -165,9 +185,13 @@ def _config(pipe: Any) -> Any:
 VIDEO_LATENTS: Mapping[str, VideoLatents] = {
     "AnimateDiff": VideoLatents(_images, "vae_scale_factor", None, 8),
     "ModelScope": VideoLatents(_images, "vae_scale_factor", None, 8),
-    "CogVideoX": VideoLatents(_cogvideox, "vae_scale_factor_spatial", "vae_scale_factor_temporal", 8),
+    "CogVideoX": VideoLatents(
+        _cogvideox, "vae_scale_factor_spatial", "vae_scale_factor_temporal", 8, _frames_first, _frames_first
+    ),
     "Wan": VideoLatents(_wan, "vae_scale_factor_spatial", "vae_scale_factor_temporal", 16),
     "HunyuanVideo": VideoLatents(_hunyuanvideo, "vae_scale_factor_spatial", "vae_scale_factor_temporal", 16),
-    "LTX": VideoLatents(_ltx, "vae_spatial_compression_ratio", "vae_temporal_compression_ratio", 32),
+    "LTX": VideoLatents(
+        _ltx, "vae_spatial_compression_ratio", "vae_temporal_compression_ratio", 32, _ltx_grid, _ltx_packed
+    ),
     "Mochi": VideoLatents(_mochi, "vae_spatial_scale_factor", "vae_temporal_scale_factor", 8),
 }
