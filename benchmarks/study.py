@@ -96,6 +96,16 @@ def report(arguments: argparse.Namespace) -> None:
     for file in SHIPPED:
         if (folder / file).exists():
             shutil.copy(folder / file, kept / file)
+    for file in [kept / name for name in SHIPPED if Path(name).suffix in (".json", ".html")]:
+        told = file.read_text()
+        for place in (str(folder), _made_in(folder)):
+            told = told.replace(place, "runs/study")
+        file.write_text(told)
+
+
+def _made_in(folder: Path) -> str:
+    """The folder's path on the machine that made it; a shipped table is to be made again anywhere."""
+    return json.loads((folder / "study.json").read_text())["command"].partition("--out ")[2].split()[0]
 
 
 def site_rows(table: pl.DataFrame, sites: pl.DataFrame) -> list[dict[str, Value]]:
