@@ -2,6 +2,7 @@
 
 from ieadapt.methods.clip_check import check_clip
 from ieadapt.methods.edit_config import EditConfig
+from ieadapt.methods.edit_presets import EDIT_PRESETS, edit_preset
 from ieadapt.methods.editing import EditResult, edit
 from ieadapt.methods.enhancement import EnhanceConfig, enhance, enhancement
 from ieadapt.methods.generation import GenerationConfig, generate
@@ -12,8 +13,10 @@ from ieadapt.methods.maps import AttentionMaps, attention_maps
 from ieadapt.methods.measurement import measure
 from ieadapt.methods.profile import EntropyProfile
 from ieadapt.methods.study_config import StudyConfig
+from ieadapt.models.video_latents import fitting_size
 
 __all__ = [
+    "EDIT_PRESETS",
     "AttentionMaps",
     "EditConfig",
     "EditResult",
@@ -26,8 +29,10 @@ __all__ = [
     "attention_maps",
     "check_clip",
     "edit",
+    "edit_preset",
     "enhance",
     "enhancement",
+    "fitting_size",
     "generate",
     "inversion_key",
     "invert",

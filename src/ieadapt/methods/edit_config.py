@@ -34,8 +34,8 @@ class EditConfig:
         guidance_window: `start:stop`, the part of the steps that is guided; outside it the weight is 1.
         source_guidance: classifier-free guidance of the source branch; it matters where `residual` is above 0.
         negative: what guidance pushes away from: the `empty` prompt or the `source` prompt.
-        inject: sites whose maps the target takes from the source: `none`, `all`, or a choice such as
-            `spatial:bottom=0.5`, `temporal:top=3`, `random=4`, names or patterns.
+        inject: sites whose maps the target takes from the source: `none`, `all`, `coarse` (spatial ones below the finest
+            resolution), or a choice such as `spatial:bottom=0.5`, `temporal:top=3`, `random=4`, names or patterns.
         inject_window: `start:stop`, the part of the steps at which maps are injected.
         inject_branch: `cond` rows alone, or `both` guidance branches.
         mask: what may change: `none` (everything), `difference` (where the two predictions differ), `cross:WORD`
@@ -65,7 +65,8 @@ class EditConfig:
     source_guidance: int | float = field(default=1.0, metadata={"help": "guidance of the source branch"})
     negative: str = field(default="empty", metadata={"help": "guide away from: empty, or the source prompt (source)"})
     inject: str = field(
-        default="none", metadata={"help": "source's maps at: none, all, [KIND:]bottom=N, top=N, random=N, or names"}
+        default="none",
+        metadata={"help": "source's maps at: none, all, coarse, [KIND:]bottom=N, top=N, random=N, or names"},
     )
     inject_window: str = field(default="0:1", metadata={"help": "START:STOP, the steps with injection"})
     inject_branch: str = field(default="cond", metadata={"help": "inject into cond rows, or both guidance branches"})
@@ -104,10 +105,10 @@ class EditConfig:
 
     @property
     def injection(self) -> SiteChoice | None:
-        """The choice of sites that get the source's maps, or None."""
+        """The choice of sites that get the source's maps, or None; for `coarse`, a choice among the coarse sites."""
         if self.inject == "none":
             return None
-        return SiteChoice() if self.inject == "all" else SiteChoice.parse(self.inject, self.seed)
+        return SiteChoice() if self.inject in ("all", "coarse") else SiteChoice.parse(self.inject, self.seed)
 
     @property
     def injected_branches(self) -> tuple[Guidance, ...]:

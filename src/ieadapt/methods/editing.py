@@ -18,7 +18,15 @@ from diffusers import DiffusionPipeline
 from jaxtyping import Float
 from torch import Tensor
 
-from ieadapt.attention import AttentionSite, DenoiserWrapper, Stream, find_sites, intercept
+from ieadapt.attention import (
+    AttentionSite,
+    DenoiserWrapper,
+    Stream,
+    denoisers_of,
+    family_of,
+    find_sites,
+    intercept,
+)
 from ieadapt.errors import UsageError
 from ieadapt.interventions import Inject
 from ieadapt.methods.change_mask import ChangeMask, DifferenceEvidence, WordEvidence, text_sites
@@ -226,6 +234,8 @@ class _Editor:
             return []
         self._require_window("inject_window")
         own = [site for site in find_sites(self.runner.pipe) if site.kind in SELF_ATTENTION or choice.names]
+        if self._config.inject == "coarse":
+            own = coarse_sites(self.runner.pipe)
         if choice.needs_entropy and self.profile is None:
             begin = self._source.begin(self._inversion.first).to(self._clean)
             self.profile = source_profile(self.runner, self._inversion, begin)
@@ -260,6 +270,31 @@ class _Editor:
             kinds = ", ".join(sorted({site.kind for site in self.sites}))
             notes.append(f"the source's maps are injected at {len(self.sites)} sites ({kinds})")
         return tuple(notes)
+
+
+def coarse_sites(pipe: DiffusionPipeline) -> list[AttentionSite]:
+    """The spatial sites below the finest resolution of a U-Net.
+
+    Raises:
+        UsageError: the denoiser has one resolution only.
+
+    Source: Free-Prompt-Editing, arXiv 2403.03431: self-attention of at most 32 x 32 tokens where the finest has 64 x 64.
+    """
+    denoiser = next(iter(denoisers_of(pipe).values()))
+    family = family_of(denoiser)
+    if family.skips == "none":
+        raise UsageError(
+            "this model has one resolution, so no coarse sites",
+            got=family.name,
+            remedy="inject all, or a choice by entropy",
+        )
+    stages = family.stages(denoiser)
+    finest = {name for name, module in denoiser.named_modules() if module in (stages[0], stages[-1])}
+    return [
+        site
+        for site in find_sites(pipe)
+        if site.kind == "spatial" and not any(site.name.startswith(f"{name}.") for name in finest)
+    ]
 
 
 SELF_ATTENTION = ("spatial", "temporal", "joint")

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import polars as pl
 import torch
 from diffusers import DiffusionPipeline
 from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ieadapt.attention import DenoiserCall, intercept
+from ieadapt.errors import UsageError
 from ieadapt.interventions import Record
 from ieadapt.methods.clip_check import check_clip
 from ieadapt.methods.edit_config import EditConfig
@@ -70,6 +77,42 @@ class Inversion:
     std_ratio: float
     notes: tuple[str, ...] = ()
     profile: EntropyProfile | None = None
+
+    def save(self, path: str | Path) -> Path:
+        """Write everything into one safetensors file."""
+        tensors = {name: value for name in TENSORS if (value := getattr(self, name)) is not None}
+        numbers = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name not in TENSORS}
+        if self.profile is not None:
+            table = io.BytesIO()
+            self.profile.table.write_parquet(table)
+            tensors["profile"] = torch.frombuffer(bytearray(table.getvalue()), dtype=torch.uint8)
+        numbers["profile"] = None if self.profile is None else self.profile.metadata
+        whole = {name: value.contiguous().clone() for name, value in tensors.items()}
+        save_file(whole, path, metadata={"inversion": json.dumps(numbers)})
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Inversion:
+        """Read an inversion that `save` wrote.
+
+        Raises:
+            UsageError: the file holds none.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                numbers = json.loads(file.metadata()["inversion"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            profile = None
+            if numbers["profile"] is not None:
+                table = pl.read_parquet(io.BytesIO(tensors.pop("profile").numpy().tobytes()))
+                profile = EntropyProfile(table, numbers["profile"])
+            numbers |= {"notes": tuple(numbers["notes"]), "profile": profile}
+            return cls(**{"trajectory": None, **tensors, **numbers})
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise UsageError("not an inversion", got=error, where=path, remedy="invert the clip again") from error
+
+
+TENSORS = ("clean", "trajectory", "source", "decoded", "reconstruction")
 
 
 def invert(
