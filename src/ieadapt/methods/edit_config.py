@@ -34,7 +34,7 @@ class EditConfig:
         guidance_window: `start:stop`, the part of the steps that is guided; outside it the weight is 1.
         source_guidance: classifier-free guidance of the source branch; it matters where `residual` is above 0.
         negative: what guidance pushes away from: the `empty` prompt or the `source` prompt.
-        inject: sites whose maps the target takes from the source: `none`, `all`, `coarse` (spatial ones below the finest
+        inject: sites whose maps the target takes from the source: `none`, `all`, `coarse` (spatial, below the finest
             resolution), or a choice such as `spatial:bottom=0.5`, `temporal:top=3`, `random=4`, names or patterns.
         inject_window: `start:stop`, the part of the steps at which maps are injected.
         inject_branch: `cond` rows alone, or `both` guidance branches.
@@ -54,7 +54,7 @@ class EditConfig:
 
     Example:
         >>> EditConfig(inject="spatial:bottom=0.5", start=0.4).injection
-        SiteChoice(rule='bottom', amount=0.5, kind='spatial', names=None, seed=0)
+        SiteChoice(rule='bottom', amount=0.5, kind='spatial', names=None, seed=0, by='ep', within='kind')
     """
 
     method: str = field(default="inversion", metadata={"help": "inversion, noise-path, flowedit or sdedit"})

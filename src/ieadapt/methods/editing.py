@@ -278,7 +278,7 @@ def coarse_sites(pipe: DiffusionPipeline) -> list[AttentionSite]:
     Raises:
         UsageError: the denoiser has one resolution only.
 
-    Source: Free-Prompt-Editing, arXiv 2403.03431: self-attention of at most 32 x 32 tokens where the finest has 64 x 64.
+    Source: Free-Prompt-Editing, arXiv 2403.03431: at most 32 x 32 tokens where the finest resolution has 64 x 64.
     """
     denoiser = next(iter(denoisers_of(pipe).values()))
     family = family_of(denoiser)
