@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from diffusers import DiffusionPipeline
@@ -29,6 +29,7 @@ Frames = Float[Tensor, "video frame channel height width"]
 Step = Callable[[], None]
 
 
+@runtime_checkable
 class Advance(Protocol):
     """Where a step leads: (path, step, latents at hand, prediction) -> the next latents."""
 
