@@ -22,7 +22,7 @@ import polars as pl
 
 from benchmarks.results import Value, record
 from ieadapt.attention import find_sites
-from ieadapt.methods import AttentionMaps, EntropyProfile, GenerationConfig, StudyConfig, attention_maps
+from ieadapt.methods import EntropyProfile, GenerationConfig, StudyConfig
 from ieadapt.models import load
 from ieadapt.runs.pipelines import Hardware
 from ieadapt.runs.study_report_effects import effects_of, relations, site_effects
@@ -74,12 +74,13 @@ def _stages(name: str) -> Callable[[int, int], None]:
 
 def report(arguments: argparse.Namespace) -> None:
     """Draw the report, write the records, and keep the table and the report under `benchmarks/studies`."""
-    from ieadapt.runs.study_report import write_study_report  # videos are written there; a GPU machine may lack PyAV
+    from ieadapt.runs.study_report import study_maps, write_study_report  # needs PyAV, which a GPU machine may lack
 
     folder: Path = arguments.out
     table = pl.read_parquet(folder / "study.parquet")
-    sites = EntropyProfile.load(folder).by_site()
-    write_study_report(folder, maps=_maps(arguments, sites))
+    profile = EntropyProfile.load(folder)
+    sites = profile.by_site()
+    write_study_report(folder, maps=study_maps(load(arguments.model), table, profile))
     clips = table.select("prompt", "seed").unique().height
     note = f"{table.height} perturbed videos, {clips} clips (held-out caption and seed), {arguments.steps} steps."
     command = f"python -m benchmarks.study {arguments.model} --captions {arguments.captions} --seeds {arguments.seeds}"
@@ -158,18 +159,6 @@ def claim_rows(found: Sequence[Mapping[str, Value]]) -> list[dict[str, Value]]:
 
 def _finite(value: float) -> float | None:
     return value if value == value else None
-
-
-def _maps(arguments: argparse.Namespace, sites: pl.DataFrame) -> list[AttentionMaps]:
-    """Maps of the site of lowest and of highest EP of every kind, for the report's third figure."""
-    chosen = [
-        own.sort("ep")["site"][place]
-        for _, own in sites.filter(pl.col("kind").is_in(KINDS.split(","))).group_by("kind", maintain_order=True)
-        for place in (0, -1)
-    ]
-    (prompt,) = captions(1)
-    pipe = load(arguments.model)
-    return [attention_maps(pipe, prompt, site, GenerationConfig(8), steps=(4,)) for site in chosen]
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:

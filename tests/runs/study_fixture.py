@@ -113,6 +113,18 @@ def growing_table() -> pl.DataFrame:
     return pl.concat([study_table(), pl.DataFrame(rows, schema_overrides={"head": pl.Int32})])
 
 
+def heads_table() -> pl.DataFrame:
+    """The temporal sites perturbed head by head: head 1 of every site carries all of the damage."""
+    own = [site for site in sites() if site["kind"] == "temporal"]
+    rows = [
+        cell(site, "identity", prompt, 0) | {"head": head, "ssim": 0.7 if head == 1 else 1.0}
+        for site in own
+        for head in range(3)
+        for prompt in PROMPTS
+    ]
+    return pl.DataFrame(rows, schema_overrides={"head": pl.Int32})
+
+
 def strips() -> list[Strip]:
     frames = render(sample_scenes(1, seed=3, split="heldout")[0])
     made = [Strip(to_strip_frames(frames), PROMPTS[0], 0)]

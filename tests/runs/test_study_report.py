@@ -19,7 +19,7 @@ from ieadapt.runs.study_report_effects import (
     site_effects,
 )
 from ieadapt.runs.study_report_words import summary
-from tests.runs.study_fixture import growing_table, profile, study_table, write_study
+from tests.runs.study_fixture import growing_table, heads_table, profile, study_table, write_study
 
 TABLE, SITES = study_table(), profile().by_site()
 
@@ -156,3 +156,12 @@ def test_a_folder_without_a_table_or_with_an_empty_one_is_refused(tmp_path: Path
     TABLE.clear().write_parquet(tmp_path / "study.parquet")
     with pytest.raises(UsageError, match="holds no measured video"):
         read_table(tmp_path / "study.parquet")
+
+
+def test_a_study_by_head_draws_damage_per_head() -> None:
+    import numpy as np
+
+    _, figures = study_report(heads_table(), profile())
+    image = figures["heads"].figure.axes[0].images[0].get_array()
+    assert image.shape == (12, 3)
+    assert np.allclose(image, np.tile([0.0, 0.3, 0.0], (12, 1)))

@@ -11,10 +11,11 @@ import typer
 
 from ieadapt.cli.console import print_json, print_table, shown_stages
 from ieadapt.cli.options import Json, Out, takes
+from ieadapt.methods import EntropyProfile
 from ieadapt.runs.folder import default_folder
 from ieadapt.runs.pipelines import spoken_folder
 from ieadapt.runs.studies.status import compact_study, study_status
-from ieadapt.runs.study_report import write_study_report
+from ieadapt.runs.study_report import study_maps, write_study_report
 from ieadapt.runs.studying import StudyRun, run_study
 
 _SHOWN = ("psnr", "ssim", "testbed_fidelity_change")
@@ -51,7 +52,8 @@ def _study(asked: StudyRun, folder: Path, *, resume: bool, as_json: bool) -> Non
     with shown_stages() as stages:
         result = run_study(asked, folder, resume=resume, stages=stages)
         stages("drawing the report")
-        report = write_study_report(folder)
+        maps = study_maps(asked.hardware.load(asked.model), result.table, EntropyProfile.load(folder))
+        report = write_study_report(folder, maps=maps)
     means = _by_condition(result.table)
     if as_json:
         print_json({"folder": str(folder), "notes": result.notes, "conditions": means.to_dicts()})

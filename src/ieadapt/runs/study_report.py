@@ -34,7 +34,7 @@ from ieadapt.runs.study_report_effects import (
     relations,
     site_effects,
 )
-from ieadapt.runs.study_report_figures import draw_strips, plot_bars, plot_growing, plot_scatter
+from ieadapt.runs.study_report_figures import draw_strips, plot_bars, plot_growing, plot_heads, plot_scatter
 from ieadapt.runs.study_report_words import summary
 
 STRIP_WIDTH = 900
@@ -181,6 +181,8 @@ def _figures(
     if any(measured.values()):
         figures["effects"] = plot_bars(measured)
         figures["ep-and-effects"] = plot_scatter(measured, found)
+    if table["head"].is_not_null().any():
+        figures["heads"] = plot_heads(measured)
     if (table["rank"] != "each").any():
         figures["growing-sets"] = plot_growing(table, list(measured))
     return {name: _drawn(figure) for name, figure in figures.items()}
@@ -223,6 +225,9 @@ def _cost_blocks(figures: Mapping[str, Drawn], measured: Mapping[Effect, Sequenc
             "video in which nothing was replaced. Below: EP of the site, with the 50 % line."
         )
         blocks += [_picture(figures["effects"], caption, 760), _site_table(measured)]
+    if "heads" in figures:
+        caption = "Damage by head, one head of one site replaced at a time; red is damage, white is none."
+        blocks.append(_picture(figures["heads"], caption, 760))
     if "growing-sets" in figures:
         caption = "The sites of highest and of lowest EP replaced together, in growing numbers."
         blocks.append(_picture(figures["growing-sets"], caption, 620))

@@ -64,6 +64,41 @@ def plot_bars(measured: Mapping[Effect, Sequence[SiteEffect]]) -> Figure:
     return figure
 
 
+def plot_heads(measured: Mapping[Effect, Sequence[SiteEffect]]) -> Figure:
+    """Damage per head: sites down, heads across, one column per perturbation and one row per effect.
+
+    Args:
+        measured: the heads that were perturbed alone, in order of execution.
+    """
+    units = [unit for each in measured.values() for unit in each if unit.head is not None]
+    columns = list(dict.fromkeys((unit.kind, unit.perturbation) for unit in units))
+    orders = {kind: sorted({unit.order for unit in units if unit.kind == kind}) for kind, _ in columns}
+    tallest, heads = max(len(rows) for rows in orders.values()), 1 + max(unit.head or 0 for unit in units)
+    size = (max(6.0, (1.4 + 0.28 * heads) * len(columns)), (0.8 + 0.17 * tallest) * len(measured))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(measured), len(columns), squeeze=False)
+    for row, (effect, every) in enumerate(measured.items()):
+        for column, (kind, perturbation) in enumerate(columns):
+            own = [unit for unit in every if (unit.kind, unit.perturbation) == (kind, perturbation)]
+            _draw_heads(axes[row][column], [unit for unit in own if unit.head is not None], orders[kind], effect)
+            axes[row][column].set_title(f"{kind}, {perturbation}", fontsize=8)
+        axes[row][0].set_ylabel(f"{NAMES[effect.aspect]}\n{_wrapped(effect.damage_label)}", fontsize=8)
+    for axis in axes[-1]:
+        axis.set_xlabel("head", fontsize=8)
+    return figure
+
+
+def _draw_heads(axis: Any, units: Sequence[SiteEffect], orders: Sequence[int], effect: Effect) -> None:
+    grid = np.full((len(orders), 1 + max(unit.head or 0 for unit in units)), np.nan)
+    for unit in units:
+        grid[orders.index(unit.order), unit.head] = np.nanmean(effect.as_damage(unit.values))
+    reach = max(float(np.nanmax(np.abs(grid))), 1e-12)
+    image = axis.imshow(grid, cmap="RdBu_r", vmin=-reach, vmax=reach, aspect="auto")
+    axis.set_yticks(range(len(orders)), [f"#{order}" for order in orders], fontsize=6)
+    axis.set_xticks(range(grid.shape[1]), range(grid.shape[1]), fontsize=6)
+    axis.figure.colorbar(image, ax=axis, fraction=0.08, pad=0.03).ax.tick_params(labelsize=6)
+
+
 def _names(units: Any) -> list[str]:
     return list(dict.fromkeys(unit.name for unit in sorted(units, key=lambda unit: (unit.order, unit.head or 0))))
 
