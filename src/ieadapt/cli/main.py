@@ -24,6 +24,7 @@ COMMANDS = {
     "measure": "Measure entropy and energy of every attention site of a model.",
     "maps": "Draw the attention maps of one site: where tokens look, in space, in time and in the prompt.",
     "enhance": "Generate videos plain and enhanced, side by side.",
+    "edit": "Change a video to what a sentence says, and nothing else.",
     "study": "Find out what each layer does: replace its attention, and measure how far the videos move.",
     "evaluate": "Measure any folder of videos, alone or against a reference, with intervals.",
     "compare": "Compare two folders of videos, pair by pair: every metric with its difference and interval.",

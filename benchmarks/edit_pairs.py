@@ -1,0 +1,232 @@
+"""Edits of held-out pairs of scenes, whose perfect result is known: every method on every pair.
+
+Run it from the root of the repository, with as many processes as fit one GPU, since the bundled model leaves it idle
+most of the time:
+
+    python -m benchmarks.edit_pairs run --device cuda --workers 14 --methods all --cells runs/edit-cells.jsonl
+    python -m benchmarks.edit_pairs table --cells runs/edit-cells.jsonl
+
+`run` appends one line per pair and method to the cells file and goes on where an earlier call stopped; `--seconds`
+makes it end in time. `table` chooses the default on one half of the pairs, reports every method on the other, and
+writes the records `edit-pairs`, `edit-kinds`, `edit-choice` and `edit-injection` (see `benchmarks.edit_table`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.edit_methods import CEILING, COPY, RECONSTRUCTION, WITHOUT_EDIT, methods, select
+from ieadapt.methods import (
+    EditConfig,
+    EntropyProfile,
+    GenerationConfig,
+    Inversion,
+    edit,
+    inversion_key,
+    invert,
+    measure,
+)
+from ieadapt.models import load
+from ieadapt.runs.edit_marks import mark_edit
+from ieadapt.testbed import caption, sample_scenes
+from ieadapt.testbed.edits import ALL_KINDS, EditPair, edit_pairs
+
+PROFILE_PROMPTS, PROFILE_STEPS = 8, 8
+Cell = dict[str, Any]
+
+
+@dataclass
+class Bench:
+    """A pipeline in one process, and what is kept for the pair at hand.
+
+    Attributes:
+        pipe: the pipeline.
+        generation: number of steps.
+        profile: of the model; sites are chosen by it.
+    """
+
+    pipe: Any
+    generation: GenerationConfig
+    profile: EntropyProfile
+    _inversions: dict[str, Inversion] = field(default_factory=dict)
+
+    def cells(self, pair: EditPair, names: Sequence[str], deadline: float) -> list[Cell]:
+        """One row per method, as many as begin before the deadline (seconds since the epoch)."""
+        self._inversions.clear()
+        rows = []
+        for name in names:
+            if time.time() > deadline:
+                break
+            began = time.monotonic()
+            frames, facts = self.frames(pair, name)
+            seconds = time.monotonic() - began
+            told = {"pair": pair.name, "kind": pair.kind, "half": pair.half, "method": name}
+            rows.append({**told, **mark_edit(frames, pair).as_dict(), **facts, "seconds": round(seconds, 2)})
+        return rows
+
+    def frames(self, pair: EditPair, name: str) -> tuple[Tensor, dict[str, float]]:
+        """What a method makes of a pair, and the figures of its inversion."""
+        if name == COPY:
+            return pair.source_frames, {}
+        if name in (RECONSTRUCTION, CEILING):
+            source = pair.source_frames if name == RECONSTRUCTION else pair.perfect
+            config = EditConfig(start=0.0) if name == RECONSTRUCTION else EditConfig(method="sdedit")
+            inversion = self.inversion(source, pair.source_prompt, config)
+            return inversion.reconstruction, _facts(inversion)
+        config = methods()[name]
+        inversion = self.inversion(pair.source_frames, pair.source_prompt, config)
+        result = edit(
+            self.pipe,
+            pair.source_frames,
+            pair.prompt,
+            source_prompt=pair.source_prompt,
+            config=config,
+            generation=self.generation,
+            inversion=inversion,
+            profile=self.profile,
+        )
+        return result.edited[0], _facts(inversion)
+
+    def inversion(self, frames: Tensor, prompt: str, config: EditConfig) -> Inversion:
+        """The inversion of the whole run, made once for all methods that invert alike, wherever they start."""
+        plain = replace(config, inject="none", start=0.0)
+        key = inversion_key(self.pipe, frames, prompt, plain, self.generation)
+        if key not in self._inversions:
+            self._inversions[key] = invert(self.pipe, frames, prompt, plain, self.generation)
+        return self._inversions[key]
+
+
+def _facts(inversion: Inversion) -> dict[str, float]:
+    names = ("psnr", "vae_psnr", "inversion_psnr", "std_ratio")
+    return {f"source_{name}": round(float(getattr(inversion, name)), 3) for name in names}
+
+
+class _Process:
+    """The bench of a worker process, made when it starts."""
+
+    bench: Bench | None = None
+
+
+def _start(model: str, device: str, generation: GenerationConfig, profile: EntropyProfile) -> None:
+    torch.set_num_threads(1)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    _Process.bench = Bench(load(model, device=device, dtype=torch.float32), generation, profile)
+
+
+def _do(pair: EditPair, names: Sequence[str], deadline: float) -> list[Cell]:
+    if _Process.bench is None:
+        raise RuntimeError("the worker has not started")
+    return _Process.bench.cells(pair, names, deadline)
+
+
+def missing(pairs: Sequence[EditPair], names: Sequence[str], cells: Sequence[Cell]) -> list[tuple[EditPair, list[str]]]:
+    """What is to be done for each pair, kinds taking turns, so that an early end leaves all kinds alike."""
+    done = {(cell["pair"], cell["method"]) for cell in cells}
+    left = [(pair, [name for name in names if (pair.name, name) not in done]) for pair in pairs]
+    return sorted([task for task in left if task[1]], key=lambda task: task[0].number)
+
+
+def read_cells(path: Path) -> list[Cell]:
+    """The finished rows of a cells file; a last line that was cut off is left out."""
+    if not path.is_file():
+        return []
+    lines = path.read_text().splitlines()
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what is missing, until the time is up; 0 when nothing is left."""
+    generation = GenerationConfig(arguments.steps)
+    pairs = [*edit_pairs(arguments.pairs // 4), *edit_pairs(arguments.motion, ALL_KINDS[-1:])]
+    if arguments.half != "both":
+        pairs = [pair for pair in pairs if pair.half == arguments.half]
+    tasks = missing(pairs, select(arguments.methods), read_cells(arguments.cells))
+    total, done, began = sum(len(names) for _, names in tasks), 0, time.time()
+    arguments.cells.parent.mkdir(parents=True, exist_ok=True)
+    with arguments.cells.open("a") as file:
+        for rows in _work(arguments, generation, tasks, began + arguments.seconds):
+            file.write("".join(json.dumps(row) + "\n" for row in rows))
+            file.flush()
+            done += len(rows)
+            print(f"{done} of {total} cells, {time.time() - began:.0f} s", file=sys.stderr, flush=True)
+    return int(done < total)
+
+
+def _work(
+    arguments: argparse.Namespace,
+    generation: GenerationConfig,
+    tasks: Sequence[tuple[EditPair, list[str]]],
+    deadline: float,
+) -> Iterator[list[Cell]]:
+    """Rows as they are finished, from this process or from several."""
+    profile = _profile(arguments)
+    start = (arguments.model, arguments.device, generation, profile)
+    if arguments.workers <= 1:
+        _start(*start)
+        yield from (_do(pair, names, deadline) for pair, names in tasks)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(arguments.workers, mp_context=context, initializer=_start, initargs=start) as pool:
+        waiting = {pool.submit(_do, pair, names, deadline) for pair, names in tasks}
+        while waiting:
+            finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            yield from (each.result() for each in finished)
+
+
+def _profile(arguments: argparse.Namespace) -> EntropyProfile:
+    """The model's own profile, on training captions."""
+    prompts = [caption(scene) for scene in sample_scenes(PROFILE_PROMPTS, 1, "train")]
+    pipe = load(arguments.model, device=arguments.device, dtype=torch.float32)
+    return measure(pipe, prompts, GenerationConfig(min(PROFILE_STEPS, arguments.steps), guidance_scale=3.0))
+
+
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    running = commands.add_parser("run", help="edit what is missing")
+    running.add_argument("--model", default="shapes", help="the bundled model, or a folder of one trained like it")
+    running.add_argument("--device", default="cpu", help="cpu or cuda")
+    running.add_argument("--pairs", type=int, default=200, help="pairs of colour, background, shape and size together")
+    running.add_argument("--motion", type=int, default=50, help="pairs of motion, reported apart")
+    running.add_argument("--half", default="both", help="choose, report or both")
+    running.add_argument(
+        "--methods", default="all", help=f"names with semicolons, or groups; {'; '.join(WITHOUT_EDIT)}"
+    )
+    running.add_argument("--steps", type=int, default=25, help="denoising steps")
+    running.add_argument("--workers", type=int, default=1, help="processes")
+    running.add_argument("--seconds", type=float, default=1e9, help="begin no further edit after so long")
+    running.add_argument("--cells", type=Path, default=Path("runs/edit-cells.jsonl"), help="one line per edit")
+    table = commands.add_parser("table", help="choose, report and record")
+    table.add_argument("--cells", type=Path, default=Path("runs/edit-cells.jsonl"), help="one line per edit")
+    table.add_argument("--folder", type=Path, help="where the records go; benchmarks/results by default")
+    table.add_argument("--device-name", help="for the records: the machine that made the edits, if it is another one")
+    table.add_argument("--made-by", default="", help="for the records: the command that made the cells")
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run, or make the table."""
+    arguments = parse(words)
+    if arguments.command == "run":
+        return run(arguments)
+    from benchmarks.edit_table import write
+
+    write(arguments, read_cells(arguments.cells))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

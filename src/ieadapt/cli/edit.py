@@ -1,0 +1,62 @@
+"""`ieadapt edit`."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ieadapt.cli.console import print_json, print_table, shown_stages
+from ieadapt.cli.options import Json, Out, Overwrite, takes
+from ieadapt.runs.edit_records import JobRecord
+from ieadapt.runs.edit_report import measures_table
+from ieadapt.runs.edit_run import EditRun
+from ieadapt.runs.editing import run_edit
+from ieadapt.runs.folder import default_folder
+from ieadapt.runs.pipelines import spoken_folder
+
+
+@takes(EditRun, prompts_from="jobs")
+def command(
+    asked: EditRun,
+    *,
+    out: Out = None,
+    overwrite: Overwrite = False,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with the edit run in that folder")] = False,
+    as_json: Json = False,
+) -> None:
+    """The source is a video file or generated; it is inverted first, and how well that reconstructs it is said.
+
+    Several `--prompt`s share one inversion, which is kept for later runs. The run folder gets source, reconstruction
+    and edits as videos, pictures of their frames, measures and a report.
+
+    Example: `ieadapt edit shapes --video clip.mp4 --source-prompt "a big red star moving left over hills"
+    --prompt "a big blue star moving left over hills" --out runs/edited`
+    """
+    folder = out or default_folder("edit")
+    with shown_stages() as stages:
+        records = run_edit(asked, folder, overwrite=overwrite, resume=resume, stages=stages, say=_aside)
+    if as_json:
+        print_json({"folder": str(folder), "jobs": [dataclasses.asdict(record) for record in records]})
+        return
+    _print(records, folder)
+
+
+def _aside(words: str) -> None:
+    """Say something while the run goes on, beside what it prints at the end."""
+    print(words, file=sys.stderr, flush=True)
+
+
+def _print(records: Sequence[JobRecord], folder: Path) -> None:
+    table = measures_table(records)
+    print("Each edit against its source:")
+    print_table(table.headings, table.rows, table.numeric)
+    print()
+    for record in records:
+        for edit in record.edits:
+            print(f"video: {spoken_folder(folder / record.file(edit, 'side-by-side.mp4'))}")
+    print(f"report: {spoken_folder(folder / 'report.html')}")
