@@ -5,11 +5,13 @@ import torch
 from diffusers import AnimateDiffPipeline, UNetMotionModel
 from safetensors import safe_open
 
+from ieadapt.testbed.animatediff import split_unet
 from ieadapt.testbed.evaluate import generate, held_out_captions
-from ieadapt.testbed.model import build_tokenizer, load_pipeline, model_folder, split_unet
+from ieadapt.testbed.model import load_pipeline, model_folder
 from ieadapt.testbed.render import render_batch
 from ieadapt.testbed.scenes import SceneTensors, sample_scenes
 from ieadapt.testbed.scorer import score
+from ieadapt.testbed.tokenizer import build_tokenizer
 
 
 @pytest.fixture(scope="module")

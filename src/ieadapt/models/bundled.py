@@ -26,10 +26,13 @@ class BundledModel:
     guidance_scale: float | None = None
 
 
-def _shapes_folder() -> Path:
-    from ieadapt.testbed import model_folder
+def _testbed(name: str) -> Callable[[], Path]:
+    def folder() -> Path:
+        from ieadapt.testbed import model_folder
 
-    return model_folder()
+        return model_folder(name)
+
+    return folder
 
 
 _BUNDLED = (
@@ -37,14 +40,21 @@ _BUNDLED = (
         name="shapes",
         family="AnimateDiff",
         summary="one moving shape on a background, from captions such as 'a big red ball moving right over bricks'",
-        folder=_shapes_folder,
+        folder=_testbed("shapes"),
+        guidance_scale=3.0,
+    ),
+    BundledModel(
+        name="shapes-dit",
+        family="CogVideoX",
+        summary="the same clips and captions from a transformer with joint attention",
+        folder=_testbed("shapes-dit"),
         guidance_scale=3.0,
     ),
 )
 
 
 def known_models() -> dict[str, BundledModel]:
-    """The bundled models by name.
+    """The bundled models by name, whether or not their weights are in this installation (`location.model_folder` asks).
 
     Example:
         >>> known_models()["shapes"].family

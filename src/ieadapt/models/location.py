@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from ieadapt.errors import FailureError, UsageError
-from ieadapt.models.bundled import known_models
+from ieadapt.models.bundled import BundledModel, known_models
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _INDEX = "model_index.json"
@@ -21,7 +21,7 @@ def model_folder(model: str | Path) -> Path:
         model: the name of a bundled model, a folder with a `model_index.json`, or a hub id `owner/name`.
 
     Raises:
-        UsageError: the model is none of the three, or the folder holds no diffusers pipeline.
+        UsageError: the model is none of the three, or a bundled one whose weights are not in this installation.
         FailureError: the hub id could not be downloaded.
 
     Example:
@@ -32,7 +32,7 @@ def model_folder(model: str | Path) -> Path:
     """
     bundled = known_models().get(str(model))
     if bundled is not None:
-        return bundled.folder()
+        return _complete(bundled)
     folder = Path(model).expanduser()
     if str(model).strip() and folder.is_dir():
         return folder
@@ -71,6 +71,20 @@ def pipeline_class_name(folder: Path) -> str:
             remedy="build that pipeline in Python and pass it to ieadapt's functions",
         )
     return name
+
+
+def _complete(bundled: BundledModel) -> Path:
+    folder = bundled.folder()
+    if (folder / _INDEX).is_file():
+        return folder
+    others = [name for name, other in known_models().items() if (other.folder() / _INDEX).is_file()]
+    raise UsageError(
+        f"the weights of the bundled model {bundled.name!r} are not in this installation",
+        expected=f"a pipeline folder with a {_INDEX}",
+        where=folder,
+        remedy=f"take another model ({', '.join(others) or 'none is here'}), or train it with "
+        f"python -m ieadapt.testbed.train --model {bundled.name}",
+    )
 
 
 def _from_hub(model: str) -> Path:

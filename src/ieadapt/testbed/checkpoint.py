@@ -1,4 +1,4 @@
-"""What a stretch of training leaves: four fp16 weight files and a record of every stage, in one flat folder.
+"""What a stretch of training leaves: an fp16 file of weights per part and a record of every stage, in one flat folder.
 
 Resuming is a warm start from these weights; the optimiser's state is not kept.
 """
@@ -8,37 +8,24 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel, UNetMotionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import CLIPTextModel
 
 from ieadapt.errors import UsageError
-from ieadapt.testbed.model import (
-    STANDARD,
-    Widths,
-    build_adapter,
-    build_text_encoder,
-    build_unet,
-    build_vae,
-    save_pipeline,
-    split_unet,
-)
-from ieadapt.testbed.tokenizer import build_tokenizer
+from ieadapt.testbed.architecture import Architecture
+from ieadapt.testbed.model import save_pipeline
 
 HISTORY = "history.json"
 
 
 class Parts(NamedTuple):
-    """The models of a training folder; `video` holds the motion adapter's weights, `image` has none of them."""
+    """The modules of a training folder by the name of their weight file, and the denoisers that they make, by stage."""
 
-    vae: AutoencoderKL
-    text: CLIPTextModel
-    image: UNet2DConditionModel
-    video: UNetMotionModel
+    modules: dict[str, Any]
+    denoisers: dict[str, Any]
 
 
 def save_weights(folder: Path, name: str, weights: Mapping[str, Tensor]) -> Path:
@@ -59,20 +46,12 @@ def load_weights(folder: Path, name: str, model: nn.Module) -> bool:
     return True
 
 
-def load_parts(folder: Path, widths: Widths = STANDARD) -> Parts:
-    """Every model, with the folder's weights where it has them and untrained ones where not."""
-    vae, text = build_vae(widths), build_text_encoder(build_tokenizer())
-    image, adapter = build_unet(widths), build_adapter(widths)
-    for name, model in {"vae": vae, "text": text, "unet": image, "adapter": adapter}.items():
-        load_weights(folder, name, model)
-    return Parts(vae, text, image, UNetMotionModel.from_unet2d(image, adapter))
-
-
-def save_video(folder: Path, unet: UNetMotionModel, widths: Widths) -> None:
-    """Write the video UNet as its two halves, `unet` and `adapter`."""
-    image, adapter = split_unet(unet, widths)
-    save_weights(folder, "unet", image.state_dict())
-    save_weights(folder, "adapter", adapter.state_dict())
+def load_parts(architecture: Architecture, folder: Path, size: str = "standard") -> Parts:
+    """Every module, with the folder's weights where it has them and untrained ones where not."""
+    modules = architecture.build(architecture.widths[size])
+    for name, module in modules.items():
+        load_weights(folder, name, module)
+    return Parts(modules, architecture.denoisers(modules))
 
 
 def read_history(folder: Path) -> list[dict[str, object]]:
@@ -87,21 +66,20 @@ def add_history(folder: Path, entry: Mapping[str, object]) -> None:
     (folder / HISTORY).write_text(json.dumps([*read_history(folder), dict(entry)], indent=1) + "\n")
 
 
-def export(folder: Path, target: Path, widths: Widths = STANDARD) -> None:
+def export(architecture: Architecture, folder: Path, target: Path, size: str = "standard") -> None:
     """Turn a training folder into a diffusers pipeline folder.
 
     Raises:
         UsageError: a part has not been trained yet.
     """
-    missing = [name for name in ("vae", "text", "unet", "adapter") if not (folder / f"{name}.safetensors").is_file()]
+    modules = load_parts(architecture, folder, size).modules
+    missing = [name for name in modules if not (folder / f"{name}.safetensors").is_file()]
     if missing:
         raise UsageError(
             "not everything is trained",
-            expected="vae, text, unet and adapter weights",
+            expected=f"weights of {', '.join(modules)}",
             got=f"no {', '.join(missing)}",
             where=folder,
             remedy="run the missing stages first",
         )
-    parts = load_parts(folder, widths)
-    image, adapter = split_unet(parts.video, widths)
-    save_pipeline(target, vae=parts.vae, text_encoder=parts.text, unet=image, adapter=adapter)
+    save_pipeline(architecture, target, modules)

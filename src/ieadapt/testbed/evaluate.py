@@ -6,15 +6,17 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AnimateDiffPipeline
+from diffusers import DiffusionPipeline
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from ieadapt.testbed.architecture import Architecture
 from ieadapt.testbed.captions import caption
-from ieadapt.testbed.model import load_pipeline
+from ieadapt.testbed.model import load_pipeline, model_folder
 from ieadapt.testbed.scenes import sample_scenes
 from ieadapt.testbed.scorer import score
 
@@ -29,19 +31,25 @@ def held_out_captions(n: int, seed: int = 7) -> list[str]:
 
 @torch.no_grad()
 def generate(
-    pipeline: AnimateDiffPipeline,
+    pipeline: DiffusionPipeline,
     prompts: Sequence[str],
     guidance: float,
     steps: int = STEPS,
     seed: int = 0,
     batch: int = 8,
+    **call: Any,
 ) -> Float[Tensor, "clip frame channel height width"]:
-    """Clips of the prompts in [0, 1] on the CPU; clip i has the noise of seed + i whatever the batch."""
+    """Clips of the prompts in [0, 1] on the CPU; clip i has the noise of seed + i whatever the batch.
+
+    `call` is passed on to the pipeline; an architecture's own `call` belongs there.
+    """
     clips = []
     for start in range(0, len(prompts), batch):
         chosen = list(prompts[start : start + batch])
         noise = [torch.Generator("cpu").manual_seed(seed + start + index) for index in range(len(chosen))]
-        made = pipeline(chosen, guidance_scale=guidance, num_inference_steps=steps, generator=noise, output_type="pt")
+        made = pipeline(
+            chosen, guidance_scale=guidance, num_inference_steps=steps, generator=noise, output_type="pt", **call
+        )
         clips.append(made.frames.float().cpu())
     return torch.cat(clips)
 
@@ -54,12 +62,14 @@ def save_strip(clips: Float[Tensor, "clip frame channel height width"], path: Pa
     return path
 
 
-def report(folder: Path | None, n: int, guidance: float, device: str, out: Path) -> dict[str, float]:
+def report(
+    architecture: Architecture, folder: Path | None, n: int, guidance: float, device: str, out: Path
+) -> dict[str, float]:
     """Score `n` held-out captions, print the means, and leave them and a strip of the first clips in `out`."""
     began = time.monotonic()
-    pipeline = load_pipeline(folder).to(device)
+    pipeline = load_pipeline(folder or model_folder(architecture.name)).to(device)
     prompts = held_out_captions(n)
-    clips = generate(pipeline, prompts, guidance, batch=25 if device.startswith("cuda") else 4)
+    clips = generate(pipeline, prompts, guidance, batch=25 if device.startswith("cuda") else 4, **architecture.call)
     seconds = time.monotonic() - began
     rows = [score(clip, prompt).as_dict() for clip, prompt in zip(clips, prompts, strict=True)]
     means = {name: round(sum(row[name] for row in rows) / n, 4) for name in rows[0]}

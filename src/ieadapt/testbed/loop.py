@@ -6,9 +6,11 @@ own batch from a pool on the device and is replayed as a graph; on the CPU the s
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -133,7 +135,7 @@ def graphed(step: Callable[[], None], device: torch.device) -> tuple[Callable[[]
 
 def train(
     models: list[nn.Module],
-    loss: Callable[[], Tensor],
+    losses: Sequence[Callable[[], Tensor]],
     schedule: Schedule,
     device: torch.device,
     renew: Callable[[int], None] = lambda iteration: None,
@@ -142,7 +144,8 @@ def train(
 
     Args:
         models: what is trained, on `device`, in float32.
-        loss: draws a batch and returns its loss; it must not touch the host, so that it can be captured.
+        losses: each draws a batch and returns its loss; they take turns, an iteration each, and must not touch the
+            host, so that they can be captured.
         schedule: budget and learning rate.
         device: where it runs.
         renew: called between iterations, with the iteration, to renew data.
@@ -157,7 +160,7 @@ def train(
     optimizer, set_rate = _optimizer(weights.masters, schedule, device)
     mixed = on_gpu and schedule.precision == "autocast"
 
-    def step() -> None:
+    def step(loss: Callable[[], Tensor]) -> None:
         for parameter in weights.live:
             parameter.grad = None
         with torch.autocast(device.type, torch.bfloat16, enabled=mixed, cache_enabled=False):
@@ -169,9 +172,11 @@ def train(
         weights.refresh()
         total.add_(value.detach())
 
-    run, mode = graphed(step, device)
+    steps = {loss: graphed(functools.partial(step, loss), device) for loss in dict.fromkeys(losses)}
+    turns = itertools.cycle([steps[loss][0] for loss in losses])
+    mode = " and ".join(dict.fromkeys(mode for _, mode in steps.values()))
     total.zero_()
-    outcome = _clocked(run, set_rate, weights, total, schedule, renew, mode)
+    outcome = _clocked(lambda: next(turns)(), set_rate, weights, total, schedule, renew, mode)
     weights.finish()
     return outcome
 

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from diffusers import AutoencoderKL
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Int
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
+from ieadapt.testbed.architecture import Architecture
 from ieadapt.testbed.captions import all_captions
-from ieadapt.testbed.render import render_batch, render_frames
-from ieadapt.testbed.scenes import ATTRIBUTES, FRAMES, SceneTensors, sample_tensors
-from ieadapt.testbed.tokenizer import build_tokenizer
+from ieadapt.testbed.render import render_batch
+from ieadapt.testbed.scenes import ATTRIBUTES, SceneTensors, Split, sample_tensors
 
 CHUNK = 64
 
@@ -50,10 +50,10 @@ class Pool:
         return self
 
 
-def caption_tokens(device: torch.device | str) -> Int[Tensor, "caption token"]:
+def caption_tokens(tokenizer: PreTrainedTokenizerBase, device: torch.device | str) -> Int[Tensor, "caption token"]:
     """Token numbers of every caption, in the order of the attribute indices, and of the empty caption last."""
     texts = [*all_captions(), ""]
-    return build_tokenizer()(texts, padding="max_length", return_tensors="pt").input_ids.to(device)
+    return tokenizer(texts, padding="max_length", return_tensors="pt").input_ids.to(device)
 
 
 def caption_number(scenes: SceneTensors) -> Int[Tensor, " scene"]:
@@ -64,36 +64,41 @@ def caption_number(scenes: SceneTensors) -> Int[Tensor, " scene"]:
     return number
 
 
-def frame_pool(size: int, generator: torch.Generator, device: torch.device) -> Pool:
-    """Single frames as bytes, for the VAE, which must encode every combination, held out or not."""
-    table = caption_tokens(device)
+def vae_pool(architecture: Architecture, size: int, generator: torch.Generator, device: torch.device) -> Pool:
+    """What the VAE trains on, as bytes; it must encode every combination, held out or not."""
 
-    def make(n: int) -> tuple[Tensor, Tensor]:
-        scenes = sample_tensors(n, generator, "all").to(device)
-        frame = torch.randint(FRAMES, (n,), generator=generator).to(device)
-        return (render_frames(scenes, frame) * 255).round().byte(), table[caption_number(scenes)]
+    def make(scenes: SceneTensors) -> Tensor:
+        return (architecture.vae_rows(scenes) * 255).round().byte()
 
-    rows, tokens = make(1)
-    return Pool(rows.new_zeros(size, *rows.shape[1:]), tokens.new_zeros(size, tokens.shape[1]), make).fill()
+    return _pool(architecture, size, make, "all", generator, device)
 
 
-def latent_pool(size: int, vae: AutoencoderKL, generator: torch.Generator, device: torch.device) -> Pool:
+def latent_pool(
+    architecture: Architecture, size: int, vae: nn.Module, generator: torch.Generator, device: torch.device
+) -> Pool:
     """Clips of the training split as latents in half precision, (row, frame, channel, height, width)."""
-    table = caption_tokens(device)
+
+    def make(scenes: SceneTensors) -> Tensor:
+        clips = render_batch(scenes)
+        with torch.autocast(device.type, torch.bfloat16, enabled=clips.is_cuda):
+            return architecture.encode(vae, clips).to(torch.float16)
+
+    return _pool(architecture, size, make, "train", generator, device)
+
+
+def _pool(
+    architecture: Architecture,
+    size: int,
+    rows: Callable[[SceneTensors], Tensor],
+    split: Split,
+    generator: torch.Generator,
+    device: torch.device,
+) -> Pool:
+    table = caption_tokens(architecture.tokenizer(), device)
 
     def make(n: int) -> tuple[Tensor, Tensor]:
-        scenes = sample_tensors(n, generator, "train").to(device)
-        return encode(vae, render_batch(scenes)).to(torch.float16), table[caption_number(scenes)]
+        scenes = sample_tensors(n, generator, split).to(device)
+        return rows(scenes), table[caption_number(scenes)]
 
-    rows, tokens = make(1)
-    return Pool(rows.new_zeros(size, *rows.shape[1:]), tokens.new_zeros(size, tokens.shape[1]), make).fill()
-
-
-@torch.no_grad()
-def encode(
-    vae: AutoencoderKL, frames: Float[Tensor, "clip frame 3 height width"]
-) -> Float[Tensor, "clip frame channel row column"]:
-    """The mean latents of clips in [0, 1]."""
-    with torch.autocast(frames.device.type, torch.bfloat16, enabled=frames.is_cuda):
-        mean = vae.encode(frames.flatten(0, 1) * 2 - 1).latent_dist.mean
-    return mean.float().unflatten(0, frames.shape[:2]) * vae.config.scaling_factor
+    data, tokens = make(1)
+    return Pool(data.new_zeros(size, *data.shape[1:]), tokens.new_zeros(size, tokens.shape[1]), make).fill()

@@ -1,25 +1,25 @@
-"""The three stages of training: the VAE, the image UNet with the text encoder, and the video UNet with all of it."""
+"""The three stages of training: the VAE, the denoiser on single frames with the text encoder, and both on clips."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, UNet2DConditionModel, UNetMotionModel
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import CLIPTextModel
 
+from ieadapt.testbed.architecture import Architecture
 from ieadapt.testbed.loop import Outcome, Schedule, train
-from ieadapt.testbed.model import build_scheduler
 from ieadapt.testbed.pool import Pool, caption_tokens
-from ieadapt.testbed.scenes import FRAMES
 
 CAPTION_DROPOUT = 0.12
 KL_WEIGHT = 2e-3
-RENEW_EVERY = 20
+RENEW_EVERY = 30
 WORD_WEIGHT = 0.1
 HEAD_ITERATIONS = 400
-NOISE_SKEW = 0.6
 
 
 def gradient_gap(a: Float[Tensor, "... height width"], b: Float[Tensor, "... height width"]) -> Float[Tensor, ""]:
@@ -27,8 +27,10 @@ def gradient_gap(a: Float[Tensor, "... height width"], b: Float[Tensor, "... hei
     return F.l1_loss(a.diff(dim=-1), b.diff(dim=-1)) + F.l1_loss(a.diff(dim=-2), b.diff(dim=-2))
 
 
-def train_vae(vae: AutoencoderKL, pool: Pool, batch: int, schedule: Schedule, device: torch.device) -> Outcome:
-    """Stage 1: L1 + squared error + image gradients + a little KL, on single frames."""
+def train_vae(
+    architecture: Architecture, vae: Any, pool: Pool, batch: int, schedule: Schedule, device: torch.device
+) -> Outcome:
+    """Stage 1: L1 + squared error + image gradients + a little KL, on single frames or clips as the VAE reads them."""
 
     def loss() -> Tensor:
         rows = torch.randint(len(pool.data), (batch,), device=device)
@@ -37,58 +39,49 @@ def train_vae(vae: AutoencoderKL, pool: Pool, batch: int, schedule: Schedule, de
         rebuilt = vae.decode(posterior.sample()).sample.float()
         mean, logvar = posterior.mean.float(), posterior.logvar.float()
         divergence = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean()
+        shift = mean.transpose(0, 1).flatten(1).mean(1).square().mean()
         fidelity = F.l1_loss(rebuilt, frames) + F.mse_loss(rebuilt, frames) + gradient_gap(rebuilt, frames)
-        return fidelity + KL_WEIGHT * divergence
+        return fidelity + KL_WEIGHT * divergence + architecture.centring * shift
 
     def renew(iteration: int) -> None:
         if iteration % RENEW_EVERY == 0:
             pool.renew(4 * batch)
 
-    return train([vae], loss, schedule, device, renew)
-
-
-@torch.no_grad()
-def normalise_latents(vae: AutoencoderKL, frames: Float[Tensor, "frame 3 height width"]) -> None:
-    """Fold the latents' mean and spread into the VAE's 1 x 1 convolutions: channels get mean 0, deviation 1."""
-    latents = vae.encode(frames * 2 - 1).latent_dist.mean
-    mean, spread = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
-    channels = len(mean)
-    out, back = vae.quant_conv, vae.post_quant_conv
-    back.bias += back.weight[:, :, 0, 0] @ mean
-    back.weight *= spread[None, :, None, None]
-    out.weight[:channels] /= spread[:, None, None, None]
-    out.bias[:channels] = (out.bias[:channels] - mean) / spread
-    out.bias[channels:] -= 2 * spread.log()
+    return train([vae], [loss], schedule, device, renew)
 
 
 class Diffusion:
     """Noise, targets and captions of the v-prediction objective, all on one device."""
 
-    def __init__(self, device: torch.device) -> None:
-        scheduler = build_scheduler()
+    def __init__(self, architecture: Architecture, device: torch.device) -> None:
+        scheduler = architecture.scheduler()
         self.device = device
-        self.signal = scheduler.alphas_cumprod.to(device).sqrt()
-        self.noise = (1 - scheduler.alphas_cumprod).to(device).sqrt()
-        self.empty = caption_tokens(device)[-1]
+        self.skew = architecture.noise_skew
+        self.signal = scheduler.alphas_cumprod.to(device, torch.float32).sqrt()
+        self.noise = (1 - scheduler.alphas_cumprod).to(device, torch.float32).sqrt()
+        tokenizer = architecture.tokenizer()
+        self.pad = int(tokenizer.pad_token_id)
+        self.empty = caption_tokens(tokenizer, device)[-1]
 
-    def read(self, text: CLIPTextModel, words: nn.Linear, tokens: Int[Tensor, "row token"]) -> tuple[Tensor, Tensor]:
+    def read(self, text: Any, words: nn.Linear, tokens: Int[Tensor, "row token"], length: int) -> tuple[Tensor, Tensor]:
         """The text states of captions, some of them emptied, and how badly each state tells its own word.
 
         Single pictures cannot tell `left` from `right`: without that loss the text encoder merges such words in stage
         2, and stage 3 finds nothing to read.
         """
         kept = self.drop(tokens)
-        states = text(kept)[0]
-        return states, WORD_WEIGHT * F.cross_entropy(words(states).float().flatten(0, 1), kept.flatten())
+        states = text(F.pad(kept, (0, length - kept.shape[1]), value=self.pad))[0]
+        said = words(states[:, : kept.shape[1]]).float().flatten(0, 1)
+        return states, WORD_WEIGHT * F.cross_entropy(said, kept.flatten())
 
-    def corrupt(self, latents: Float[Tensor, row * rest]) -> tuple[Tensor, Tensor, Tensor]:
-        """Noisy latents, their timesteps, and the velocities that the UNet should say.
+    def corrupt(self, latents: Float[Tensor, "row ..."]) -> tuple[Tensor, Tensor, Tensor]:
+        """Noisy latents, their timesteps, and the velocities that the denoiser should say.
 
         Timesteps lean towards much noise, where the caption alone decides what the clip shows.
         """
         rows = len(latents)
         stratum = (torch.arange(rows, device=self.device) + torch.rand(rows, device=self.device)) / rows
-        timestep = (stratum**NOISE_SKEW * len(self.signal)).long().clamp(max=len(self.signal) - 1)
+        timestep = (stratum**self.skew * len(self.signal)).long().clamp(max=len(self.signal) - 1)
         shape = (-1, *(1,) * (latents.dim() - 1))
         signal, noise = self.signal[timestep].view(shape), self.noise[timestep].view(shape)
         gaussian = torch.randn_like(latents)
@@ -100,14 +93,13 @@ class Diffusion:
         return torch.where(dropped, self.empty, tokens)
 
 
-def word_head(text: CLIPTextModel, iterations: int) -> nn.Linear:
+def word_head(text: Any, table: Int[Tensor, "caption token"], iterations: int) -> nn.Linear:
     """Reads words off text states, fitted to the states as they are, so that only merged words are pulled apart.
 
     Only training needs it.
     """
     words = nn.Linear(text.config.hidden_size, text.config.vocab_size, device=text.device)
     optimizer = torch.optim.Adam(words.parameters(), lr=1e-2)
-    table = caption_tokens(text.device)
     for _ in range(iterations):
         tokens = table[torch.randint(len(table), (64,), device=text.device)]
         with torch.no_grad():
@@ -118,38 +110,49 @@ def word_head(text: CLIPTextModel, iterations: int) -> nn.Linear:
     return words
 
 
-def train_images(
-    unet: UNet2DConditionModel, text: CLIPTextModel, pool: Pool, batch: int, schedule: Schedule, device: torch.device
+def single_frames(latents: Float[Tensor, "row frame *rest"]) -> Float[Tensor, "row 1 *rest"]:
+    """One latent frame of every clip, by chance."""
+    rows = torch.arange(len(latents), device=latents.device)
+    return latents[rows, torch.randint(latents.shape[1], (len(latents),), device=latents.device)][:, None]
+
+
+def whole_clips(latents: Float[Tensor, "row frame *rest"]) -> Float[Tensor, "row frame *rest"]:
+    """The clips as they are."""
+    return latents
+
+
+FRAMES_OF: dict[str, Callable[[Tensor], Tensor]] = {"images": single_frames, "video": whole_clips}
+"""What a stage shows the denoiser."""
+
+
+def train_denoiser(
+    architecture: Architecture,
+    stage: str,
+    denoiser: Any,
+    text: Any,
+    pool: Pool,
+    batch: int,
+    schedule: Schedule,
+    device: torch.device,
 ) -> Outcome:
-    """Stage 2: single frames of the clips, UNet and text encoder together."""
-    diffusion, words = Diffusion(device), word_head(text, min(HEAD_ITERATIONS, schedule.iterations))
+    """Stages 2 and 3: the denoiser and the text encoder together, on single frames or on clips."""
+    diffusion = Diffusion(architecture, device)
+    table = caption_tokens(architecture.tokenizer(), device)
+    words = word_head(text, table, min(HEAD_ITERATIONS, schedule.iterations))
+    velocity, choose = architecture.velocity[stage], FRAMES_OF[stage]
 
-    def loss() -> Tensor:
+    def loss(length: int) -> Tensor:
         rows = torch.randint(len(pool.data), (batch,), device=device)
-        frame = torch.randint(FRAMES, (batch,), device=device)
-        noisy, timestep, target = diffusion.corrupt(pool.data[rows, frame].float())
-        states, merging = diffusion.read(text, words, pool.tokens[rows])
-        return F.mse_loss(unet(noisy.to(states.dtype), timestep, states).sample.float(), target) + merging
-
-    return train([unet, text, words], loss, schedule, device)
-
-
-def train_video(
-    unet: UNetMotionModel, text: CLIPTextModel, pool: Pool, batch: int, schedule: Schedule, device: torch.device
-) -> Outcome:
-    """Stage 3: whole clips, everything trained."""
-    diffusion, words = Diffusion(device), word_head(text, min(HEAD_ITERATIONS, schedule.iterations))
-
-    def loss() -> Tensor:
-        rows = torch.randint(len(pool.data), (batch,), device=device)
-        noisy, timestep, target = diffusion.corrupt(pool.data[rows].float().transpose(1, 2))
-        states, merging = diffusion.read(text, words, pool.tokens[rows])
-        every_frame = states.repeat_interleave(FRAMES, 0, output_size=batch * FRAMES)
-        said = unet(noisy.to(states.dtype), timestep, every_frame).sample
+        noisy, timestep, target = diffusion.corrupt(choose(pool.data[rows]).float())
+        states, merging = diffusion.read(text, words, pool.tokens[rows], length)
+        said = velocity(denoiser, noisy.to(states.dtype), timestep, states)
         return F.mse_loss(said.float(), target) + merging
 
     def renew(iteration: int) -> None:
         if iteration % RENEW_EVERY == 0:
             pool.renew()
 
-    return train([unet, text, words], loss, schedule, device, renew)
+    short = architecture.text_lengths[0]
+    lengths = architecture.text_lengths if stage == "video" else (short,)
+    losses = {length: functools.partial(loss, length) for length in dict.fromkeys(lengths)}
+    return train([denoiser, text, words], [losses[length] for length in lengths], schedule, device, renew)

@@ -1,10 +1,11 @@
-"""A CLIP tokenizer built from the caption grammar: every word of it is one token, any other text still tokenises."""
+"""Tokenizers built from the caption grammar: every word of it is one token, any other text still tokenises."""
 
 from __future__ import annotations
 
 import itertools
+import string
 
-from transformers import CLIPTokenizer
+from transformers import CLIPTokenizer, T5Tokenizer
 
 from ieadapt.testbed.captions import all_captions
 
@@ -46,7 +47,7 @@ def learn_merges(words: list[str]) -> list[tuple[str, str]]:
 
 
 def build_tokenizer() -> CLIPTokenizer:
-    """The tokenizer of the testbed: 16 tokens at most, padded with the end token.
+    """The CLIP tokenizer of `shapes`: 16 tokens at most, padded with the end token.
 
     Example:
         >>> len(build_tokenizer()("a big red star moving left over bricks").input_ids)
@@ -64,3 +65,18 @@ def build_tokenizer() -> CLIPTokenizer:
     ]
     vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS)
+
+
+def build_t5_tokenizer() -> T5Tokenizer:
+    """The same grammar for a T5 encoder: every word one token, other text letter by letter; 16 tokens at most.
+
+    Example:
+        >>> len(build_t5_tokenizer()("a big red star moving left over bricks").input_ids)
+        9
+    """
+    words = sorted({word for text in all_captions() for word in text.split()})
+    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    letters = [*string.ascii_letters, *string.digits, *string.punctuation]
+    pieces = [("▁", -10.0), *((letter, -10.0) for letter in letters), *((f"▁{word}", -1.0) for word in words)]
+    vocabulary = list(dict(special + pieces).items())
+    return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=MAX_TOKENS)

@@ -1,4 +1,4 @@
-"""The training recipe: `python -m ieadapt.testbed.train --folder runs/testbed --vae 120 --images 150 --video 250`.
+"""The training recipe: `python -m ieadapt.testbed.train --model shapes --folder runs/testbed --vae 120 --images 150`.
 
 Each number is a stage's budget in seconds; a stage without one is skipped. Every stage starts from the folder's weights
 where it has them and leaves averaged fp16 weights there, so that running again goes on. `--export` writes the diffusers
@@ -13,22 +13,25 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import torch
 import transformers
 from diffusers import __version__ as diffusers_version
+from torch import Tensor, nn
 
-from ieadapt.testbed import stages
-from ieadapt.testbed.checkpoint import Parts, add_history, export, load_parts, save_video, save_weights
+from ieadapt.testbed.architecture import STAGES, Architecture
+from ieadapt.testbed.checkpoint import Parts, add_history, export, load_parts, save_weights
 from ieadapt.testbed.evaluate import report
 from ieadapt.testbed.loop import Outcome, Schedule
-from ieadapt.testbed.model import STANDARD, TINY, Widths
-from ieadapt.testbed.pool import Pool, frame_pool, latent_pool
-from ieadapt.testbed.render import render_frames
-from ieadapt.testbed.scenes import FRAMES, sample_tensors
+from ieadapt.testbed.model import ARCHITECTURES
+from ieadapt.testbed.pool import Pool, latent_pool, vae_pool
+from ieadapt.testbed.render import render_batch
+from ieadapt.testbed.scenes import sample_tensors
+from ieadapt.testbed.stages import train_denoiser, train_vae
 
-STAGES = ("vae", "images", "video")
+VAE_CLIPS = 16
+"""Held-out clips by which a VAE is measured."""
 
 
 @dataclass(frozen=True)
@@ -38,107 +41,133 @@ class Recipe:
     Args:
         folder: where the weights and the record are.
         seconds: budget of each stage; a stage that is not named is skipped.
-        batch: frames, frames and clips an iteration in the three stages.
-        rate: highest learning rate of each stage.
-        pool: rows of training data kept on the device: frames for the VAE, clips for the other two.
-        iterations: most iterations of any stage.
+        architecture: what is trained.
+        batch: rows an iteration of each stage, where not the architecture's.
+        rate: highest learning rate of each stage, likewise.
         floor: share of the learning rate left at a stage's end, for a stretch that another one will follow.
-        widths: the size of the model.
+        pool: rows of training data kept on the device, where not the architecture's.
+        iterations: most iterations of any stage.
+        size: of the model: `standard`, or `tiny` for a smoke run.
         seed: of data, noise and initial weights.
         device: where it trains.
     """
 
     folder: Path
     seconds: Mapping[str, float]
-    batch: Mapping[str, int] = field(default_factory=lambda: {"vae": 128, "images": 1024, "video": 64})
-    rate: Mapping[str, float] = field(default_factory=lambda: {"vae": 1e-3, "images": 1e-3, "video": 6e-4})
-    pool: Mapping[str, int] = field(default_factory=lambda: {"vae": 32768, "images": 16384, "video": 24576})
+    architecture: Architecture = ARCHITECTURES["shapes"]
+    batch: Mapping[str, int] = field(default_factory=dict)
+    rate: Mapping[str, float] = field(default_factory=dict)
+    floor: Mapping[str, float] = field(default_factory=dict)
+    pool: int | None = None
     iterations: int = 1_000_000
-    floor: float = 0.0
-    widths: Widths = STANDARD
+    size: str = "standard"
     seed: int = 0
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
 
     def schedule(self, stage: str) -> Schedule:
         """The schedule of one stage."""
-        precision: Literal["autocast", "bfloat16"] = "autocast" if stage == "vae" else "bfloat16"
         return Schedule(
-            self.seconds[stage], self.rate[stage], iterations=self.iterations, floor=self.floor, precision=precision
+            self.seconds[stage],
+            self.rate.get(stage, self.architecture.stages[stage].rate),
+            iterations=self.iterations,
+            floor=self.floor.get(stage, 0.0),
+            precision=self.architecture.stages[stage].precision,
         )
+
+    def rows(self, stage: str) -> int:
+        """Rows an iteration."""
+        return self.batch.get(stage, self.architecture.stages[stage].batch)
+
+    def pool_size(self, stage: str) -> int:
+        """Rows kept on the device."""
+        return self.pool or self.architecture.stages[stage].pool
 
 
 def run(recipe: Recipe) -> list[dict[str, object]]:
     """Train the stages that have a budget, in order; returns their records."""
     torch.manual_seed(recipe.seed)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
-    work: dict[str, Callable[[Recipe], tuple[Outcome, dict[str, object]]]] = {
-        "vae": _vae,
-        "images": _images,
-        "video": _video,
+    stretch = _Stretch(recipe)
+    work: dict[str, Callable[[], tuple[Outcome, dict[str, object]]]] = {
+        "vae": stretch.vae,
+        "images": lambda: stretch.denoiser("images"),
+        "video": lambda: stretch.denoiser("video"),
     }
     records = []
     for stage in (name for name in STAGES if recipe.seconds.get(name)):
         print(f"{stage}: {recipe.seconds[stage]:.0f} s on {recipe.device}", flush=True)
         began = time.monotonic()
-        outcome, extra = work[stage](recipe)
+        outcome, extra = work[stage]()
         records.append(_record(recipe, stage, outcome, extra, time.monotonic() - began))
         add_history(recipe.folder, records[-1])
         print(records[-1], flush=True)
     return records
 
 
-def _parts(recipe: Recipe) -> Parts:
-    return Parts(*(model.to(recipe.device) for model in load_parts(recipe.folder, recipe.widths)))
+class _Stretch:
+    """The stages of one run; clips are encoded once for all stages that follow the VAE's."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe, self.device = recipe, torch.device(recipe.device)
+        self._clips: Pool | None = None
+
+    @property
+    def architecture(self) -> Architecture:
+        return self.recipe.architecture
+
+    def vae(self) -> tuple[Outcome, dict[str, object]]:
+        vae, recipe = self._parts().modules["vae"], self.recipe
+        pool = vae_pool(self.architecture, recipe.pool_size("vae"), self._generator("vae"), self.device)
+        print(f"  {len(pool.data)} rows rendered", flush=True)
+        outcome = train_vae(self.architecture, vae, pool, recipe.rows("vae"), recipe.schedule("vae"), self.device)
+        self.architecture.normalise(vae, pool.data[: 4 * recipe.rows("vae")].float() / 255)
+        save_weights(recipe.folder, "vae", vae.state_dict())
+        self._clips = None
+        return outcome, {"psnr": self._psnr(vae)}
+
+    def denoiser(self, stage: str) -> tuple[Outcome, dict[str, object]]:
+        recipe, parts = self.recipe, self._parts()
+        text, trained = parts.modules["text"], parts.denoisers[stage]
+        pool = self._encoded(stage, parts.modules["vae"])
+        outcome = train_denoiser(
+            self.architecture, stage, trained, text, pool, recipe.rows(stage), recipe.schedule(stage), self.device
+        )
+        for name, module in self.architecture.split[stage](trained, self.architecture.widths[recipe.size]).items():
+            save_weights(recipe.folder, name, module.state_dict())
+        save_weights(recipe.folder, "text", text.state_dict())
+        return outcome, {}
+
+    def _parts(self) -> Parts:
+        parts = load_parts(self.architecture, self.recipe.folder, self.recipe.size)
+        for module in (*parts.modules.values(), *parts.denoisers.values()):
+            module.to(self.device).eval()
+        return parts
+
+    def _generator(self, stage: str) -> torch.Generator:
+        """Data of each stage and of each stretch differ."""
+        return torch.Generator().manual_seed(1000 * self.recipe.seed + STAGES.index(stage))
+
+    def _encoded(self, stage: str, vae: nn.Module) -> Pool:
+        size = self.recipe.pool_size(stage)
+        if self._clips is None or len(self._clips.data) != size:
+            began = time.monotonic()
+            self._clips = latent_pool(self.architecture, size, vae, self._generator(stage), self.device)
+            first = self._clips.data[:512].float().transpose(0, 2).flatten(1)
+            facts = f"channel means {_spoken(first.mean(1))}, deviations {_spoken(first.std(1))}"
+            print(f"  {size} clips encoded in {time.monotonic() - began:.1f} s, {facts}", flush=True)
+        return self._clips
+
+    def _psnr(self, vae: nn.Module) -> float:
+        """Mean PSNR of frames of held-out clips through the VAE, dB."""
+        scenes = sample_tensors(VAE_CLIPS, torch.Generator().manual_seed(99), "heldout").to(self.device)
+        clips = render_batch(scenes[: self.recipe.pool])
+        rebuilt = self.architecture.decode(vae, self.architecture.encode(vae, clips))
+        error = (rebuilt.clamp(0, 1) - clips).square().mean((2, 3, 4))
+        return round(float((-10 * error.log10()).mean()), 2)
 
 
-def _generator(recipe: Recipe, stage: str) -> torch.Generator:
-    """Data of each stage and of each stretch differ."""
-    return torch.Generator().manual_seed(1000 * recipe.seed + STAGES.index(stage))
-
-
-def _vae(recipe: Recipe) -> tuple[Outcome, dict[str, object]]:
-    vae, device = _parts(recipe).vae, torch.device(recipe.device)
-    pool = frame_pool(recipe.pool["vae"], _generator(recipe, "vae"), device)
-    print(f"  {len(pool.data)} frames rendered", flush=True)
-    outcome = stages.train_vae(vae, pool, recipe.batch["vae"], recipe.schedule("vae"), device)
-    stages.normalise_latents(vae, pool.data[:512].float() / 255)
-    save_weights(recipe.folder, "vae", vae.state_dict())
-    scenes = sample_tensors(64, torch.Generator().manual_seed(99), "heldout").to(device)
-    frames = render_frames(scenes, torch.arange(64, device=device) % FRAMES)
-    with torch.no_grad():
-        rebuilt = vae.decode(vae.encode(frames * 2 - 1).latent_dist.mean).sample / 2 + 0.5
-    error = (rebuilt.clamp(0, 1) - frames).square().mean((1, 2, 3))
-    return outcome, {"psnr": round(float((-10 * error.log10()).mean()), 2)}
-
-
-def _clips(recipe: Recipe, parts: Parts, stage: str) -> Pool:
-    began = time.monotonic()
-    pool = latent_pool(recipe.pool[stage], parts.vae, _generator(recipe, stage), torch.device(recipe.device))
-    deviation = float(pool.data[:512].float().std())
-    print(
-        f"  {len(pool.data)} clips encoded in {time.monotonic() - began:.1f} s, deviation {deviation:.3f}", flush=True
-    )
-    return pool
-
-
-def _images(recipe: Recipe) -> tuple[Outcome, dict[str, object]]:
-    parts, device = _parts(recipe), torch.device(recipe.device)
-    pool = _clips(recipe, parts, "images")
-    outcome = stages.train_images(
-        parts.image, parts.text, pool, recipe.batch["images"], recipe.schedule("images"), device
-    )
-    save_weights(recipe.folder, "unet", parts.image.state_dict())
-    save_weights(recipe.folder, "text", parts.text.state_dict())
-    return outcome, {}
-
-
-def _video(recipe: Recipe) -> tuple[Outcome, dict[str, object]]:
-    parts, device = _parts(recipe), torch.device(recipe.device)
-    pool = _clips(recipe, parts, "video")
-    outcome = stages.train_video(parts.video, parts.text, pool, recipe.batch["video"], recipe.schedule("video"), device)
-    save_video(recipe.folder, parts.video, recipe.widths)
-    save_weights(recipe.folder, "text", parts.text.state_dict())
-    return outcome, {}
+def _spoken(values: Tensor) -> str:
+    return " ".join(f"{value:.2f}" for value in values.tolist())
 
 
 def _record(
@@ -146,16 +175,17 @@ def _record(
 ) -> dict[str, object]:
     device = torch.cuda.get_device_name() if recipe.device.startswith("cuda") else "cpu"
     return {
+        "model": recipe.architecture.name,
         "stage": stage,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "device": device,
         "seconds": outcome.seconds,
         "seconds with data": round(wall, 1),
         "iterations": outcome.iterations,
-        "batch": recipe.batch[stage],
-        "learning rate": recipe.rate[stage],
+        "batch": recipe.rows(stage),
+        "learning rate": recipe.schedule(stage).learning_rate,
         "loss": round(outcome.loss, 5),
-        "floor": recipe.floor,
+        "floor": recipe.schedule(stage).floor,
         "steps run as": outcome.mode,
         "precision": recipe.schedule(stage).precision if recipe.device.startswith("cuda") else "float32",
         "seed": recipe.seed,
@@ -172,20 +202,21 @@ def main(arguments: list[str] | None = None) -> None:
     recipe = _recipe(options)
     run(recipe)
     if options.export:
-        export(options.folder, options.export, recipe.widths)
+        export(recipe.architecture, options.folder, options.export, recipe.size)
     for guidance in options.guidance if options.evaluate else ():
-        report(options.export, options.evaluate, guidance, options.device, options.folder)
+        report(recipe.architecture, options.export, options.evaluate, guidance, options.device, options.folder)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="weights and record, read and written")
+    parser.add_argument("--model", choices=tuple(ARCHITECTURES), default="shapes", help="what is trained")
     for stage in STAGES:
         parser.add_argument(f"--{stage}", type=float, default=0.0, metavar="SECONDS", help=f"budget of stage {stage}")
         parser.add_argument(f"--{stage}-rate", type=float, help="highest learning rate of that stage")
         parser.add_argument(f"--{stage}-batch", type=int, help="rows an iteration of that stage")
+        parser.add_argument(f"--{stage}-floor", type=float, help="share of the learning rate left at that stage's end")
     parser.add_argument("--iterations", type=int, default=1_000_000, help="most iterations of any stage")
-    parser.add_argument("--floor", type=float, default=0.0, help="share of the learning rate left at a stage's end")
     parser.add_argument("--size", choices=("standard", "tiny"), default="standard", help="tiny: for a smoke run")
     parser.add_argument("--pool", type=int, help="rows of training data kept on the device")
     parser.add_argument("--seed", type=int, default=0)
@@ -198,16 +229,21 @@ def _parser() -> argparse.ArgumentParser:
 
 def _recipe(options: argparse.Namespace) -> Recipe:
     """The recipe that the command line asks for."""
-    standard = Recipe(options.folder, {})
+
+    def given(what: str) -> dict[str, Any]:
+        values = {stage: getattr(options, f"{stage}_{what}") for stage in STAGES}
+        return {stage: value for stage, value in values.items() if value is not None}
+
     return Recipe(
         folder=options.folder,
         seconds={stage: getattr(options, stage) for stage in STAGES},
-        batch={stage: getattr(options, f"{stage}_batch") or standard.batch[stage] for stage in STAGES},
-        rate={stage: getattr(options, f"{stage}_rate") or standard.rate[stage] for stage in STAGES},
-        pool={stage: options.pool or standard.pool[stage] for stage in STAGES},
+        architecture=ARCHITECTURES[options.model],
+        batch=given("batch"),
+        rate=given("rate"),
+        floor=given("floor"),
+        pool=options.pool,
         iterations=options.iterations,
-        floor=options.floor,
-        widths=TINY if options.size == "tiny" else STANDARD,
+        size=options.size,
         seed=options.seed,
         device=options.device,
     )
