@@ -199,11 +199,11 @@ def _setting(asked: StudyRun, folder: StudyFolder, pipe: DiffusionPipeline | Non
     names = asked.study.metrics
     if names is None and (folder.path / ASKED).exists():
         names = folder.record()["asked"]["metrics"]
-    metrics = tuple(metric.name for metric in select_metrics(names.split(",") if names is not None else None))
+    chosen = asked.study.chosen_metrics if names is None else select_metrics(names.split(","))
     source = pipe if pipe is not None else model_folder(asked.model)
     local = pipe is None and asked.model not in known_models() and Path(asked.model).expanduser().is_dir()
     name = Path(asked.model).expanduser().resolve().name if local else asked.model
-    return Setting(name, weights_hash(source), asked.study, asked.generation, metrics)
+    return Setting(name, weights_hash(source), asked.study, asked.generation, tuple(metric.name for metric in chosen))
 
 
 def _name_of(pipe: Any) -> str:
