@@ -74,7 +74,7 @@ def plot_heads(measured: Mapping[Effect, Sequence[SiteEffect]]) -> Figure:
     columns = list(dict.fromkeys((unit.kind, unit.perturbation) for unit in units))
     orders = {kind: sorted({unit.order for unit in units if unit.kind == kind}) for kind, _ in columns}
     tallest, heads = max(len(rows) for rows in orders.values()), 1 + max(unit.head or 0 for unit in units)
-    size = (max(6.0, (1.4 + 0.28 * heads) * len(columns)), (0.8 + 0.17 * tallest) * len(measured))
+    size = (max(6.0, (1.4 + 0.28 * heads) * len(columns)), max(1.7, 0.8 + 0.17 * tallest) * len(measured))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(measured), len(columns), squeeze=False)
     for row, (effect, every) in enumerate(measured.items()):
