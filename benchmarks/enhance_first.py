@@ -96,8 +96,8 @@ def run(pipe: Any, variant: Variant, base: GenerationConfig, captions: list[str]
     config = replace(base, num_inference_steps=steps, guidance_scale=guidance)
     if variant.enhance is None:
         return generate(pipe, captions, config)
-    with enhancement(pipe, variant.enhance, profile) as sites:
-        print(f"  {len(sites)} sites", file=sys.stderr)
+    with enhancement(pipe, variant.enhance, profile) as told:
+        print(f"  {len(told.sites)} sites", file=sys.stderr)
         return generate(pipe, captions, config)
 
 

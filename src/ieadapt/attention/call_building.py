@@ -63,6 +63,7 @@ def attention_call(
         rows=rows,
         earlier=tuple(visit.calls),
         attend=lambda: attend(*args, **kwargs),
+        steps=outer.steps,
     )
 
 

@@ -38,6 +38,7 @@ class AttentionCall:
         attend: gives the attention output so far.
         source_rows: rows of the whole call that a restricted call holds, None if it is whole.
         earlier: calls that the same site made before this one in the same forward pass (Mochi calls once per row).
+        steps: denoising steps of the run; None for a denoiser called by hand.
     """
 
     site: AttentionSite
@@ -53,6 +54,7 @@ class AttentionCall:
     earlier: tuple[AttentionCall, ...]
     attend: Callable[[], Tensor] = field(repr=False)
     source_rows: Int[Tensor, " row"] | None = field(default=None, repr=False)
+    steps: int | None = None
 
     @cached_property
     def output(self) -> Float[Tensor, "row head query value_dim"]:
@@ -64,6 +66,14 @@ class AttentionCall:
         """The video tokens where text tokens or several frames share the sequence with them, else None."""
         joint = self.layout is not None and self.site.kind == "joint"
         return self.layout.video if joint and self.layout else None
+
+    @property
+    def tokens_per_frame(self) -> int | None:
+        """The resolution at which the site works: video tokens of one frame, None where the layout is not known."""
+        if self.layout is None or not self.layout.frames:
+            return None
+        positions = self.layout.height * self.layout.width
+        return self.rows.repeats if self.site.kind == "temporal" else positions
 
     def with_output(self, output: Tensor) -> AttentionCall:
         """The same call, seen by the next intervention with this output."""

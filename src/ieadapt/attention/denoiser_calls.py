@@ -33,6 +33,7 @@ class DenoiserCall:
         weak: opens a block in which denoiser calls are extra passes.
         prefix: the stages that a weak pass can replay, or None.
         changed_by: names of the sites where an intervention replaced the output in this call.
+        steps: denoising steps of the run; None for a denoiser called by hand.
     """
 
     module: nn.Module
@@ -46,6 +47,7 @@ class DenoiserCall:
     weak: Callable[[], AbstractContextManager[None]] = field(repr=False)
     prefix: Prefix | None = field(default=None, repr=False)
     changed_by: list[str] = field(default_factory=list)
+    steps: int | None = None
 
     @property
     def latents(self) -> Tensor:
@@ -67,7 +69,8 @@ class DenoiserCall:
         arguments = {name: self._rows_of(name, value, rows) for name, value in given.items()}
         with ExitStack() as stack:
             if self.prefix is not None:
-                stack.enter_context(self.prefix.replaying(lambda tensor: self._chosen(tensor, rows)))
+                share = len(rows) / len(self.rows.guidance)
+                stack.enter_context(self.prefix.replaying(lambda tensor: self._chosen(tensor, rows), share))
             stack.enter_context(self.weak())
             stack.enter_context(torch.no_grad())
             return prediction_of(self.module(**arguments))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -80,6 +81,11 @@ def site_modules(denoisers: dict[str, nn.Module]) -> dict[nn.Module, AttentionSi
         for path, module in sorted(found, key=lambda item: family.order(item[0])):
             sites[module] = AttentionSite(prefix + path, _kind(family, path, module), len(sites), _heads(module))
     return sites
+
+
+def attention_modules(model: DiffusionPipeline | nn.Module, sites: Collection[AttentionSite]) -> list[nn.Module]:
+    """The modules of some sites of a model, in order of execution."""
+    return [module for module, site in site_modules(denoisers_of(model)).items() if site in sites]
 
 
 def _is_attention(module: nn.Module) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ieadapt.attention.families import Family
 from ieadapt.attention.restore import attribute
+from ieadapt.attention.timing import Clock, Mark
 
 
 class Prefix:
@@ -26,48 +27,87 @@ class Prefix:
         weak: tells whether a weak pass is running; its outputs are not kept.
 
     Attributes:
+        denoiser: the denoiser.
         stages: the stages that a weak pass need not compute.
         replayed: how many stages weak passes have replayed so far.
+        computed: how many they have computed.
+        saved: the time that the replayed stages took in the full pass, in proportion to the rows of the weak pass.
     """
 
     def __init__(
         self, denoiser: nn.Module, family: Family, modules: Collection[nn.Module], weak: Callable[[], bool]
     ) -> None:
-        stages = family.stages(denoiser)
-        touched = [any(module in modules for module in stage.modules()) for stage in stages]
-        outside = set(modules) - {module for stage in stages for module in stage.modules()}
-        first = touched.index(True) if True in touched and not outside else 0
-        self.stages: Sequence[nn.Module] = stages[:first]
-        self.replayed = 0
+        self.denoiser = denoiser
+        self._all_stages = family.stages(denoiser)
         self._weak = weak
         self._all_needed = family.skips == "kept"
         self._outputs: dict[nn.Module, Any] = {}
+        self._hooks = ExitStack()
+        self._recording = False
+        self._span: tuple[Mark | None, Mark | None] = (None, None)
+        self.replayed = self.computed = 0
+        self.saved = Clock(next(denoiser.parameters()).device)
+        self.stages: Sequence[nn.Module] = []
+        self.aim(modules)
+
+    def aim(self, modules: Collection[nn.Module]) -> None:
+        """Let weak passes perturb these attention modules from the next full pass on."""
+        touched = [any(module in modules for module in stage.modules()) for stage in self._all_stages]
+        outside = set(modules) - {module for stage in self._all_stages for module in stage.modules()}
+        first = touched.index(True) if True in touched and not outside else 0
+        self.stages = self._all_stages[:first]
+        self._outputs.clear()
+        if self._recording:
+            self._watch()
 
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Keep the stages' outputs of every full pass inside the block; of a plain chain only the last is needed."""
-        watched = self.stages if self._all_needed else self.stages[-1:]
-        with ExitStack() as stack:
-            for stage in watched:
-                stack.callback(stage.register_forward_hook(self._keep).remove)
-            try:
-                yield
-            finally:
-                self._outputs.clear()
+        self._recording = True
+        self._watch()
+        try:
+            yield
+        finally:
+            self._recording = False
+            self._hooks.close()
+            self._outputs.clear()
+
+    def _watch(self) -> None:
+        self._hooks.close()
+        if self.stages:
+            self._hooks.callback(self.stages[0].register_forward_pre_hook(self._begin).remove)
+        for stage in self.stages if self._all_needed else self.stages[-1:]:
+            self._hooks.callback(stage.register_forward_hook(self._keep).remove)
+
+    def _begin(self, stage: nn.Module, arguments: tuple[Any, ...]) -> None:
+        if not self._weak():
+            self._span = self.saved.now(), None
 
     def _keep(self, stage: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
         if not self._weak():
             self._outputs[stage] = output
+            if stage is self.stages[-1]:
+                self._span = self._span[0], self.saved.now()
 
     @contextmanager
-    def replaying(self, take: Callable[[Tensor], Tensor]) -> Iterator[None]:
-        """Inside the block the stages return what they returned last, cut to some rows by `take`."""
+    def replaying(self, take: Callable[[Tensor], Tensor], share: float = 1.0) -> Iterator[None]:
+        """Inside the block the stages return what they returned last.
+
+        Args:
+            take: cuts a tensor to the rows of the weak pass.
+            share: rows of the weak pass per row of the full one.
+        """
         kept = dict(self._outputs)
         with ExitStack() as stack:
-            for stage in self.stages if kept else ():
+            replayed = self.stages if kept else ()
+            for stage in replayed:
                 output = map_tensors(kept[stage if self._all_needed else self.stages[-1]], take)
                 stack.enter_context(attribute(stage, "forward", _returning(output)))
-                self.replayed += 1
+            self.replayed += len(replayed)
+            self.computed += len(self._all_stages) - len(replayed)
+            begin, end = self._span
+            if replayed and begin is not None and end is not None:
+                self.saved.add(begin, end, share)
             yield
 
 

@@ -138,7 +138,16 @@ class Seam:
         rows = self.run.weak_rows(batch) if self._weak else self.run.rows(family, batch)
         self._calls.append(
             DenoiserCall(
-                module, family, arguments, grid, rows, self.run.step, self.run.fraction, self.run.pipeline, self.weak
+                module,
+                family,
+                arguments,
+                grid,
+                rows,
+                self.run.step,
+                self.run.fraction,
+                self.run.pipeline,
+                self.weak,
+                steps=self.run.total,
             )
         )
         mode = _CatchAttention(self._attention)

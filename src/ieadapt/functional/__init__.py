@@ -4,13 +4,20 @@ Nothing here knows a model or a pipeline. Attention tensors are (batch, head, to
 dot-product attention takes them; masks are as it takes them too.
 """
 
+from ieadapt.functional.cross_frame import cross_frame_intensity
 from ieadapt.functional.energy import energy
-from ieadapt.functional.guidance import cfg, guidance_delta
+from ieadapt.functional.guidance import cfg, guidance_delta, restore_spread
 from ieadapt.functional.injection import inject_output
 from ieadapt.functional.logits import DEFAULT_MEMORY_LIMIT
 from ieadapt.functional.map_rows import map_rows, map_sums, mean_map_rows
 from ieadapt.functional.masses import Scope
-from ieadapt.functional.replacements import identity_output, mix_output, temperature_output, uniform_output
+from ieadapt.functional.replacements import (
+    identity_output,
+    mix_output,
+    skip_output,
+    temperature_output,
+    uniform_output,
+)
 from ieadapt.functional.statistics import AttentionStatistics, attention_statistics
 from ieadapt.functional.video_tokens import VideoTokens
 
@@ -21,6 +28,7 @@ __all__ = [
     "VideoTokens",
     "attention_statistics",
     "cfg",
+    "cross_frame_intensity",
     "energy",
     "guidance_delta",
     "identity_output",
@@ -29,6 +37,8 @@ __all__ = [
     "map_sums",
     "mean_map_rows",
     "mix_output",
+    "restore_spread",
+    "skip_output",
     "temperature_output",
     "uniform_output",
 ]

@@ -37,3 +37,34 @@ def guidance_delta(
         tensor([True])
     """
     return scale * (cond - weak)
+
+
+def restore_spread(
+    shifted: Float[Tensor, " video *shape"], plain: Float[Tensor, " video *shape"], share: float
+) -> Float[Tensor, " video *shape"]:
+    """Return the shifted prediction scaled so that its standard deviation goes back towards the unshifted one's.
+
+    shifted * (1 - share + share * std(plain) / std(shifted)), with standard deviations over everything of one video.
+    Pushing a prediction away from a weaker one makes it larger, which over-saturates; share 1 undoes that, 0 does
+    nothing.
+
+    Args:
+        shifted: G + d, the guided prediction with what guidance by a weaker prediction adds.
+        plain: G = uncond + w (cond - uncond), the guided prediction without it; without classifier-free guidance the
+            model's prediction itself.
+        share: 0..1.
+
+    Source: the form is arXiv 2305.08891's (and STG's) `std(cond) / std(prediction)`. There the reference is the
+    conditional prediction, whose spread is that of *no* guidance, so that it undoes classifier-free guidance as well
+    and, for w other than 1, changes a prediction that was not shifted at all. With G as the reference d = 0 changes
+    nothing at any w, and w = 1 gives their form.
+
+    Example:
+        >>> import torch
+        >>> plain = torch.tensor([[1.0, -1.0]])
+        >>> restore_spread(3 * plain, plain, 0.5)
+        tensor([[ 2., -2.]])
+    """
+    axes = tuple(range(1, shifted.ndim))
+    ratio = plain.float().std(axes, keepdim=True) / shifted.float().std(axes, keepdim=True)
+    return shifted * (1 - share + share * ratio).to(shifted.dtype)

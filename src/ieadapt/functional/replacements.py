@@ -126,6 +126,41 @@ def uniform_output(
     return call.with_video_rows(keep_masses(call, _visible_mean(call, call.video_rows, call.layout.slice)))
 
 
+def skip_output(
+    query: Queries,
+    key: Keys,
+    value: Values,
+    output: Output,
+    *,
+    mask: Mask | None = None,
+    scale: float | None = None,
+    is_causal: bool = False,
+    video: VideoTokens | None = None,
+    scope: Scope = "video",
+    memory_limit: int = DEFAULT_MEMORY_LIMIT,
+) -> Output:
+    """Return the output without what the video tokens give: zero, and with scope "video" m_text * text output.
+
+    Arguments as `uniform_output`.
+
+    Raises:
+        UsageError: for scope "video-renormalised", which only the identity has.
+
+    Source: reconstruction (the attention skip of layer-skip guidance).
+
+    Example:
+        >>> import torch
+        >>> query, value = torch.randn(1, 1, 2, 8), torch.tensor([[[[1.0], [3.0]]]])
+        >>> skip_output(query, query, value, value).flatten().tolist()
+        [0.0, 0.0]
+    """
+    call = ReplacedCall(query, key, value, output, mask, scale, is_causal, video, memory_limit)
+    check_scope(scope, "skip_output")
+    if call.replaces_all(scope):
+        return torch.zeros_like(output, dtype=value.dtype)
+    return call.with_video_rows(keep_masses(call, value.new_zeros(1)))
+
+
 def mix_output(
     query: Queries,
     key: Keys,

@@ -42,6 +42,7 @@ class Record:
         self.memory_limit = memory_limit
         self._sums: dict[tuple[AttentionSite, int, Guidance], Tensor] = {}
         self._counts: dict[tuple[AttentionSite, int, Guidance], tuple[int, int]] = {}
+        self._resolutions: dict[AttentionSite, int | None] = {}
 
     def __call__(self, call: AttentionCall) -> None:
         """Add one call to the running means."""
@@ -50,6 +51,7 @@ class Record:
             nothing = torch.full_like(statistics.entropy, float("nan"))
             means = [value if (value := getattr(statistics, name)) is not None else nothing for name in MEANS]
             table = torch.stack([*means, energy(call.output)]).double()
+        self._resolutions[call.site] = call.tokens_per_frame
         for branch in dict.fromkeys(call.rows.guidance):
             rows = call.rows.denoiser_rows((branch,))
             self._add((call.site, call.step, branch), table, call, rows)
@@ -69,7 +71,7 @@ class Record:
         """One record per site, head, step and branch, in order of execution.
 
         Keys: site, kind, order, head, step, branch, videos, the means of `MEANS` (None where a site has no such
-        part), energy.
+        part), energy, resolution (tokens per frame, None where the token layout is not known).
 
         Raises:
             FailureError: an entropy or energy is not finite.
@@ -97,6 +99,7 @@ class Record:
                     "videos": videos,
                     **means,
                     "energy": total,
+                    "resolution": self._resolutions[site],
                 }
 
     def __repr__(self) -> str:

@@ -4,11 +4,14 @@ from ieadapt.methods.clip_check import check_clip
 from ieadapt.methods.edit_config import EditConfig
 from ieadapt.methods.edit_presets import EDIT_PRESETS, edit_preset
 from ieadapt.methods.editing import EditResult, edit
-from ieadapt.methods.enhancement import EnhanceConfig, enhance, enhancement
+from ieadapt.methods.enhance_config import EnhanceConfig
+from ieadapt.methods.enhance_presets import PRESETS, matched_steps
+from ieadapt.methods.enhance_record import Enhancement
+from ieadapt.methods.enhancement import enhance, enhancement
 from ieadapt.methods.generation import GenerationConfig, generate
 from ieadapt.methods.inversion import Inversion, invert
 from ieadapt.methods.inversion_key import inversion_key
-from ieadapt.methods.layer_choice import SiteChoice
+from ieadapt.methods.layer_choice import HeadChoice, SiteChoice
 from ieadapt.methods.maps import AttentionMaps, attention_maps
 from ieadapt.methods.measurement import measure
 from ieadapt.methods.profile import EntropyProfile
@@ -17,12 +20,15 @@ from ieadapt.models.video_latents import fitting_size
 
 __all__ = [
     "EDIT_PRESETS",
+    "PRESETS",
     "AttentionMaps",
     "EditConfig",
     "EditResult",
     "EnhanceConfig",
+    "Enhancement",
     "EntropyProfile",
     "GenerationConfig",
+    "HeadChoice",
     "Inversion",
     "SiteChoice",
     "StudyConfig",
@@ -36,5 +42,6 @@ __all__ = [
     "generate",
     "inversion_key",
     "invert",
+    "matched_steps",
     "measure",
 ]

@@ -1,145 +1,74 @@
-"""Enhancement: guide the model away from its own prediction with some attention maps replaced.
+"""Enhancement: guide the model away from its own prediction with some attention maps changed, or change the maps.
 
 RECONSTRUCTION. The paper (arXiv 2504.12027) says that high-entropy attention goes with quality and that its method
 adapts attention matrices while denoising, without training; which matrix, which layers and which formula it uses could
-not be read. The form here is perturbed-attention guidance (arXiv 2403.17377) with layers chosen by entropy.
+not be read. The forms here are perturbed-attention guidance (arXiv 2403.17377) with layers chosen by entropy, and the
+adaptation of the maps themselves in one pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
-import torch
 from diffusers import DiffusionPipeline
 from jaxtyping import Float
 from torch import Tensor
 
-from ieadapt.attention import AttentionSite, DenoiserCall, find_sites, intercept, wrap_denoiser
-from ieadapt.errors import FailureError, UsageError
-from ieadapt.functional import guidance_delta
-from ieadapt.interventions import Identity, Mix, Perturbation, Temperature, Uniform
+from ieadapt.attention import find_sites, wrap_denoiser
+from ieadapt.methods.enhance_config import EnhanceConfig
+from ieadapt.methods.enhance_direct import changing_maps, freeu, scaling_cross_frame
+from ieadapt.methods.enhance_guidance import guiding
+from ieadapt.methods.enhance_plan import Planner
+from ieadapt.methods.enhance_record import Enhancement, Watch
 from ieadapt.methods.generation import GenerationConfig, Progress, generate
-from ieadapt.methods.layer_choice import SiteChoice
 from ieadapt.methods.measurement import measure
 from ieadapt.methods.profile import EntropyProfile
+from ieadapt.methods.profile_match import refuse_another_model
 
-PERTURBATIONS: Mapping[str, type[Perturbation]] = {
-    "identity": Identity,
-    "uniform": Uniform,
-    "mix": Mix,
-    "temperature": Temperature,
-}
-
-
-@dataclass(frozen=True)
-class EnhanceConfig:
-    """How a video is enhanced.
-
-    Attributes:
-        scale: s in `eps + s (eps_cond - eps_weak)`; 0 changes nothing.
-        perturbation: what the weak branch's maps become: `identity`, `uniform`, `mix:WEIGHT`, `temperature:T`.
-        sites: which maps: `[KIND:]top=N`, `[KIND:]bottom=N`, `[KIND:]at-least=EP`, `[KIND:]random=N`, or names; `auto`
-            takes the temporal sites of highest EP, or the joint ones where the model has no temporal attention.
-        start: fraction of the steps at which guidance begins.
-        stop: fraction of the steps at which it ends.
-        seed: of a random choice of sites.
-
-    Raises:
-        UsageError: a value out of range, or an unknown perturbation.
-
-    Example:
-        >>> EnhanceConfig(scale=0.5, sites="temporal:top=3").weak_map
-        Identity(scope='video')
-    """
-
-    scale: int | float = field(
-        default=1.0, metadata={"help": "guidance scale of the perturbed branch; 0 changes nothing"}
-    )
-    perturbation: str = field(default="identity", metadata={"help": "identity, uniform, mix:WEIGHT or temperature:T"})
-    sites: str = field(default="auto", metadata={"help": "auto, [KIND:]top=N, [KIND:]at-least=EP, random=N, or names"})
-    start: float = field(default=0.0, metadata={"help": "fraction of the steps at which guidance begins"})
-    stop: float = field(default=1.0, metadata={"help": "fraction of the steps at which guidance ends"})
-    seed: int = field(default=0, metadata={"help": "seed of a random choice of sites"})
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.scale <= 100.0:
-            raise UsageError("the enhancement scale is out of range", expected="0..100", got=self.scale)
-        if not 0.0 <= self.start < self.stop <= 1.0:
-            raise UsageError(
-                "not a window of steps", expected="0 <= start < stop <= 1", got=f"{self.start}..{self.stop}"
-            )
-        _ = self.weak_map
-
-    @property
-    def weak_map(self) -> Perturbation:
-        """The perturbation of the weak branch."""
-        return parse_perturbation(self.perturbation)
-
-    def choose(self, sites: Sequence[AttentionSite], profile: EntropyProfile | None) -> list[AttentionSite]:
-        """The sites that this configuration perturbs in a model with these sites."""
-        return self.choice(sites).choose(sites, profile.ep if profile else None)
-
-    def choice(self, sites: Sequence[AttentionSite]) -> SiteChoice:
-        """The rule behind `sites`, with `auto` resolved for a model with these sites."""
-        if self.sites != "auto":
-            return SiteChoice.parse(self.sites, self.seed)
-        kind = next((kind for kind in ("temporal", "joint") if any(site.kind == kind for site in sites)), None)
-        return SiteChoice("top", DEFAULT_SHARE, kind)
-
-
-DEFAULT_SHARE = 0.5
-
-
-def parse_perturbation(text: str) -> Perturbation:
-    """Read `identity`, `uniform`, `mix:WEIGHT` or `temperature:T`; it will act on weak rows only.
-
-    Raises:
-        UsageError: unknown name, or an amount missing or out of range.
-    """
-    name, _, amount = text.partition(":")
-    if name not in PERTURBATIONS:
-        raise UsageError("unknown perturbation", expected=", ".join(PERTURBATIONS), got=text)
-    try:
-        values = [float(amount)] if amount else []
-        return PERTURBATIONS[name](*values, guidance=("weak",))
-    except (TypeError, ValueError) as error:
-        if isinstance(error, UsageError):
-            raise
-        raise UsageError(
-            "the perturbation's amount is missing or wrong", expected="mix:WEIGHT or temperature:T", got=text
-        ) from error
+QUICK_STEPS = 5
 
 
 @contextmanager
 def enhancement(
-    pipe: DiffusionPipeline, config: EnhanceConfig | None = None, profile: EntropyProfile | None = None
-) -> Iterator[list[AttentionSite]]:
-    """Enhance every call of the pipeline inside the block; yields the sites that the weak branch perturbs.
+    pipe: DiffusionPipeline,
+    config: EnhanceConfig | None = None,
+    profile: EntropyProfile | None = None,
+    *,
+    force: bool = False,
+) -> Iterator[Enhancement]:
+    """Enhance every call of the pipeline inside the block; yields what is changed and, as it runs, what it cost.
 
-    With `d = scale (eps_cond - eps_weak)`, `d` is added to the conditional and the unconditional prediction, which
-    makes the guided prediction `eps_u + w (eps_c - eps_u) + d` for every guidance scale w, also a changing one. Without
-    classifier-free guidance the prediction becomes `eps + d`. Costs one more pass over the conditional rows per step.
+    In guidance mode, with `d = scale (eps_cond - eps_weak)`, `d` is added to the conditional and the unconditional
+    prediction, which makes the guided prediction `eps_u + w (eps_c - eps_u) + d` for every guidance scale w, also a
+    changing one. Without classifier-free guidance the prediction becomes `eps + d`. Costs one more pass over the
+    conditional rows per step. In direct mode nothing is added to the passes.
 
     Args:
         pipe: any pipeline of a known family; its own call stays as it is.
-        config: scale, perturbation, sites, window.
+        config: what changes where, when and how strongly.
         profile: the model's entropy profile, where sites are chosen by entropy.
+        force: go on with a profile of another model or size.
 
     Raises:
-        UsageError: sites chosen by entropy without a profile, or a pipeline with `guidance_rescale` on.
-        FailureError: no weak pass was run inside the block, or a prediction is not finite.
+        UsageError: sites chosen by entropy without a profile, a profile of another model or size, a pipeline with
+            `guidance_rescale` on, a schedule of the wrong length.
+        FailureError: no step was enhanced inside the block, or a prediction is not finite.
     """
     config = config or EnhanceConfig()
-    chosen = config.choose(find_sites(pipe), profile)
+    sites = find_sites(pipe)
+    if profile is not None and not force:
+        refuse_another_model(profile, pipe, sites)
+    planner = Planner(config, sites, profile)
+    told = Enhancement(planner)
     if config.scale == 0.0:
-        yield chosen
+        yield told
         return
-    guidance = _PerturbedGuidance(config)
-    with intercept(pipe, config.weak_map, chosen), wrap_denoiser(pipe, guidance, perturbed=chosen):
-        yield chosen
-        guidance.require_used()
+    size = None if profile is None or force else profile.metadata.get("latent_grid")
+    install = _INSTALL[config.mode, config.adaptation.name]
+    with install(pipe, config, planner, told), wrap_denoiser(pipe, Watch(told, config, size)):
+        yield told
+        told.require_used(config)
 
 
 def enhance(
@@ -151,19 +80,21 @@ def enhance(
     generation: GenerationConfig | None = None,
     seed: int | Sequence[int] = 0,
     progress: Progress | None = None,
+    force: bool = False,
 ) -> Float[Tensor, "video frame channel height width"]:
     """Generate enhanced videos, one per prompt; float32 on the CPU, in [0, 1].
 
-    Without a profile, one is measured first on the first prompt, in a few steps.
+    Without a profile, one is measured first on the first prompt, in a few steps, unless `entropy` is `online`.
 
     Raises:
         UsageError, FailureError: as `enhancement` and `generate` do.
     """
     config, generation = config or EnhanceConfig(), generation or GenerationConfig()
-    if profile is None and config.choice(find_sites(pipe)).needs_entropy:
+    _ = config.factors.factors(generation.num_inference_steps)
+    if profile is None and config.needs_profile:
         first = prompt if isinstance(prompt, str) else prompt[0]
         profile = quick_profile(pipe, first, generation)
-    with enhancement(pipe, config, profile):
+    with enhancement(pipe, config, profile, force=force):
         return generate(pipe, prompt, generation, seed, progress)
 
 
@@ -174,59 +105,10 @@ def quick_profile(pipe: DiffusionPipeline, prompt: str, generation: GenerationCo
     return measure(pipe, prompt, GenerationConfig(**{**settings, "num_inference_steps": steps}))
 
 
-QUICK_STEPS = 5
-
-
-class _PerturbedGuidance:
-    """Adds the perturbed-guidance term to every prediction of the denoiser."""
-
-    def __init__(self, config: EnhanceConfig) -> None:
-        self._config = config
-        self._held: Tensor | None = None
-        self._held_step = -1
-        self._passes = 0
-
-    def __call__(self, call: DenoiserCall, prediction: Tensor) -> Tensor | None:
-        if not self._config.start <= call.fraction < self._config.stop:
-            return None
-        self._refuse_rescale(call)
-        if set(call.rows.guidance) == {"uncond"}:
-            return prediction + self._held_delta(call)
-        strong = call.rows.denoiser_rows(("cond",)) or call.rows.denoiser_rows(("none",))
-        weak = call.again(strong)
-        self._passes += 1
-        delta = guidance_delta(prediction[strong], weak, self._config.scale)
-        self._held, self._held_step = delta, call.step
-        videos = torch.tensor(call.rows.video, device=delta.device)
-        return prediction + delta[videos]
-
-    def _held_delta(self, call: DenoiserCall) -> Tensor:
-        if self._held is None or self._held_step != call.step:
-            raise FailureError(
-                "the unconditional call came before the conditional one",
-                where=f"step {call.step} of {type(call.pipeline).__name__}",
-                remedy="enhance a pipeline that calls cond first, as Wan and HunyuanVideo do",
-            )
-        return self._held
-
-    def _refuse_rescale(self, call: DenoiserCall) -> None:
-        rescale = getattr(call.pipeline, "guidance_rescale", 0.0)
-        if rescale:
-            raise UsageError(
-                "guidance_rescale would take its standard deviation from the shifted prediction",
-                expected="guidance_rescale=0",
-                got=rescale,
-                remedy="leave the pipeline's rescale off while enhancing",
-            )
-
-    def require_used(self) -> None:
-        """Raise if the block ran without a single weak pass."""
-        if not self._passes:
-            raise FailureError(
-                "no step was enhanced",
-                got=f"window {self._config.start}..{self._config.stop}",
-                remedy="call the pipeline inside the block, with enough steps for the window",
-            )
-
-    def __repr__(self) -> str:
-        return f"perturbed guidance, scale {self._config.scale:g}"
+_INSTALL = {
+    ("guidance", "maps"): guiding,
+    ("guidance", "skip-block"): guiding,
+    ("direct", "maps"): changing_maps,
+    ("direct", "cross-frame"): scaling_cross_frame,
+    ("direct", "freeu"): freeu,
+}

@@ -1,20 +1,28 @@
-"""Layer choice: which attention sites to act on, by entropy, by name, or at random as the control."""
+"""Layer choice: which attention sites, and which of their heads, to act on: by entropy, by name, or at random."""
 
 from __future__ import annotations
 
 import math
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 from ieadapt.attention import KINDS, AttentionSite, select_sites
 from ieadapt.errors import UsageError
 
-Rule = Literal["all", "top", "bottom", "at-least", "at-most", "random"]
+Rule = Literal["all", "top", "bottom", "at-least", "at-most", "random", "middle"]
+Ranking = Literal["ep", "energy"]
+Within = Literal["kind", "level"]
+Item = TypeVar("Item")
+Head = tuple[str, int]
+"""Name of a site and number of one of its heads."""
 
-_GRAMMAR = re.compile(rf"(?:(?P<kind>{'|'.join(KINDS)}):)?(?P<rule>{'|'.join(get_args(Rule))})=(?P<amount>[\d.]+)")
+_KIND = "|".join(KINDS)
+_RULE = rf"(?P<rule>{'|'.join(rule for rule in get_args(Rule) if rule != 'all')})=(?P<amount>[\d.]+)"
+_GRAMMAR = re.compile(rf"(?:(?P<kind>(?:{_KIND}|[+/])+):)?(?P<within>level-)?(?P<by>energy-)?{_RULE}")
+_HEADS = re.compile(_RULE)
 
 
 @dataclass(frozen=True)
@@ -23,16 +31,21 @@ class SiteChoice:
 
     Attributes:
         rule: `top` and `bottom` rank by EP; `at-least` and `at-most` compare EP with a threshold; `random` draws;
-            `all` takes everything.
-        amount: for ranks and draws a share (below 1, rounded up) or a number of sites (1 or more); for thresholds a
-            percentage.
-        kind: only sites of this kind; None applies the rule within each kind.
+            `middle` takes the sites around the mid block of a U-Net, or the middle of a transformer; `all` takes
+            everything.
+        amount: for ranks, draws and the middle a share (below 1, rounded up) or a number of sites (1 or more); for
+            thresholds a percentage.
+        kind: only sites of this kind; `a+b` are both kinds, `a/b` the first of them that the model has; None applies
+            the rule within each kind.
         names: names, patterns or kinds to choose among, as `select_sites` understands them; None for all.
         seed: of the random draw.
+        by: what ranks: `ep`, or `energy` (`top` and `bottom` only).
+        within: what the rule is applied within: each `kind`, or each `level`, the sites of one kind that work at one
+            resolution. In a U-Net EP and resolution go together; within a level they cannot.
 
     Example:
         >>> SiteChoice.parse("temporal:top=3")
-        SiteChoice(rule='top', amount=3.0, kind='temporal', names=None, seed=0)
+        SiteChoice(rule='top', amount=3.0, kind='temporal', names=None, seed=0, by='ep', within='kind')
     """
 
     rule: Rule = "all"
@@ -40,74 +53,206 @@ class SiteChoice:
     kind: str | None = None
     names: tuple[str, ...] | None = None
     seed: int = 0
+    by: Ranking = "ep"
+    within: Within = "kind"
 
     def __post_init__(self) -> None:
-        threshold = self.rule in ("at-least", "at-most")
-        if threshold and not 0 <= self.amount <= 100:
-            raise UsageError("an EP threshold is a percentage", expected="0..100", got=self.amount)
-        if self.rule in ("top", "bottom", "random") and self.amount <= 0:
-            raise UsageError("a choice of no sites", expected="a share in (0, 1) or a number >= 1", got=self.amount)
+        _check_amount(self.rule, self.amount)
+        if self.by == "energy" and self.rule not in ("top", "bottom"):
+            raise UsageError("only ranks go by energy", expected="energy-top or energy-bottom", got=self.rule)
+        if self.within == "level" and self.rule not in ("top", "bottom", "random"):
+            raise UsageError("only ranks and draws go level by level", expected="top, bottom or random", got=self.rule)
 
     @classmethod
     def parse(cls, text: str, seed: int = 0) -> SiteChoice:
-        """Read `[KIND:]RULE=AMOUNT` (as in `temporal:top=3`, `spatial:at-least=50`, `random=3`), or names."""
+        """Read `[KIND:][level-][energy-]RULE=AMOUNT`, or names.
+
+        Such as `temporal:top=3`, `spatial:at-least=50`, `random=3`, `spatial/joint:middle=1`, `temporal:level-top=0.5`,
+        `temporal/joint` (all sites of the first kind there is).
+        """
         match = _GRAMMAR.fullmatch(text.strip())
-        if match is None:
-            return cls(names=tuple(part.strip() for part in text.split(",")), seed=seed)
-        return cls(match["rule"], float(match["amount"]), match["kind"], seed=seed)  # type: ignore[arg-type]
+        if match is not None:
+            by: Ranking = "energy" if match["by"] else "ep"
+            within: Within = "level" if match["within"] else "kind"
+            rule: Rule = match["rule"]  # type: ignore[assignment]
+            return cls(rule, float(match["amount"]), match["kind"], None, seed, by, within)
+        if re.fullmatch(rf"(?:{_KIND})(?:[+/](?:{_KIND}))+", text.strip()):
+            return cls(kind=text.strip(), seed=seed)
+        return cls(names=tuple(part.strip() for part in text.split(",")), seed=seed)
 
     @property
     def needs_entropy(self) -> bool:
-        """Whether the rule compares EP, so that a profile must be at hand."""
-        return self.rule in ("top", "bottom", "at-least", "at-most")
+        """Whether the rule needs measured figures (EP, energy or resolution), so that a profile must be at hand."""
+        return self.rule in ("top", "bottom", "at-least", "at-most") or self.within == "level"
+
+    def candidates(self, sites: Sequence[AttentionSite]) -> list[AttentionSite]:
+        """The sites among which the rule chooses.
+
+        Raises:
+            UsageError: there are none.
+        """
+        among = select_sites(sites, list(self.names) if self.names else None)
+        if self.kind is None:
+            return among
+        there = {site.kind for site in among}
+        groups = [group.split("+") for group in self.kind.split("/")]
+        group = next((group for group in groups if there & set(group)), groups[0])
+        present = [kind for kind in group if kind in there] or group
+        return select_sites(among, list(present))
 
     def choose(
-        self, sites: Sequence[AttentionSite], ep: Mapping[str, int | float] | None = None
+        self,
+        sites: Sequence[AttentionSite],
+        ep: Mapping[str, int | float] | None = None,
+        energy: Mapping[str, int | float] | None = None,
+        level: Mapping[str, int | float] | None = None,
     ) -> list[AttentionSite]:
         """The chosen sites, in order of execution.
 
         Args:
             sites: the sites to choose among.
             ep: entropy percentage by site name; needed for the rules that compare it.
+            energy: energy by site name, where it ranks.
+            level: tokens per frame by site name, where the rule is applied level by level.
 
         Raises:
-            UsageError: nothing matches, or a site has no EP.
+            UsageError: nothing matches, or a site has no measured figure that the rule needs.
         """
-        among = select_sites(sites, list(self.names) if self.names else None)
-        among = select_sites(among, self.kind) if self.kind else among
-        if self.needs_entropy:
-            self._require_entropy(among, ep)
-        ep = ep or {}
-        kinds = {site.kind: [other for other in among if other.kind == site.kind] for site in among}
-        chosen = {site for group in kinds.values() for site in self._from_group(group, ep)}
+        among = self.candidates(sites)
+        ranking = {"ep": ep, "energy": energy}[self.by]
+        if self.rule in ("top", "bottom", "at-least", "at-most"):
+            _require(among, ranking, {"ep": "entropy", "energy": "energy"}[self.by])
+        if self.within == "level":
+            _require(among, level, "resolution")
+        figures = ranking or {}
+        groups: dict[tuple[str, float], list[AttentionSite]] = {}
+        for site in among:
+            here = (level or {})[site.name] if self.within == "level" else 0.0
+            groups.setdefault((site.kind, here), []).append(site)
+        chosen = {site for group in groups.values() for site in self._from_group(group, figures)}
         if not chosen:
-            values = ", ".join(f"{kind} {_range(group, ep)}" for kind, group in kinds.items())
+            values = ", ".join(f"{kind} {_range(group, figures)}" for (kind, _), group in groups.items())
             raise UsageError(f"no site has EP {self.rule} {self.amount:g}", got=f"EP of {values}")
         return [site for site in among if site in chosen]
 
-    def _require_entropy(self, among: Sequence[AttentionSite], ep: Mapping[str, int | float] | None) -> None:
-        unknown = [site.name for site in among if ep is None or site.name not in ep]
-        if unknown:
+    def _from_group(self, group: list[AttentionSite], figures: Mapping[str, int | float]) -> list[AttentionSite]:
+        if self.rule == "middle":
+            return _around_the_middle(group, _number(self.amount, len(group)))
+        return _by_rule(self.rule, self.amount, group, lambda site: figures[site.name], self.seed)
+
+
+@dataclass(frozen=True)
+class HeadChoice:
+    """A rule that picks heads by their EP among all heads of some sites, kind by kind.
+
+    Attributes:
+        rule: `top`, `bottom`, `at-least`, `at-most` or `random`, as in `SiteChoice`.
+        amount: a share or a number of heads, or a percentage.
+        seed: of the random draw.
+
+    Example:
+        >>> site = AttentionSite("mid.attn1", "temporal", order=0, heads=2)
+        >>> HeadChoice.parse("top=1").choose([site], {("mid.attn1", 0): 40.0, ("mid.attn1", 1): 90.0})
+        {'mid.attn1': (1,)}
+    """
+
+    rule: Rule
+    amount: float
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_amount(self.rule, self.amount)
+
+    @classmethod
+    def parse(cls, text: str, seed: int = 0) -> HeadChoice:
+        """Read `RULE=AMOUNT`.
+
+        Raises:
+            UsageError: it is nothing of the kind.
+        """
+        match = _HEADS.fullmatch(text.strip())
+        if match is None or match["rule"] == "middle":
             raise UsageError(
-                "the choice of sites needs their entropy",
-                got="no profile" if ep is None else f"a profile without {unknown[0]} and {len(unknown) - 1} more",
-                remedy="measure this model first and pass the profile, or name the sites",
+                "unknown choice of heads",
+                expected="all, top=N, bottom=N, at-least=EP, at-most=EP or random=N",
+                got=text,
             )
+        rule: Rule = match["rule"]  # type: ignore[assignment]
+        return cls(rule, float(match["amount"]), seed)
 
-    def _from_group(self, group: list[AttentionSite], ep: Mapping[str, int | float]) -> list[AttentionSite]:
-        if self.rule == "all":
-            return group
-        if self.rule == "at-least":
-            return [site for site in group if ep[site.name] >= self.amount]
-        if self.rule == "at-most":
-            return [site for site in group if ep[site.name] <= self.amount]
-        count = math.ceil(self.amount * len(group)) if self.amount < 1 else min(int(self.amount), len(group))
-        if self.rule == "random":
-            return random.Random(self.seed).sample(group, count)  # noqa: S311 (a control, not a secret)
-        ranked = sorted(group, key=lambda site: ep[site.name], reverse=self.rule == "top")
-        return ranked[:count]
+    def choose(self, sites: Sequence[AttentionSite], ep: Mapping[Head, float]) -> dict[str, tuple[int, ...]]:
+        """The chosen heads by site name; sites without one are left out.
+
+        Args:
+            sites: the chosen sites.
+            ep: entropy percentage by site name and head.
+
+        Raises:
+            UsageError: a head has no EP, or none is chosen.
+        """
+        chosen: set[Head] = set()
+        for kind in dict.fromkeys(site.kind for site in sites):
+            heads = [(site.name, head) for site in sites if site.kind == kind for head in range(site.heads)]
+            unknown = next((head for head in heads if head not in ep), None)
+            if unknown is not None:
+                raise UsageError(
+                    "the choice of heads needs their entropy", got=f"none of head {unknown[1]}", where=unknown[0]
+                )
+            chosen.update(_by_rule(self.rule, self.amount, heads, ep.__getitem__, self.seed))
+        if not chosen:
+            raise UsageError(
+                f"no head has EP {self.rule} {self.amount:g}",
+                got=f"EP of {min(ep.values()):.1f} to {max(ep.values()):.1f}",
+            )
+        kept = {site.name: tuple(head for head in range(site.heads) if (site.name, head) in chosen) for site in sites}
+        return {name: heads for name, heads in kept.items() if heads}
 
 
-def _range(group: Sequence[AttentionSite], ep: Mapping[str, int | float]) -> str:
-    values = [ep[site.name] for site in group]
+def _check_amount(rule: Rule, amount: float) -> None:
+    threshold = rule in ("at-least", "at-most")
+    if threshold and not 0 <= amount <= 100:
+        raise UsageError("an EP threshold is a percentage", expected="0..100", got=amount)
+    if rule in ("top", "bottom", "random", "middle") and amount <= 0:
+        raise UsageError("a choice of no sites", expected="a share in (0, 1) or a number >= 1", got=amount)
+
+
+def _number(amount: float, there: int) -> int:
+    return math.ceil(amount * there) if amount < 1 else min(int(amount), there)
+
+
+def _by_rule(
+    rule: Rule, amount: float, group: list[Item], figure: Callable[[Item], int | float], seed: int
+) -> list[Item]:
+    if rule == "all":
+        return group
+    if rule == "at-least":
+        return [item for item in group if figure(item) >= amount]
+    if rule == "at-most":
+        return [item for item in group if figure(item) <= amount]
+    count = _number(amount, len(group))
+    if rule == "random":
+        return random.Random(seed).sample(group, count)  # noqa: S311 (a control, not a secret)
+    return sorted(group, key=figure, reverse=rule == "top")[:count]
+
+
+def _around_the_middle(group: list[AttentionSite], count: int) -> list[AttentionSite]:
+    """The sites nearest to the mid block of a U-Net, or to the middle of the list."""
+    mid = [index for index, site in enumerate(group) if site.name.split(".")[0] == "mid_block"]
+    centre = sum(mid) / len(mid) if mid else (len(group) - 1) / 2
+    nearest = sorted(range(len(group)), key=lambda index: abs(index - centre))
+    return [group[index] for index in nearest[:count]]
+
+
+def _require(among: Sequence[AttentionSite], figures: Mapping[str, int | float] | None, what: str) -> None:
+    unknown = [site.name for site in among if figures is None or site.name not in figures]
+    if unknown:
+        raise UsageError(
+            f"the choice of sites needs their {what}",
+            got="no profile" if figures is None else f"a profile without {unknown[0]} and {len(unknown) - 1} more",
+            remedy="measure this model first and pass the profile, or name the sites",
+        )
+
+
+def _range(group: Sequence[AttentionSite], figures: Mapping[str, int | float]) -> str:
+    values = [figures[site.name] for site in group]
     return f"{min(values):.1f} to {max(values):.1f}"

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from diffusers import DiffusionPipeline
+from torch import Tensor
 
-from ieadapt.attention import Selection, denoisers_of, intercept
+from ieadapt.attention import DenoiserCall, Selection, intercept, wrap_denoiser
 from ieadapt.attention.calls import DEFAULT_MEMORY_LIMIT
 from ieadapt.interventions import Record
 from ieadapt.methods.generation import GenerationConfig, Progress, generate
 from ieadapt.methods.profile import EntropyProfile
+from ieadapt.methods.profile_match import identity_of
 
 
 def measure(
@@ -44,17 +46,26 @@ def measure(
     """
     config = config or GenerationConfig()
     listed = [prompts] if isinstance(prompts, str) else list(prompts)
-    with intercept(pipe, Record(memory_limit), sites) as record:
+    grid = _Grid()
+    with intercept(pipe, Record(memory_limit), sites) as record, wrap_denoiser(pipe, grid):
         generate(pipe, listed, config, seed, progress)
-    return EntropyProfile.from_rows(record.rows(), _metadata(pipe, listed, config, seed))
+    return EntropyProfile.from_rows(record.rows(), _metadata(pipe, listed, config, seed) | {"latent_grid": grid.found})
+
+
+class _Grid:
+    """Notices the frames, rows and columns of tokens that the model works on."""
+
+    def __init__(self) -> None:
+        self.found: list[int] | None = None
+
+    def __call__(self, call: DenoiserCall, prediction: Tensor) -> None:
+        if call.grid is not None:
+            self.found = [call.grid.frames, *call.grid.levels[0]]
 
 
 def _metadata(pipe: DiffusionPipeline, prompts: list[str], config: GenerationConfig, seed: int) -> dict[str, object]:
-    denoiser = next(iter(denoisers_of(pipe).values()))
     return {
-        "model": pipe.config.get("_name_or_path") or type(pipe).__name__,
-        "pipeline": type(pipe).__name__,
-        "denoiser": type(denoiser).__name__,
+        **identity_of(pipe),
         "prompts": prompts,
         "seed": seed,
         "num_inference_steps": config.num_inference_steps,

@@ -11,7 +11,7 @@ import polars as pl
 
 from ieadapt.attention import AttentionSite
 from ieadapt.errors import FailureError, UsageError
-from ieadapt.methods.layer_choice import SiteChoice
+from ieadapt.methods.layer_choice import Head, SiteChoice
 from ieadapt.methods.profile_plot import plot_sites
 
 if TYPE_CHECKING:
@@ -36,7 +36,10 @@ SCHEMA: dict[str, Any] = {
     "text_mass": pl.Float64,
     "energy": pl.Float64,
     "energy_share": pl.Float64,
+    "resolution": pl.Float64,
 }
+LATER = ("resolution",)
+"""Columns that earlier profiles do not have; they are read as unknown."""
 
 
 class EntropyProfile:
@@ -45,7 +48,8 @@ class EntropyProfile:
     Attributes:
         table: polars table with the columns of `SCHEMA`. Entropies in nats; `ep` (and `temporal_ep`, `spatial_ep` of
             joint attention) in percent, 0 for the identity map and 100 for the uniform one; `text_mass` in [0, 1];
-            `energy` per video; `energy_share` of all recorded sites of that step and branch, in [0, 1].
+            `energy` per video; `energy_share` of all recorded sites of that step and branch, in [0, 1]; `resolution`
+            in tokens per frame, null where the token layout is not known.
         metadata: what was measured: model, prompts, seeds, steps, versions.
 
     Example:
@@ -101,6 +105,23 @@ class EntropyProfile:
         """Mean EP by site name."""
         rows = self.by_site()
         return dict(zip(rows["site"], rows["ep"], strict=True))
+
+    @property
+    def head_ep(self) -> dict[Head, float]:
+        """Mean EP by site name and head."""
+        rows = self.table.group_by("site", "head").agg(pl.col("ep").mean())
+        return {(site, head): ep for site, head, ep in rows.iter_rows()}
+
+    @property
+    def figures(self) -> dict[str, dict[str, float]]:
+        """What `SiteChoice.choose` compares, by site name: `ep`, `energy`, and `level`, the tokens per frame."""
+        rows = self.by_site()
+        levels = self.table.drop_nulls("resolution").group_by("site").agg(pl.col("resolution").max())
+        return {
+            "ep": dict(zip(rows["site"], rows["ep"], strict=True)),
+            "energy": dict(zip(rows["site"], rows["energy"], strict=True)),
+            "level": dict(levels.iter_rows()),
+        }
 
     def select(
         self,
@@ -159,6 +180,8 @@ class EntropyProfile:
                 where=folder,
                 remedy="`ieadapt measure MODEL --out DIR` writes one",
             ) from error
+        unknown = {name: pl.lit(None, kind).alias(name) for name, kind in SCHEMA.items() if name in LATER}
+        table = table.with_columns(*(column for name, column in unknown.items() if name not in table.columns))
         if metadata.pop("format", None) != FORMAT or list(table.columns) != list(SCHEMA):
             raise UsageError(
                 "a profile of another format", expected=f"format {FORMAT}", where=folder, remedy="measure again"

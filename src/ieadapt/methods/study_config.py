@@ -7,11 +7,16 @@ from typing import Literal, get_args
 
 from ieadapt.attention import ALL_GUIDANCE, Guidance
 from ieadapt.errors import UsageError
-from ieadapt.methods.enhancement import PERTURBATIONS, parse_perturbation
-from ieadapt.metrics import Metric, select_metrics
+from ieadapt.interventions import PERTURBATIONS, parse_perturbation
+from ieadapt.metrics import METRICS, Metric, select_metrics
 
 Branch = Literal["both", "cond"]
 Mode = Literal["each", "cumulative", "per-head"]
+
+STUDY_METRICS = (
+    *("psnr", "ssim", "st-lpips", "warp_error", "flicker", "mobilenet_consistency", "motion", "sharpness"),
+)
+"""What a study measures unless told: at least one metric of every aspect, defined for clips of any size."""
 
 BRANCHES: dict[str, tuple[Guidance, ...]] = {"both": ALL_GUIDANCE, "cond": ("cond", "none")}
 
@@ -21,7 +26,7 @@ class StudyConfig:
     """How a study perturbs and measures; frozen, and recorded with its results.
 
     Attributes:
-        perturb: perturbations with commas: `identity`, `uniform`, `mix:WEIGHT`, `temperature:T`.
+        perturb: perturbations with commas: `identity`, `uniform`, `mix:WEIGHT`, `temperature:T`, `blur:SIGMA`, `skip`.
         sites: names, patterns or kinds with commas, or a choice by entropy such as `temporal:top=3`; None for all.
             Identity is left out at cross-attention, where there is none.
         seeds: how many videos each prompt gets; their seeds count up from `seed`.
@@ -30,7 +35,7 @@ class StudyConfig:
         branch: whose maps are replaced: `both` guidance branches, or `cond` alone.
         mode: `each` perturbs one site at a time; `cumulative` the k sites of highest, and of lowest, EP of each kind,
             k growing; `per-head` one head of one site at a time.
-        metrics: names with commas; None for every metric whose weights are installed.
+        metrics: names with commas; None for `STUDY_METRICS`, without those whose weights are not installed.
 
     Raises:
         UsageError: an unknown perturbation, metric, branch or mode, a number out of range, or no window.
@@ -42,7 +47,8 @@ class StudyConfig:
     """
 
     perturb: str = field(
-        default="identity,uniform", metadata={"help": "identity, uniform, mix:WEIGHT, temperature:T, with commas"}
+        default="identity,uniform",
+        metadata={"help": "identity, uniform, mix:WEIGHT, temperature:T, blur:SIGMA, skip, with commas"},
     )
     sites: str | None = field(
         default=None, metadata={"help": "names, patterns or kinds, with commas, or [KIND:]top=N, bottom=N, random=N"}
@@ -53,7 +59,7 @@ class StudyConfig:
     branch: str = field(default="both", metadata={"help": "both guidance branches, or cond alone"})
     mode: str = field(default="each", metadata={"help": "each site alone, cumulative by EP, or per-head"})
     metrics: str | None = field(
-        default=None, metadata={"help": "names, with commas; all whose weights are installed by default"}
+        default=None, metadata={"help": "names, with commas; the usual ones whose weights are installed by default"}
     )
 
     def __post_init__(self) -> None:
@@ -91,7 +97,9 @@ class StudyConfig:
     @property
     def chosen_metrics(self) -> list[Metric]:
         """The metrics that are computed."""
-        return select_metrics(self.metrics.split(",") if self.metrics is not None else None)
+        if self.metrics is not None:
+            return select_metrics(self.metrics.split(","))
+        return [METRICS[name] for name in STUDY_METRICS if METRICS[name].available]
 
     def steps(self, number: int) -> tuple[int, int]:
         """The perturbed steps of a run of so many: the first, and the first that is not perturbed any more.

@@ -12,8 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ieadapt.attention import AttentionCall, intercept
-from ieadapt.interventions import Perturbation
-from ieadapt.methods.enhancement import parse_perturbation
+from ieadapt.interventions import Perturbation, parse_perturbation
 from ieadapt.methods.generation import GenerationConfig, generate
 from ieadapt.methods.late_start import can_start_late, kept_latents, late_start
 from ieadapt.methods.study_config import BRANCHES, StudyConfig

@@ -180,7 +180,7 @@ def write_pair(run: RunFolder, pair: Pair) -> bytes:
 
 def _own_profile(pipe: DiffusionPipeline, asked: EnhanceRun, run: RunFolder, stages: Stages) -> EntropyProfile | None:
     """A quick profile of this model, saved with the run, if the choice of sites needs one."""
-    if not asked.enhancement.choice(find_sites(pipe)).needs_entropy:
+    if not asked.enhancement.needs_profile:
         return None
     steps = min(PROFILE_STEPS, asked.generation.num_inference_steps)
     quick = dataclasses.replace(asked.generation, num_inference_steps=steps)

@@ -1,0 +1,98 @@
+"""Cross-frame scaling: attention counts for more where frames look at each other. Enhance-A-Video."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ieadapt.attention import AttentionCall, AttentionSite, Guidance
+from ieadapt.errors import UsageError
+from ieadapt.functional import cross_frame_intensity
+
+
+@dataclass(frozen=True)
+class _Factors:
+    """What one forward pass through a site found: a factor per row of its batch, and which tokens they are for."""
+
+    values: Tensor
+    start: int
+    tokens: int
+
+
+class CrossFrameScale:
+    """Multiply the attention's result for video tokens by max(1, (frames + weight) * cross-frame intensity).
+
+    It looks at the attention call, and changes what the site's output projection returns (`change`); a site without one
+    is changed at once.
+
+    Args:
+        weight: the temperature of the method, positive; a uniform map gets 1 + weight / frames.
+        strength: how much of the change is made in an attention call's step, 0..1: 1 + strength * (factor - 1).
+        guidance: the branches whose rows are touched.
+        unprojected: names of the sites without an output projection.
+
+    Raises:
+        UsageError: a site where no frames attend to one another, or a model whose token layout is not known.
+
+    Source: Enhance-A-Video (arXiv 2502.07508), checked against its code: same factor, same place, video tokens only.
+    There one factor is the mean over the batch; here every row has its own, so that a video does not depend on its
+    batch. The source has it for joint attention; temporal attention is the case that its formula speaks of.
+    """
+
+    def __init__(
+        self,
+        weight: float,
+        *,
+        strength: Callable[[AttentionCall], float] = lambda call: 1.0,
+        guidance: tuple[Guidance, ...] = ("uncond", "cond", "none"),
+        unprojected: Collection[str] = (),
+    ) -> None:
+        self.weight, self.strength, self.guidance = weight, strength, guidance
+        self._unprojected = frozenset(unprojected)
+        self._found: dict[AttentionSite, list[_Factors]] = {}
+
+    def __call__(self, call: AttentionCall) -> Tensor | None:
+        """Keep the call's factors, or scale its output where the site has no output projection."""
+        found = self._factors(call)
+        if call.site.name in self._unprojected:
+            output = call.output.clone()
+            output[:, :, found.start : found.start + found.tokens] *= found.values.to(output)[:, None, None, None]
+            return output
+        self._found[call.site] = [*(self._found.get(call.site, []) if call.earlier else []), found]
+        return None
+
+    def _factors(self, call: AttentionCall) -> _Factors:
+        layout = call.layout
+        if call.site.kind not in ("temporal", "joint") or layout is None:
+            raise UsageError(
+                "cross-frame scaling needs attention between frames",
+                expected="temporal or joint attention of a known family",
+                got=call.site.kind,
+                where=call.site.name,
+            )
+        grid = (layout.frames, layout.height * layout.width)
+        query, key = (tokens[:, :, layout.video.slice].unflatten(2, grid) for tokens in (call.query, call.key))
+        each = cross_frame_intensity(query, key, scale=call.scale)
+        per_video = each.unflatten(0, (-1, call.rows.repeats)).mean(1)
+        factor = ((layout.frames + self.weight) * per_video).clamp(min=1)
+        touched = torch.zeros_like(factor)
+        touched[call.rows.denoiser_rows(self.guidance)] = self.strength(call)
+        values = (1 + touched * (factor - 1)).repeat_interleave(call.rows.repeats)
+        return _Factors(values, layout.video.start, layout.video.slice.stop - layout.video.start)
+
+    def change(self, site: AttentionSite, projected: Tensor) -> Tensor:
+        """Scale what the output projection gave for the video tokens of the latest call."""
+        found = self._found[site]
+        values = torch.cat([each.values for each in found]).to(projected)
+        start, tokens = found[0].start, found[0].tokens
+        if projected.shape[1] == tokens:
+            return projected * values[:, None, None]
+        scaled = projected.clone()
+        scaled[:, start : start + tokens] *= values[:, None, None]
+        return scaled
+
+    def __repr__(self) -> str:
+        return f"CrossFrameScale({self.weight:g})"

@@ -1,0 +1,55 @@
+"""Perturbations by name: how a config, a flag or a study's cell writes one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ieadapt.attention import ALL_GUIDANCE, Guidance
+from ieadapt.errors import UsageError
+from ieadapt.functional import Scope
+from ieadapt.interventions.blur_queries import BlurQueries
+from ieadapt.interventions.identity import Identity
+from ieadapt.interventions.mix import Mix
+from ieadapt.interventions.perturbation import Perturbation
+from ieadapt.interventions.skip import Skip
+from ieadapt.interventions.temperature import Temperature
+from ieadapt.interventions.uniform import Uniform
+
+PERTURBATIONS: Mapping[str, type[Perturbation]] = {
+    "identity": Identity,
+    "uniform": Uniform,
+    "mix": Mix,
+    "temperature": Temperature,
+    "blur": BlurQueries,
+    "skip": Skip,
+}
+AMOUNTS = "mix:WEIGHT, temperature:T or blur:SIGMA"
+
+
+def parse_perturbation(
+    text: str, *, scope: Scope = "video", guidance: tuple[Guidance, ...] = ALL_GUIDANCE
+) -> Perturbation:
+    """Read `identity`, `uniform`, `mix:WEIGHT`, `temperature:T`, `blur:SIGMA` (also `blur:inf`) or `skip`.
+
+    Args:
+        text: the perturbation, with its amount after a colon.
+        scope: which part of a joint map it replaces.
+        guidance: the branches whose rows it touches.
+
+    Raises:
+        UsageError: unknown name, or an amount missing or out of range.
+
+    Example:
+        >>> parse_perturbation("mix:0.5")
+        Mix(0.5, scope='video')
+    """
+    name, _, amount = text.partition(":")
+    if name not in PERTURBATIONS:
+        raise UsageError("unknown perturbation", expected=", ".join(PERTURBATIONS), got=text)
+    try:
+        values = [float(amount)] if amount else []
+        return PERTURBATIONS[name](*values, scope=scope, guidance=guidance)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError("the perturbation's amount is missing or wrong", expected=AMOUNTS, got=text) from error
