@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from ieadapt.methods import EDIT_PRESETS, EditConfig
 
@@ -17,26 +18,31 @@ BASE = EditConfig()
 
 
 def candidates() -> dict[str, EditConfig]:
-    """What the default is chosen among: start, residual, guidance and negative, mask, words, one step at a time."""
+    """What the default is chosen among: where it starts, and what keeps the rest of the clip in place."""
     found: dict[str, EditConfig] = {}
-    for start in (0.0, 0.2, 0.35, 0.5, 0.6):
-        for residual in (0.0, 1.0):
-            found[f"start {start:g}, residual {residual:g}"] = replace(BASE, start=start, residual=residual)
-    for weight in (1.5, 2.0, 4.5, 6.0):
-        found[f"guidance {weight:g}"] = replace(BASE, guidance_scale=weight)
-    for weight in (1.0, 2.0, 3.0):
-        found[f"source prompt as negative, guidance {weight:g}"] = replace(
-            BASE, guidance_scale=weight, negative="source"
-        )
-    for threshold in (0.15, 0.3, 0.5):
-        found[f"difference mask {threshold:g}"] = replace(BASE, mask="difference", mask_threshold=threshold)
-        found[f"difference mask {threshold:g}, start 0.2"] = replace(
-            BASE, mask="difference", mask_threshold=threshold, start=0.2
-        )
-    found["guided until half"] = replace(BASE, guidance_window="0:0.5")
-    found["words replaced"] = replace(BASE, words="replace")
-    found["noise path"] = replace(BASE, method="noise-path")
-    found["flowedit"] = replace(BASE, method="flowedit")
+
+    def add(name: str, **changes: Any) -> None:
+        found[name] = replace(BASE, **changes)
+
+    for start in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5):
+        for residual in (0.0, 0.5, 1.0):
+            add(f"start {start:g}, residual {residual:g}", start=start, residual=residual)
+    for start in (0.2, 0.3):
+        for weight in (2.0, 4.5, 6.0, 9.0):
+            add(f"start {start:g}, guidance {weight:g}", start=start, guidance_scale=weight)
+        for weight in (2.0, 3.0, 4.5):
+            add(f"start {start:g}, negative source {weight:g}", start=start, guidance_scale=weight, negative="source")
+        add(f"start {start:g}, guided until half", start=start, guidance_window="0:0.5")
+        add(f"start {start:g}, words replaced", start=start, words="replace")
+    for weight in (1.5, 3.0):
+        add(f"start 0.2, source guided {weight:g}", start=0.2, source_guidance=weight)
+    for start in (0.0, 0.2):
+        for threshold in (0.15, 0.3, 0.5):
+            name = f"start {start:g}, difference mask {threshold:g}"
+            add(name, start=start, mask="difference", mask_threshold=threshold)
+    for start in (0.2, 0.34, 0.5):
+        add(f"start {start:g}, noise path", start=start, method="noise-path")
+        add(f"start {start:g}, fresh noise", start=start, method="flowedit")
     return found
 
 

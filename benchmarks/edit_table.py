@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.edit_methods import CEILING, COPY, DEFAULT, WITHOUT_EDIT, candidates, methods
+from benchmarks.edit_methods import COPY, DEFAULT, WITHOUT_EDIT, candidates, methods
 from benchmarks.results import FOLDER, Value, record
+from ieadapt.methods import EDIT_PRESETS
 from ieadapt.metrics.intervals import Interval, paired_interval
 from ieadapt.testbed.edits import EDIT_KINDS, MOTION_KIND
 
@@ -116,19 +117,20 @@ def _against(ours: Mapping[str, Cell], others: Sequence[Mapping[str, Cell]]) -> 
 
 
 def verdicts(rows: Sequence[Mapping[str, Value]], chosen: str) -> list[str]:
-    """What the report's rows say about the goal: above every other configuration and the copy, at enough success."""
+    """What the report's rows say about the goal: above every published configuration and the copy, success enough."""
     by_name = {each["method"]: each for each in rows}
-    own = by_name[chosen]
+    own, published = by_name[chosen], {COPY, *EDIT_PRESETS} - {chosen, DEFAULT}
     beaten, level, better = [], [], []
     for each in rows:
-        if each["method"] in (chosen, CEILING) or each["advantage"] is None:
+        if each["method"] not in published or each["advantage"] is None:
             continue
         ends = _number(each["advantage_low"]), _number(each["advantage_high"])
         (beaten if ends[0] > 0 else better if ends[1] < 0 else level).append(str(each["method"]))
+    compared = len(beaten) + len(level) + len(better)
     said = [
         f"{chosen}: PSNR {_number(own['psnr']):.2f} dB to the perfect edit, success {_number(own['success']):.3f} "
         f"(goal {LEAST_SUCCESS}), on {own['pairs']} pairs.",
-        f"Interval above zero against {len(beaten)} of {len(beaten) + len(level) + len(better)} others"
+        f"Interval above zero against {len(beaten)} of {compared} published ones and controls"
         + (", the copy of the source among them." if COPY in beaten else "; not against the copy of the source."),
     ]
     said += [f"Not told apart: {'; '.join(level)}."] if level else []

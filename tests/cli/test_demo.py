@@ -21,6 +21,8 @@ def test_the_demo_leaves_table_videos_plot_and_report(tmp_path: Path, program: P
     assert sum(name.endswith("side-by-side.mp4") for name in record["files"]) == 2
     rows = json.loads((tmp_path / "comparison.json").read_text())
     assert {"fidelity", "motion", "flicker"} <= {row["measure"] for row in rows}
+    assert {"edit/source.mp4", "edit/edited.mp4", "edit/side-by-side.mp4", "edit/strip.png"} <= set(record["files"])
+    assert "dB to the perfect edit, where a copy of the source has" in done.out
     assert "95 % interval" in done.out
     assert "fidelity" in done.out
     profile = EntropyProfile.load(tmp_path)
@@ -35,6 +37,7 @@ def test_a_second_demo_replaces_the_first(tmp_path: Path, program: Program) -> N
     second = program(*words)
     assert second.status == 0, second.err
     assert json.loads(second.out)["comparison"][0]["videos"] == 1
+    assert {"psnr", "kept", "success"} <= set(json.loads(second.out)["edit"])
 
 
 def test_no_caption_is_refused(tmp_path: Path, program: Program) -> None:

@@ -16,7 +16,7 @@ from ieadapt.runs.report import Table
 
 @takes(DemoRun, has_prompts=False)
 def command(asked: DemoRun, *, out: Out = None, as_json: Json = False) -> None:
-    """Held-out captions are generated plain and enhanced and scored; an earlier demo in the folder is replaced.
+    """Captions are generated plain and enhanced and scored, one clip is edited; an earlier demo there is replaced.
 
     Example: `ieadapt demo --captions 2 --out demo`
     """
@@ -25,12 +25,16 @@ def command(asked: DemoRun, *, out: Out = None, as_json: Json = False) -> None:
         result = run_demo(asked, folder, overwrite=True, stages=stages)
     if as_json:
         rows = [row.as_dict() for row in result.comparison]
-        print_json({"folder": str(folder), "sites": result.profile.by_site().to_dicts(), "comparison": rows})
+        edited = {"source": result.edit.pair.source_prompt, "prompt": result.edit.pair.prompt}
+        edited |= result.edit.marks.as_dict()
+        content = {"folder": str(folder), "sites": result.profile.by_site().to_dicts(), "comparison": rows}
+        print_json({**content, "edit": edited})
         return
     _print(result.choice)
     print("\n".join(describe_profile(result.profile)), end="\n\n")
     _print(dataclasses.replace(comparison_table(result.comparison, ""), caption="Plain against enhanced, this run:"))
     print("\n".join(verdict(row) for row in result.comparison if row.measure == "fidelity"), end="\n\n")
+    print("\n".join(result.edit.sentences()), end="\n\n")
     if result.recorded is not None:
         _print(recorded_table(result.recorded))
     print(f"report: {spoken_folder(folder / 'report.html')}")

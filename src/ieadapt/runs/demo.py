@@ -1,4 +1,4 @@
-"""The demo run: the bundled model measured layer by layer, then plain and enhanced on held-out captions, scored."""
+"""The demo run: the bundled model measured layer by layer, enhanced on held-out captions and scored, and one edit."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ieadapt.attention import find_sites
 from ieadapt.errors import UsageError
 from ieadapt.methods import EnhanceConfig, EntropyProfile, GenerationConfig, measure
 from ieadapt.runs.comparison import Comparison, compare, comparison_table, verdict
+from ieadapt.runs.demo_edit import DemoEdit, demo_edit
 from ieadapt.runs.enhancing import EnhanceRun, Pair, Seconds, generate_pairs, sites_table, write_pair
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import RunFolder, open_run
@@ -44,7 +45,7 @@ class DemoRun:
         UsageError: no caption.
     """
 
-    captions: int = field(default=8, metadata={"help": "held-out captions, each generated plain and enhanced"})
+    captions: int = field(default=6, metadata={"help": "held-out captions, each generated plain and enhanced"})
     generation: GenerationConfig = field(default_factory=lambda: GenerationConfig(num_inference_steps=8))
     enhancement: EnhanceConfig = field(default_factory=EnhanceConfig)
     seed: int = field(default=0, metadata={"help": "seed of the captions and of the first video's noise"})
@@ -64,16 +65,18 @@ class DemoResult:
         choice: one row per site: kind, rank by EP within its kind, EP, whether it is in the upper or lower half.
         comparison: plain against enhanced, one row per measure.
         recorded: the recorded comparison on many captions, with how it was made; None where there is none.
+        edit: one edit of a clip whose perfect edit is known.
     """
 
     profile: EntropyProfile
     choice: Table
     comparison: list[Comparison]
     recorded: Mapping[str, Any] | None
+    edit: DemoEdit
 
 
 def run_demo(asked: DemoRun, out: str | Path, *, overwrite: bool = False, stages: Stages = silent) -> DemoResult:
-    """Measure the bundled model, then generate held-out captions plain and enhanced, and score them.
+    """Measure the bundled model, then generate held-out captions plain and enhanced, score them, and edit one clip.
 
     Raises:
         UsageError: what was asked cannot be.
@@ -97,7 +100,8 @@ def run_demo(asked: DemoRun, out: str | Path, *, overwrite: bool = False, stages
             pairs.append(pair)
         comparison = compare(*_scores(pairs, stages))
         run.write("comparison.json", json.dumps([row.as_dict() for row in comparison], indent=1))
-        result = DemoResult(profile, choice_table(profile), comparison, recorded_comparison())
+        edited = demo_edit(pipe, run, stages)
+        result = DemoResult(profile, choice_table(profile), comparison, recorded_comparison(), edited)
         seconds = Seconds.mean([pair.seconds for pair in pairs])
         report = _report(asked, result, clips, seconds, sites_table(chosen, profile), run)
         run.write("report.html", render_report(report))
@@ -149,6 +153,7 @@ def _report(
         *describe_profile(result.profile),
         "Enhanced against plain, " + verdict(by_name["fidelity"]),
         f"A plain video took {seconds.plain:.1f} s, an enhanced one {seconds.enhanced:.1f} s.",
+        *result.edit.sentences(),
     ]
     tables: list[Table | Text] = [comparison_table(result.comparison, f"These {len(clips)} captions.")]
     if result.recorded is None:
@@ -157,12 +162,13 @@ def _report(
         tables.append(recorded_table(result.recorded))
     plot = (run.path / "ep.png").read_bytes()
     return Report(
-        title="ieadapt demo: a video model measured and enhanced",
+        title="ieadapt demo: a video model measured, its videos enhanced and edited",
         asked=f"The bundled model, {len(clips)} held-out captions, {asked.generation.num_inference_steps} steps.",
         found=found,
         sections=[
             Section("Plain and enhanced", [Gallery(clips)]),
             Section("The difference", tables),
+            result.edit.section(),
             Section("Which sites were used", [sites]),
             Section("Every attention site", [*profile_blocks(result.profile, plot)[:1], result.choice]),
         ],

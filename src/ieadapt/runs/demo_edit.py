@@ -16,7 +16,7 @@ from ieadapt.runs.videos import encode_video, side_by_side
 from ieadapt.testbed.edits import EditPair, edit_pairs
 
 KIND = "colour"
-STEPS = 8
+STEPS = 6
 
 
 @dataclass(frozen=True)
