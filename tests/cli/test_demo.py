@@ -18,7 +18,7 @@ def test_the_demo_leaves_table_videos_plot_and_report(tmp_path: Path, program: P
     record = read_run(tmp_path)
     assert record["status"] == "complete"
     assert {"ep.png", "report.html", "profile.parquet", "comparison.json"} <= set(record["files"])
-    assert sum(name.endswith("side-by-side.mp4") for name in record["files"]) == 2
+    assert {"00-side-by-side.mp4", "01-side-by-side.mp4"} <= set(record["files"])
     rows = json.loads((tmp_path / "comparison.json").read_text())
     assert {"fidelity", "motion", "flicker"} <= {row["measure"] for row in rows}
     assert {"edit/source.mp4", "edit/edited.mp4", "edit/side-by-side.mp4", "edit/strip.png"} <= set(record["files"])
