@@ -126,7 +126,9 @@ def test_entropy_choice_without_a_profile_is_refused() -> None:
 def test_a_profile_of_another_model_is_refused() -> None:
     profile = measure(tiny_pipeline("cogvideox"), PROMPTS[0], config_for("cogvideox"))
     assert isinstance(profile, EntropyProfile)
-    with pytest.raises(UsageError, match="the profile was measured on another model; expected .*WanTransformer3DModel"):
+    with pytest.raises(
+        UsageError, match=r"the profile was measured on another model; expected .*WanTransformer3DModel"
+    ):
         enhancement(tiny_pipeline("wan"), EnhanceConfig(), profile).__enter__()
 
 
@@ -162,7 +164,10 @@ def test_identity_on_cross_attention_is_refused() -> None:
         ({"scale": -1}, "enhancement scale is out of range"),
         ({"scale": float("nan")}, "enhancement scale is out of range"),
         ({"start": 0.5, "stop": 0.5}, "not a window of steps"),
-        ({"perturbation": "swap"}, "unknown perturbation; expected identity, .*, skip, skip-block, cross-frame, freeu; got swap"),
+        (
+            {"perturbation": "swap"},
+            "unknown perturbation; expected identity, .*, skip-block, cross-frame, freeu; got swap",
+        ),
         ({"perturbation": "mix"}, "amount is missing or wrong"),
         ({"perturbation": "mix:2"}, "weight of a mix is out of range"),
         ({"perturbation": "identity:2"}, "amount is missing or wrong"),

@@ -90,7 +90,7 @@ class Prefix:
                 self._span = self._span[0], self.saved.now()
 
     @contextmanager
-    def replaying(self, take: Callable[[Tensor], Tensor], share: float = 1.0) -> Iterator[None]:
+    def replaying(self, take: Callable[[Tensor], Tensor], share: int | float = 1.0) -> Iterator[None]:
         """Inside the block the stages return what they returned last.
 
         Args:

@@ -27,7 +27,7 @@ class Clock:
 
     def __init__(self, device: torch.device) -> None:
         self._events = device.type == "cuda"
-        self._spans: list[tuple[Mark, Mark, float]] = []
+        self._spans: list[tuple[Mark, Mark, int | float]] = []
         self._known = 0.0
 
     def now(self) -> Mark:
@@ -38,7 +38,7 @@ class Clock:
         event.record()
         return event
 
-    def add(self, begin: Mark, end: Mark, weight: float = 1.0) -> None:
+    def add(self, begin: Mark, end: Mark, weight: int | float = 1.0) -> None:
         """Count the span between two moments, times a weight."""
         self._spans.append((begin, end, weight))
 

@@ -13,7 +13,7 @@ def cross_frame_intensity(
     query: Float[Tensor, "row head frame position dim"],
     key: Float[Tensor, "row head frame position dim"],
     *,
-    scale: float | None = None,
+    scale: int | float | None = None,
     memory_limit: int = DEFAULT_MEMORY_LIMIT,
 ) -> Float[Tensor, " row"]:
     """Return the mean weight off the diagonal of the frame-to-frame maps, one number per row of the batch.

@@ -40,7 +40,7 @@ def guidance_delta(
 
 
 def restore_spread(
-    shifted: Float[Tensor, " video *shape"], plain: Float[Tensor, " video *shape"], share: float
+    shifted: Float[Tensor, " video *shape"], plain: Float[Tensor, " video *shape"], share: int | float
 ) -> Float[Tensor, " video *shape"]:
     """Return the shifted prediction scaled so that its standard deviation goes back towards the unshifted one's.
 

@@ -44,9 +44,9 @@ class CrossFrameScale:
 
     def __init__(
         self,
-        weight: float,
+        weight: int | float,
         *,
-        strength: Callable[[AttentionCall], float] = lambda call: 1.0,
+        strength: Callable[[AttentionCall], int | float] = lambda call: 1.0,
         guidance: tuple[Guidance, ...] = ("uncond", "cond", "none"),
         unprojected: Collection[str] = (),
     ) -> None:

@@ -51,7 +51,7 @@ def scaling_cross_frame(
     """Scale the results of the planned sites by their cross-frame intensity inside the block (Enhance-A-Video)."""
     strength = strength_of(config)
 
-    def planned(call: AttentionCall) -> float:
+    def planned(call: AttentionCall) -> int | float:
         plan = planner.at(call.step)
         inside = plan is not None and call.site.name in plan.shares
         return min(strength(call.step, call.steps), 1.0) if inside else 0.0

@@ -16,14 +16,14 @@ from ieadapt.methods.adaptations import map_change
 from ieadapt.methods.enhance_config import EnhanceConfig
 from ieadapt.methods.enhance_plan import Plan, Planner
 
-Strength = Callable[[int, int | None], float]
+Strength = Callable[[int, int | None], int | float]
 """Share of a change, in 0..1, from a step and the number of steps."""
 
 
 def strength_of(config: EnhanceConfig) -> Strength:
     """Scale times schedule inside the window of steps, 0 outside."""
 
-    def strength(step: int, steps: int | None) -> float:
+    def strength(step: int, steps: int | None) -> int | float:
         if steps is None:
             return config.scale
         inside = config.start <= step / steps < config.stop

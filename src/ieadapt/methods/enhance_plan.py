@@ -25,8 +25,8 @@ class Plan:
 
     sites: tuple[AttentionSite, ...]
     heads: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    shares: Mapping[str, float] = field(default_factory=dict)
-    sharpened: Mapping[str, float] = field(default_factory=dict)
+    shares: Mapping[str, int | float] = field(default_factory=dict)
+    sharpened: Mapping[str, int | float] = field(default_factory=dict)
 
 
 def make_plan(config: EnhanceConfig, sites: Sequence[AttentionSite], profile: EntropyProfile | None) -> Plan:

@@ -24,7 +24,7 @@ class Rescale:
         share: 0 does nothing; 1 gives the shifted prediction the standard deviation of the unshifted one.
     """
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, share: int | float) -> None:
         self._share = share
         self._delta: Tensor | None = None
 
@@ -51,8 +51,8 @@ class Rescale:
             return shifted
         videos = self._delta.shape[0]
         delta, self._delta = _as_scheduled(self._delta, shifted, pipe).to(shifted), None
-        by_video = (tensor.unflatten(0, (videos, -1)) for tensor in (shifted, shifted - delta))
-        return restore_spread(*by_video, share=self._share).flatten(0, 1)
+        of_video, plain = (tensor.unflatten(0, (videos, -1)) for tensor in (shifted, shifted - delta))
+        return restore_spread(of_video, plain, self._share).flatten(0, 1)
 
 
 def _as_scheduled(delta: Tensor, like: Tensor, pipe: DiffusionPipeline) -> Tensor:

@@ -157,7 +157,7 @@ class HeadChoice:
     """
 
     rule: Rule
-    amount: float
+    amount: int | float
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -180,7 +180,7 @@ class HeadChoice:
         rule: Rule = match["rule"]  # type: ignore[assignment]
         return cls(rule, float(match["amount"]), seed)
 
-    def choose(self, sites: Sequence[AttentionSite], ep: Mapping[Head, float]) -> dict[str, tuple[int, ...]]:
+    def choose(self, sites: Sequence[AttentionSite], ep: Mapping[Head, int | float]) -> dict[str, tuple[int, ...]]:
         """The chosen heads by site name; sites without one are left out.
 
         Args:
@@ -208,7 +208,7 @@ class HeadChoice:
         return {name: heads for name, heads in kept.items() if heads}
 
 
-def _check_amount(rule: Rule, amount: float) -> None:
+def _check_amount(rule: Rule, amount: int | float) -> None:
     threshold = rule in ("at-least", "at-most")
     if threshold and not 0 <= amount <= 100:
         raise UsageError("an EP threshold is a percentage", expected="0..100", got=amount)
@@ -216,12 +216,12 @@ def _check_amount(rule: Rule, amount: float) -> None:
         raise UsageError("a choice of no sites", expected="a share in (0, 1) or a number >= 1", got=amount)
 
 
-def _number(amount: float, there: int) -> int:
+def _number(amount: int | float, there: int) -> int:
     return math.ceil(amount * there) if amount < 1 else min(int(amount), there)
 
 
 def _by_rule(
-    rule: Rule, amount: float, group: list[Item], figure: Callable[[Item], int | float], seed: int
+    rule: Rule, amount: int | float, group: list[Item], figure: Callable[[Item], int | float], seed: int
 ) -> list[Item]:
     if rule == "all":
         return group

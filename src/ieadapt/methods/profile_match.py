@@ -6,44 +6,59 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
+import torch
 from diffusers import DiffusionPipeline
 
 from ieadapt.attention import AttentionSite, denoisers_of
 from ieadapt.errors import UsageError
 from ieadapt.methods.profile import EntropyProfile
 
+SAMPLES = 32
+CLOSE = {"rtol": 0.02, "atol": 1e-3}
+"""Rounding to float16 or bfloat16 stays within this; another training run does not."""
 
-def identity_of(pipe: DiffusionPipeline) -> dict[str, str]:
-    """What tells a model from another: model, pipeline class, denoiser class."""
+
+def identity_of(pipe: DiffusionPipeline) -> dict[str, Any]:
+    """What tells a model from another, for a profile's metadata: name, pipeline, denoiser, a sample of its weights."""
     denoiser = next(iter(denoisers_of(pipe).values()))
     return {
         "model": str(pipe.config.get("_name_or_path") or type(pipe).__name__),
         "pipeline": type(pipe).__name__,
         "denoiser": type(denoiser).__name__,
+        "weights_sample": _sample(denoiser),
     }
 
 
-def refuse_another_model(profile: EntropyProfile, pipe: DiffusionPipeline, sites: Sequence[AttentionSite]) -> None:
-    """Refuse a profile that was measured on another model.
+def _sample(denoiser: torch.nn.Module) -> list[float] | None:
+    """One weight of some tensors; adapters (LoRA) are left out. None where weights are not in memory (offloading)."""
+    tensors = [tensor for name, tensor in denoiser.named_parameters() if "lora" not in name]
+    some = tensors[:: max(1, len(tensors) // SAMPLES)][:SAMPLES]
+    if any(tensor.is_meta for tensor in some):
+        return None
+    picked = torch.stack([tensor.detach().flatten()[tensor.numel() // 2].float().cpu() for tensor in some])
+    return [round(value, 6) for value in picked.tolist()]
 
-    The model's name counts without its folder; a profile that does not say what it was measured on is judged by its
-    sites alone.
+
+def refuse_another_model(profile: EntropyProfile, pipe: DiffusionPipeline, sites: Sequence[AttentionSite]) -> None:
+    """Refuse a profile that was measured on another model: another class, other sites, or other weights.
 
     Raises:
-        UsageError: with the differences.
+        UsageError: with the first difference.
     """
-    running = identity_of(pipe)
-    told = {name: profile.metadata[name] for name in running if profile.metadata.get(name)}
-    other = [name for name in told if _short(told[name]) != _short(running[name])]
-    expected = ", ".join(f"{name} {_short(running[name])}" for name in other)
-    got = ", ".join(f"{name} {_short(told[name])}" for name in other)
-    if not other:
-        heads = {site.name: f"{site.heads} heads" for site in sites}
-        foreign = next((site for site in profile.sites if heads.get(site.name) != f"{site.heads} heads"), None)
-        if foreign is None:
-            return
-        expected = f"{heads.get(foreign.name, 'no site')} at {foreign.name}"
-        got = f"{foreign.heads} heads"
+    running, told = identity_of(pipe), profile.metadata
+    classes = [name for name in ("pipeline", "denoiser") if told.get(name) and told[name] != running[name]]
+    heads = {site.name: site.heads for site in sites}
+    foreign = next((site for site in profile.sites if heads.get(site.name) != site.heads), None)
+    if classes:
+        expected, got = (", ".join(str(each[name]) for name in classes) for each in (running, told))
+    elif foreign is not None:
+        there = heads.get(foreign.name)
+        expected = "no such site" if there is None else f"{there} heads"
+        got = f"{foreign.name} with {foreign.heads} heads"
+    elif not _same_weights(told.get("weights_sample"), running["weights_sample"]):
+        expected, got = f"the weights of {_short(running)}", f"others, of {_short(told)}"
+    else:
+        return
     raise UsageError(
         "the profile was measured on another model",
         expected=expected,
@@ -52,5 +67,11 @@ def refuse_another_model(profile: EntropyProfile, pipe: DiffusionPipeline, sites
     )
 
 
-def _short(name: Any) -> str:
-    return PurePath(str(name)).name
+def _same_weights(told: Sequence[float] | None, running: Sequence[float] | None) -> bool:
+    if told is None or running is None:
+        return True
+    return len(told) == len(running) and torch.allclose(torch.tensor(told), torch.tensor(running), **CLOSE)
+
+
+def _short(named: Any) -> str:
+    return PurePath(str(named.get("model"))).name

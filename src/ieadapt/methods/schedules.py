@@ -33,9 +33,9 @@ class Schedule:
     """
 
     shape: str = "constant"
-    first: float = 1.0
-    last: float = 1.0
-    listed: tuple[float, ...] = ()
+    first: int | float = 1.0
+    last: int | float = 1.0
+    listed: tuple[int | float, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> Schedule:
@@ -58,7 +58,7 @@ class Schedule:
             raise UsageError("a factor of the scale's schedule is out of range", expected=">= 0", got=text)
         return schedule
 
-    def factors(self, steps: int) -> list[float]:
+    def factors(self, steps: int) -> list[int | float]:
         """The factor of every step of a run of so many.
 
         Raises:
