@@ -1,0 +1,9 @@
+"""The fused GPU kernel: attention output and entropy in one pass. Needs Triton, which is imported at the first use only.
+
+`ieadapt.functional` chooses between this and the streaming path; nothing else needs to know.
+"""
+
+from ieadapt.functional.kernels.choice import KernelChoice, uses_kernel
+from ieadapt.functional.kernels.launch import FusedRows, fused_rows
+
+__all__ = ["FusedRows", "KernelChoice", "fused_rows", "uses_kernel"]

@@ -1,0 +1,211 @@
+"""Launching the fused kernel: tile sizes, buffers, and the figures of every row that come back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log2
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ieadapt.functional.video_tokens import VideoTokens
+
+FIGURES = ("entropy", "energy", "logsumexp", "temporal", "spatial", "text", "keys", "video_keys")
+"""Order of the kernel's figures in its buffer."""
+
+SHORT = 64
+"""Tokens up to which whole sequences share a tile."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How much of an attention one program of the kernel takes.
+
+    Attributes:
+        block_m: query rows.
+        block_n: keys of one step.
+        warps: groups of 32 threads.
+        stages: depth of the loads' pipeline.
+    """
+
+    block_m: int
+    block_n: int
+    warps: int
+    stages: int
+
+
+@dataclass(frozen=True)
+class FusedRows:
+    """What one pass of the kernel gives, float32 but for the output.
+
+    `figures` is (figure, batch, head, row) in the order of FIGURES; only those that were asked for are written. Rows
+    are all query rows, or those of the chosen blocks, one block after the other.
+    """
+
+    output: Float[Tensor, "batch head query dim"] | None
+    figures: Float[Tensor, "figure batch head row"]
+
+    def __getitem__(self, name: str) -> Float[Tensor, "batch head row"]:
+        """One figure of every row, by its name in FIGURES."""
+        return self.figures[FIGURES.index(name)]
+
+
+def tiling_of(dim: int, itemsize: int, *, chosen: bool = False) -> Tiling:
+    """The tile sizes for a head_dim and an element size; fixed, so that equal runs give equal bytes.
+
+    Example:
+        >>> tiling_of(64, 2)
+        Tiling(block_m=128, block_n=64, warps=4, stages=3)
+    """
+    wide = padded(dim)
+    if itemsize == 4:
+        return Tiling(64, 32, 4, 2) if wide <= 128 else Tiling(32, 32, 4, 1)
+    if wide <= 64:
+        found = Tiling(128, 64, 4, 3)
+    elif wide == 128:
+        found = Tiling(128, 64, 8, 3)
+    else:
+        found = Tiling(64, 64, 8, 2)
+    return Tiling(64, found.block_n, 4, found.stages) if chosen else found
+
+
+def padded(dim: int) -> int:
+    """The head_dim that a tile has: a power of two, at least 16.
+
+    Example:
+        >>> padded(40), padded(128)
+        (64, 128)
+    """
+    return max(16, 1 << (dim - 1).bit_length())
+
+
+@torch.no_grad()
+def fused_rows(
+    query: Float[Tensor, "batch head query dim"],
+    key: Float[Tensor, "batch head key dim"],
+    value: Float[Tensor, "batch head key dim"] | None,
+    *,
+    scale: float,
+    mask: Tensor | None = None,
+    video: VideoTokens | None = None,
+    chosen: Int[Tensor, "batch head block"] | None = None,
+    tiling: Tiling | None = None,
+) -> FusedRows:
+    """Run the kernel: entropy, log-sum-exp and the rest for every row, and the attention output where values are given.
+
+    Args:
+        query: queries; all tensors of one type: float16, bfloat16 or float32.
+        key: keys.
+        value: values; None = no output, and no energy.
+        scale: factor of the products, positive.
+        mask: boolean (True = attend) or additive, broadcastable to (batch, head, query, key).
+        video: the video keys of a joint attention, frames of at least 16 tokens.
+        chosen: int32 numbers of the blocks of query rows to take, of the tiling's `block_m` rows each; no values then.
+        tiling: tile sizes; None = `tiling_of`.
+    """
+    (batch, heads, n_queries, dim), n_keys = query.shape, key.shape[-2]
+    given = [_dense_channels(part) for part in (query, key, query if value is None else value)]
+    short = n_queries == n_keys <= SHORT and mask is None and video is None and chosen is None
+    tiling = tiling or tiling_of(dim, query.element_size(), chosen=chosen is not None)
+    slots = n_queries if chosen is None else chosen.shape[-1] * tiling.block_m
+    number = 8 if mask is not None else 6 if video is not None else 3
+    figures = torch.empty((number, batch, heads, slots), dtype=torch.float32, device=query.device)
+    output = None if value is None else _like_layout(query)
+    if short:
+        _launch_short(*given, output, figures, scale)
+    else:
+        _launch_long(*given, output, figures, scale, mask, video, chosen, tiling)
+    return FusedRows(output, figures)
+
+
+def _launch_short(
+    query: Tensor, key: Tensor, value: Tensor, output: Tensor | None, figures: Tensor, scale: float
+) -> None:
+    from ieadapt.functional.kernels.short_rows import short_rows
+
+    batch, heads, length, dim = query.shape
+    together = SHORT // length
+    grid = (-(-batch * heads // together),)
+    out = query if output is None else output
+    short_rows[grid](
+        *(query, key, value, out, figures),
+        *(stride for part in (query, key, value, out) for stride in part.stride()[:3]),
+        *(figures.stride(0), heads, batch * heads, scale * log2(torch.e)),
+        LENGTH=length,
+        VALUE=output is not None,
+        DIM=dim,
+        PRECISION=_precision(query),
+        BLOCK_D=padded(dim),
+        BLOCK_M=SHORT,
+        num_warps=4,
+    )
+
+
+def _launch_long(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    output: Tensor | None,
+    figures: Tensor,
+    scale: float,
+    mask: Tensor | None,
+    video: VideoTokens | None,
+    chosen: Tensor | None,
+    tiling: Tiling,
+) -> None:
+    from ieadapt.functional.kernels.long_rows import long_rows
+
+    (batch, heads, n_queries, dim), n_keys = query.shape, key.shape[-2]
+    blocks = -(-n_queries // tiling.block_m) if chosen is None else chosen.shape[-1]
+    out = query if output is None else output
+    entries, mask_strides = _mask_entries(mask, (batch, heads, n_queries, n_keys))
+    start, stop, positions = (0, 0, 0) if video is None else (video.start, video.stop, video.positions)
+    long_rows[(blocks, batch * heads)](
+        *(query, key, value, query if entries is None else entries, out, figures),
+        query if chosen is None else chosen.to(torch.int32).contiguous(),
+        *(stride for part in (query, key, value, out) for stride in part.stride()[:3]),
+        *(*mask_strides, figures.stride(0)),
+        *(heads, n_queries, n_keys, figures.shape[-1], start, stop, positions, scale * log2(torch.e)),
+        VIDEO=video is not None,
+        MASK="none" if mask is None else "bool" if mask.dtype == torch.bool else "additive",
+        VALUE=output is not None,
+        CHOSEN=chosen is not None,
+        DIM=dim,
+        PRECISION=_precision(query),
+        BLOCK_D=padded(dim),
+        BLOCK_M=tiling.block_m,
+        BLOCK_N=tiling.block_n if video is None else _frame_block(tiling.block_n, positions),
+        STAGES=tiling.stages,
+        num_warps=tiling.warps,
+    )
+
+
+def _frame_block(block_n: int, positions: int) -> int:
+    """Keys of one step where at most one frame may end in it."""
+    return min(block_n, 1 << (positions.bit_length() - 1))
+
+
+def _precision(query: Tensor) -> str:
+    """How float32 products are made: from three TF32 ones, as PyTorch's memory-efficient attention does."""
+    return "tf32x3" if query.dtype == torch.float32 else "tf32"
+
+
+def _dense_channels(tensor: Tensor) -> Tensor:
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
+def _like_layout(query: Tensor) -> Tensor:
+    """An empty output in memory as the queries are, so that merging the heads afterwards copies nothing."""
+    batch, heads, tokens, dim = query.shape
+    if query.stride(1) < query.stride(2):
+        return query.new_empty((batch, tokens, heads, dim)).transpose(1, 2)
+    return query.new_empty((batch, heads, tokens, dim))
+
+
+def _mask_entries(mask: Tensor | None, shape: tuple[int, int, int, int]) -> tuple[Tensor | None, tuple[int, ...]]:
+    """The mask's entries and the strides by which they are read, 0 along axes that it does not have."""
+    if mask is None:
+        return None, (0, 0, 0, 0)
+    entries = mask.view(torch.uint8) if mask.dtype == torch.bool else mask
+    return entries, entries.expand(shape).stride()

@@ -1,0 +1,229 @@
+"""The fused kernel for long sequences: attention output and entropy of every row in one pass over the keys.
+
+An online softmax in the manner of FlashAttention-2 (arXiv 2307.08691) that carries one number more per row: with x the
+logits less their running maximum and p = exp(x), besides the sum of p also the sum of p x. When the maximum moves by
+d, that sum becomes exp(d) (sum + d * sum of p). In the end H = ln(sum of p) - (sum of p x) / (sum of p), both of whose
+terms are at least 0. Everything is kept in powers of two, whose exponential is one instruction.
+
+Video keys come first, so that their own figures are final before a text key far above them can move the maximum. The
+entropy over frames is carried in the same way, by the sum of m log m over the masses m of the frames that are
+complete: no mass per frame is ever stored.
+"""
+
+# mypy: ignore-errors
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+LOG2E = tl.constexpr(1.4426950408889634)
+LN2 = tl.constexpr(0.6931471805599453)
+HIDDEN = tl.constexpr(-1e30)  # finite, so that zero probability times logit stays zero
+MASKED_BIAS = tl.constexpr(-9984.0)  # as ieadapt.functional.masks has it
+ENTROPY, ENERGY, LOGSUMEXP = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+TEMPORAL, SPATIAL, TEXT = tl.constexpr(3), tl.constexpr(4), tl.constexpr(5)
+KEYS, VIDEO_KEYS = tl.constexpr(6), tl.constexpr(7)
+
+
+@triton.jit
+def _load(at, lines, line_mask: tl.constexpr, dims, dim_mask: tl.constexpr):
+    """Load a tile of keys or values: only the lines and channels that exist, zeros elsewhere."""
+    if line_mask and dim_mask:
+        tile = tl.load(at, mask=lines & dims, other=0.0)
+    elif line_mask:
+        tile = tl.load(at, mask=lines, other=0.0)
+    elif dim_mask:
+        tile = tl.load(at, mask=dims, other=0.0)
+    else:
+        tile = tl.load(at)
+    return tile
+
+
+@triton.jit
+def _visible(logits, scale, mask_at, stride_mask, column, inside, there, TAIL: tl.constexpr, MASK: tl.constexpr):
+    """Hide keys that are masked or past the end; return the logits, the scale still to apply, and the keys left."""
+    if MASK == "none":
+        factor, visible = scale, 0.0
+        if TAIL:
+            logits = tl.where(inside, logits, HIDDEN)
+    else:
+        entry = tl.load(mask_at + column * stride_mask, mask=there & inside, other=0)
+        if MASK == "bool":
+            kept = (entry != 0) & inside
+            logits = logits * scale
+        else:
+            entry = entry.to(tl.float32)
+            kept = (entry > MASKED_BIAS) & inside
+            logits = logits * scale + entry * LOG2E
+        logits = tl.where(kept, logits, HIDDEN)
+        factor, visible = 1.0, tl.sum(kept.to(tl.float32), 1)
+    return logits, factor, visible
+
+
+@triton.jit
+def _fold(closed, mass, moment, top):
+    """Add a complete frame to the sums over complete frames, all relative to the newest maximum."""
+    closed_mass, closed_moment, closed_product, closed_top = closed
+    shift = closed_top - top
+    share = tl.exp2(shift)
+    moment += (closed_moment + shift * closed_mass) * share
+    product = (closed_product + shift * closed_mass) * share + mass * tl.log2(tl.maximum(mass, 1e-37))
+    return closed_mass * share + mass, moment, product, top
+
+
+@triton.jit
+def _close_frame(open_sums, closed, weights, products, late, top):
+    """Close the frame that ends inside this block, and open the next one with the block's late keys."""
+    mass, moment = open_sums
+    late_mass = tl.sum(tl.where(late, weights, 0.0), 1)
+    late_moment = tl.sum(tl.where(late, products, 0.0), 1)
+    closed = _fold(closed, tl.maximum(mass - late_mass, 0.0), tl.minimum(moment - late_moment, 0.0), top)
+    return (late_mass, late_moment), closed
+
+
+@triton.jit
+def _block(
+    state, column, high, query, at, strides, there, scale, positions,
+    TAIL: tl.constexpr, FRAMES: tl.constexpr, MASK: tl.constexpr, VALUE: tl.constexpr, DIM: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """One block of keys: logits, softmax, output, and the sums behind the entropies."""
+    acc, top, open_sums, closed, seen, boundary = state
+    mass, moment = open_sums
+    columns = column + tl.arange(0, BLOCK_N)
+    padded: tl.constexpr = query.shape[1] != DIM
+    dims = tl.arange(0, query.shape[1]) < DIM
+    key_lines = (columns < high)[None, :]
+    key = _load(at[0] + column * strides[0], key_lines, TAIL, dims[:, None], padded)
+    logits = tl.dot(query, key, input_precision=PRECISION)
+    logits, factor, visible = _visible(logits, scale, at[2], strides[2], column, key_lines, there, TAIL, MASK)
+    newest = tl.maximum(top, tl.max(logits, 1) * factor)
+    shifted = logits * factor - newest[:, None]
+    weights = tl.exp2(shifted)
+    products = weights * shifted
+    shift = top - newest
+    share = tl.exp2(shift)
+    open_sums = (mass * share + tl.sum(weights, 1), (moment + shift * mass) * share + tl.sum(products, 1))
+    if FRAMES:
+        if boundary <= column + BLOCK_N:
+            open_sums, closed = _close_frame(
+                open_sums, closed, weights, products, (columns >= boundary)[None, :], newest
+            )
+            boundary += positions
+    if VALUE:
+        value = _load(at[1] + column * strides[1], (columns < high)[:, None], TAIL, dims[None, :], padded)
+        acc = tl.dot(weights.to(value.dtype), value, acc * share[:, None], input_precision=PRECISION)
+    return acc, newest, open_sums, closed, seen + visible, boundary
+
+
+@triton.jit
+def _span(
+    state, low, high, query, at, strides, there, scale, positions,
+    FRAMES: tl.constexpr, MASK: tl.constexpr, VALUE: tl.constexpr, DIM: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK_N: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """A range of keys: whole blocks in a pipelined loop, then the rest."""
+    whole = low + (high - low) // BLOCK_N * BLOCK_N
+    for column in tl.range(low, whole, BLOCK_N, num_stages=STAGES):
+        state = _block(
+            state, column, high, query, at, strides, there, scale, positions,
+            False, FRAMES, MASK, VALUE, DIM, PRECISION, BLOCK_N,
+        )  # fmt: skip
+    if whole < high:
+        state = _block(
+            state, whole, high, query, at, strides, there, scale, positions,
+            True, FRAMES, MASK, VALUE, DIM, PRECISION, BLOCK_N,
+        )  # fmt: skip
+    return state
+
+
+@triton.jit
+def _write_video(figures, stride, there, closed, seen, MASK: tl.constexpr):
+    """Write the figures of the video keys, all of which have been read."""
+    mass, moment, product, _top = closed
+    whole = tl.log2(mass)
+    temporal = tl.maximum(whole - product / mass, 0.0)
+    spatial = tl.maximum(whole - moment / mass - temporal, 0.0)
+    tl.store(figures + TEMPORAL * stride, temporal * LN2, mask=there)
+    tl.store(figures + SPATIAL * stride, spatial * LN2, mask=there)
+    if MASK != "none":
+        tl.store(figures + VIDEO_KEYS * stride, seen, mask=there)
+
+
+@triton.jit
+def long_rows(
+    query, key, value, mask, out, figures, chosen,
+    stride_qb, stride_qh, stride_qn, stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn,
+    stride_ob, stride_oh, stride_on, stride_mb, stride_mh, stride_mq, stride_mk, stride_figure,
+    heads, n_queries, n_keys, n_slots, video_start, video_stop, positions, scale,
+    VIDEO: tl.constexpr, MASK: tl.constexpr, VALUE: tl.constexpr, CHOSEN: tl.constexpr, DIM: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    STAGES: tl.constexpr,
+):  # fmt: skip
+    """A block of query rows of one head.
+
+    Writes the output and, per row, the figures ENTROPY (nats), LOGSUMEXP and, with VALUE, ENERGY; with VIDEO also
+    TEMPORAL and SPATIAL (nats) and TEXT (share of the attention); with MASK also KEYS and VIDEO_KEYS (visible ones).
+    Figures are (figure, batch, head, slot); a slot is a row, or with CHOSEN a row of the blocks that `chosen`
+    (batch, head, block) names. Rows past the end are left alone. `scale` is in powers of two and positive.
+    """
+    slot = tl.program_id(0)
+    pair = tl.program_id(1)
+    batch = (pair // heads).to(tl.int64)
+    head = (pair % heads).to(tl.int64)
+    place = slot
+    if CHOSEN:
+        place = tl.load(chosen + pair * tl.num_programs(0) + slot)
+    rows = place * BLOCK_M + tl.arange(0, BLOCK_M)
+    dims = tl.arange(0, BLOCK_D)
+    steps = tl.arange(0, BLOCK_N)
+    there = rows < n_queries
+    cells = there[:, None] & (dims < DIM)[None, :]
+    query_at = query + batch * stride_qb + head * stride_qh + rows[:, None] * stride_qn + dims[None, :]
+    tile = tl.load(query_at, mask=cells, other=0.0)
+    key_at = key + batch * stride_kb + head * stride_kh + steps[None, :] * stride_kn + dims[:, None]
+    value_at = value + batch * stride_vb + head * stride_vh + steps[:, None] * stride_vn + dims[None, :]
+    mask_at = mask + batch * stride_mb + head * stride_mh
+    mask_at = mask_at + rows.to(tl.int64)[:, None] * stride_mq + steps[None, :] * stride_mk
+    at = (key_at, value_at, mask_at)
+    strides = (stride_kn, stride_vn, stride_mk)
+    figures += pair.to(tl.int64) * n_slots + slot * BLOCK_M + tl.arange(0, BLOCK_M)
+
+    zero = tl.zeros([BLOCK_M], dtype=tl.float32)
+    hidden = zero + HIDDEN
+    acc = tl.zeros([BLOCK_M, BLOCK_D], dtype=tl.float32)
+    state = (acc, hidden, (zero, zero), (zero, zero, zero, hidden), zero, video_start + positions)
+    if VIDEO:
+        state = _span(
+            state, video_start, video_stop, tile, at, strides, there[:, None], scale, positions,
+            True, MASK, VALUE, DIM, PRECISION, BLOCK_N, STAGES,
+        )  # fmt: skip
+        acc, top, open_sums, closed, seen, boundary = state
+        _write_video(figures, stride_figure, there, closed, seen, MASK)
+        video_mass, video_top = closed[0], top
+        state = (acc, top, (closed[0], closed[1]), closed, seen, boundary)
+        for part in range(2):  # the keys before the video, then those after it
+            state = _span(
+                state, part * video_stop, video_start + part * (n_keys - video_start), tile, at, strides,
+                there[:, None], scale, positions, False, MASK, VALUE, DIM, PRECISION, BLOCK_N, STAGES,
+            )  # fmt: skip
+        on_video = video_mass * tl.exp2(video_top - state[1]) / state[2][0]
+        tl.store(figures + TEXT * stride_figure, tl.maximum(1.0 - on_video, 0.0), mask=there)
+    else:
+        state = _span(
+            state, 0, n_keys, tile, at, strides, there[:, None], scale, positions,
+            False, MASK, VALUE, DIM, PRECISION, BLOCK_N, STAGES,
+        )  # fmt: skip
+
+    acc, top, open_sums, closed, seen, boundary = state
+    mass, moment = open_sums
+    tl.store(figures + ENTROPY * stride_figure, tl.maximum(tl.log2(mass) - moment / mass, 0.0) * LN2, mask=there)
+    tl.store(figures + LOGSUMEXP * stride_figure, (top + tl.log2(mass)) * LN2, mask=there)
+    if MASK != "none":
+        tl.store(figures + KEYS * stride_figure, seen, mask=there)
+    if VALUE:
+        result = (acc / mass[:, None]).to(out.dtype.element_ty)
+        out_at = out + batch * stride_ob + head * stride_oh + rows[:, None] * stride_on + dims[None, :]
+        tl.store(out_at, result, mask=cells)
+        kept = result.to(tl.float32)
+        tl.store(figures + ENERGY * stride_figure, tl.sum(kept * kept, 1), mask=there)
