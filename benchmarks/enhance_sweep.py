@@ -1,0 +1,239 @@
+"""Find the default enhancement: many variants on one half of the held-out scenes, the best of them on the other.
+
+Two stages, each resumable, each a table of scores per video (`choose.parquet`, `report.parquet` in `--out`):
+
+- `choose`: every variant of `benchmarks.enhance_variants` on the first half of the held-out captions;
+- `report`: on the second half, two videos per caption: the best entropy-chosen variant of the first half (by the mean
+  paired difference of ground-truth fidelity to plain), its random and same-resolution controls, the best of every
+  baseline, and every plain setting.
+
+`--record` writes `enhance-choose-MODEL` and `enhance-methods-MODEL` from the two tables.
+
+Run it from the root of the repository: `python -m benchmarks.enhance_sweep shapes --out runs/sweep [--device cuda]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import itertools
+import multiprocessing
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from benchmarks.enhance_variants import PLAIN, VARIANTS, Variant
+from benchmarks.results import Value, record
+from ieadapt.methods import EntropyProfile, GenerationConfig, enhancement, generate, measure
+from ieadapt.metrics import METRICS, evaluate
+from ieadapt.metrics.intervals import paired_interval
+from ieadapt.models import load
+from ieadapt.testbed import caption, sample_scenes, score
+
+CAPTION_SEED = 23
+PROFILE_PROMPTS, PROFILE_STEPS = 8, 8
+MEASURES = (
+    *("fidelity", "size", "colour", "background", "shape", "motion"),
+    *("iou", "fit", "jitter", "flicker", "sharpness", "motion_amount"),
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Some videos of one variant: every caption with every seed."""
+
+    variant: str
+    captions: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+
+def captions(number: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Two halves of so many different held-out captions, always the same."""
+    drawn = dict.fromkeys(caption(scene) for scene in sample_scenes(3 * number, CAPTION_SEED, "heldout"))
+    chosen = tuple(drawn)[:number]
+    return chosen[: number // 2], chosen[number // 2 :]
+
+
+@functools.cache
+def bench(model: str, device: str, out: Path) -> tuple[Any, EntropyProfile]:
+    """A worker's pipeline and profile, loaded once per process."""
+    torch.set_num_threads(1)
+    torch.set_float32_matmul_precision("high")
+    return load(model, device=device, dtype=torch.float32), EntropyProfile.load(out)
+
+
+def scores_of(task: Task, arguments: argparse.Namespace) -> list[dict[str, Value]]:
+    """The scores of a task's videos."""
+    pairs = list(itertools.product(task.captions, task.seeds))
+    pipe, profile = bench(arguments.model, arguments.device, arguments.out)
+    videos = videos_of(VARIANTS[task.variant], pipe, pairs, arguments, profile)
+    rows: list[dict[str, Value]] = []
+    for (text, seed), video in zip(pairs, videos, strict=True):
+        told: dict[str, Value] = {"variant": task.variant, "caption": text, "seed": seed}
+        amount = evaluate(video, None, [METRICS["motion"]])["motion"]
+        rows.append(told | score(video, text).as_dict() | {"motion_amount": float(amount)})
+    for start in range(0, len(pairs), len(task.seeds)):
+        distance = _distance(videos[start : start + len(task.seeds)])
+        for row in rows[start : start + len(task.seeds)]:
+            row["distance"] = distance
+    return rows
+
+
+def videos_of(
+    variant: Variant,
+    pipe: Any,
+    pairs: Sequence[tuple[str, int]],
+    arguments: argparse.Namespace,
+    profile: EntropyProfile,
+) -> Tensor:
+    """The variant's videos, one per caption and seed."""
+    scale = arguments.guidance_scale if variant.guidance_scale is None else variant.guidance_scale
+    config = GenerationConfig(round(arguments.steps * variant.steps), guidance_scale=scale, batch_size=arguments.batch)
+    texts, seeds = [text for text, _ in pairs], [seed for _, seed in pairs]
+    if variant.enhance is None:
+        return generate(pipe, texts, config, seeds)
+    with enhancement(pipe, variant.enhance, profile):
+        return generate(pipe, texts, config, seeds)
+
+
+def _distance(videos: Tensor) -> float | None:
+    """Root mean square difference of a caption's videos, 255ths; none with one seed."""
+    if len(videos) < 2:
+        return None
+    gaps = [float((one - two).square().mean().sqrt()) for one, two in itertools.combinations(videos, 2)]
+    return 255 * sum(gaps) / len(gaps)
+
+
+def run_stage(name: str, tasks: Sequence[Task], arguments: argparse.Namespace) -> pl.DataFrame:
+    """Do what is missing of a stage, and give its table."""
+    path = arguments.out / f"{name}.parquet"
+    table = pl.read_parquet(path) if path.exists() else None
+    done = set() if table is None else set(table.select("variant", "caption", "seed").rows())
+    missing = [task for task in tasks if (task.variant, task.captions[0], task.seeds[0]) not in done]
+    rows: list[dict[str, Value]] = [] if table is None else table.to_dicts()
+    began = time.monotonic()
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(arguments.workers, spawn) as pool:
+        futures = {pool.submit(scores_of, task, arguments): task for task in missing}
+        for number, future in enumerate(as_completed(futures), start=1):
+            try:
+                rows += future.result()
+            except Exception as error:  # one variant that fails must not cost the others
+                print(f"{futures[future].variant}: {error}", file=sys.stderr)
+            pl.DataFrame(rows, infer_schema_length=None).write_parquet(path)
+            print(f"{name}: {number} of {len(missing)} tasks, {time.monotonic() - began:.0f} s", file=sys.stderr)
+            if time.monotonic() - began > arguments.seconds:
+                pool.shutdown(wait=False, cancel_futures=True)
+                break
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def tasks_of(names: Sequence[str], texts: Sequence[str], seeds: tuple[int, ...], size: int) -> Iterator[Task]:
+    """Tasks of about so many videos each."""
+    step = max(1, size // len(seeds))
+    for name in names:
+        for start in range(0, len(texts), step):
+            yield Task(name, tuple(texts[start : start + step]), seeds)
+
+
+def summary(table: pl.DataFrame, steps: int, against: str = PLAIN) -> list[dict[str, Value]]:
+    """One row per variant: passes, means, and paired differences to one of them with 95 % intervals over captions."""
+    columns = [name for name in (*MEASURES, "distance") if name in table.columns and table[name].is_not_null().any()]
+    means = table.group_by("variant", "caption").agg(pl.col(columns).mean())
+    base = means.filter(pl.col("variant") == against).drop("variant")
+    rows: list[dict[str, Value]] = []
+    for name in [name for name in VARIANTS if name in set(table["variant"])]:
+        both = means.filter(pl.col("variant") == name).join(base, on="caption", suffix="_plain")
+        row: dict[str, Value] = {"variant": name, "captions": both.height, **VARIANTS[name].told(steps)}
+        for column in columns:
+            interval = paired_interval(both[column].to_list(), both[f"{column}_plain"].to_list())
+            row |= {column: both[column].mean(), f"{column}_difference": interval.mean}
+            row |= {f"{column}_low": interval.low, f"{column}_high": interval.high}
+        rows.append(row)
+    return rows
+
+
+def finalists(chosen: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The second stage: every plain setting, the best two by entropy with controls, the best of every baseline."""
+    ranked = sorted(chosen, key=lambda row: -row["fidelity_difference"])
+    kept = {name for name, variant in VARIANTS.items() if variant.group == "plain"}
+    for group in dict.fromkeys(variant.group for variant in VARIANTS.values()):
+        best = [str(row["variant"]) for row in ranked if VARIANTS[str(row["variant"])].group == group]
+        kept |= set(best[: {"entropy": 2, "plain": len(best)}.get(group, 1)])
+    kept |= {control for name in list(kept) for control in VARIANTS[name].controls}
+    return [name for name in VARIANTS if name in kept]
+
+
+def show(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the leading columns."""
+    for row in sorted(rows, key=lambda row: -row["fidelity_difference"]):
+        figures = "  ".join(
+            f"{name} {row[name]:.3f} ({row[f'{name}_difference']:+.3f} [{row[f'{name}_low']:+.3f}, "
+            f"{row[f'{name}_high']:+.3f}])"
+            for name in ("fidelity", "fit", "iou", "jitter", "flicker")
+        )
+        print(f"{row['variant'][:52]:52s} {row['passes']:<4} {figures}")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Run both stages, or record them."""
+    first, second = captions(arguments.captions)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if not (arguments.out / "profile.json").exists():
+        seen = [caption(scene) for scene in sample_scenes(PROFILE_PROMPTS, 1, "train")]
+        pipe = load(arguments.model, device=arguments.device, dtype=torch.float32)
+        scale = GenerationConfig(PROFILE_STEPS, guidance_scale=arguments.guidance_scale, batch_size=PROFILE_PROMPTS)
+        measure(pipe, seen, scale).save(arguments.out)
+    words = arguments.only or [""]
+    names = [name for name, row in VARIANTS.items() if row.group != "control" and any(word in name for word in words)]
+    tasks = tasks_of(names, first[: arguments.first], (0,), arguments.batch)
+    chosen = summary(run_stage("choose", list(tasks), arguments), arguments.steps)
+    show(chosen)
+    print()
+    tasks = tasks_of(finalists(chosen), second, (0, 1), arguments.batch)
+    reported = summary(run_stage("report", list(tasks), arguments), arguments.steps)
+    show(reported)
+    if arguments.record:
+        command = (
+            f"python -m benchmarks.enhance_sweep {arguments.model} --out runs/sweep --captions {arguments.captions}"
+        )
+        note = (
+            f"{arguments.steps} steps and guidance {arguments.guidance_scale:g} where the row does not say otherwise; "
+            "differences to plain, paired by caption, 95 % bootstrap, not corrected for the number of rows. Passes: "
+            "network passes per video, weak ones counted whole."
+        )
+        record(f"enhance-choose-{arguments.model}", command, chosen, notes=note, machine=arguments.machine)
+        record(f"enhance-methods-{arguments.model}", command, reported, notes=note, machine=arguments.machine)
+
+
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="a bundled model")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the tables")
+    parser.add_argument("--captions", type=int, default=200, help="held-out captions, half for each stage")
+    parser.add_argument("--first", type=int, default=64, help="captions of the first half that are used")
+    parser.add_argument("--steps", type=int, default=12, help="denoising steps of the plain variant")
+    parser.add_argument("--guidance-scale", type=float, default=3.0, help="classifier-free guidance of plain")
+    parser.add_argument("--only", nargs="*", help="variants whose names hold one of these words")
+    parser.add_argument("--batch", type=int, default=64, help="videos that run as one batch")
+    parser.add_argument("--workers", type=int, default=2, help="processes, which may share one GPU")
+    parser.add_argument("--seconds", type=float, default=3600, help="begin nothing more after so long, per stage")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--record", action="store_true", help="write the records")
+    parser.add_argument("--device-name", help="for the records: the machine that made the videos, if it is another one")
+    arguments = parser.parse_args(words)
+    arguments.machine = {"gpu": arguments.device_name} if arguments.device_name else None
+    return arguments
+
+
+if __name__ == "__main__":
+    main(parse())
