@@ -17,7 +17,7 @@ Branch = Literal["cond", "both"]
 
 BRANCHES: Mapping[str, tuple[Guidance, ...]] = {"cond": ("cond", "none"), "both": ALL_GUIDANCE}
 
-_REWEIGHT = re.compile(r"(?P<word>[^=]+)=(?P<factor>\d+(?:\.\d+)?)")
+_REWEIGHT = re.compile(r"(?P<word>[^=]+?)\s*=\s*(?P<factor>\d+(?:\.\d+)?)")
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class EditConfig:
         wrong = [entry for entry, match in matches if match is None]
         if wrong:
             raise UsageError("unknown word control", expected="none, replace or WORD=FACTOR", got=wrong[0])
-        return {match["word"].strip(): float(match["factor"]) for _, match in matches if match}
+        return {match["word"]: float(match["factor"]) for _, match in matches if match}
 
     @property
     def controls_words(self) -> bool:

@@ -98,8 +98,12 @@ def _run(pipe: DiffusionPipeline, prompts: list[str], config: GenerationConfig, 
 
 def call_pipeline(
     pipe: DiffusionPipeline, prompts: list[str], given: Mapping[str, Any], seeds: Sequence[int]
-) -> Float[Tensor, "video frame channel height width"]:
-    """Call the pipeline with one prompt and seed per video; float32 on the CPU, in [0, 1].
+) -> Float[Tensor, "video ..."]:
+    """Call the pipeline with one prompt and seed per video.
+
+    Returns:
+        Frames (video, frame, channel, height, width) in [0, 1], or latents if `output_type` asks for them; float32 on the
+        CPU.
 
     Raises:
         UsageError: an argument that the pipeline lacks or refuses.

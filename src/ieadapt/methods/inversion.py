@@ -32,6 +32,7 @@ from ieadapt.metrics.ssim import ssim
 from ieadapt.models.video_latents import encode_video
 
 Clip = Float[Tensor, "frame channel height width"]
+Trajectory = Float[Tensor, "step ..."]
 
 POOR_RECONSTRUCTION = 25.0
 """PSNR in dB below which a reconstruction is warned about."""
@@ -66,7 +67,7 @@ class Inversion:
     steps: int
     first: int
     clean: Latents = field(repr=False)
-    trajectory: Latents | None = field(repr=False)
+    trajectory: Trajectory | None = field(repr=False)
     source: Clip = field(repr=False)
     decoded: Clip = field(repr=False)
     reconstruction: Clip = field(repr=False)
@@ -201,7 +202,7 @@ def source_profile(runner: PathPipeline, inversion: Inversion, latents: Latents)
 
 def _invert_latents(
     runner: PathPipeline, clean: Latents, inversion: Inversion, config: EditConfig
-) -> tuple[Latents, int]:
+) -> tuple[Trajectory, int]:
     """The trajectory from the beginning of the first step to the clean latents, and how many corrections were made."""
     backwards: list[Tensor] = [clean]
 

@@ -30,6 +30,7 @@ Step = Callable[[], None]
 
 
 @runtime_checkable
+@runtime_checkable
 class Advance(Protocol):
     """Where a step leads: (path, step, latents at hand, prediction) -> the next latents."""
 
@@ -229,7 +230,7 @@ class PathPipeline:
         name = family_of(next(iter(denoisers_of(self.pipe).values()))).guidance_argument
         return {name: float(scale)} | ({"negative_prompt": negatives} if scale > 1 else {})
 
-    def _call(self, stand_in: PathScheduler, prompts: list[str], given: Mapping[str, Any]) -> Frames:
+    def _call(self, stand_in: PathScheduler, prompts: list[str], given: Mapping[str, Any]) -> Latents:
         frames, height, width = self.size
         size = {"num_frames": frames, "height": height, "width": width, "num_inference_steps": self.steps}
         with torch.no_grad(), quiet(self.pipe), _standing_in(self.pipe, stand_in):

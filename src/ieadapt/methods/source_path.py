@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ieadapt.errors import UsageError
 from ieadapt.methods.noise_path import Latents, NoisePath
 
 
+@runtime_checkable
 class SourcePath(Protocol):
     """Where the source is. Between the end of one step and the beginning of the next it may take another noise."""
 
@@ -34,7 +36,7 @@ class Recorded:
         first: the step at which it begins.
     """
 
-    trajectory: Latents
+    trajectory: Float[Tensor, "step ..."]
     first: int
 
     def begin(self, step: int) -> Latents:
