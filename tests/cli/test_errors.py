@@ -99,7 +99,7 @@ def test_a_bad_flag(words: list[str], expected: str, program: Program, tiny: Pat
 
 def test_a_bad_enhancement(program: Program, tiny: Path, tmp_path: Path) -> None:
     words = ("enhance", tiny, "--prompt", "a ball", *SIZE, "--out", tmp_path / "run")
-    assert "unknown perturbation" in program(*words, "--perturbation", "blur").refused()
+    assert "unknown perturbation" in program(*words, "--perturbation", "swap").refused()
     assert "not a window" in program(*words, "--start", "0.9", "--stop", "0.1").refused()
     assert "not a profile" in program(*words, "--profile", tmp_path).refused()
 

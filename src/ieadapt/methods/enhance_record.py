@@ -67,7 +67,7 @@ class Enhancement:
     @property
     def seconds_saved(self) -> float:
         """Time that the replayed blocks took in the full passes, in proportion to the rows of the weak passes."""
-        return sum(prefix.saved.seconds for prefix in self.replays)
+        return sum((prefix.saved.seconds for prefix in self.replays), 0.0)
 
     def as_dict(self) -> dict[str, Any]:
         """For a run's record."""

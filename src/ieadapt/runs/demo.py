@@ -16,7 +16,8 @@ from ieadapt.errors import UsageError
 from ieadapt.methods import EnhanceConfig, EntropyProfile, GenerationConfig, measure
 from ieadapt.runs.comparison import Comparison, compare, comparison_table, verdict
 from ieadapt.runs.demo_edit import DemoEdit, demo_edit
-from ieadapt.runs.enhancing import EnhanceRun, Pair, Seconds, generate_pairs, sites_table, write_pair
+from ieadapt.runs.enhance_pairs import Pair, Seconds, generate_pairs, pair_tasks, write_pair
+from ieadapt.runs.enhancing import sites_table
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import RunFolder, open_run
 from ieadapt.runs.measuring import describe_profile, profile_blocks, report_record, write_profile
@@ -91,11 +92,11 @@ def run_demo(asked: DemoRun, out: str | Path, *, overwrite: bool = False, stages
         write_profile(run, profile, MODEL)
         chosen = asked.enhancement.choose(find_sites(pipe), profile)
         captions = [caption(scene) for scene in sample_scenes(asked.captions, asked.seed, "heldout")]
-        request = EnhanceRun(MODEL, tuple(captions), asked.generation, asked.enhancement, None, asked.seed)
-        run.note(seeds=request.seeds, sites=[site.name for site in chosen], model=describe(pipe))
+        tasks = pair_tasks(captions, asked.seed, 1)
+        run.note(seeds=[task.seed for task in tasks], sites=[site.name for site in chosen], model=describe(pipe))
         clips: list[Clip] = []
         pairs: list[Pair] = []
-        for pair in generate_pairs(pipe, request, profile, stages):
+        for pair, _ in generate_pairs(pipe, tasks, asked.generation, asked.enhancement, profile, stages):
             clips.append(Clip(write_pair(run, pair), f"{pair.prompt} (seed {pair.seed})"))
             pairs.append(pair)
         comparison = compare(*_scores(pairs, stages))

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from diffusers import DiffusionPipeline
-from jaxtyping import Float
-from torch import Tensor
 
 from ieadapt.attention import AttentionSite, find_sites
-from ieadapt.methods import EnhanceConfig, EntropyProfile, GenerationConfig, enhance, generate, measure
+from ieadapt.errors import UsageError
+from ieadapt.methods import EnhanceConfig, EntropyProfile, GenerationConfig, measure
+from ieadapt.runs.enhance_pairs import (
+    Cost,
+    PairTask,
+    Seconds,
+    finished,
+    generate_pairs,
+    pair_key,
+    pair_tasks,
+    write_pair,
+)
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import RunFolder, open_run
-from ieadapt.runs.measuring import profile_blocks, report_record, write_profile
+from ieadapt.runs.measuring import PROFILE_FILES, profile_blocks, report_record, write_profile
 from ieadapt.runs.pipelines import Hardware, check_prompts, describe, spoken_folder, suited
 from ieadapt.runs.progress import Stages, silent
 from ieadapt.runs.report import Clip, Gallery, Report, Section, Table, figure_png, render_report
-from ieadapt.runs.videos import encode_video, side_by_side, strip
 
 PROFILE_STEPS, PROFILE_PROMPTS = 5, 4
 REPORTED_CLIPS = 24
-
-Video = Float[Tensor, "frame channel height width"]
 
 
 @dataclass(frozen=True)
@@ -34,16 +39,20 @@ class EnhanceRun:
 
     Attributes:
         model: a bundled name, a folder or a hub id.
-        prompts: one pair of videos each.
+        prompts: what the videos show.
         generation: steps, size, guidance.
-        enhancement: scale, perturbation, sites, window.
+        enhancement: which maps change, where, when and how strongly.
         profile: folder of a measure run of this model; without one, and if the choice of sites needs it, the model is
             measured first on a few prompts and steps.
-        seed: of the first prompt; the next prompts take the next ones.
+        seeds: videos of each prompt.
+        seed: of the first prompt's first video; the next prompts take the next ones, then the repeats.
+        preset: a method by name (`ieadapt.methods.PRESETS`); settings of `enhancement` that are not at their default
+            win over it.
+        force: go on with a profile of another model or size.
         hardware: device and precision.
 
     Raises:
-        UsageError: no prompt, or a blank one.
+        UsageError: no prompt, a blank one, no video of each, an unknown preset, or a schedule of another length.
     """
 
     model: str
@@ -54,66 +63,52 @@ class EnhanceRun:
         default=None, metadata={"help": "folder of a measure run; without one it measures first"}
     )
     seed: int = field(default=0, metadata={"help": "seed of the first prompt; the next ones count up"})
+    seeds: int = field(default=1, metadata={"help": "videos of each prompt"})
+    preset: str | None = field(
+        default=None, metadata={"help": "a method by name: pag, seg, stg-a, stg-r, enhance-a-video or freeu"}
+    )
+    force: bool = field(default=False, metadata={"help": "go on with a profile of another model or size"})
     hardware: Hardware = field(default_factory=Hardware)
 
     def __post_init__(self) -> None:
         check_prompts(self.prompts)
+        if self.seeds < 1:
+            raise UsageError("an enhance run needs seeds", expected=">= 1", got=self.seeds, where="--seeds")
+        _ = self.method.factors.factors(self.generation.num_inference_steps)
 
     @property
-    def seeds(self) -> list[int]:
-        """One seed per prompt."""
-        return list(range(self.seed, self.seed + len(self.prompts)))
+    def method(self) -> EnhanceConfig:
+        """The enhancement: the preset with what is asked beside it."""
+        return self.enhancement if self.preset is None else self.enhancement.over(EnhanceConfig.preset(self.preset))
 
-
-@dataclass(frozen=True)
-class Pair:
-    """One prompt, plain and enhanced, from the same noise.
-
-    Attributes:
-        name: in the names of its files.
-        prompt: what the videos show.
-        seed: of their noise.
-        plain: frames in [0, 1].
-        enhanced: frames in [0, 1].
-        seconds: time that each took; videos of one batch share its time evenly.
-    """
-
-    name: str
-    prompt: str
-    seed: int
-    plain: Video
-    enhanced: Video
-    seconds: Seconds
-
-
-@dataclass(frozen=True)
-class Seconds:
-    """Time per video, in seconds, plain and enhanced."""
-
-    plain: float
-    enhanced: float
-
-    @classmethod
-    def mean(cls, times: Sequence[Seconds]) -> Seconds:
-        """The mean over videos."""
-        return cls(*(sum(getattr(each, name) for each in times) / len(times) for name in ("plain", "enhanced")))
+    @property
+    def tasks(self) -> list[PairTask]:
+        """The pairs of videos to be made."""
+        return pair_tasks(self.prompts, self.seed, self.seeds)
 
 
 def run_enhance(
-    asked: EnhanceRun, out: str | Path, *, overwrite: bool = False, stages: Stages = silent
+    asked: EnhanceRun,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    stages: Stages = silent,
 ) -> list[AttentionSite]:
-    """Generate every prompt plain and enhanced and write videos and report into a run folder.
+    """Generate every prompt and seed plain and enhanced and write videos and report into a run folder.
 
-    Videos are written batch by batch, so that a run that is stopped keeps those it finished.
+    Videos are written batch by batch; a run that was stopped goes on with `resume`, and makes only the pairs that are
+    unfinished or were changed.
 
     Args:
         asked: model, prompts and settings.
         out: the run folder.
         overwrite: replace an earlier run in it.
+        resume: go on with an earlier enhance run in it.
         stages: told which stage begins and how far it is.
 
     Returns:
-        The sites whose maps the weak branch replaced.
+        The sites that were changed.
 
     Raises:
         UsageError: what was asked cannot be.
@@ -122,69 +117,67 @@ def run_enhance(
     asked = dataclasses.replace(asked, generation=suited(asked.generation, asked.model))
     given = None if asked.profile is None else EntropyProfile.load(asked.profile)
     command = command_line("enhance", asked, out)
-    with open_run(out, "enhance", dataclasses.asdict(asked), command=command, overwrite=overwrite) as run:
+    config = dataclasses.asdict(asked)
+    with open_run(out, "enhance", config, command=command, overwrite=overwrite, resume=resume) as run:
         pipe = asked.hardware.load(asked.model)
         profile = given or _own_profile(pipe, asked, run, stages)
-        chosen = asked.enhancement.choose(find_sites(pipe), profile)
-        run.note(seeds=asked.seeds, sites=[site.name for site in chosen], model=describe(pipe))
-        clips: list[Clip] = []
-        times: list[Seconds] = []
-        for pair in generate_pairs(pipe, asked, profile, stages):
-            joined = write_pair(run, pair)
-            times.append(pair.seconds)
-            if len(clips) < REPORTED_CLIPS:
-                clips.append(Clip(joined, f"{pair.prompt} (seed {pair.seed})"))
-        seconds = Seconds.mean(times)
-        run.note(seconds_per_video=dataclasses.asdict(seconds))
-        report = _report(asked, out, chosen, profile, clips, seconds, run.record)
-        run.write("report.html", render_report(report))
-    return chosen
+        made = _Made(run, asked, profile)
+        made.generate(pipe, stages)
+        run.write("report.html", render_report(_report(asked, out, made, profile, run.record)))
+    return made.sites
 
 
-def generate_pairs(
-    pipe: DiffusionPipeline, asked: EnhanceRun, profile: EntropyProfile | None, stages: Stages = silent
-) -> Iterator[Pair]:
-    """Generate every prompt plain and enhanced, batch by batch."""
-    size, total = asked.generation.batch_size, len(asked.prompts)
-    for start in range(0, total, size):
-        words, noise = list(asked.prompts[start : start + size]), asked.seeds[start : start + size]
-        span = f"{start + 1}" if len(words) == 1 else f"{start + 1}–{start + len(words)}"
-        suffix = f" {span} of {total}" if total > size else ""
-        began = time.perf_counter()
-        plain = generate(pipe, words, asked.generation, noise, progress=stages(f"plain{suffix}"))
-        between = time.perf_counter()
-        enhanced = enhance(
-            pipe,
-            words,
-            profile=profile,
-            config=asked.enhancement,
-            generation=asked.generation,
-            seed=noise,
-            progress=stages(f"enhanced{suffix}"),
-        )
-        seconds = Seconds((between - began) / len(words), (time.perf_counter() - between) / len(words))
-        for index, prompt in enumerate(words):
-            yield Pair(f"{start + index:02d}", prompt, noise[index], plain[index], enhanced[index], seconds)
+class _Made:
+    """The pairs of a run: those that are there, and those that it makes."""
 
+    def __init__(self, run: RunFolder, asked: EnhanceRun, profile: EntropyProfile | None) -> None:
+        self._run, self._asked, self._profile = run, asked, profile
+        self.times: list[Seconds] = []
+        self.cost = Cost()
+        self.sites: list[AttentionSite] = []
 
-def write_pair(run: RunFolder, pair: Pair) -> bytes:
-    """Write each video of a pair, its strip of frames, and both side by side; returns the last."""
-    videos = {"plain": pair.plain, "enhanced": pair.enhanced}
-    for label, frames in videos.items():
-        run.write(f"{pair.name}-{label}.mp4", encode_video(frames))
-        run.write(f"{pair.name}-{label}.png", strip(frames, count=16))
-    joined = encode_video(side_by_side(videos))
-    run.write(f"{pair.name}-side-by-side.mp4", joined)
-    return joined
+    def generate(self, pipe: DiffusionPipeline, stages: Stages) -> None:
+        """Make the pairs that are not there."""
+        asked, run, method = self._asked, self._run, self._asked.method
+        keys = {task: pair_key(asked.model, task, asked.generation, method, self._profile) for task in asked.tasks}
+        kept = {task: seconds for task, key in keys.items() if (seconds := finished(run.path, task, key))}
+        missing = [task for task in asked.tasks if task not in kept]
+        if not method.online_steps:
+            self.sites = method.choose(find_sites(pipe), self._profile)
+        run.note(seeds=[task.seed for task in asked.tasks], model=describe(pipe), kept=len(kept))
+        run.note(sites=[site.name for site in self.sites], enhancement=dataclasses.asdict(method))
+        self.times = list(kept.values())
+        videos = generate_pairs(pipe, missing, asked.generation, method, self._profile, stages, force=asked.force)
+        told = None
+        for pair, latest in videos:
+            if latest is not told:
+                self.cost.add(latest.as_dict())
+                self.sites, told = list(latest.sites), latest
+            write_pair(run, pair, keys[PairTask(pair.name, pair.prompt, pair.seed)])
+            self.times.append(pair.seconds)
+        run.note(sites=[site.name for site in self.sites], cost=dataclasses.asdict(self.cost))
+        run.note(seconds_per_video=dataclasses.asdict(Seconds.mean(self.times)))
+
+    def clips(self) -> list[Clip]:
+        """The first pairs, for the report."""
+        shown = self._asked.tasks[:REPORTED_CLIPS]
+        return [
+            Clip((self._run.path / f"{task.name}-side-by-side.mp4").read_bytes(), f"{task.prompt} (seed {task.seed})")
+            for task in shown
+        ]
 
 
 def _own_profile(pipe: DiffusionPipeline, asked: EnhanceRun, run: RunFolder, stages: Stages) -> EntropyProfile | None:
     """A quick profile of this model, saved with the run, if the choice of sites needs one."""
-    if not asked.enhancement.needs_profile:
+    if not asked.method.needs_profile:
         return None
     steps = min(PROFILE_STEPS, asked.generation.num_inference_steps)
     quick = dataclasses.replace(asked.generation, num_inference_steps=steps)
     prompts = list(asked.prompts[:PROFILE_PROMPTS])
+    if all((run.path / name).is_file() for name in PROFILE_FILES):
+        kept = EntropyProfile.load(run.path)
+        if [kept.metadata.get(name) for name in ("prompts", "seed")] == [prompts, asked.seed]:
+            return kept
     profile = measure(pipe, prompts, quick, seed=asked.seed, progress=stages("measuring"))
     write_profile(run, profile, asked.model)
     return profile
@@ -196,43 +189,54 @@ def sites_table(chosen: Sequence[AttentionSite], profile: EntropyProfile | None)
     rows = [
         [str(site.order), site.name, site.kind, f"{ep[site.name]:.1f}" if site.name in ep else "–"] for site in chosen
     ]
-    return Table(("#", "site", "kind", "EP %"), rows, "Sites whose maps the weak branch replaced.", numeric=(0, 3))
+    return Table(("#", "site", "kind", "EP %"), rows, "Sites whose maps were changed.", numeric=(0, 3))
+
+
+_CHANGES = {
+    "guidance": "In a weak pass {sites} were changed ({change}), and the prediction was pushed away from it with scale "
+    "{scale:g}.",
+    "direct": "In the one pass, {sites} were changed ({change}), with a share of {scale:g}.",
+}
 
 
 def _report(
-    asked: EnhanceRun,
-    out: str | Path,
-    chosen: Sequence[AttentionSite],
-    profile: EntropyProfile | None,
-    clips: Sequence[Clip],
-    seconds: Seconds,
-    record: Mapping[str, object],
+    asked: EnhanceRun, out: str | Path, made: _Made, profile: EntropyProfile | None, record: Mapping[str, object]
 ) -> Report:
-    config = asked.enhancement
-    kinds = ", ".join(sorted({site.kind for site in chosen}))
+    method, seconds, clips = asked.method, Seconds.mean(made.times), made.clips()
+    kinds = ", ".join(sorted({site.kind for site in made.sites}))
+    sites = f"the maps of {len(made.sites)} attention sites ({kinds})"
     found = [
-        f"In the weak branch the maps of {len(chosen)} attention sites ({kinds}) were replaced: {config.perturbation}. "
-        f"The prediction was pushed away from that branch with scale {config.scale:g}.",
+        _CHANGES[method.mode].format(sites=sites, change=method.perturbation, scale=method.scale),
         f"A plain video took {seconds.plain:.1f} s, an enhanced one {seconds.enhanced:.1f} s "
         f"({seconds.enhanced / max(seconds.plain, 1e-9):.2f} times as long).",
+        *filter(None, [made.cost.sentence()]),
         "Plain and enhanced start from the same noise. Whether enhanced is better is for measurements over many "
         "prompts to say, not for these pairs.",
     ]
-    blocks = [sites_table(chosen, profile), *(profile_blocks(profile, figure_png(profile.plot())) if profile else [])]
-    every = len(clips) == len(asked.prompts)
-    shown = "Plain and enhanced" + ("" if every else f" (the first {len(clips)} of {len(asked.prompts)})")
-    python = (
-        f'import ieadapt\n\npipe = ieadapt.load("{asked.model}")\n'
-        f'profile = ieadapt.EntropyProfile.load("{spoken_folder(asked.profile or out)}")\n'
-        f"videos = ieadapt.enhance(\n    pipe,\n    {list(asked.prompts)},\n    profile=profile,\n"
-        f"    config=ieadapt.{config},\n"
-        f"    generation=ieadapt.{asked.generation},\n    seed={asked.seed},\n)"
-    )
+    blocks = [
+        sites_table(made.sites, profile),
+        *(profile_blocks(profile, figure_png(profile.plot())) if profile else []),
+    ]
+    every = len(clips) == len(asked.tasks)
+    shown = "Plain and enhanced" + ("" if every else f" (the first {len(clips)} of {len(asked.tasks)})")
     return Report(
         title=f"Enhanced with {asked.model}",
         asked=f"{len(asked.prompts)} prompts, {asked.generation.num_inference_steps} steps, first seed {asked.seed}.",
         found=found,
         sections=[Section(shown, [Gallery(clips)]), Section("The sites", blocks)],
-        repeat={"Command line": str(record["command"]), "Python": python},
+        repeat={"Command line": str(record["command"]), "Python": _python(asked, out, profile)},
         record=report_record(record),
+    )
+
+
+def _python(asked: EnhanceRun, out: str | Path, profile: EntropyProfile | None) -> str:
+    """The lines that make the enhanced videos again."""
+    load = f'profile = ieadapt.EntropyProfile.load("{spoken_folder(asked.profile or out)}")\n' if profile else ""
+    passed = "    profile=profile,\n" if profile else ""
+    tasks = asked.tasks
+    return (
+        f'import ieadapt\n\npipe = ieadapt.load("{asked.model}")\n{load}'
+        f"videos = ieadapt.enhance(\n    pipe,\n    {[task.prompt for task in tasks]},\n{passed}"
+        f"    config=ieadapt.{asked.method},\n"
+        f"    generation=ieadapt.{asked.generation},\n    seed={[task.seed for task in tasks]},\n)"
     )
