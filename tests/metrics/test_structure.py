@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ieadapt.metrics.ms_ssim import ms_ssim
 from ieadapt.metrics.psnr import psnr
 from ieadapt.metrics.ssim import ssim
 from tests.metrics import clips
@@ -69,6 +70,49 @@ def test_ssim_is_the_mean_over_all_frames() -> None:
     reference = clips.noise(frames, 0.1)
     alone = [ssim(a[None], b[None]) for a, b in zip(frames, reference, strict=True)]
     assert ssim(frames, reference) == pytest.approx(np.mean(alone), abs=1e-6)
+
+
+def _window_means(picture: np.ndarray) -> np.ndarray:
+    """Gaussian means at the places where the 11x11 window fits, one axis after the other."""
+    taps = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
+    taps /= taps.sum()
+    for axis in (0, 1):
+        picture = np.apply_along_axis(lambda line: np.convolve(line, taps, mode="valid"), axis, picture)
+    return picture
+
+
+def _ms_ssim_by_formula(first: np.ndarray, second: np.ndarray) -> float:
+    """Wang et al. 2003, equation 7, for one channel; each scale is the last one averaged over 2x2 pixels."""
+    product = 1.0
+    for scale, weight in enumerate((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)):
+        a, b = _window_means(first), _window_means(second)
+        variances = _window_means(first**2) - a**2 + _window_means(second**2) - b**2
+        contrast = (2 * (_window_means(first * second) - a * b) + 9e-4) / (variances + 9e-4)
+        luminance = (2 * a * b + 1e-4) / (a**2 + b**2 + 1e-4) if scale == 4 else 1.0
+        product *= np.mean(luminance * contrast) ** weight
+        rows, columns = (length // 2 * 2 for length in first.shape)
+        halves = [
+            picture[:rows, :columns].reshape(rows // 2, 2, columns // 2, 2).mean(axis=(1, 3))
+            for picture in (first, second)
+        ]
+        first, second = halves
+    return product
+
+
+def test_ms_ssim_is_its_formula() -> None:
+    """One channel three times, so that the mean over channels before the powers changes nothing."""
+    reference = clips.texture(180, 190)[:1].expand(3, -1, -1)[None]
+    frames = clips.noise(clips.blur(reference, 0.8), 0.1)[:, :1].expand(-1, 3, -1, -1)
+    by_formula = _ms_ssim_by_formula(frames[0, 0].double().numpy(), reference[0, 0].double().numpy())
+    assert ms_ssim(frames, reference) == pytest.approx(by_formula, abs=2e-3)
+
+
+def test_ms_ssim_falls_with_damage() -> None:
+    clip = clips.pan(176, 180, 2, 2, 1)
+    worse = [clips.noise(clip, deviation) for deviation in (0.02, 0.1, 0.3)]
+    values = [ms_ssim(frames, clip) for frames in (clip, *worse)]
+    assert values[0] == pytest.approx(1.0, abs=1e-5)
+    assert values == sorted(values, reverse=True)
 
 
 def test_equal_clips_and_opposite_clips() -> None:

@@ -49,7 +49,7 @@ def evaluate(
             got=", ".join(metric.name for metric in chosen),
             remedy="pass a reference",
         )
-    known, values = dict(reference_values or {}), {}
+    known, values = dict(reference_values or {}), dict[str, float]()
     for metric in chosen:
         if metric.compares == "pair":
             values |= {} if reference is None else {metric.name: metric.function(frames, reference)}

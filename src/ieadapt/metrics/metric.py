@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from ieadapt.metrics.weights import PackagedWeights
+from ieadapt.metrics.weights import Weights
 
 Aspect = Literal["structure", "consistency", "motion", "quality"]
 """What of a video a metric speaks of."""
@@ -33,7 +33,7 @@ class Metric:
             the frames and their prompt.
         function: frames (frame, channel, height, width) in [0, 1], float32 on the CPU, to a float; raises UsageError
             for clips it is not defined on.
-        weights: the package that must be installed for it; None for none.
+        weights: what it needs beside the core, weights as a rule; None for nothing.
     """
 
     name: str
@@ -46,12 +46,12 @@ class Metric:
     aspect: Aspect
     compares: Compares
     function: Callable[..., float]
-    weights: PackagedWeights | None = None
+    weights: Weights | None = None
 
     def __repr__(self) -> str:
         return f"Metric({self.name})"
 
     @property
     def available(self) -> bool:
-        """Whether its weights, if it needs any, are installed."""
-        return self.weights is None or self.weights.find() is not None
+        """Whether its weights, if it needs any, are there."""
+        return self.weights is None or self.weights.available

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ieadapt.metrics.clips import ClipSize, check_clip
+from ieadapt.metrics.features import neighbours
 from ieadapt.metrics.metric import Metric
 from ieadapt.metrics.weights import PackagedWeights, load_weights
 
@@ -44,8 +45,15 @@ def mobilenet_consistency(frames: Float[Tensor, "frame channel height width"]) -
     Source: Sandler et al., MobileNetV2, CVPR 2018; weights mobilenet_v2-b0353104 (ImageNet).
     """
     check_clip(frames, "mobilenet_consistency", LEAST)
-    features = torch.cat([_features(part, WEIGHTS.require("mobilenet_consistency")) for part in frames.split(_BATCH)])
-    return float(F.cosine_similarity(features[:-1].double(), features[1:].double()).mean())
+    return neighbours(mobilenet_features(frames, "mobilenet_consistency"))
+
+
+def mobilenet_features(
+    frames: Float[Tensor, "frame channel height width"], metric: str
+) -> Float[Tensor, "frame feature"]:
+    """The 1280 pooled features of every frame, for the metric of this name."""
+    path = WEIGHTS.require(metric)
+    return torch.cat([_features(part, path) for part in frames.split(_BATCH)])
 
 
 @torch.no_grad()

@@ -7,17 +7,40 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from ieadapt.errors import UsageError
+from ieadapt.metrics.brisque import BRISQUE
 from ieadapt.metrics.flicker import FLICKER
 from ieadapt.metrics.metric import Metric
 from ieadapt.metrics.mobilenet_consistency import MOBILENET_CONSISTENCY
+from ieadapt.metrics.mobilenet_pairs import MOBILENET_PAIRS
 from ieadapt.metrics.motion import MOTION
+from ieadapt.metrics.ms_ssim import MS_SSIM
+from ieadapt.metrics.niqe import NIQE
 from ieadapt.metrics.psnr import PSNR
+from ieadapt.metrics.rife_smoothness import RIFE_SMOOTHNESS
 from ieadapt.metrics.sharpness import SHARPNESS
 from ieadapt.metrics.ssim import SSIM
 from ieadapt.metrics.st_lpips import ST_LPIPS
+from ieadapt.metrics.temporal_information import TEMPORAL_INFORMATION
+from ieadapt.metrics.vmaf import VMAF
 from ieadapt.metrics.warp_error import WARP_ERROR
 
-_ROWS = (PSNR, SSIM, ST_LPIPS, WARP_ERROR, FLICKER, MOBILENET_CONSISTENCY, MOTION, SHARPNESS)
+_ROWS = (
+    PSNR,
+    SSIM,
+    MS_SSIM,
+    VMAF,
+    ST_LPIPS,
+    WARP_ERROR,
+    FLICKER,
+    RIFE_SMOOTHNESS,
+    MOBILENET_CONSISTENCY,
+    MOBILENET_PAIRS,
+    MOTION,
+    TEMPORAL_INFORMATION,
+    SHARPNESS,
+    NIQE,
+    BRISQUE,
+)
 
 METRICS: Mapping[str, Metric] = MappingProxyType({metric.name: metric for metric in _ROWS})
 """Every metric by its name."""
@@ -50,7 +73,7 @@ def select_metrics(names: Sequence[str] | None = None) -> list[Metric]:
     chosen = [_named(name) for name in cleaned]
     for metric in chosen:
         if metric.weights is not None:
-            metric.weights.require(metric.name)
+            metric.weights.check(metric.name)
     return chosen
 
 

@@ -1,4 +1,4 @@
-"""Pretrained weights that optional packages carry: found without importing the package, read without running code."""
+"""What a metric needs beside the core: files that optional packages carry, found without importing the package."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib.util
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -13,15 +14,35 @@ from torch import nn
 from ieadapt.errors import FailureError, UsageError
 
 
+@runtime_checkable
+class Weights(Protocol):
+    """What a metric needs beside the core, wherever it comes from."""
+
+    @property
+    def available(self) -> bool:
+        """Whether it is there."""
+        ...
+
+    @property
+    def command(self) -> str:
+        """What brings it."""
+        ...
+
+    def check(self, metric: str) -> None:
+        """Raise UsageError, with the command that brings it, where it is not there."""
+        ...
+
+
 @dataclass(frozen=True)
 class PackagedWeights:
-    """A file of weights inside an optional package, which is installed without its dependencies.
+    """A file inside an optional package, which is installed without its dependencies.
 
     Attributes:
         package: name of the package on import.
         requirement: what pip is given.
-        file: where the weights lie inside the package.
-        licence: of the weights.
+        file: where the file lies inside the package; `*` stands for any letters.
+        licence: of the file.
+        kind: what it is, for errors.
 
     Example:
         >>> PackagedWeights("no_such_package", "no-such-package==1.0", "weights.pth", "MIT").find() is None
@@ -32,6 +53,7 @@ class PackagedWeights:
     requirement: str
     file: str
     licence: str
+    kind: str = "weights"
 
     def __str__(self) -> str:
         return self.package
@@ -45,7 +67,16 @@ class PackagedWeights:
         """The file, or None where the package or the file is not there. The package is not imported."""
         spec = importlib.util.find_spec(self.package)
         folders = (spec.submodule_search_locations or []) if spec else []
-        return next((path for folder in folders if (path := Path(folder) / self.file).is_file()), None)
+        return next((path for folder in folders for path in Path(folder).glob(self.file) if path.is_file()), None)
+
+    @property
+    def available(self) -> bool:
+        """Whether the file is there."""
+        return self.find() is not None
+
+    def check(self, metric: str) -> None:
+        """Raise what `require` raises."""
+        self.require(metric)
 
     def require(self, metric: str) -> Path:
         """The file of weights.
@@ -59,7 +90,7 @@ class PackagedWeights:
         path = self.find()
         if path is None:
             raise UsageError(
-                f"the metric {metric} needs weights that are not installed",
+                f"the metric {metric} needs {self.kind} not yet installed",
                 expected=f"the package {self.package}",
                 remedy=f"run {self.command}",
             )

@@ -99,7 +99,8 @@ def read_clip(clip: ClipFile, config: ReadConfig | None = None) -> ReadClip:
     config = config or ReadConfig()
     shown = _pictures(clip.path)
     taken = shown if config.frames is None else itertools.islice(shown, config.frames)
-    frames, times, notes, first = [], [], dict[str, None](), (0, 0)
+    frames, times = list[Tensor](), list[float | None]()
+    notes, first = dict[str, None](), (0, 0)
     allowed = free_memory() * SHARE / COPIES
     for picture, time in taken:
         size = picture.picture.shape[:2]
@@ -151,7 +152,8 @@ def _still(file: Path) -> Shown:
     """A picture file as a frame."""
     notes: tuple[str, ...] = ()
     try:
-        with Image.open(file) as picture:
+        with Image.open(file) as opened_file:
+            picture: Image.Image = opened_file
             if picture.mode.startswith("I"):
                 scaled = np.asarray(picture, dtype=np.float64) / 257
                 picture, notes = Image.fromarray(scaled.round().astype(np.uint8)), ("read in 8 bits per channel",)

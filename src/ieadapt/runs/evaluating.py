@@ -175,7 +175,7 @@ def _applicable(chosen: Sequence[Metric], pairing: _Pairing, *, named: bool) -> 
 def _measured(
     metrics: Sequence[Metric], pairing: _Pairing, reading: ReadConfig, stages: Stages
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    values, notes = [], list[str]()
+    values, notes, refusals = [], list[str](), dict[str, list[str]]()
     report = stages("measuring")
     for done, (video, partner) in enumerate(pairing.pairs):
         ours = read_clip(video, reading)
@@ -186,13 +186,20 @@ def _measured(
             said = (*dict.fromkeys((*said, *theirs.notes)),)
             notes += how
         row, refused = _values(metrics, frames, reference, pairing.videos.prompts.get(video.name))
-        notes += [f"{video.name}: {note}" for note in said] + [f"{video.name}: {reason}" for reason in refused]
+        notes += [f"{video.name}: {note}" for note in said]
+        for reason in refused:
+            refusals.setdefault(reason, []).append(video.name)
         size = dict(zip(("frames", "height", "width"), (len(frames), *frames.shape[2:]), strict=True))
         values.append({"video": video.name, **size, **row})
         report(done + 1, len(pairing.pairs))
+    notes += [f"{_some(names)}: {reason}" for reason, names in refusals.items()]
     if not any(row.get(metric.name) is not None for row in values for metric in metrics):
         raise FailureError("no metric could measure any video", got=notes[-1])
     return values, notes
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 3 else f"{names[0]} and {len(names) - 1} others"
 
 
 def _values(
@@ -262,7 +269,7 @@ def _command(
     words += ["--reference", str(reference)] if reference is not None else []
     words += ["--prompts", str(prompts)] if prompts is not None else []
     for flag in flags(type(config)):
-        value = config
+        value: Any = config
         for name in flag.path:
             value = getattr(value, name)
         if value != flag.default:

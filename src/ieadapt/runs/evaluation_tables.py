@@ -77,8 +77,8 @@ def _summary(metric: Metric, values: Values) -> MetricSummary:
 def summary_table(rows: Sequence[MetricSummary], label: str, reference: str | None) -> Table:
     """The summary as a table: one video set alone, or beside its reference with paired differences."""
     told = [row for row in rows if row.videos]
+    headings: tuple[str, ...] = ("metric", "better", "videos", "mean", "95 % interval")
     if reference is None:
-        headings = ("metric", "better", "videos", "mean", "95 % interval")
         cells = [[*_named(row), _number(row.mean), _ends(row.low, row.high)] for row in told]
         return Table(headings, cells, f"{label}: mean over videos with its bootstrap interval.", numeric=(2, 3, 4))
     headings = ("metric", "better", "pairs", reference, label, "difference", "95 % interval")
