@@ -11,6 +11,7 @@ from ieadapt.interventions.record import Record
 from ieadapt.interventions.skip import Skip
 from ieadapt.interventions.temperature import Temperature
 from ieadapt.interventions.uniform import Uniform
+from ieadapt.interventions.word_maps import WordControl, WordMaps
 
 __all__ = [
     "AMOUNTS",
@@ -25,5 +26,7 @@ __all__ = [
     "Skip",
     "Temperature",
     "Uniform",
+    "WordControl",
+    "WordMaps",
     "parse_perturbation",
 ]

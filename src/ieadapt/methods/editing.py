@@ -29,6 +29,7 @@ from ieadapt.attention import (
 )
 from ieadapt.errors import UsageError
 from ieadapt.interventions import Inject
+from ieadapt.interventions.word_maps import WordMaps
 from ieadapt.methods.change_mask import ChangeMask, DifferenceEvidence, WordEvidence, text_sites
 from ieadapt.methods.clip_check import check_clip
 from ieadapt.methods.edit_config import EditConfig, window
@@ -40,6 +41,7 @@ from ieadapt.methods.noise_path import Latents
 from ieadapt.methods.path_run import PathPipeline, PathScheduler, forwards
 from ieadapt.methods.profile import EntropyProfile
 from ieadapt.methods.source_path import FRESH, Noised, Recorded, SourcePath
+from ieadapt.methods.word_pairing import word_control
 from ieadapt.models.video_latents import latents_of
 
 
@@ -162,6 +164,7 @@ class _Editor:
         self._source_prompt = inversion.prompt
         self._negative = source_prompt if config.negative == "source" else ""
         self.profile = profile or inversion.profile
+        self._check_words()
         self.sites = self._choose_sites()
         self.notes = self._notes()
 
@@ -210,11 +213,38 @@ class _Editor:
                     window(config.inject_window, "inject_window"),
                 )
                 stack.enter_context(intercept(pipe, inject, self.sites, streams=streams))
+            if config.controls_words:
+                cross = [site for site in find_sites(pipe) if site.kind == "cross"]
+                control = During(scheduler, self._word_maps(rows), window(config.words_window, "words_window"))
+                stack.enter_context(intercept(pipe, control, cross, streams=streams))
             if mask is not None and config.mask_words:
                 words = [prompt_words(pipe, prompt) for prompt in rows]
                 evidence = WordEvidence(mask, words, config.mask_words)
                 stack.enter_context(intercept(pipe, evidence, text_sites(find_sites(pipe)), streams=streams))
             yield
+
+    def _word_maps(self, rows: Sequence[str]) -> WordMaps:
+        config, pipe = self._config, self.runner.pipe
+        return WordMaps(
+            {
+                video: word_control(
+                    pipe, rows[0], rows[video], replace=config.replaces_words, factors=config.reweighted
+                )
+                for video in range(1, len(rows))
+            }
+        )
+
+    def _check_words(self) -> None:
+        """Refuse word control that would have no site or no step."""
+        if not self._config.controls_words:
+            return
+        self._require_window("words_window")
+        if not any(site.kind == "cross" for site in find_sites(self.runner.pipe)):
+            raise UsageError(
+                "this model has no cross-attention, so words cannot be controlled",
+                got=family_of(next(iter(denoisers_of(self.runner.pipe).values()))).name,
+                remedy='leave words at "none"; a mask cross:WORD works on this model too',
+            )
 
     def _source_path(self) -> SourcePath:
         config, inversion = self._config, self._inversion

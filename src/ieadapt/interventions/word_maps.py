@@ -1,0 +1,106 @@
+"""WordMaps: words of the target prompt look where the source prompt's words look, and weigh more or less."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ieadapt.attention import AttentionCall, Guidance
+from ieadapt.errors import UsageError
+from ieadapt.functional.word_maps import word_map_output
+
+
+@dataclass(frozen=True)
+class WordControl:
+    """What one target prompt does with the maps of its words, for its own text tokens.
+
+    Attributes:
+        taken: pairs (text token, text token of the source) whose map it takes; tokens beyond both prompts pair off.
+        factors: weight of a text token; 1 for those not named.
+        lengths: number of text tokens of the target and of the source, without padding.
+    """
+
+    taken: tuple[tuple[int, int], ...]
+    factors: Mapping[int, float]
+    lengths: tuple[int, int]
+
+    def columns(self, keys: int, source_keys: int) -> tuple[Int[Tensor, " key"], Float[Tensor, " key"]]:
+        """The source's key for each key (-1 for its own), and the weight of each."""
+        taken, factors = torch.full((keys,), -1), torch.ones(keys)
+        for own, foreign in self.taken:
+            if own < keys and foreign < source_keys:
+                taken[own] = foreign
+        if self.taken:
+            own, foreign = self.lengths
+            padding = min(keys - own, source_keys - foreign)
+            if padding > 0:
+                taken[own : own + padding] = torch.arange(foreign, foreign + padding)
+        for token, factor in self.factors.items():
+            if token < keys:
+                factors[token] = factor
+        return taken, factors
+
+
+@dataclass(frozen=True)
+class WordMaps:
+    """Give the target rows of cross-attention the source's columns of shared words, and weigh words.
+
+    As in `Inject`, source and target run in one batch and nothing is stored.
+
+    Attributes:
+        controls: by video of the batch, 0 being the source.
+        guidance: branches whose target rows are touched.
+
+    Raises:
+        UsageError: the site is no cross-attention, or the batch has no source row.
+
+    Source: prompt-to-prompt, arXiv 2208.01626.
+
+    Example:
+        >>> WordMaps({1: WordControl(taken=((1, 1),), factors={2: 2.0}, lengths=(3, 3))})
+        WordMaps(1 target)
+    """
+
+    controls: Mapping[int, WordControl]
+    guidance: tuple[Guidance, ...] = field(default=("cond", "none"))
+
+    def __call__(self, call: AttentionCall) -> Tensor | None:
+        """The output with the target rows replaced, or None if the call holds no target row of a chosen branch."""
+        if call.site.kind != "cross":
+            raise UsageError(
+                "words are controlled at cross-attention only",
+                got=f"{call.site.kind} attention",
+                where=call.site.name,
+                remedy="choose a model with cross-attention, such as AnimateDiff, ModelScope, Wan or LTX",
+            )
+        targets = call.rows.denoiser_rows(self.guidance, ("target",))
+        if not targets:
+            return None
+        output = call.output.clone()
+        for index in targets:
+            sources = call.rows.denoiser_rows((call.rows.guidance[index],), ("source",))
+            if not sources:
+                raise UsageError("word control has no source", got=call.rows, where=call.site.name)
+            own, source = call.restricted([index]), call.restricted(sources[:1])
+            control = self.controls[call.rows.video[index]]
+            taken, factors = control.columns(own.key.shape[-2], source.key.shape[-2])
+            output[own.source_rows] = word_map_output(
+                own.query,
+                own.key,
+                own.value,
+                source_query=source.query,
+                source_key=source.key,
+                taken=taken,
+                factors=factors,
+                mask=own.mask,
+                source_mask=source.mask,
+                scale=own.scale,
+            )
+        return output
+
+    def __repr__(self) -> str:
+        return f"WordMaps({len(self.controls)} target{'s' if len(self.controls) != 1 else ''})"
