@@ -11,6 +11,7 @@ from ieadapt.functional.injection import inject_output
 from ieadapt.functional.logits import DEFAULT_MEMORY_LIMIT
 from ieadapt.functional.map_rows import map_rows, map_sums, mean_map_rows
 from ieadapt.functional.masses import Scope
+from ieadapt.functional.measured import MeasuredAttention, measured_attention
 from ieadapt.functional.replacements import (
     identity_output,
     mix_output,
@@ -18,12 +19,15 @@ from ieadapt.functional.replacements import (
     temperature_output,
     uniform_output,
 )
+from ieadapt.functional.row_sampling import RowSample, row_sample
 from ieadapt.functional.statistics import AttentionStatistics, attention_statistics
 from ieadapt.functional.video_tokens import VideoTokens
 
 __all__ = [
     "DEFAULT_MEMORY_LIMIT",
     "AttentionStatistics",
+    "MeasuredAttention",
+    "RowSample",
     "Scope",
     "VideoTokens",
     "attention_statistics",
@@ -36,8 +40,10 @@ __all__ = [
     "map_rows",
     "map_sums",
     "mean_map_rows",
+    "measured_attention",
     "mix_output",
     "restore_spread",
+    "row_sample",
     "skip_output",
     "temperature_output",
     "uniform_output",

@@ -1,4 +1,4 @@
-"""The fused GPU kernel: attention output and entropy in one pass. Needs Triton, which is imported at the first use only.
+"""The fused GPU kernel: attention output and entropy in one pass. Triton is imported at the first use only.
 
 `ieadapt.functional` chooses between this and the streaming path; nothing else needs to know.
 """

@@ -13,6 +13,8 @@ complete: no mass per frame is ever stored.
 # mypy: ignore-errors
 from __future__ import annotations
 
+from typing import no_type_check
+
 import triton
 import triton.language as tl
 
@@ -26,6 +28,7 @@ KEYS, VIDEO_KEYS = tl.constexpr(6), tl.constexpr(7)
 
 
 @triton.jit
+@no_type_check
 def _load(at, lines, line_mask: tl.constexpr, dims, dim_mask: tl.constexpr):
     """Load a tile of keys or values: only the lines and channels that exist, zeros elsewhere."""
     if line_mask and dim_mask:
@@ -40,6 +43,7 @@ def _load(at, lines, line_mask: tl.constexpr, dims, dim_mask: tl.constexpr):
 
 
 @triton.jit
+@no_type_check
 def _visible(logits, scale, mask_at, stride_mask, column, inside, there, TAIL: tl.constexpr, MASK: tl.constexpr):
     """Hide keys that are masked or past the end; return the logits, the scale still to apply, and the keys left."""
     if MASK == "none":
@@ -61,6 +65,7 @@ def _visible(logits, scale, mask_at, stride_mask, column, inside, there, TAIL: t
 
 
 @triton.jit
+@no_type_check
 def _fold(closed, mass, moment, top):
     """Add a complete frame to the sums over complete frames, all relative to the newest maximum."""
     closed_mass, closed_moment, closed_product, closed_top = closed
@@ -72,6 +77,7 @@ def _fold(closed, mass, moment, top):
 
 
 @triton.jit
+@no_type_check
 def _close_frame(open_sums, closed, weights, products, late, top):
     """Close the frame that ends inside this block, and open the next one with the block's late keys."""
     mass, moment = open_sums
@@ -82,6 +88,7 @@ def _close_frame(open_sums, closed, weights, products, late, top):
 
 
 @triton.jit
+@no_type_check
 def _block(
     state, column, high, query, at, strides, there, scale, positions,
     TAIL: tl.constexpr, FRAMES: tl.constexpr, MASK: tl.constexpr, VALUE: tl.constexpr, DIM: tl.constexpr,
@@ -104,7 +111,7 @@ def _block(
     shift = top - newest
     share = tl.exp2(shift)
     open_sums = (mass * share + tl.sum(weights, 1), (moment + shift * mass) * share + tl.sum(products, 1))
-    if FRAMES:
+    if FRAMES:  # noqa: SIM102 - one is known when compiled, the other when run
         if boundary <= column + BLOCK_N:
             open_sums, closed = _close_frame(
                 open_sums, closed, weights, products, (columns >= boundary)[None, :], newest
@@ -117,6 +124,7 @@ def _block(
 
 
 @triton.jit
+@no_type_check
 def _span(
     state, low, high, query, at, strides, there, scale, positions,
     FRAMES: tl.constexpr, MASK: tl.constexpr, VALUE: tl.constexpr, DIM: tl.constexpr,
@@ -138,6 +146,7 @@ def _span(
 
 
 @triton.jit
+@no_type_check
 def _write_video(figures, stride, there, closed, seen, MASK: tl.constexpr):
     """Write the figures of the video keys, all of which have been read."""
     mass, moment, product, _top = closed
@@ -151,6 +160,7 @@ def _write_video(figures, stride, there, closed, seen, MASK: tl.constexpr):
 
 
 @triton.jit
+@no_type_check
 def long_rows(
     query, key, value, mask, out, figures, chosen,
     stride_qb, stride_qh, stride_qn, stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn,

@@ -7,6 +7,8 @@ after the other, and a token sees the keys of its own sequence only. One pass ov
 # mypy: ignore-errors
 from __future__ import annotations
 
+from typing import no_type_check
+
 import triton
 import triton.language as tl
 
@@ -14,6 +16,7 @@ from ieadapt.functional.kernels.long_rows import ENERGY, ENTROPY, HIDDEN, LN2, L
 
 
 @triton.jit
+@no_type_check
 def short_rows(
     query, key, value, out, figures,
     stride_qb, stride_qh, stride_qn, stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn,

@@ -1,0 +1,23 @@
+"""The kernels run on the GPU where there is one, and in Triton's interpreter elsewhere."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are first imported
+
+
+@pytest.fixture(autouse=True)
+def _triton() -> None:
+    if find_spec("triton") is None:
+        pytest.skip("Triton is not installed")
+
+
+@pytest.fixture
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
