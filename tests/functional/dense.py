@@ -95,6 +95,8 @@ def _row(values: Tensor, replacement: str, amount: float | None, own: int) -> Te
         return torch.nn.functional.one_hot(torch.tensor(own), values.shape[-1]).double().expand_as(values)
     if replacement == "uniform":
         return uniform
+    if replacement == "skip":
+        return torch.zeros_like(values)
     assert amount is not None
     if replacement == "mix":
         return (1 - amount) * values.softmax(dim=-1) + amount * uniform

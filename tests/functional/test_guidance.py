@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ieadapt.functional import cfg, guidance_delta
+from ieadapt.functional import cfg, guidance_delta, restore_spread
 
 
 def test_cfg_ends() -> None:
@@ -19,3 +19,21 @@ def test_delta_passes_through_any_guidance_scale() -> None:
     for scale in (0.0, 1.0, 3.5, 12.0):
         guided = cfg(uncond + delta, cond + delta, scale)
         assert torch.allclose(guided, uncond + scale * (cond - uncond) + 1.7 * (cond - weak))
+
+
+def test_the_spread_of_every_video_goes_back_by_the_share() -> None:
+    plain, delta = torch.randn(2, 3, 4, 5, 6).double(), torch.randn(2, 3, 4, 5, 6).double()
+    shifted = plain + delta
+    for share in (0.0, 0.3, 1.0):
+        restored = restore_spread(shifted, plain, share)
+        for video in range(len(plain)):
+            wanted = (1 - share) * shifted[video].std() + share * plain[video].std()
+            torch.testing.assert_close(restored[video].std(), wanted, rtol=1e-5, atol=0)
+            ratio = restored[video] / shifted[video]
+            torch.testing.assert_close(ratio, torch.full_like(ratio, float(ratio.flatten()[0])), rtol=1e-6, atol=0)
+
+
+def test_without_a_shift_the_spread_of_a_guided_prediction_stays() -> None:
+    uncond, cond = torch.randn(2, 1, 3, 4)
+    guided = cfg(uncond, cond, 5.0)
+    torch.testing.assert_close(restore_spread(guided, guided, 1.0), guided)

@@ -19,6 +19,7 @@ from ieadapt.functional import (
     attention_statistics,
     identity_output,
     mix_output,
+    skip_output,
     temperature_output,
     uniform_output,
 )
@@ -36,6 +37,7 @@ LAYOUTS = {"text first": TEXT_FIRST, "video first": VIDEO_FIRST, "between": BETW
 REPLACEMENTS: dict[str, tuple[str, float | None, Callable[..., Tensor]]] = {
     "identity": ("identity", None, identity_output),
     "uniform": ("uniform", None, uniform_output),
+    "skip": ("skip", None, skip_output),
     "mix 0.3": ("mix", 0.3, lambda *tensors, **options: mix_output(*tensors, weight=0.3, **options)),
     "temperature 2": ("temperature", 2.0, lambda *t, **options: temperature_output(*t, temperature=2.0, **options)),
     "temperature 0.5": ("temperature", 0.5, lambda *t, **options: temperature_output(*t, temperature=0.5, **options)),
@@ -226,7 +228,7 @@ def test_temperature_out_of_range(temperature: float) -> None:
 
 
 @pytest.mark.parametrize("scope", ["video", "all"])
-@pytest.mark.parametrize("name", [name for name in REPLACEMENTS if name != "identity"])
+@pytest.mark.parametrize("name", [name for name in REPLACEMENTS if name not in ("identity", "skip")])
 def test_row_without_keys_is_named(name: str, scope: Scope) -> None:
     query, key, value = tensors()
     mask = torch.ones(2, 1, SIZE, SIZE, dtype=torch.bool)

@@ -80,3 +80,13 @@ def mix(call: AttentionCall, weight: float, scope: str = "video") -> Tensor:
 def temperature(call: AttentionCall, value: float, scope: str = "video") -> Tensor:
     """Softmax of the logits divided by the temperature."""
     return _finish(call, _within_scope(call, (dense_logits(call) / value).softmax(-1), scope))
+
+
+def skip(call: AttentionCall) -> Tensor:
+    """Nothing from the video tokens, what there is from the text."""
+    own, video = dense_logits(call).softmax(-1), _video(call)
+    if video is None:
+        return torch.zeros_like(call.output)
+    start, stop = video
+    own[..., start:stop, start:stop] = 0
+    return _finish(call, own)

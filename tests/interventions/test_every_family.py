@@ -10,7 +10,7 @@ import torch
 
 from ieadapt.attention import AttentionCall, AttentionSite, find_sites, intercept
 from ieadapt.errors import UsageError
-from ieadapt.interventions import Identity, Mix, Perturbation, Temperature, Uniform
+from ieadapt.interventions import Identity, Mix, Perturbation, Skip, Temperature, Uniform
 from tests.families import captured, every_family, predict
 from tests.interventions import dense_maps
 
@@ -19,6 +19,7 @@ PERTURBATIONS: dict[str, tuple[Perturbation, Callable[[AttentionCall], torch.Ten
     "identity, all": (Identity(scope="all"), partial(dense_maps.identity, scope="all")),
     "uniform": (Uniform(), dense_maps.uniform),
     "uniform, all": (Uniform(scope="all"), partial(dense_maps.uniform, scope="all")),
+    "skip": (Skip(), dense_maps.skip),
     "mix": (Mix(0.3), partial(dense_maps.mix, weight=0.3)),
     "mix, all": (Mix(0.3, scope="all"), partial(dense_maps.mix, weight=0.3, scope="all")),
     "temperature": (Temperature(2.0), partial(dense_maps.temperature, value=2.0)),

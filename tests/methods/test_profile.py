@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ieadapt.errors import FailureError, UsageError
-from ieadapt.methods import EntropyProfile
+from ieadapt.methods import EntropyProfile, SiteChoice
 
 
 def _rows() -> list[dict[str, Any]]:
@@ -104,3 +104,20 @@ def test_plot_has_energy_share_and_entropy_for_each_kind(profile: EntropyProfile
 
 def test_repr_says_what_was_measured(profile: EntropyProfile) -> None:
     assert repr(profile) == "EntropyProfile(1 spatial, 1 temporal sites, 2 steps)"
+
+
+def test_heads_and_what_a_choice_compares(profile: EntropyProfile) -> None:
+    assert profile.head_ep["down.attn1", 1] == pytest.approx(10.5)
+    assert profile.figures["energy"] == pytest.approx({"down.attn1": 2.0, "down.motion": 6.0})
+    assert profile.figures["level"] == {}
+    known = EntropyProfile.from_rows([{**row, "resolution": 64} for row in _rows()])
+    assert known.figures["level"] == {"down.attn1": 64, "down.motion": 64}
+
+
+def test_a_profile_from_before_resolutions_is_read(profile: EntropyProfile, tmp_path: Path) -> None:
+    folder = profile.save(tmp_path)
+    profile.table.drop("resolution").write_parquet(folder / "profile.parquet")
+    again = EntropyProfile.load(folder)
+    assert again.table.equals(profile.table)
+    with pytest.raises(UsageError, match="the choice of sites needs their resolution"):
+        SiteChoice.parse("level-top=1").choose(again.sites, **again.figures)

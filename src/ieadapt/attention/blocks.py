@@ -87,7 +87,7 @@ class SkippedBlocks:
             yield
 
 
-def _streams(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+def _streams(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor | None]:
     bound = inspect.signature(type(block).forward).bind(block, *args, **kwargs).arguments
     return [bound[name] for name in STREAMS if name in bound]
 

@@ -1,0 +1,40 @@
+"""Perturbations as words."""
+
+from __future__ import annotations
+
+import pytest
+
+from ieadapt.errors import UsageError
+from ieadapt.interventions import PERTURBATIONS, parse_perturbation
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("identity", "Identity(scope='video')"),
+        ("uniform", "Uniform(scope='video')"),
+        ("mix:.5", "Mix(0.5, scope='video')"),
+        ("temperature:2", "Temperature(2, scope='video')"),
+        ("blur:1.5", "BlurQueries(1.5, scope='video')"),
+        ("blur:inf", "BlurQueries(inf, scope='video')"),
+        ("skip", "Skip(scope='video')"),
+    ],
+)
+def test_every_name(text: str, shown: str) -> None:
+    assert repr(parse_perturbation(text)) == shown
+
+
+def test_scope_and_rows_are_passed_on() -> None:
+    made = parse_perturbation("identity", scope="all", guidance=("weak",))
+    assert (made.scope, made.guidance) == ("all", ("weak",))
+
+
+@pytest.mark.parametrize("text", ["mix", "mix:much", "identity:2", "blur", "temperature:"])
+def test_wrong_amounts(text: str) -> None:
+    with pytest.raises(UsageError, match="missing or wrong; expected mix:WEIGHT, temperature:T or blur:SIGMA"):
+        parse_perturbation(text)
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(UsageError, match=f"unknown perturbation; expected {', '.join(PERTURBATIONS)}; got swap"):
+        parse_perturbation("swap")
