@@ -18,7 +18,7 @@ from ieadapt.runs.evaluating import EvaluateConfig, run_evaluation
 from ieadapt.runs.evaluation_tables import markdown, summarise, summary_table
 from ieadapt.runs.folder import open_run, read_run
 from ieadapt.runs.videos import decode_video, encode_video
-from tests.metrics import clips
+from tests.metrics import clips, given
 
 QUICK = EvaluateConfig("psnr,flicker")
 
@@ -124,7 +124,7 @@ def test_a_pair_of_different_sizes_is_refused_or_aligned(folders: tuple[Path, Pa
         (tmp_path / "short" / f"v{index}.mp4").write_bytes(encode_video(clips.pan(64, 96, 3, 1, 0)))
     with pytest.raises(UsageError, match=r"short/v0.mp4: 3 frames of 64x96 pixels; .*plain/v0.mp4: 4 frames of 32x48"):
         run_evaluation(tmp_path / "short", tmp_path / "run", reference=folders[0], config=QUICK)
-    config = EvaluateConfig("psnr,flicker", ReadConfig(align=True))
+    config = EvaluateConfig("psnr,flicker", reading=ReadConfig(align=True))
     found = run_evaluation(tmp_path / "short", tmp_path / "run", reference=folders[0], config=config)
     assert "v0: aligned to 3 frames of 32x48 pixels" in found.notes
     assert found.values[0]["frames"] == 3
@@ -171,3 +171,18 @@ def test_a_table_without_values_says_nothing_of_a_metric() -> None:
     assert [(row.metric, row.videos, row.mean) for row in rows] == [("motion", 0, None), ("flicker", 1, 2.0)]
     assert [line[0] for line in summary_table(rows, "a", None).rows] == ["flicker (255ths)"]
     assert torch.isfinite(torch.tensor(rows[1].low))
+
+
+def test_given_weights_and_prompts_bring_text_metrics(tmp_path: Path) -> None:
+    given.clip(tmp_path / "weights" / "clip")
+    (tmp_path / "videos").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "videos" / f"{name}.mp4").write_bytes(encode_video(clips.pan(32, 48, 3, 2, 1)))
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text(json.dumps({"a": "a red ball", "b": "something else"}))
+    config = EvaluateConfig("clip_text", str(tmp_path / "weights"))
+    found = run_evaluation(tmp_path / "videos", tmp_path / "run", prompts=prompts, config=config)
+    first, second = (row["clip_text"] for row in found.values)
+    assert first != second
+    with pytest.raises(UsageError, match="the metric clip_text needs --prompts"):
+        run_evaluation(tmp_path / "videos", tmp_path / "run2", config=config)

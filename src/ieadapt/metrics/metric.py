@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
-from ieadapt.metrics.weights import Weights
+from ieadapt.metrics.weights import GivenWeights, Places, Weights
 
-Aspect = Literal["structure", "consistency", "motion", "quality"]
+Aspect = Literal["structure", "consistency", "motion", "quality", "text"]
 """What of a video a metric speaks of."""
 Better = Literal["higher", "lower", "context"]
 """Which way is better; `context` where neither is, so that the number is read beside others."""
@@ -50,6 +51,12 @@ class Metric:
 
     def __repr__(self) -> str:
         return f"Metric({self.name})"
+
+    def at(self, places: Places) -> Metric:
+        """The metric with the weights that a user gives; metrics that take none are as they were."""
+        if not isinstance(self.weights, GivenWeights):
+            return self
+        return replace(self, weights=self.weights.at(places), function=partial(self.function, places=places))
 
     @property
     def available(self) -> bool:

@@ -81,7 +81,7 @@ def _smoothed(grey: Grey) -> Grey:
     height, width = grey.shape
     padded = np.pad(grey, _REACH)
     down = sum(tap * padded[index : index + height] for index, tap in enumerate(taps))
-    return sum(tap * down[:, index : index + width] for index, tap in enumerate(taps))  # type: ignore[index, return-value]
+    return sum(tap * down[:, index : index + width] for index, tap in enumerate(taps))
 
 
 def _nearest(rising: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -67,8 +67,8 @@ def _features(grey: np.ndarray, size: int) -> Float[np.ndarray, "patch 18"]:
     """The 18 numbers of every patch: the curve of the brightness, and those of products of neighbours."""
     normal = contrast_normalised(grey)
     rows, columns = (length // size for length in normal.shape)
-    patches = normal[: rows * size, : columns * size].reshape(rows, size, columns, size).swapaxes(1, 2)
-    patches = patches.reshape(-1, size, size)
+    tiled = normal[: rows * size, : columns * size].reshape(rows, size, columns, size)
+    patches = tiled.swapaxes(1, 2).reshape(-1, size, size)
     alone = fit_asymmetric(patches.reshape(len(patches), -1))
     columns_of = [alone.shape, (alone.left + alone.right) / 2]
     for number, roll in enumerate(_ROLLS):

@@ -1,17 +1,33 @@
-"""What a metric needs beside the core: files that optional packages carry, found without importing the package."""
+"""What a metric needs beside the core: files of optional packages, never imported, or weights that the user gives."""
 
 from __future__ import annotations
 
 import importlib.util
 import pickle
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from ieadapt.errors import FailureError, UsageError
+
+UNREADABLE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    KeyError,
+    pickle.UnpicklingError,
+    SafetensorError,
+)
+"""What reading a damaged or foreign file of weights may raise."""
 
 
 @runtime_checkable
@@ -97,6 +113,78 @@ class PackagedWeights:
         return path
 
 
+Places = Mapping[str, Path]
+"""Where the weights that a user gives lie, by their keys: `clip`, `dino`, `aesthetic`, ..."""
+NOWHERE: Places = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Given:
+    """One set of weights that only the user can give.
+
+    Attributes:
+        key: its name in `--weights`.
+        kind: what it is, for errors.
+        example: a hub id, or where it comes from.
+    """
+
+    key: str
+    kind: str
+    example: str
+
+
+@dataclass(frozen=True)
+class GivenWeights:
+    """Weights that a metric takes from the user.
+
+    Attributes:
+        needs: every set of weights it takes.
+        places: where they are, for those that were given.
+
+    Example:
+        >>> GivenWeights((Given("clip", "a CLIP model", "openai/clip-vit-base-patch16"),)).command
+        'add --weights clip=FOLDER_OR_HUB_ID (such as openai/clip-vit-base-patch16)'
+    """
+
+    needs: tuple[Given, ...]
+    places: Places = field(default_factory=lambda: NOWHERE, hash=False)
+
+    @property
+    def available(self) -> bool:
+        """Whether all of them were given."""
+        return all(need.key in self.places for need in self.needs)
+
+    @property
+    def command(self) -> str:
+        """The option that gives them."""
+        lacking = [need for need in self.needs if need.key not in self.places] or self.needs
+        given = ",".join(f"{need.key}=FOLDER_OR_HUB_ID" for need in lacking)
+        return f"add --weights {given} (such as {', '.join(need.example for need in lacking)})"
+
+    def check(self, metric: str) -> None:
+        """Refuse to go on without them.
+
+        Raises:
+            UsageError: one of them was not given; the error names the option that gives it.
+        """
+        lacking = [need.kind for need in self.needs if need.key not in self.places]
+        if lacking:
+            raise UsageError(f"the metric {metric} needs {' and '.join(lacking)}", remedy=self.command)
+
+    def at(self, places: Places) -> GivenWeights:
+        """The same, at these places."""
+        return replace(self, places=places)
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a .safetensors file, or of a torch file that holds tensors alone; nothing in it is run."""
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
 def load_weights(network: nn.Module, path: Path) -> nn.Module:
     """Fill a network from a file of weights; every name and shape must agree. Nothing in the file is run.
 
@@ -107,14 +195,13 @@ def load_weights(network: nn.Module, path: Path) -> nn.Module:
         FailureError: the file is damaged, holds more than tensors, or is of another network.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        network.load_state_dict(state)
-    except (OSError, EOFError, RuntimeError, TypeError, ValueError, AttributeError, pickle.UnpicklingError) as error:
+        network.load_state_dict(read_state(path))
+    except UNREADABLE as error:
         raise FailureError(
             "the weights cannot be read",
             expected=f"a state dict of {type(network).__name__}",
             got=f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}",
             where=path,
-            remedy="install the package again: make weights",
+            remedy="get the file again; weights of packages by make weights",
         ) from error
     return network.eval().requires_grad_(requires_grad=False)

@@ -22,6 +22,7 @@ from ieadapt.runs.flags import flags
 from ieadapt.runs.folder import open_run
 from ieadapt.runs.progress import Stages, silent
 from ieadapt.runs.report import Report, Section, Table, render_report
+from ieadapt.runs.weight_places import read_places
 
 VALUES, SUMMARY, TABLE = "values.parquet", "evaluation.json", "table.md"
 
@@ -32,10 +33,14 @@ class EvaluateConfig:
 
     Attributes:
         metrics: names with commas; None for every metric that can run.
+        weights: see `ieadapt.runs.weight_places.read_places`.
         reading: length, size, alignment.
     """
 
     metrics: str | None = field(default=None, metadata={"help": "names with commas; by default all that can run"})
+    weights: str | None = field(
+        default=None, metadata={"help": "weights of CLIP, DINO, ...: a folder of them, or clip=FOLDER_OR_HUB_ID,..."}
+    )
     reading: ReadConfig = field(default_factory=ReadConfig)
 
 
@@ -102,7 +107,8 @@ def run_evaluation(
         (['flicker', 'sharpness'], ['config.json', 'evaluation.json', 'report.html', 'table.md', 'values.parquet'])
     """
     config = config or EvaluateConfig()
-    chosen = select_metrics(config.metrics)
+    places = read_places(config.weights)
+    chosen = select_metrics(config.metrics, places)
     pairing = _paired(videos, reference, prompts)
     usable, unusable = _applicable(chosen, pairing, named=config.metrics is not None)
     for pair in pairing.pairs:
@@ -115,7 +121,7 @@ def run_evaluation(
     with open_run(out, "evaluate", asked, command=command, overwrite=overwrite) as run:
         values, notes = _measured(usable, pairing, config.reading, stages)
         rows = summarise(usable, values)
-        missing = [] if config.metrics else [f"{each.name}: {_brings(each)}" for each in missing_metrics()]
+        missing = [] if config.metrics else [f"{each.name}: {_brings(each)}" for each in missing_metrics(places)]
         notes = [*pairing.notes, *notes, *remarks(rows, len(values)), *unusable]
         notes += [f"not measured, weights missing: {each}" for each in missing]
         table = _shown(rows, pairing)
