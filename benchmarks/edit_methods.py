@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ieadapt.methods import EDIT_PRESETS, EditConfig
+from ieadapt.testbed.edits import EditPair
 
 DEFAULT = "default"
 """`EditConfig()` as it is."""
@@ -15,6 +16,8 @@ COPY, RECONSTRUCTION, CEILING = "copy of the source", "reconstruction", "perfect
 WITHOUT_EDIT = (COPY, RECONSTRUCTION, CEILING)
 
 BASE = EditConfig()
+CHANGED = "CHANGED"
+"""Stands in a mask for the words that a pair changes."""
 
 
 def candidates() -> dict[str, EditConfig]:
@@ -40,10 +43,33 @@ def candidates() -> dict[str, EditConfig]:
         for threshold in (0.15, 0.3, 0.5):
             name = f"start {start:g}, difference mask {threshold:g}"
             add(name, start=start, mask="difference", mask_threshold=threshold)
-    for start in (0.2, 0.34, 0.5):
+    for start in (0.2, 0.4):
+        add(f"start {start:g}, mask of the changed words", start=start, mask=f"cross:{CHANGED}")
+    for start in (0.2, 0.3, 0.4, 0.5):
         add(f"start {start:g}, noise path", start=start, method="noise-path")
         add(f"start {start:g}, fresh noise", start=start, method="flowedit")
+        name = f"start {start:g}, noise path, difference mask"
+        add(name, start=start, method="noise-path", mask="difference")
+        add(f"{name} 0.15", start=start, method="noise-path", mask="difference", mask_threshold=0.15)
+        add(f"start {start:g}, noise path, residual 0", start=start, method="noise-path", residual=0.0)
     return found
+
+
+def suited(config: EditConfig, pair: EditPair) -> EditConfig:
+    """The configuration for one pair: the words that a mask follows are those that the edit changes, and its object.
+
+    Example:
+        >>> from ieadapt.testbed import Scene
+        >>> source = Scene("big", "red", "star", "left", "hills")
+        >>> pair = EditPair("colour", 0, source, source.replace(colour="blue"))
+        >>> suited(EditConfig(mask="cross:CHANGED"), pair).mask
+        'cross:red+blue+star'
+    """
+    if config.mask_words != (CHANGED,):
+        return config
+    values = [getattr(scene, pair.kind) for scene in (pair.source, pair.target)]
+    words = " ".join(values if pair.kind == "background" else [*values, pair.source.shape]).split()
+    return replace(config, mask="cross:" + "+".join(dict.fromkeys(words)))
 
 
 def injections() -> dict[str, EditConfig]:

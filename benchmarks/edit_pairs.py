@@ -27,7 +27,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.edit_methods import CEILING, COPY, RECONSTRUCTION, WITHOUT_EDIT, methods, select
+from benchmarks.edit_methods import CEILING, COPY, RECONSTRUCTION, WITHOUT_EDIT, methods, select, suited
+from ieadapt.errors import IEAdaptError
 from ieadapt.methods import (
     EditConfig,
     EntropyProfile,
@@ -41,7 +42,7 @@ from ieadapt.methods import (
 from ieadapt.models import load
 from ieadapt.runs.edit_marks import mark_edit
 from ieadapt.testbed import caption, sample_scenes
-from ieadapt.testbed.edits import ALL_KINDS, EditPair, edit_pairs
+from ieadapt.testbed.edits import EDIT_KINDS, MOTION_KIND, EditPair, edit_pairs
 
 PROFILE_PROMPTS, PROFILE_STEPS = 8, 8
 Cell = dict[str, Any]
@@ -54,12 +55,12 @@ class Bench:
     Attributes:
         pipe: the pipeline.
         generation: number of steps.
-        profile: of the model; sites are chosen by it.
+        profile: of the model; sites are chosen by it. None where no method asks for one.
     """
 
     pipe: Any
     generation: GenerationConfig
-    profile: EntropyProfile
+    profile: EntropyProfile | None
     _inversions: dict[str, Inversion] = field(default_factory=dict)
 
     def cells(self, pair: EditPair, names: Sequence[str], deadline: float) -> list[Cell]:
@@ -69,7 +70,11 @@ class Bench:
         for name in names:
             if time.time() > deadline:
                 break
-            frames, facts = self.frames(pair, name)
+            try:
+                frames, facts = self.frames(pair, name)
+            except IEAdaptError as error:
+                print(f"{name}, {pair.name}: {error}", file=sys.stderr, flush=True)
+                continue
             told = {"pair": pair.name, "kind": pair.kind, "half": pair.half, "method": name}
             rows.append({**told, **mark_edit(frames, pair).as_dict(), **facts})
         return rows
@@ -83,7 +88,7 @@ class Bench:
             config = EditConfig(start=0.0) if name == RECONSTRUCTION else EditConfig(method="sdedit")
             inversion = self.inversion(source, pair.source_prompt, config)
             return inversion.reconstruction, {**_facts(inversion), "seconds": 0.0}
-        config = methods()[name]
+        config = suited(methods()[name], pair)
         inversion = self.inversion(pair.source_frames, pair.source_prompt, config)
         began = time.monotonic()
         result = edit(
@@ -118,7 +123,7 @@ class _Process:
     bench: Bench | None = None
 
 
-def _start(model: str, device: str, generation: GenerationConfig, profile: EntropyProfile) -> None:
+def _start(model: str, device: str, generation: GenerationConfig, profile: EntropyProfile | None) -> None:
     torch.set_num_threads(1)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     _Process.bench = Bench(load(model, device=device, dtype=torch.float32), generation, profile)
@@ -148,7 +153,8 @@ def read_cells(path: Path) -> list[Cell]:
 def run(arguments: argparse.Namespace) -> int:
     """Do what is missing, until the time is up; 0 when nothing is left."""
     generation = GenerationConfig(arguments.steps)
-    pairs = [*edit_pairs(arguments.pairs // 4), *edit_pairs(arguments.motion, ALL_KINDS[-1:])]
+    pairs = edit_pairs(arguments.pairs // len(EDIT_KINDS))
+    pairs += edit_pairs(arguments.motion, [MOTION_KIND]) if arguments.motion else []
     if arguments.half != "both":
         pairs = [pair for pair in pairs if pair.half == arguments.half]
     tasks = missing(pairs, select(arguments.methods), read_cells(arguments.cells))
@@ -170,7 +176,9 @@ def _work(
     deadline: float,
 ) -> Iterator[list[Cell]]:
     """Rows as they are finished, from this process or from several."""
-    profile = _profile(arguments)
+    needed = {name for _, names in tasks for name in names} - set(WITHOUT_EDIT)
+    choices = [methods()[name].injection for name in needed]
+    profile = _profile(arguments) if any(choice and choice.needs_entropy for choice in choices) else None
     start = (arguments.model, arguments.device, generation, profile)
     if arguments.workers <= 1:
         _start(*start)

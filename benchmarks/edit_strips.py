@@ -1,7 +1,7 @@
 """Before and after: pictures of edits by the bundled model, for the documentation.
 
 `python -m benchmarks.edit_strips [--device cuda]` edits one rendered clip per kind with the default settings and writes
-`docs/pictures/edit-KIND.png`: frames of the source, of the edit, and of the perfect edit.
+`docs/images/edit-KIND.png`: frames of the source, of the edit, and of the perfect edit.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ieadapt.runs.edit_marks import mark_edit
 from ieadapt.runs.edit_pictures import rows_of_frames
 from ieadapt.testbed.edits import EDIT_KINDS, edit_pairs
 
-FOLDER = Path(__file__).parents[1] / "docs" / "pictures"
+FOLDER = Path(__file__).parents[1] / "docs" / "images"
 
 
 def main(words: Sequence[str] | None = None) -> int:

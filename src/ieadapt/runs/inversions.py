@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,15 +55,28 @@ class InversionCache:
         path = self.path(inversion.key)
         partial = path.with_name(f"{os.getpid()}-{path.name}")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             inversion.save(partial)
             partial.replace(path)
         except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise FailureError(
-                "the inversion cannot be kept", got=error.strerror, where=path, remedy="name another --cache"
-            ) from error
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise self._unwritable(error) from error
         return path
+
+    def open(self) -> None:
+        """Make the folder, so that what cannot be kept is known before it is made.
+
+        Raises:
+            FailureError: it cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> FailureError:
+        got, remedy = error.strerror or error, "name another --cache"
+        return FailureError("inversions cannot be kept in this folder", got=got, where=self.folder, remedy=remedy)
 
     def invert(
         self,
@@ -76,11 +90,12 @@ class InversionCache:
         """The inversion of a clip, and whether it was there already.
 
         Raises:
-            UsageError, FailureError: as `invert` and `keep` do.
+            UsageError, FailureError: as `invert`, `open` and `keep` do.
         """
         found = self.find(inversion_key(pipe, frames, prompt, config, generation))
         if found is not None:
             return found, True
+        self.open()
         made = invert(pipe, frames, prompt, config, generation, progress=progress)
         self.keep(made)
         return made, False
