@@ -64,6 +64,7 @@ def attention_call(
         earlier=tuple(visit.calls),
         attend=lambda: attend(*args, **kwargs),
         steps=outer.steps,
+        own=not given.get("dropout_p"),
     )
 
 

@@ -13,7 +13,16 @@ from torch import Tensor
 from ieadapt.attention.layouts import TokenLayout
 from ieadapt.attention.rows import RowMap
 from ieadapt.attention.sites import AttentionSite
-from ieadapt.functional import AttentionStatistics, VideoTokens, attention_statistics
+from ieadapt.functional import (
+    AttentionStatistics,
+    MeasuredAttention,
+    RowSample,
+    VideoTokens,
+    attention_statistics,
+    energy,
+    measured_attention,
+)
+from ieadapt.functional.kernels import KernelChoice
 
 DEFAULT_MEMORY_LIMIT = 256 * 2**20
 
@@ -39,6 +48,7 @@ class AttentionCall:
         source_rows: rows of the whole call that a restricted call holds, None if it is whole.
         earlier: calls that the same site made before this one in the same forward pass (Mochi calls once per row).
         steps: denoising steps of the run; None for a denoiser called by hand.
+        own: whether `attend` is the model's plain attention over these very tensors, so that measuring may compute it.
     """
 
     site: AttentionSite
@@ -55,6 +65,7 @@ class AttentionCall:
     attend: Callable[[], Tensor] = field(repr=False)
     source_rows: Int[Tensor, " row"] | None = field(default=None, repr=False)
     steps: int | None = None
+    own: bool = False
 
     @cached_property
     def output(self) -> Float[Tensor, "row head query value_dim"]:
@@ -77,7 +88,7 @@ class AttentionCall:
 
     def with_output(self, output: Tensor) -> AttentionCall:
         """The same call, seen by the next intervention with this output."""
-        return replace(self, attend=lambda: output)
+        return replace(self, attend=lambda: output, own=False)
 
     def restricted(self, denoiser_rows: Sequence[int]) -> AttentionCall:
         """The same call with the attention rows of these denoiser rows only."""
@@ -93,6 +104,7 @@ class AttentionCall:
             rows=self.rows.take(denoiser_rows),
             attend=lambda: self.output[index],
             source_rows=index,
+            own=False,
         )
 
     def for_replacement(self) -> dict[str, Any]:
@@ -118,6 +130,32 @@ class AttentionCall:
             video=self.joint_video,
             memory_limit=memory_limit,
         )
+
+    def measured(
+        self,
+        memory_limit: int = DEFAULT_MEMORY_LIMIT,
+        sample: RowSample | None = None,
+        kernel: KernelChoice | None = None,
+    ) -> MeasuredAttention:
+        """Output, entropy statistics and energy of this call.
+
+        Where the fused kernel measures a call whose output nobody has asked for yet, that output comes from the same
+        pass, and is what the model gets: measuring takes the place of its attention instead of running beside it.
+        """
+        how: dict[str, Any] = {
+            "mask": self.mask,
+            "scale": self.scale,
+            "video": self.joint_video,
+            "memory_limit": memory_limit,
+            "sample": sample,
+            "kernel": kernel,
+        }
+        if self.own and "output" not in vars(self):
+            found = measured_attention(self.query, self.key, self.value, self.attend, **how)
+            vars(self)["output"] = found.output
+            return found
+        statistics = attention_statistics(self.query, self.key, **how)
+        return MeasuredAttention(self.output, statistics, energy(self.output))
 
 
 @runtime_checkable

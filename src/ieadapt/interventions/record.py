@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from math import sqrt
 from typing import Any
 
 import torch
@@ -11,7 +13,8 @@ from torch import Tensor
 from ieadapt.attention import AttentionCall, AttentionSite, Guidance
 from ieadapt.attention.calls import DEFAULT_MEMORY_LIMIT
 from ieadapt.errors import FailureError
-from ieadapt.functional import energy
+from ieadapt.functional import row_sample
+from ieadapt.functional.kernels import KernelChoice
 
 MEANS = ("n_keys", "entropy", "ep", "temporal_entropy", "spatial_entropy", "temporal_ep", "spatial_ep", "text_mass")
 
@@ -24,6 +27,10 @@ class Record:
 
     Args:
         memory_limit: bytes that the temporaries of one call may take.
+        rows: "all", or "sample:0.05" for a random 5 % of the query rows with a standard error, beside an untouched
+            attention.
+        kernel: whether the fused GPU kernel measures: auto, on or off; None = as IEADAPT_KERNEL says. It then gives
+            the attention output too, equal to PyTorch's within the precision of its type; off leaves it bit for bit.
 
     Example:
         >>> import torch
@@ -38,8 +45,13 @@ class Record:
         ('blocks.0.attn1', 0, True)
     """
 
-    def __init__(self, memory_limit: int = DEFAULT_MEMORY_LIMIT) -> None:
+    def __init__(
+        self, memory_limit: int = DEFAULT_MEMORY_LIMIT, rows: str = "all", kernel: KernelChoice | None = None
+    ) -> None:
         self.memory_limit = memory_limit
+        self._sample = row_sample(rows)
+        self._kernel = kernel
+        self._calls = 0
         self._sums: dict[tuple[AttentionSite, int, Guidance], Tensor] = {}
         self._counts: dict[tuple[AttentionSite, int, Guidance], tuple[int, int]] = {}
         self._resolutions: dict[AttentionSite, int | None] = {}
@@ -47,10 +59,14 @@ class Record:
     def __call__(self, call: AttentionCall) -> None:
         """Add one call to the running means."""
         with torch.no_grad():
-            statistics = call.statistics(self.memory_limit)
+            sample = self._sample and replace(self._sample, seed=self._calls)
+            measured = call.measured(self.memory_limit, sample, self._kernel)
+            statistics, error = measured.statistics, measured.statistics.ep_error
             nothing = torch.full_like(statistics.entropy, float("nan"))
             means = [value if (value := getattr(statistics, name)) is not None else nothing for name in MEANS]
-            table = torch.stack([*means, energy(call.output)]).double()
+            variance = nothing if error is None else error.square()
+            table = torch.stack([*means, variance, measured.energy]).double()
+        self._calls += 1
         self._resolutions[call.site] = call.tokens_per_frame
         for branch in dict.fromkeys(call.rows.guidance):
             rows = call.rows.denoiser_rows((branch,))
@@ -71,7 +87,8 @@ class Record:
         """One record per site, head, step and branch, in order of execution.
 
         Keys: site, kind, order, head, step, branch, videos, the means of `MEANS` (None where a site has no such
-        part), energy, resolution (tokens per frame, None where the token layout is not known).
+        part), ep_error (the standard error of ep, None where it is exact), energy, resolution
+        (tokens per frame, None where the token layout is not known).
 
         Raises:
             FailureError: an entropy or energy is not finite.
@@ -83,6 +100,7 @@ class Record:
             for head in range(table.shape[1]):
                 means = {name: _none_if_absent(table[i, head].item() / attended) for i, name in enumerate(MEANS)}
                 total = table[-1, head].item() / videos
+                variance = table[-2, head].item()
                 if means["ep"] is None or total != total or total == float("inf"):
                     raise FailureError(
                         "attention is not finite",
@@ -98,6 +116,7 @@ class Record:
                     "branch": branch,
                     "videos": videos,
                     **means,
+                    "ep_error": None if variance != variance else sqrt(variance) / attended,
                     "energy": total,
                     "resolution": self._resolutions[site],
                 }

@@ -22,6 +22,7 @@ def measure(
     *,
     seed: int = 0,
     sites: Selection = None,
+    rows: str = "all",
     memory_limit: int = DEFAULT_MEMORY_LIMIT,
     progress: Progress | None = None,
 ) -> EntropyProfile:
@@ -33,6 +34,7 @@ def measure(
         config: steps, size, guidance.
         seed: the first prompt's seed; the next prompts take the next ones.
         sites: which sites, as `select_sites` understands them; None for all.
+        rows: "all" measures every query row, exactly; "sample:0.05" a random 5 % of them, with a standard error.
         memory_limit: bytes that the temporaries of one attention call may take.
         progress: called with (denoising steps done, denoising steps in all).
 
@@ -47,9 +49,10 @@ def measure(
     config = config or GenerationConfig()
     listed = [prompts] if isinstance(prompts, str) else list(prompts)
     grid = _Grid()
-    with intercept(pipe, Record(memory_limit), sites) as record, wrap_denoiser(pipe, grid):
+    with intercept(pipe, Record(memory_limit, rows), sites) as record, wrap_denoiser(pipe, grid):
         generate(pipe, listed, config, seed, progress)
-    return EntropyProfile.from_rows(record.rows(), _metadata(pipe, listed, config, seed) | {"latent_grid": grid.found})
+    measured = {"rows": rows, "latent_grid": grid.found}
+    return EntropyProfile.from_rows(record.rows(), _metadata(pipe, listed, config, seed) | measured)
 
 
 class _Grid:

@@ -37,8 +37,9 @@ SCHEMA: dict[str, Any] = {
     "energy": pl.Float64,
     "energy_share": pl.Float64,
     "resolution": pl.Float64,
+    "ep_error": pl.Float64,
 }
-LATER = ("resolution",)
+LATER = ("resolution", "ep_error")
 """Columns that earlier profiles do not have; they are read as unknown."""
 
 
@@ -49,7 +50,8 @@ class EntropyProfile:
         table: polars table with the columns of `SCHEMA`. Entropies in nats; `ep` (and `temporal_ep`, `spatial_ep` of
             joint attention) in percent, 0 for the identity map and 100 for the uniform one; `text_mass` in [0, 1];
             `energy` per video; `energy_share` of all recorded sites of that step and branch, in [0, 1]; `resolution`
-            in tokens per frame, null where the token layout is not known.
+            in tokens per frame, null where the token layout is not known; `ep_error` the standard error of `ep` where
+            only a sample of the rows was measured, null where it is exact.
         metadata: what was measured: model, prompts, seeds, steps, versions.
 
     Example:
@@ -80,14 +82,14 @@ class EntropyProfile:
     def by_site(self, branch: str | None = None) -> pl.DataFrame:
         """One row per site: means over steps and branches (or one branch); EP over heads too, energy summed over them.
 
-        `ep_min` and `ep_max` are the extremes over heads.
+        `ep_min` and `ep_max` are the extremes over heads; `ep_error` is the standard error of `ep`, null if exact.
         """
         table = self.table if branch is None else self.table.filter(pl.col("branch") == branch)
         if table.is_empty():
             known = sorted(self.table["branch"].unique())
             raise UsageError("the profile has no such branch", expected=f"one of {known}", got=branch)
         means = ["n_keys", "entropy", "ep", "temporal_ep", "spatial_ep", "text_mass", "energy", "energy_share"]
-        heads = table.group_by("order", "site", "kind", "head").agg(pl.col(means).mean())
+        heads = table.group_by("order", "site", "kind", "head").agg(pl.col(means).mean(), ep_error=_error_of_mean())
         summed = {"energy", "energy_share"}
         return (
             heads.group_by("order", "site", "kind")
@@ -96,6 +98,7 @@ class EntropyProfile:
                 *(pl.col(name).sum() if name in summed else pl.col(name).mean() for name in means),
                 ep_min=pl.col("ep").min(),
                 ep_max=pl.col("ep").max(),
+                ep_error=_error_of_mean(),
             )
             .sort("order")
         )
@@ -182,11 +185,11 @@ class EntropyProfile:
             ) from error
         unknown = {name: pl.lit(None, kind).alias(name) for name, kind in SCHEMA.items() if name in LATER}
         table = table.with_columns(*(column for name, column in unknown.items() if name not in table.columns))
-        if metadata.pop("format", None) != FORMAT or list(table.columns) != list(SCHEMA):
+        if metadata.pop("format", None) != FORMAT or set(table.columns) != set(SCHEMA):
             raise UsageError(
                 "a profile of another format", expected=f"format {FORMAT}", where=folder, remedy="measure again"
             )
-        return cls(table, metadata)
+        return cls(table.select(list(SCHEMA)), metadata)
 
     def plot(self) -> Figure:
         """Energy, energy share and EP per site in order of execution, one column per kind (the paper's figure 4)."""
@@ -195,3 +198,9 @@ class EntropyProfile:
     def __repr__(self) -> str:
         kinds = ", ".join(f"{n} {kind}" for kind, n in self.by_site().group_by("kind").len().sort("kind").iter_rows())
         return f"EntropyProfile({kinds} sites, {self.table['step'].n_unique()} steps)"
+
+
+def _error_of_mean() -> pl.Expr:
+    """The standard error of a mean of independent estimates; null where they are exact."""
+    error = pl.col("ep_error")
+    return pl.when(error.count() > 0).then(error.pow(2).sum().sqrt() / pl.len())

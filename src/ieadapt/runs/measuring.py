@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from ieadapt.attention import find_sites, select_sites
+from ieadapt.functional import row_sample
 from ieadapt.methods import EntropyProfile, GenerationConfig, measure
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import RunFolder, open_run
@@ -31,10 +32,11 @@ class MeasureRun:
         generation: steps, size, guidance.
         seed: of the first prompt; the next prompts take the next ones.
         sites: which sites; None for all.
+        rows: "all" query rows, or "sample:0.05" for a random 5 % of them with a standard error.
         hardware: device and precision.
 
     Raises:
-        UsageError: no prompt, or a blank one.
+        UsageError: no prompt, or a blank one; no such choice of rows.
     """
 
     model: str
@@ -42,10 +44,12 @@ class MeasureRun:
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     seed: int = field(default=0, metadata={"help": "seed of the first prompt; the next ones count up"})
     sites: str | None = field(default=None, metadata={"help": "names, patterns ('up_blocks.*') or kinds, with commas"})
+    rows: str = field(default="all", metadata={"help": "query rows measured: all, or sample:0.05 for a random 5 %"})
     hardware: Hardware = field(default_factory=Hardware)
 
     def __post_init__(self) -> None:
         check_prompts(self.prompts)
+        row_sample(self.rows)
 
 
 def run_measure(
@@ -71,7 +75,15 @@ def run_measure(
         seeds = list(range(asked.seed, asked.seed + len(asked.prompts)))
         run.note(seeds=seeds, sites=[site.name for site in chosen], model=describe(pipe))
         progress = stages("measuring")
-        profile = measure(pipe, list(asked.prompts), asked.generation, seed=asked.seed, sites=chosen, progress=progress)
+        profile = measure(
+            pipe,
+            list(asked.prompts),
+            asked.generation,
+            seed=asked.seed,
+            sites=chosen,
+            rows=asked.rows,
+            progress=progress,
+        )
         plot = write_profile(run, profile, asked.model)
         run.write("report.html", render_report(_report(asked, out, profile, plot, run.record)))
     return profile
@@ -114,7 +126,12 @@ def profile_table(profile: EntropyProfile) -> Table:
     rows = []
     for row in profile.by_site().iter_rows(named=True):
         cells = [str(row["order"]), row["site"], row["kind"], str(row["heads"]), f"{row['n_keys']:.0f}"]
-        cells += [f"{row['ep']:.1f}", f"{row['ep_min']:.1f} – {row['ep_max']:.1f}", f"{100 * row['energy_share']:.2f}"]
+        error = "" if row["ep_error"] is None else f" ± {row['ep_error']:.2f}"
+        cells += [
+            f"{row['ep']:.1f}{error}",
+            f"{row['ep_min']:.1f} – {row['ep_max']:.1f}",
+            f"{100 * row['energy_share']:.2f}",
+        ]
         rows.append([*cells, *_joint_cells(row)] if joint else cells)
     headings += ["temporal EP %", "spatial EP %", "text mass"] if joint else []
     return Table(
@@ -140,9 +157,10 @@ def _report(
     asked: MeasureRun, out: str | Path, profile: EntropyProfile, plot: bytes, record: dict[str, object]
 ) -> Report:
     folder = spoken_folder(out)
+    more = f"seed={asked.seed}" + ("" if asked.rows == "all" else f', rows="{asked.rows}"')
     python = (
         f'import ieadapt\n\npipe = ieadapt.load("{asked.model}")\n'
-        f"profile = ieadapt.measure(pipe, {list(asked.prompts)}, ieadapt.{asked.generation}, seed={asked.seed})\n"
+        f"profile = ieadapt.measure(pipe, {list(asked.prompts)}, ieadapt.{asked.generation}, {more})\n"
         f'profile.save("{folder}")'
     )
     steps = asked.generation.num_inference_steps
