@@ -192,10 +192,12 @@ class EnhanceConfig:
 
         A weak pass counts whole, though the blocks before the first changed site are replayed.
         """
-        weak = self.mode == "guidance" and self.scale > 0
-        first = max(self.online_steps, 0)
-        guiding = sum(self.start <= step / steps < self.stop and step >= first for step in range(steps))
-        return steps * (2 if guided else 1) + (guiding if weak else 0)
+        own = steps * (2 if guided else 1)
+        if self.mode == "direct" or self.scale == 0:
+            return own
+        factors = self.factors.factors(steps)
+        window = (step for step in range(self.online_steps, steps) if self.start <= step / steps < self.stop)
+        return own + sum(factors[step] > 0 for step in window)
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> EnhanceConfig:
