@@ -7,7 +7,8 @@ Two stages, each resumable, each a table of scores per video (`choose.parquet`, 
   paired difference of ground-truth fidelity to plain), its random and same-resolution controls, the best of every
   baseline, and every plain setting.
 
-`--record` writes `enhance-choose-MODEL` and `enhance-methods-MODEL` from the two tables.
+`--record` writes `enhance-choose-MODEL` and `enhance-methods-MODEL` from the two tables, and `enhance-contrasts-MODEL`:
+the default against every other row of the second.
 
 Run it from the root of the repository: `python -m benchmarks.enhance_sweep shapes --out runs/sweep [--device cuda]`.
 """
@@ -18,6 +19,7 @@ import argparse
 import functools
 import itertools
 import multiprocessing
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +40,9 @@ from ieadapt.metrics.intervals import paired_interval
 from ieadapt.models import load
 from ieadapt.testbed import caption, sample_scenes, score
 
+FOLDER = Path(__file__).parent / "sweeps"
+"""Where the tables of scores are kept, so that a later run goes on from them."""
+DEFAULT = "temporal/joint:top=0.5, start 0.5"
 CAPTION_SEED = 23
 PROFILE_PROMPTS, PROFILE_STEPS = 8, 8
 MEASURES = (
@@ -184,9 +189,12 @@ def show(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run both stages, or record them."""
+    """Run both stages, or record what they gave."""
     first, second = captions(arguments.captions)
     arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.record:
+        write(arguments)
+        return
     if not (arguments.out / "profile.json").exists():
         seen = [caption(scene) for scene in sample_scenes(PROFILE_PROMPTS, 1, "train")]
         pipe = load(arguments.model, device=arguments.device, dtype=torch.float32)
@@ -199,19 +207,48 @@ def main(arguments: argparse.Namespace) -> None:
     show(chosen)
     print()
     tasks = tasks_of(finalists(chosen), second, (0, 1), arguments.batch)
-    reported = summary(run_stage("report", list(tasks), arguments), arguments.steps)
-    show(reported)
-    if arguments.record:
-        command = (
-            f"python -m benchmarks.enhance_sweep {arguments.model} --out runs/sweep --captions {arguments.captions}"
-        )
-        note = (
-            f"{arguments.steps} steps and guidance {arguments.guidance_scale:g} where the row does not say otherwise; "
-            "differences to plain, paired by caption, 95 % bootstrap, not corrected for the number of rows. Passes: "
-            "network passes per video, weak ones counted whole."
-        )
-        record(f"enhance-choose-{arguments.model}", command, chosen, notes=note, machine=arguments.machine)
-        record(f"enhance-methods-{arguments.model}", command, reported, notes=note, machine=arguments.machine)
+    show(summary(run_stage("report", list(tasks), arguments), arguments.steps))
+
+
+def write(arguments: argparse.Namespace) -> None:
+    """Write the records of both stages, and keep their tables."""
+    command = f"python -m benchmarks.enhance_sweep {arguments.model} --out runs/sweep --captions {arguments.captions}"
+    note = (
+        f"{arguments.steps} steps and guidance {arguments.guidance_scale:g} where the row does not say otherwise; "
+        "differences are paired by caption, 95 % bootstrap, not corrected for the number of rows. Passes: network "
+        "passes per video, weak ones counted whole."
+    )
+    tables = {stage: pl.read_parquet(arguments.out / f"{stage}.parquet") for stage in ("choose", "report")}
+    kept = FOLDER / arguments.model
+    kept.mkdir(parents=True, exist_ok=True)
+    for stage, table in tables.items():
+        table.write_parquet(kept / f"{stage}.parquet")
+    for file in arguments.out.glob("profile.*"):
+        shutil.copy(file, kept)
+    rows = {
+        "enhance-choose": ranked(summary(tables["choose"], arguments.steps)),
+        "enhance-methods": ranked(summary(tables["report"], arguments.steps)),
+        "enhance-contrasts": contrasts(tables["report"], arguments),
+    }
+    for name, found in rows.items():
+        record(f"{name}-{arguments.model}", command, found, notes=note, machine=arguments.machine)
+
+
+def ranked(rows: Sequence[dict[str, Value]]) -> list[dict[str, Value]]:
+    """The best first, by ground-truth fidelity."""
+    return sorted(rows, key=lambda row: -float(row["fidelity_difference"] or 0.0))
+
+
+def contrasts(table: pl.DataFrame, arguments: argparse.Namespace) -> list[dict[str, Value]]:
+    """The default against every other row: paired differences, positive where the default is higher."""
+    rows = []
+    for other in dict.fromkeys(table["variant"]):
+        both = table.filter(pl.col("variant").is_in([arguments.default, other]))
+        if other != arguments.default:
+            own = next(row for row in summary(both, arguments.steps, other) if row["variant"] == arguments.default)
+            told = {"passes_less": own["passes"] - VARIANTS[other].told(arguments.steps)["passes"]}  # type: ignore[operator]
+            rows.append({"against": other, **told, **own})
+    return rows
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -228,7 +265,8 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2, help="processes, which may share one GPU")
     parser.add_argument("--seconds", type=float, default=3600, help="begin nothing more after so long, per stage")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--record", action="store_true", help="write the records")
+    parser.add_argument("--record", action="store_true", help="only write the records, from the tables in --out")
+    parser.add_argument("--default", default=DEFAULT, help="the row that is compared with every other one")
     parser.add_argument("--device-name", help="for the records: the machine that made the videos, if it is another one")
     arguments = parser.parse_args(words)
     arguments.machine = {"gpu": arguments.device_name} if arguments.device_name else None

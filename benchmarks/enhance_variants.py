@@ -63,6 +63,7 @@ TEMPORAL, SPATIAL = "temporal/joint", "spatial/joint"
 VARIANTS: Mapping[str, Variant] = {
     PLAIN: Variant("plain"),
     **{f"plain, guidance {scale:g}": Variant("plain", guidance_scale=scale) for scale in (1.5, 2.0, 4.0, 6.0)},
+    "plain, 1.25 x steps": Variant("plain", steps=1.25),
     "plain, 1.5 x steps": Variant("plain", steps=1.5),
     **{
         f"plain, 1.5 x steps, guidance {scale:g}": Variant("plain", guidance_scale=scale, steps=1.5)
@@ -83,6 +84,11 @@ VARIANTS: Mapping[str, Variant] = {
     **entropy(TEMPORAL, "energy-bottom", "0.5"),
     **entropy(TEMPORAL, "top", "0.5", stop=0.3),
     **entropy(TEMPORAL, "top", "0.5", start=0.5),
+    **entropy(TEMPORAL, "top", "0.5", start=0.5, scale=0.5),
+    **entropy(TEMPORAL, "top", "0.5", start=0.5, stop=0.9),
+    **entropy(TEMPORAL, "bottom", "0.5", start=0.5),
+    **entropy(TEMPORAL, "top", "3", start=0.5),
+    **entropy("temporal+spatial/joint", "top", "0.5", start=0.5),
     **entropy(TEMPORAL, "top", "0.5", rescale=0.7),
     **entropy(TEMPORAL, "top", "0.5", guidance_scale=2.0),
     **entropy(TEMPORAL, "top", "0.5", guidance_scale=2.0, perturbation="mix:0.5"),
