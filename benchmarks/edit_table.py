@@ -120,7 +120,9 @@ def verdicts(rows: Sequence[Mapping[str, Value]], chosen: str) -> list[str]:
     """What the report's rows say about the goal: above every published configuration and the copy, success enough."""
     by_name = {each["method"]: each for each in rows}
     own, published = by_name[chosen], {COPY, *EDIT_PRESETS} - {chosen, DEFAULT}
-    beaten, level, better = [], [], []
+    beaten: list[str] = []
+    level: list[str] = []
+    better: list[str] = []
     for each in rows:
         if each["method"] not in published or each["advantage"] is None:
             continue

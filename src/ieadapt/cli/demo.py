@@ -25,8 +25,8 @@ def command(asked: DemoRun, *, out: Out = None, as_json: Json = False) -> None:
         result = run_demo(asked, folder, overwrite=True, stages=stages)
     if as_json:
         rows = [row.as_dict() for row in result.comparison]
-        edited = {"source": result.edit.pair.source_prompt, "prompt": result.edit.pair.prompt}
-        edited |= result.edit.marks.as_dict()
+        pair = result.edit.pair
+        edited = {"source": pair.source_prompt, "prompt": pair.prompt, **result.edit.marks.as_dict()}
         content = {"folder": str(folder), "sites": result.profile.by_site().to_dicts(), "comparison": rows}
         print_json({**content, "edit": edited})
         return

@@ -129,7 +129,10 @@ def _found(records: Sequence[JobRecord]) -> list[str]:
     worst = min(records, key=lambda record: float(record.inversion["psnr"]))
     sentences = [
         f"{len(good)} of {len(records)} sources were reconstructed at {GOOD_RECONSTRUCTION:.0f} dB or better; the "
-        f"lowest is {worst.inversion['psnr']:.1f} dB ({worst.name}).",
+        f"lowest is {worst.inversion['psnr']:.1f} dB ({worst.name})."
+        if len(records) > 1
+        else f"The source was reconstructed at {worst.inversion['psnr']:.1f} dB; the model's decoder alone reaches "
+        f"{worst.inversion['vae_psnr']:.1f} dB.",
     ]
     if len(good) < len(records):
         sentences.append(

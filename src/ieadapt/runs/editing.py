@@ -11,7 +11,7 @@ from typing import Any
 
 from diffusers import DiffusionPipeline
 
-from ieadapt.methods import EntropyProfile, Inversion, check_clip, edit, generate
+from ieadapt.methods import EditResult, EntropyProfile, Inversion, check_clip, edit, generate
 from ieadapt.methods.generation import check_length
 from ieadapt.runs.edit_jobs import EditJob
 from ieadapt.runs.edit_records import RECORD, JobRecord, job_key, write_job
@@ -103,8 +103,26 @@ class _Editor:
             check_length(self._pipe, prompt)
         source = self._source(job)
         self._say(f"{name}source {job.spoken_source}: {source.chosen}")
-        began = time.perf_counter()
+        result, seconds = self._edit(job, source, name)
+        record = JobRecord(
+            name=job.name,
+            folder=folder,
+            key=key,
+            source=f"{job.spoken_source}: {source.chosen}",
+            source_prompt=job.source_prompt,
+            frames=[source.frames.shape[0], *source.frames.shape[2:]],
+            inversion=inversion_facts(result.inversion),
+            edits=[],
+            sites=[site.name for site in result.sites],
+            notes=list(dict.fromkeys(result.notes)),
+            seconds=seconds,
+        )
+        return write_job(self._run, record, source, result)
+
+    def _edit(self, job: EditJob, source: Source, name: str) -> tuple[EditResult, dict[str, float]]:
+        """Invert the source, say how well that reconstructs it, and edit it; with the time of both, in seconds."""
         generation, config = self._asked.sampling.generation, self._asked.config
+        began = time.perf_counter()
         inversion, found = self._cache.invert(
             self._pipe, source.frames, job.source_prompt, config, generation, self._stages(f"{name}inverting")
         )
@@ -122,20 +140,8 @@ class _Editor:
             profile=self._profile,
             progress=self._stages(f"{name}editing"),
         )
-        record = JobRecord(
-            name=job.name,
-            folder=folder,
-            key=key,
-            source=f"{job.spoken_source}: {source.chosen}",
-            source_prompt=job.source_prompt,
-            frames=[source.frames.shape[0], *source.frames.shape[2:]],
-            inversion=inversion_facts(inversion),
-            edits=[],
-            sites=[site.name for site in result.sites],
-            notes=list(dict.fromkeys([*inversion.notes, *result.notes])),
-            seconds={"inversion": round(between - began, 2), "edits": round(time.perf_counter() - between, 2)},
-        )
-        return write_job(self._run, record, source, result)
+        seconds = {"inversion": round(between - began, 2), "edits": round(time.perf_counter() - between, 2)}
+        return result, seconds
 
     def _source(self, job: EditJob) -> Source:
         """The frames of a job, read or generated, checked by the model."""

@@ -42,9 +42,9 @@ def _own(pipe: Any, name: str) -> int:
     default = default if isinstance(default, int) else getattr(pipe, f"default_{name}", None)
     if isinstance(default, int):
         return default
-    config = next(iter(denoisers_of(pipe).values())).config
-    latent = next((config[key] for key in _CONFIGURED[name] if isinstance(config.get(key), int)), None)
+    config: Any = next(iter(denoisers_of(pipe).values())).config
+    latent: int | None = next((config[key] for key in _CONFIGURED[name] if isinstance(config.get(key), int)), None)
     if latent is None:
         raise UsageError(f"the model does not say its own {name}", remedy=f"pass --{name.removeprefix('num_')}")
-    scale = getattr(pipe, "vae_scale_factor_spatial", None) or getattr(pipe, "vae_scale_factor", 1)
+    scale: Any = getattr(pipe, "vae_scale_factor_spatial", None) or getattr(pipe, "vae_scale_factor", 1)
     return latent if name == "num_frames" else latent * int(scale)

@@ -131,17 +131,18 @@ def read_source(
     check_memory(header, wanted, seconds, path, memory)
     _check_length(header, wanted, config, rate, path)
     times = [config.start + float(index / rate) for index in range(wanted.number)]
-    frames, framing, notes = [], None, ()
+    frames: list[Tensor] = []
+    framing: Framing | None = None
     last: Shown | None = None
     for shown in pictures_at(path, times):
         if last is None or framing is None:
             size = shown.picture.shape[1], shown.picture.shape[0]
             framing = Framing.of(size, (wanted.width, wanted.height), config.fitting, shown.pixel_aspect)
-            notes = shown.notes
         frames.append(frames[-1] if shown is last else framing.apply(shown.picture))
         last = shown
     samples = sound_of(path, config.start, seconds) if header.has_sound else None
     sound = None if samples is None else Sound(samples)
+    notes = () if last is None else last.notes
     span = f"{config.start:.2f}–{config.start + seconds:.2f} s at {float(rate):g} per second"
     parts = [f"{wanted.number} frames, {span}", str(framing), *notes, "with its sound" if sound else "no sound"]
     return Source(torch.stack(frames), rate, sound, "; ".join(parts))
