@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ieadapt.attention import DenoiserCall, find_sites, intercept, wrap_denoiser
+from ieadapt.attention import DenoiserCall, attention_modules, find_sites, intercept, wrap_denoiser
 from ieadapt.interventions import Identity
 from tests.families import captured, every_family, predict, run, tiny_pipeline
 
@@ -96,3 +96,21 @@ def test_outputs_are_let_go_afterwards() -> None:
         predict("wan")
         assert prefix._outputs
     assert not prefix._outputs
+
+
+def test_a_prefix_aimed_elsewhere_follows() -> None:
+    denoiser, _ = captured("wan")
+    first, last = ([site for site in find_sites(denoiser) if site.kind == "joint"][at] for at in (0, -1))
+    weak, expected = _Weak(), _Weak()
+    with intercept(denoiser, Identity(guidance=("weak",)), last):
+        with wrap_denoiser(denoiser, expected):
+            predict("wan")
+        with wrap_denoiser(denoiser, weak, [first]) as (prefix,):
+            predict("wan")
+            assert (prefix.replayed, prefix.computed) == (0, 2)
+            prefix.aim(attention_modules(denoiser, [last]))
+            predict("wan")
+    assert (prefix.replayed, prefix.computed) == (1, 3)
+    assert prefix.saved.seconds > 0
+    for prediction in weak.predictions:
+        torch.testing.assert_close(prediction, expected.predictions[0], rtol=1e-4, atol=1e-5)
