@@ -28,9 +28,12 @@ COMMANDS = {
     "study": "Find out what each layer does: replace its attention, and measure how far the videos move.",
     "evaluate": "Measure any folder of videos, alone or against a reference, with intervals.",
     "compare": "Compare two folders of videos, pair by pair: every metric with its difference and interval.",
+    "bench": "Make the videos of VBench and of editing benchmarks, and read their results.",
     "demo": "Measure, enhance and edit with the bundled model, in a few minutes on two cores.",
 }
 
+GROUPS = ("bench",)
+"""Commands that have commands of their own."""
 STOPPED = 130
 
 
@@ -66,7 +69,9 @@ def _application(wanted: str | None) -> typer.Typer:
         rich_markup_mode="markdown",
     )
     for name, summary in COMMANDS.items():
-        if name == wanted:
+        if name == wanted and name in GROUPS:
+            app.add_typer(importlib.import_module(f"ieadapt.cli.{name}").group, name=name, help=summary)
+        elif name == wanted:
             command = importlib.import_module(f"ieadapt.cli.{name}").command
             app.command(name, help=f"{summary}\n\n{command.__doc__}")(command)
         else:

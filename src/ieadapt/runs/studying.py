@@ -173,7 +173,7 @@ def run_study(
     folder = StudyFolder(out)
     setting = _setting(asked, folder, pipe)
     folder.enter(setting, asked.prompts, command=command_line("study", asked, out), resume=resume)
-    plan = Plan(folder.path, asked.model, setting, asked.prompts, asked.hardware, asked.strips)
+    plan = Plan(folder.path, asked.model, asked.hardware, setting, asked.prompts, asked.strips)
     try:
         with open_engine(asked.engine, plan, asked.workers, pipe) as workforce:
             progress = _Course(plan, folder, workforce, stages)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -29,26 +29,52 @@ from ieadapt.testbed import score
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a worker has to know; small, and the same for every worker.
+class WorkPlan:
+    """What the engines have to know of any work: where it lies and which model does it.
 
     Attributes:
-        folder: the study folder, which every worker must see.
+        folder: of the work, which every worker must see.
         load_from: name, folder or hub id of the model.
-        setting: what all cells share.
-        prompts: in order.
         hardware: device and precision.
-        strips: how many prompts have frames kept for the figures.
         threads: processor threads of a worker; None leaves them as they are.
     """
 
     folder: Path
     load_from: str
+    hardware: Hardware
+    threads: int | None = field(default=None, kw_only=True)
+
+    def bench(self, owner: str | None = None, pipe: DiffusionPipeline | None = None) -> WorkBench:
+        """A bench on which tasks of this work are done."""
+        raise NotImplementedError
+
+
+@runtime_checkable
+class WorkBench(Protocol):
+    """Where a worker does its tasks."""
+
+    def open(self) -> AbstractContextManager[Any]:
+        """Keep claims alive while the block is open; gives what tasks are run with."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plan(WorkPlan):
+    """What a worker of a study has to know; small, and the same for every worker.
+
+    Attributes:
+        setting: what all cells share.
+        prompts: in order.
+        strips: how many prompts have frames kept for the figures.
+    """
+
     setting: Setting
     prompts: tuple[str, ...]
-    hardware: Hardware
     strips: int = 1
-    threads: int | None = None
+
+    def bench(self, owner: str | None = None, pipe: DiffusionPipeline | None = None) -> Bench:
+        """A bench of the study."""
+        return Bench(self, owner, pipe)
 
 
 @dataclass(frozen=True)
@@ -70,8 +96,8 @@ class Outcome:
 class Task(Protocol):
     """Work that any bench can do; small enough to be sent to another process."""
 
-    def run(self, bench: Bench) -> Outcome:
-        """Do it."""
+    def run(self, bench: Any) -> Outcome:
+        """Do it, on what the plan's bench gives when it is opened."""
         ...
 
 

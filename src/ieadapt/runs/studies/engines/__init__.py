@@ -8,19 +8,19 @@ from contextlib import AbstractContextManager
 from diffusers import DiffusionPipeline
 
 from ieadapt.errors import UsageError
-from ieadapt.runs.studies.bench import Plan
+from ieadapt.runs.studies.bench import WorkPlan
 from ieadapt.runs.studies.engines.crew import Crew, Workforce
 from ieadapt.runs.studies.engines.here import here
 from ieadapt.runs.studies.engines.local import local
 from ieadapt.runs.studies.engines.on_ray import on_ray
 
-Engine = Callable[[Plan, int | None], AbstractContextManager[Workforce]]
+Engine = Callable[[WorkPlan, int | None], AbstractContextManager[Workforce]]
 
 ENGINES: Mapping[str, Engine] = {"local": local, "ray": on_ray}
 
 
 def open_engine(
-    name: str, plan: Plan, workers: int | None, pipe: DiffusionPipeline | None = None
+    name: str, plan: WorkPlan, workers: int | None, pipe: DiffusionPipeline | None = None
 ) -> AbstractContextManager[Workforce]:
     """Workers of an engine, for the length of a block; a pipeline at hand is used in this process.
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from diffusers import DiffusionPipeline
 
-from ieadapt.runs.studies.bench import Bench, Outcome, Plan, Task
+from ieadapt.runs.studies.bench import Outcome, Task, WorkPlan
 from ieadapt.runs.studies.engines.crew import Workforce
 
 
 class _Alone:
     """Does one task after the other."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Any) -> None:
         self._bench = bench
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
@@ -23,7 +24,7 @@ class _Alone:
 
 
 @contextmanager
-def here(plan: Plan, pipe: DiffusionPipeline | None = None) -> Iterator[Workforce]:
+def here(plan: WorkPlan, pipe: DiffusionPipeline | None = None) -> Iterator[Workforce]:
     """A workforce of this process alone."""
-    with Bench(plan, pipe=pipe).open() as bench:
+    with plan.bench(pipe=pipe).open() as bench:
         yield _Alone(bench)

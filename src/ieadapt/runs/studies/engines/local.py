@@ -18,7 +18,7 @@ import torch
 
 from ieadapt.errors import FailureError
 from ieadapt.models import model_folder
-from ieadapt.runs.studies.bench import Bench, Plan, Task
+from ieadapt.runs.studies.bench import Task, WorkPlan
 from ieadapt.runs.studies.claims import Claims
 from ieadapt.runs.studies.engines.crew import Crew, Reply, Workforce
 from ieadapt.runs.studies.engines.here import here
@@ -31,7 +31,7 @@ PARTING_SECONDS = 5.0
 
 
 @contextmanager
-def local(plan: Plan, workers: int | None = None) -> Iterator[Workforce]:
+def local(plan: WorkPlan, workers: int | None = None) -> Iterator[Workforce]:
     """Workers on this machine; one worker is this process itself.
 
     Args:
@@ -52,7 +52,7 @@ def local(plan: Plan, workers: int | None = None) -> Iterator[Workforce]:
         crew.end()
 
 
-def default_workers(plan: Plan) -> int:
+def default_workers(plan: WorkPlan) -> int:
     """One worker per GPU; without one, a core each, as far as half of the memory goes."""
     device = plan.hardware.device
     if device in ("auto", "cuda") and torch.cuda.device_count():
@@ -74,7 +74,7 @@ class _Hand:
 class _Processes:
     """Workers as processes, each at the end of a pipe; a worker whose parent dies finds the pipe closed and ends."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: WorkPlan) -> None:
         self._plan, self._hired = plan, 0
 
     def hire(self, owner: str) -> _Hand:
@@ -131,12 +131,12 @@ def _placed(hardware: Any, number: int) -> Any:
     return hardware
 
 
-def _work(plan: Plan, owner: str, pipe: Connection) -> None:
+def _work(plan: WorkPlan, owner: str, pipe: Connection) -> None:
     """A worker's life: say ready, do what comes, end when the pipe closes or the parent says so."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit())
     with suppress(EOFError, BrokenPipeError):
         try:
-            with Bench(plan, owner).open() as bench:
+            with plan.bench(owner).open() as bench:
                 pipe.send(("ready",))
                 while True:
                     pipe.send(("done", pipe.recv().run(bench)))

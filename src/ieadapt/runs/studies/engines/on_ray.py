@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from ieadapt.errors import FailureError, UsageError
-from ieadapt.runs.studies.bench import Bench, Plan, Task
+from ieadapt.runs.studies.bench import Task, WorkPlan
 from ieadapt.runs.studies.claims import Claims
 from ieadapt.runs.studies.engines.crew import Crew, Reply, Workforce
 from ieadapt.runs.studies.folder import StudyFolder
@@ -22,7 +22,7 @@ PATIENCE_SECONDS = 180.0
 
 
 @contextmanager
-def on_ray(plan: Plan, workers: int | None = None) -> Iterator[Workforce]:
+def on_ray(plan: WorkPlan, workers: int | None = None) -> Iterator[Workforce]:
     """Workers on a Ray cluster: the one that is connected, the one at RAY_ADDRESS, or a new one on this machine.
 
     Args:
@@ -81,8 +81,8 @@ class _Hand:
 class _Worker:
     """What an actor is: a bench, and nothing else."""
 
-    def __init__(self, plan: Plan, owner: str) -> None:
-        self._bench = Bench(plan, owner)
+    def __init__(self, plan: WorkPlan, owner: str) -> None:
+        self._bench = plan.bench(owner)
         self._opened = self._bench.open()
 
     def ready(self) -> None:
@@ -101,7 +101,7 @@ class _Worker:
 class _Actors:
     """Workers as actors."""
 
-    def __init__(self, ray: Any, plan: Plan, needs: dict[str, int]) -> None:
+    def __init__(self, ray: Any, plan: WorkPlan, needs: dict[str, int]) -> None:
         self._ray, self._plan = ray, plan
         self._actor_class = ray.remote(max_restarts=0, **needs)(_Worker)
 

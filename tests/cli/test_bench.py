@@ -1,0 +1,51 @@
+"""`ieadapt bench`: its commands, and what it prints of results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.cli.conftest import SIZE, Program
+
+
+def test_vbench_makes_videos_and_its_command_is_kept(tiny: Path, tmp_path: Path, program: Program) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a red ball\n")
+    words = (
+        "bench",
+        "vbench",
+        tiny,
+        "--prompts",
+        prompts,
+        *SIZE,
+        "--samples",
+        "1",
+        "--sites",
+        "temporal",
+        "--workers",
+        "1",
+    )
+    done = program(*words, "--out", tmp_path / "run")
+    assert done.status == 0, done.err
+    assert (tmp_path / "run" / "enhanced" / "a red ball-0.mp4").is_file()
+    command = json.loads((tmp_path / "run" / "config.json").read_text())["command"]
+    assert command.startswith(f"ieadapt bench vbench {tiny} --prompts {tmp_path / 'run' / 'prompts.txt'} --samples 1")
+    again = program(*command.split()[1:], "--resume")
+    assert again.status == 0, again.err
+
+
+def test_results_are_shown_as_a_table(tmp_path: Path, program: Program) -> None:
+    for name, value in (("plain", 0.5), ("enhanced", 0.75)):
+        rows = [value, [{"video_path": f"a-{k}.mp4", "video_results": value} for k in range(3)]]
+        (tmp_path / f"{name}.json").write_text(json.dumps({"color": rows}))
+    done = program("bench", "vbench", "--results", tmp_path / "enhanced.json", "--against", tmp_path / "plain.json")
+    assert "+0.250" in done.out
+    assert "plain" in done.out
+    assert program("bench", "vbench", "--results", tmp_path / "none.json").refused()
+
+
+def test_the_help_lists_the_benchmarks(program: Program) -> None:
+    done = program("bench", "--help")
+    assert done.status == 0
+    assert "vbench" in done.out
+    assert "no such command" in program("bench", "vbunch").err.lower()
