@@ -9,16 +9,19 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import WanPipeline
 from torch import Tensor
 
 from ieadapt.attention import find_sites
 from ieadapt.errors import UsageError
 from ieadapt.interventions import Inject
 from ieadapt.methods import EditConfig, EditResult, GenerationConfig, Inversion, edit, invert
-from ieadapt.methods.editing import SELF_ATTENTION, coarse_sites, run_edit
+from ieadapt.methods.edit_sites import SELF_ATTENTION, coarse_sites
+from ieadapt.methods.editing import run_edit
 from ieadapt.methods.path_run import PathPipeline
 from tests.families import every_family, tiny_pipeline
 from tests.methods.editing_fixture import SOURCE, STEPS, TARGET, clip
+from tests.tiny import build
 
 QUICK = EditConfig(start=0.5, iterations=0)
 FREE = dataclasses.replace(QUICK, residual=0.0)
@@ -211,14 +214,14 @@ def test_sites_by_entropy_are_measured_on_the_source() -> None:
 
 
 def test_coarse_sites_are_those_below_the_finest_resolution() -> None:
-    names = {site.name for site in coarse_sites(tiny_pipeline("animatediff"))}
+    names = {site.name for site in coarse_sites(tiny_pipeline("animatediff"), find_sites(tiny_pipeline("animatediff")))}
     assert names == {
         site.name
         for site in find_sites(tiny_pipeline("animatediff"))
         if "mid_block.attentions" in site.name and site.kind == "spatial"
     }
     with pytest.raises(UsageError, match="this model has one resolution, so no coarse sites; got Wan"):
-        coarse_sites(tiny_pipeline("wan"))
+        coarse_sites(tiny_pipeline("wan"), [])
 
 
 def test_nothing_is_stored_per_site(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,3 +305,22 @@ def test_progress_counts_the_steps_of_all_batches() -> None:
         progress=lambda done, total: seen.append((done, total)),
     )
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+@pytest.mark.parametrize("inject", ["all", "bottom=1"])
+def test_of_two_denoisers_only_the_one_that_the_edit_reaches_counts(inject: str) -> None:
+    """Wan 2.2: a late start never comes to the denoiser for much noise."""
+    parts = dict(tiny_pipeline("wan").components) | {"transformer_2": build("wan", seed=3).transformer}
+    pipe = WanPipeline(**parts, boundary_ratio=0.9)
+    config, frames = dataclasses.replace(QUICK, inject=inject), clip("wan")
+    found = edit(pipe, frames, TARGET, source_prompt=SOURCE, config=config, generation=STEPS)
+    assert {site.name.split(".")[0] for site in found.sites} == {"transformer_2"}
+    whole = edit(
+        pipe,
+        frames,
+        TARGET,
+        source_prompt=SOURCE,
+        config=dataclasses.replace(config, start=0.0),
+        generation=STEPS,
+    )
+    assert len(whole.sites) == {"all": 4, "bottom=1": 1}[inject]

@@ -3,7 +3,7 @@
 from ieadapt.attention.blocks import SkippedBlocks, block_around
 from ieadapt.attention.calls import AttentionCall, Intervention
 from ieadapt.attention.denoiser_calls import DenoiserCall, DenoiserWrapper
-from ieadapt.attention.discovery import attention_modules, denoisers_of, find_sites
+from ieadapt.attention.discovery import active_sites, attention_modules, denoisers_of, find_sites
 from ieadapt.attention.families import FAMILIES, Family, family_of
 from ieadapt.attention.intercept import intercept, wrap_denoiser
 from ieadapt.attention.layouts import LatentGrid, TokenLayout
@@ -33,6 +33,7 @@ __all__ = [
     "SkippedBlocks",
     "Stream",
     "TokenLayout",
+    "active_sites",
     "after_projection",
     "attention_modules",
     "block_around",

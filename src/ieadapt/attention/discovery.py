@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -62,6 +62,19 @@ def find_sites(model: DiffusionPipeline | nn.Module) -> list[AttentionSite]:
         [<joint #0 blocks.0.attn1, 2 heads>, <cross #1 blocks.0.attn2, 2 heads>]
     """
     return list(site_modules(denoisers_of(model)).values())
+
+
+def active_sites(pipeline: DiffusionPipeline, timesteps: Sequence[int | float]) -> list[AttentionSite]:
+    """The sites that a run of these timesteps reaches; all of them unless the pipeline has several denoisers.
+
+    Args:
+        pipeline: the pipeline.
+        timesteps: what the denoiser is told at each step of the run.
+    """
+    denoisers = denoisers_of(pipeline)
+    names = family_of(next(iter(denoisers.values()))).active(pipeline, timesteps)
+    reached = {module for name, part in denoisers.items() if name in names for module in part.modules()}
+    return [site for module, site in site_modules(denoisers).items() if module in reached]
 
 
 def site_modules(denoisers: dict[str, nn.Module]) -> dict[nn.Module, AttentionSite]:

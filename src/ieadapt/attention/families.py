@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -45,6 +45,7 @@ class Family:
         shared: denoiser arguments that hold tensors common to all rows.
         order: sort key of a site's path in order of execution.
         stages: the denoiser's top-level blocks in order of execution.
+        active: names of the denoisers that a run calls, from the pipeline and the timesteps of the run.
         skips: `kept` if later stages use the outputs of earlier ones (U-Nets), `none` for a plain chain.
     """
 
@@ -62,6 +63,9 @@ class Family:
     shared: frozenset[str] = frozenset()
     order: Callable[[str], tuple[Any, ...]] = lambda path: ()
     stages: Callable[[nn.Module], list[nn.Module]] = lambda denoiser: []
+    active: Callable[[Any, Sequence[int | float]], frozenset[str]] = lambda pipeline, timesteps: frozenset(
+        pipeline.components
+    )
     skips: Literal["kept", "none"] = "none"
 
 
@@ -152,6 +156,15 @@ def _guided_by_second_prompt(pipeline: Any, encoded: list[Arguments]) -> bool:
     return len(encoded) > 1
 
 
+def _wan_active(pipeline: Any, timesteps: Sequence[int | float]) -> frozenset[str]:
+    """Wan 2.2 has a denoiser for much noise and one for little."""
+    share = pipeline.config.get("boundary_ratio")
+    if share is None:
+        return frozenset({"transformer"})
+    boundary = share * pipeline.scheduler.config.num_train_timesteps
+    return frozenset("transformer" if timestep >= boundary else "transformer_2" for timestep in timesteps)
+
+
 _TRANSFORMER_ROWS = frozenset({"hidden_states", "encoder_hidden_states", "timestep"})
 
 FAMILIES: tuple[Family, ...] = (
@@ -221,6 +234,7 @@ FAMILIES: tuple[Family, ...] = (
         guided=_guided_by_property,
         per_row=_TRANSFORMER_ROWS | {"encoder_hidden_states_image"},
         stages=_wan_stages,
+        active=_wan_active,
     ),
     Family(
         name="HunyuanVideo",

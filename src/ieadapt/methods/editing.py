@@ -22,9 +22,9 @@ from ieadapt.attention import (
     AttentionSite,
     DenoiserWrapper,
     Stream,
+    active_sites,
     denoisers_of,
     family_of,
-    find_sites,
     intercept,
 )
 from ieadapt.errors import UsageError
@@ -33,6 +33,7 @@ from ieadapt.interventions.word_maps import WordMaps
 from ieadapt.methods.change_mask import ChangeMask, DifferenceEvidence, WordEvidence, text_sites
 from ieadapt.methods.clip_check import check_clip
 from ieadapt.methods.edit_config import EditConfig, window
+from ieadapt.methods.edit_sites import SELF_ATTENTION, coarse_sites
 from ieadapt.methods.edit_steps import During, RowGuidance, Tied
 from ieadapt.methods.generation import GenerationConfig, Progress, check_length
 from ieadapt.methods.inversion import Clip, Inversion, counter, invert, source_profile
@@ -160,6 +161,7 @@ class _Editor:
         self._clean = inversion.clean.to(runner.pipe._execution_device)
         self._path = runner.path_of(self._clean)
         self.first = self._path.first(config.start)
+        self._reached = active_sites(runner.pipe, self._path.timesteps[self.first :].tolist())
         self._source = self._source_path()
         self._source_prompt = inversion.prompt
         self._negative = source_prompt if config.negative == "source" else ""
@@ -214,13 +216,13 @@ class _Editor:
                 )
                 stack.enter_context(intercept(pipe, inject, self.sites, streams=streams))
             if config.controls_words:
-                cross = [site for site in find_sites(pipe) if site.kind == "cross"]
+                cross = [site for site in self._reached if site.kind == "cross"]
                 control = During(scheduler, self._word_maps(rows), window(config.words_window, "words_window"))
                 stack.enter_context(intercept(pipe, control, cross, streams=streams))
             if mask is not None and config.mask_words:
                 words = [prompt_words(pipe, prompt) for prompt in rows]
                 evidence = WordEvidence(mask, words, config.mask_words)
-                stack.enter_context(intercept(pipe, evidence, text_sites(find_sites(pipe)), streams=streams))
+                stack.enter_context(intercept(pipe, evidence, text_sites(self._reached), streams=streams))
             yield
 
     def _word_maps(self, rows: Sequence[str]) -> WordMaps:
@@ -239,7 +241,7 @@ class _Editor:
         if not self._config.controls_words:
             return
         self._require_window("words_window")
-        if not any(site.kind == "cross" for site in find_sites(self.runner.pipe)):
+        if not any(site.kind == "cross" for site in self._reached):
             raise UsageError(
                 "this model has no cross-attention, so words cannot be controlled",
                 got=family_of(next(iter(denoisers_of(self.runner.pipe).values()))).name,
@@ -263,9 +265,9 @@ class _Editor:
         if choice is None:
             return []
         self._require_window("inject_window")
-        own = [site for site in find_sites(self.runner.pipe) if site.kind in SELF_ATTENTION or choice.names]
+        own = [site for site in self._reached if site.kind in SELF_ATTENTION or choice.names]
         if self._config.inject == "coarse":
-            own = coarse_sites(self.runner.pipe)
+            own = coarse_sites(self.runner.pipe, own)
         if choice.needs_entropy and self.profile is None:
             begin = self._source.begin(self._inversion.first).to(self._clean)
             self.profile = source_profile(self.runner, self._inversion, begin)
@@ -300,35 +302,6 @@ class _Editor:
             kinds = ", ".join(sorted({site.kind for site in self.sites}))
             notes.append(f"the source's maps are injected at {len(self.sites)} sites ({kinds})")
         return tuple(notes)
-
-
-def coarse_sites(pipe: DiffusionPipeline) -> list[AttentionSite]:
-    """The spatial sites below the finest resolution of a U-Net.
-
-    Raises:
-        UsageError: the denoiser has one resolution only.
-
-    Source: Free-Prompt-Editing, arXiv 2403.03431: at most 32 x 32 tokens where the finest resolution has 64 x 64.
-    """
-    denoiser = next(iter(denoisers_of(pipe).values()))
-    family = family_of(denoiser)
-    if family.skips == "none":
-        raise UsageError(
-            "this model has one resolution, so no coarse sites",
-            got=family.name,
-            remedy="inject all, or a choice by entropy",
-        )
-    stages = family.stages(denoiser)
-    finest = {name for name, module in denoiser.named_modules() if module in (stages[0], stages[-1])}
-    return [
-        site
-        for site in find_sites(pipe)
-        if site.kind == "spatial" and not any(site.name.startswith(f"{name}.") for name in finest)
-    ]
-
-
-SELF_ATTENTION = ("spatial", "temporal", "joint")
-"""Kinds of sites that injection chooses among unless sites are named."""
 
 
 def check_edit_prompts(pipe: DiffusionPipeline, prompts: Sequence[str], source_prompt: str) -> None:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ieadapt.attention import DenoiserCall, intercept
+from ieadapt.attention import DenoiserCall, active_sites, intercept
 from ieadapt.errors import UsageError
 from ieadapt.interventions import Record
 from ieadapt.methods.clip_check import check_clip
@@ -224,7 +224,8 @@ def _invert_latents(
 
 def _measured(runner: PathPipeline, latents: Latents, inversion: Inversion) -> tuple[Clip, EntropyProfile]:
     """The clip that a free run of the source gives, and its entropies."""
-    with intercept(runner.pipe, Record()) as record:
+    reached = active_sites(runner.pipe, runner.path_of(latents).timesteps[inversion.first :].tolist())
+    with intercept(runner.pipe, Record(), reached) as record:
         frames = runner.run(latents, [inversion.prompt], inversion.first)
     return frames[0], EntropyProfile.from_rows(record.rows(), {"measured": "on the source", "prompt": inversion.prompt})
 
