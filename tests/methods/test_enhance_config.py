@@ -74,5 +74,10 @@ def test_what_needs_a_profile(config: EnhanceConfig, needs: bool) -> None:
     assert config.needs_profile == needs
 
 
+def test_it_shows_what_is_not_at_its_default() -> None:
+    assert repr(EnhanceConfig()) == "EnhanceConfig()"
+    assert eval(repr(EnhanceConfig.preset("seg"))) == EnhanceConfig.preset("seg")
+
+
 def test_online_steps() -> None:
     assert [EnhanceConfig(entropy=text).online_steps for text in ("profile", "online", "online:5")] == [0, 2, 5]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AnimateDiffVideoToVideoPipeline, LTXImageToVideoPipeline
+from diffusers import AnimateDiffVideoToVideoPipeline, LTXImageToVideoPipeline, WanPipeline
 from torch import Tensor, nn
 
 from ieadapt.attention import AttentionCall, DenoiserCall, Prefix, find_sites, intercept, wrap_denoiser
@@ -18,7 +18,7 @@ from ieadapt.interventions import BlurQueries, Identity
 from ieadapt.methods import EnhanceConfig, enhancement, measure
 from tests.families import GUIDED, PROMPTS, SEVERAL_VIDEOS, UNGUIDED, every_family, run, tiny_pipeline
 from tests.methods.test_generation import config_for
-from tests.tiny import call_arguments
+from tests.tiny import build, call_arguments
 
 SITES = {"animatediff": "mid_block.motion_modules.*", "modelscope": "mid_block.temp_attentions.*"}
 LAST = {"hunyuanvideo": "single_transformer_blocks.1.attn", "wan": "blocks.1.attn1"}
@@ -331,3 +331,24 @@ def test_a_plan_made_online_moves_the_prefix() -> None:
     later = told.sites[0].name == "blocks.1.attn1"
     assert stages == (1 if later else 0)
     assert told.blocks_replayed == (2 if later else 0)
+
+
+def test_of_two_denoisers_only_the_changed_one_costs_weak_passes() -> None:
+    """Wan 2.2 runs its first steps on one transformer and the others on the second."""
+    parts = dict(tiny_pipeline("wan").components) | {"transformer_2": build("wan", seed=3).transformer}
+    pipe = WanPipeline(**parts, boundary_ratio=0.8)
+    pipe.set_progress_bar_config(disable=True)
+    steps: dict[str, set[int]] = {"weak": set(), "full": set()}
+
+    def kept(call: AttentionCall) -> None:
+        if call.site.name.startswith("transformer_2."):
+            steps["weak" if "weak" in call.rows.guidance else "full"].add(call.step)
+
+    settings = {**call_arguments("wan"), "num_inference_steps": 4, "output_type": "latent", "guidance_scale": 4}
+    with (
+        enhancement(pipe, EnhanceConfig(sites="transformer_2.blocks.1.attn1", entropy="profile")) as told,
+        intercept(pipe, kept, "transformer_2.blocks.1.attn1"),
+    ):
+        pipe(PROMPTS[0], generator=torch.Generator().manual_seed(0), **settings)
+    assert steps["weak"] == steps["full"]
+    assert 0 < told.weak_passes == len(steps["full"]) < 4

@@ -38,3 +38,17 @@ def test_the_memory_limit_does_not_change_the_figures() -> None:
 def test_sites_that_match_nothing() -> None:
     with pytest.raises(UsageError, match="matches no attention site"):
         measure(tiny_pipeline("wan"), PROMPTS[0], config_for("wan"), sites="temporal")
+
+
+@every_family
+def test_a_profile_knows_resolutions_size_and_weights(family: str) -> None:
+    pipe = tiny_pipeline(family)
+    profile = measure(pipe, PROMPTS[0], config_for(family))
+    frames, rows, columns = profile.metadata["latent_grid"]
+    levels = profile.figures["level"]
+    assert set(levels) == {site.name for site in find_sites(pipe) if site.kind != "text"}
+    coarser = {rows * columns, ((rows + 1) // 2) * ((columns + 1) // 2)}
+    assert set(levels.values()) == (coarser if family in ("animatediff", "modelscope") else {rows * columns})
+    temporal = profile.by_site().filter(profile.by_site()["kind"] == "temporal")
+    assert set(temporal["n_keys"]) <= {frames}
+    assert len(profile.metadata["weights_sample"]) == 32

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
-Mark = torch.cuda.Event | float
+Mark = Any
+"""A moment: seconds of the wall clock, or an event in the GPU's stream."""
 
 
 class Clock:
@@ -26,17 +28,13 @@ class Clock:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._events = device.type == "cuda"
+        self._now, self._between = _ON_GPU if device.type == "cuda" else _ON_WALL
         self._spans: list[tuple[Mark, Mark, int | float]] = []
         self._known = 0.0
 
     def now(self) -> Mark:
         """The present moment of the device's work."""
-        if not self._events:
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
+        return self._now()
 
     def add(self, begin: Mark, end: Mark, weight: int | float = 1.0) -> None:
         """Count the span between two moments, times a weight."""
@@ -54,14 +52,22 @@ class Clock:
     @property
     def seconds(self) -> float:
         """All spans added up; waits for the device."""
-        self._known += sum(weight * _between(begin, end) for begin, end, weight in self._spans)
+        self._known += sum(weight * self._between(begin, end) for begin, end, weight in self._spans)
         self._spans.clear()
         return self._known
 
 
-def _between(begin: Mark, end: Mark) -> float:
-    if isinstance(begin, torch.cuda.Event) and isinstance(end, torch.cuda.Event):
-        end.synchronize()
-        return begin.elapsed_time(end) / 1000
-    assert isinstance(begin, float) and isinstance(end, float)  # noqa: S101, PT018
-    return end - begin
+def _event() -> torch.cuda.Event:
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def _elapsed(begin: torch.cuda.Event, end: torch.cuda.Event) -> float:
+    end.synchronize()
+    return begin.elapsed_time(end) / 1000
+
+
+Timing = tuple[Callable[[], Mark], Callable[[Mark, Mark], float]]
+_ON_GPU: Timing = (_event, _elapsed)
+_ON_WALL: Timing = (time.perf_counter, lambda begin, end: end - begin)

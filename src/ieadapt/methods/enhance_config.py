@@ -34,7 +34,7 @@ def _option(default: Any, help_text: str) -> Any:
     return field(default=default, metadata={"help": help_text})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EnhanceConfig:
     """How a video is enhanced.
 
@@ -70,8 +70,9 @@ class EnhanceConfig:
         UsageError: a value out of range, an unknown word, or values that exclude each other.
 
     Example:
-        >>> EnhanceConfig(scale=0.5, sites="temporal:top=3").passes(20)
-        60
+        >>> config = EnhanceConfig(scale=0.5, sites="temporal:top=3")
+        >>> config, config.passes(20)
+        (EnhanceConfig(sites='temporal:top=3', scale=0.5), 60)
     """
 
     mode: str = _option("guidance", "guidance (a weak pass to push away from) or direct (one pass)")
@@ -216,8 +217,14 @@ class EnhanceConfig:
 
     def over(self, base: EnhanceConfig) -> EnhanceConfig:
         """This configuration with every value that is at its default taken from another one."""
-        own = {name: getattr(self, name) for name, default in _DEFAULTS.items() if getattr(self, name) != default}
-        return replace(base, **own)
+        return replace(base, **self._own())
+
+    def _own(self) -> dict[str, Any]:
+        """What is not at its default."""
+        return {name: value for name, default in _DEFAULTS.items() if (value := getattr(self, name)) != default}
+
+    def __repr__(self) -> str:
+        return f"EnhanceConfig({', '.join(f'{name}={value!r}' for name, value in self._own().items())})"
 
 
 _DEFAULTS = {each.name: each.default for each in fields(EnhanceConfig)}

@@ -14,8 +14,8 @@ from ieadapt.errors import UsageError
 from ieadapt.methods.profile import EntropyProfile
 
 SAMPLES = 32
-CLOSE = {"rtol": 0.02, "atol": 1e-3}
-"""Rounding to float16 or bfloat16 stays within this; another training run does not."""
+CLOSE = 0.02, 1e-3
+"""Relative and absolute: rounding to float16 or bfloat16 stays within them; another training run does not."""
 
 
 def identity_of(pipe: DiffusionPipeline) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def refuse_another_model(profile: EntropyProfile, pipe: DiffusionPipeline, sites
 def _same_weights(told: Sequence[float] | None, running: Sequence[float] | None) -> bool:
     if told is None or running is None:
         return True
-    return len(told) == len(running) and torch.allclose(torch.tensor(told), torch.tensor(running), **CLOSE)
+    return len(told) == len(running) and torch.allclose(torch.tensor(told), torch.tensor(running), *CLOSE)
 
 
 def _short(named: Any) -> str:

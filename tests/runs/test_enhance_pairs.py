@@ -1,0 +1,66 @@
+"""What decides about a pair of videos, and what is said of the cost."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from ieadapt.methods import EnhanceConfig, EntropyProfile, GenerationConfig
+from ieadapt.runs.enhance_pairs import Cost, PairTask, finished, pair_key, pair_tasks
+
+TASK = PairTask("00", "a ball", 3)
+
+
+def _key(task: PairTask = TASK, profile: EntropyProfile | None = None, **changes: object) -> str:
+    settings: dict[str, object] = {"model": "shapes", "generation": GenerationConfig(), "config": EnhanceConfig()}
+    return pair_key(**{"task": task, "profile": profile, **settings, **changes})  # type: ignore[arg-type]
+
+
+def _profile(ep: float) -> EntropyProfile:
+    row = {"site": "a", "kind": "joint", "order": 0, "head": 0, "step": 0, "branch": "cond", "ep": ep, "energy": 1.0}
+    return EntropyProfile.from_rows([row])
+
+
+def test_a_pair_is_known_by_all_that_decides_about_it() -> None:
+    assert _key() == _key(generation=GenerationConfig(batch_size=7))
+    assert _key() == _key(dataclasses.replace(TASK, name="07"))
+    others = [
+        _key(dataclasses.replace(TASK, seed=4)),
+        _key(dataclasses.replace(TASK, prompt="a star")),
+        _key(model="other"),
+        _key(config=EnhanceConfig(scale=2)),
+        _key(generation=GenerationConfig(num_inference_steps=3)),
+        _key(profile=_profile(40.0)),
+        _key(profile=_profile(50.0)),
+    ]
+    assert len({_key(), *others}) == 8
+
+
+def test_only_a_whole_pair_counts_as_finished(tmp_path: Path) -> None:
+    assert finished(tmp_path, TASK, "k") is None
+    (tmp_path / "00.json").write_text('{"key": "k", "seconds": {"plain": 1.0, "enhanced": 2.0}}')
+    assert finished(tmp_path, TASK, "k") is None
+    (tmp_path / "00-side-by-side.mp4").write_bytes(b"")
+    found = finished(tmp_path, TASK, "k")
+    assert found is not None
+    assert (found.plain, found.enhanced) == (1.0, 2.0)
+    assert finished(tmp_path, TASK, "other") is None
+
+
+def test_every_prompt_has_every_seed_once() -> None:
+    tasks = pair_tasks(["a", "b", "c"], seed=10, seeds=3)
+    assert len({task.seed for task in tasks}) == 9
+    assert [task.prompt for task in tasks] == ["a"] * 3 + ["b"] * 3 + ["c"] * 3
+    assert [task.seed for task in pair_tasks(["a", "b"], 5, 1)] == [5, 6]
+
+
+def test_what_was_spared_is_said() -> None:
+    cost = Cost()
+    assert cost.sentence() == ""
+    told = {"passes": 8, "weak_passes": 4, "blocks_replayed": 6, "blocks_computed": 14, "weak_seconds": 1.25}
+    for _ in range(2):
+        cost.add({**told, "seconds_saved": 0.5, "sites": []})
+    assert cost.sentence() == (
+        "8 weak passes took 2.5 s. They replayed 12 of 40 blocks, which the passes before had computed: "
+        "about 1.0 s were saved."
+    )
