@@ -180,7 +180,7 @@ PICTURES: Mapping[str, Any] = {
 def main() -> int:
     """Write every picture into docs/images."""
     for name, draw in PICTURES.items():
-        draw().savefig(IMAGES / f"{name}.png", dpi=120)
+        draw().savefig(IMAGES / f"{name}.png", dpi=120, bbox_inches="tight")
         print(f"wrote docs/images/{name}.png")
     return 0
 

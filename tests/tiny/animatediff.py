@@ -15,26 +15,36 @@ def build(seed: int) -> AnimateDiffPipeline:
     parts = {
         "vae": small_vae(),
         "text_encoder": clip_text_encoder(16),
-        "unet": UNet2DConditionModel(
-            sample_size=8,
-            block_out_channels=(16, 16),
-            layers_per_block=1,
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-            cross_attention_dim=16,
-            attention_head_dim=2,
-            norm_num_groups=4,
-        ),
-        "motion_adapter": MotionAdapter(
-            block_out_channels=(16, 16),
-            motion_layers_per_block=1,
-            motion_num_attention_heads=2,
-            motion_norm_num_groups=4,
-        ),
+        "unet": small_unet(),
+        "motion_adapter": small_motion_adapter(),
     }
     for offset, part in enumerate(parts.values()):
         randomise(part, seed + offset)
     return AnimateDiffPipeline(**parts, tokenizer=clip_tokenizer(), scheduler=ddim())
+
+
+def small_unet() -> UNet2DConditionModel:
+    """Return the image denoiser that the motion adapter goes into."""
+    return UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(16, 16),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=16,
+        attention_head_dim=2,
+        norm_num_groups=4,
+    )
+
+
+def small_motion_adapter() -> MotionAdapter:
+    """Return the temporal layers for `small_unet`."""
+    return MotionAdapter(
+        block_out_channels=(16, 16),
+        motion_layers_per_block=1,
+        motion_num_attention_heads=2,
+        motion_norm_num_groups=4,
+    )
 
 
 def small_vae() -> AutoencoderKL:
