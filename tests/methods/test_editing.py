@@ -15,7 +15,7 @@ from torch import Tensor
 from ieadapt.attention import find_sites
 from ieadapt.errors import UsageError
 from ieadapt.interventions import Inject
-from ieadapt.methods import EditConfig, EditResult, GenerationConfig, Inversion, edit, invert
+from ieadapt.methods import EDIT_PRESETS, EditConfig, EditResult, GenerationConfig, Inversion, edit, invert
 from ieadapt.methods.edit_sites import SELF_ATTENTION, coarse_sites
 from ieadapt.methods.editing import run_edit
 from ieadapt.methods.path_run import PathPipeline
@@ -324,3 +324,31 @@ def test_of_two_denoisers_only_the_one_that_the_edit_reaches_counts(inject: str)
         generation=STEPS,
     )
     assert len(whole.sites) == {"all": 4, "bottom=1": 1}[inject]
+
+
+@pytest.mark.parametrize("name", EDIT_PRESETS)
+def test_every_preset_runs(name: str) -> None:
+    config = dataclasses.replace(EDIT_PRESETS[name], iterations=0)
+    found = edit(
+        tiny_pipeline("animatediff"),
+        clip("animatediff"),
+        TARGET,
+        source_prompt=SOURCE,
+        config=config,
+        generation=STEPS,
+    )
+    assert (found.edited[0] - found.inversion.decoded).abs().max() > 1e-3
+    assert bool(found.sites) == (config.inject != "none")
+
+
+def test_injection_keeps_to_its_window_counted_over_the_whole_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: set[int] = set()
+    plain = Inject.__call__
+
+    def watching(self: Inject, call: Any) -> Any:
+        steps.add(call.step)
+        return plain(self, call)
+
+    monkeypatch.setattr(Inject, "__call__", watching)
+    made("wan", [TARGET], dataclasses.replace(QUICK, inject="all", inject_window="0.75:1"))
+    assert steps == {1}  # the second step that runs, the fourth of the whole

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ieadapt.attention import family_of
-from ieadapt.errors import FailureError
+from ieadapt.errors import FailureError, UsageError
 from ieadapt.methods.noise_path import NoisePath
 from ieadapt.methods.path_run import PathPipeline, forwards
 from ieadapt.models.video_latents import encode_video
@@ -86,3 +86,15 @@ def test_the_pipeline_is_as_before(family: str) -> None:
     after = dict(vars(pipe))
     assert set(after) == set(before)
     assert after["scheduler"] is before["scheduler"]
+
+
+def test_free_init_is_refused() -> None:
+    pipe = tiny_pipeline("animatediff")
+    pipe.enable_free_init(num_iters=2)
+    try:
+        with pytest.raises(
+            UsageError, match=r"FreeInit draws noise anew during a run.*remedy: call pipe\.disable_free_init"
+        ):
+            PathPipeline.of(pipe, clip("animatediff"), 2)
+    finally:
+        pipe.disable_free_init()

@@ -58,7 +58,7 @@ class EditConfig:
     """
 
     method: str = field(default="inversion", metadata={"help": "inversion, noise-path, flowedit or sdedit"})
-    start: float = field(default=0.4, metadata={"help": "fraction of the steps skipped; higher keeps more"})
+    start: float = field(default=0.1, metadata={"help": "fraction of the steps skipped; higher keeps more"})
     residual: float = field(default=1.0, metadata={"help": "0..1, the source's own correction given to the target"})
     guidance_scale: int | float = field(default=3.0, metadata={"help": "guidance of the edit; 1 is none"})
     guidance_window: str = field(default="0:1", metadata={"help": "START:STOP, the guided part of the steps"})
@@ -77,7 +77,7 @@ class EditConfig:
     )
     words_window: str = field(default="0:0.8", metadata={"help": "START:STOP, the steps with word control"})
     inversion_prompt: str = field(default="source", metadata={"help": "prompt of the inversion: source or empty"})
-    iterations: int = field(default=5, metadata={"help": "most corrections of one inversion step; 0 is none"})
+    iterations: int = field(default=10, metadata={"help": "most corrections of one inversion step; 0 is none"})
     tolerance: float = field(default=1e-3, metadata={"help": "relative change at which the correction of a step ends"})
     seed: int = field(default=0, metadata={"help": "seed of noise and of a random choice of sites"})
 

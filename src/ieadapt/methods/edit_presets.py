@@ -17,14 +17,14 @@ EDIT_PRESETS: Mapping[str, EditConfig] = {
     "sdedit-0.4": EditConfig(method="sdedit", start=0.6),
     "sdedit-0.6": EditConfig(method="sdedit", start=0.4),
     "sdedit-0.8": EditConfig(method="sdedit", start=0.2),
-    "uniedit": EditConfig(**_PLAIN, inject="spatial, joint", inject_window="0:0.4", inject_branch="both"),
+    "uniedit": EditConfig(**_PLAIN, inject="spatial/joint", inject_window="0:0.4", inject_branch="both"),
     "all": EditConfig(**_PLAIN, inject="all", inject_window="0:0.8"),
     "fpe": EditConfig(**_PLAIN, inject="coarse", inject_window="0:0.8"),
     "high-ep": EditConfig(**_PLAIN, inject="top=0.5", inject_window="0:0.8"),
     "low-ep": EditConfig(**_PLAIN, inject="bottom=0.5", inject_window="0:0.8"),
     "random": EditConfig(**_PLAIN, inject="random=0.5", inject_window="0:0.8"),
     "prompt-to-prompt": EditConfig(
-        **_PLAIN, words="replace", words_window="0:0.8", inject="spatial", inject_window="0:0.4"
+        **_PLAIN, words="replace", words_window="0:0.8", inject="spatial/joint", inject_window="0:0.4"
     ),
     "flowedit": EditConfig(method="flowedit", start=0.34, residual=1.0, source_guidance=1.5, guidance_scale=5.5),
 }

@@ -271,7 +271,7 @@ class _Editor:
         if choice.needs_entropy and self.profile is None:
             begin = self._source.begin(self._inversion.first).to(self._clean)
             self.profile = source_profile(self.runner, self._inversion, begin)
-        return choice.choose(own, self.profile.ep if self.profile else None)
+        return choice.choose(own, **(self.profile.figures if self.profile else {}))
 
     def _require_window(self, name: str) -> None:
         """Refuse a window in which the edit, which may begin late, makes no step."""

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ieadapt.attention import DenoiserWrapper, denoisers_of, family_of, wrap_denoiser
 from ieadapt.attention.restore import attribute
-from ieadapt.errors import FailureError
+from ieadapt.errors import FailureError, UsageError
 from ieadapt.methods.generation import call_pipeline, quiet
 from ieadapt.methods.noise_path import Latents, NoisePath, matching_scheduler, noise_path
 
@@ -158,7 +158,17 @@ class PathPipeline:
         steps: int,
         done: Step = lambda: None,
     ) -> PathPipeline:
-        """The pipeline for clips of this size."""
+        """The pipeline for clips of this size.
+
+        Raises:
+            UsageError: the scheduler has no inverse, or the pipeline draws its noise anew during a run.
+        """
+        if getattr(pipe, "free_init_enabled", False):
+            raise UsageError(
+                "FreeInit draws noise anew during a run, so a clip's own noise would be lost",
+                where=type(pipe).__name__,
+                remedy="call pipe.disable_free_init() first",
+            )
         scheduler, note = matching_scheduler(pipe.scheduler)
         size = (frames.shape[0], frames.shape[2], frames.shape[3])
         return cls(pipe, scheduler, steps, size, () if note is None else (note,), done)
