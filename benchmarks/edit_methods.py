@@ -16,43 +16,69 @@ COPY, RECONSTRUCTION, CEILING = "copy of the source", "reconstruction", "perfect
 WITHOUT_EDIT = (COPY, RECONSTRUCTION, CEILING)
 
 BASE = EditConfig()
+NO_MAPS = "inject none"
 CHANGED = "CHANGED"
 """Stands in a mask for the words that a pair changes."""
 
 
 def candidates() -> dict[str, EditConfig]:
     """What the default is chosen among: where it starts, and what keeps the rest of the clip in place."""
-    found: dict[str, EditConfig] = {}
+    return {**_plain_candidates(), **_tied_candidates()}
 
-    def add(name: str, **changes: Any) -> None:
-        found[name] = replace(BASE, **changes)
 
-    for start in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5):
-        for residual in (0.0, 0.5, 1.0):
-            add(f"start {start:g}, residual {residual:g}", start=start, residual=residual)
-    for start in (0.2, 0.3):
-        for weight in (2.0, 4.5, 6.0, 9.0):
-            add(f"start {start:g}, guidance {weight:g}", start=start, guidance_scale=weight)
-        for weight in (2.0, 3.0, 4.5):
-            add(f"start {start:g}, negative source {weight:g}", start=start, guidance_scale=weight, negative="source")
-        add(f"start {start:g}, guided until half", start=start, guidance_window="0:0.5")
-        add(f"start {start:g}, words replaced", start=start, words="replace")
-    for weight in (1.5, 3.0):
-        add(f"start 0.2, source guided {weight:g}", start=0.2, source_guidance=weight)
-    for start in (0.0, 0.2):
-        for threshold in (0.15, 0.3, 0.5):
-            name = f"start {start:g}, difference mask {threshold:g}"
-            add(name, start=start, mask="difference", mask_threshold=threshold)
+def _plain_candidates() -> dict[str, EditConfig]:
+    """Start, residual, guidance, masks and noise paths, with no attention map touched."""
+    base = replace(BASE, inject="none", words="none", mask="none")
+    found = {
+        f"start {start:g}, residual {residual:g}": replace(base, start=start, residual=residual)
+        for start in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+        for residual in (0.0, 1.0)
+    }
+    at = replace(base, start=0.2, residual=1.0)
+    for weight in (2.0, 4.5, 6.0):
+        found[f"start 0.2, guidance {weight:g}"] = replace(at, guidance_scale=weight)
+    for weight in (2.0, 3.0):
+        found[f"start 0.2, negative source {weight:g}"] = replace(at, guidance_scale=weight, negative="source")
+    for threshold in (0.15, 0.3):
+        name = f"start 0.2, difference mask {threshold:g}"
+        found[name] = replace(at, mask="difference", mask_threshold=threshold)
+    found["start 0.2, mask of the changed words"] = replace(at, mask=f"cross:{CHANGED}")
     for start in (0.2, 0.4):
-        add(f"start {start:g}, mask of the changed words", start=start, mask=f"cross:{CHANGED}")
-    for start in (0.2, 0.3, 0.4, 0.5):
-        add(f"start {start:g}, noise path", start=start, method="noise-path")
-        add(f"start {start:g}, fresh noise", start=start, method="flowedit")
-        name = f"start {start:g}, noise path, difference mask"
-        add(name, start=start, method="noise-path", mask="difference")
-        add(f"{name} 0.15", start=start, method="noise-path", mask="difference", mask_threshold=0.15)
-        add(f"start {start:g}, noise path, residual 0", start=start, method="noise-path", residual=0.0)
+        noise = replace(at, start=start, method="noise-path")
+        found[f"start {start:g}, noise path"] = noise
+        found[f"start {start:g}, noise path, difference mask"] = replace(noise, mask="difference")
+        found[f"start {start:g}, fresh noise"] = replace(noise, method="flowedit")
     return found
+
+
+def _tied_candidates() -> dict[str, EditConfig]:
+    """Shared words keep the source's cross-attention maps, alone and with the source's other maps."""
+    words = replace(BASE, residual=1.0, words="replace", inject="none", mask="none")
+    maps = replace(words, inject="all", inject_branch="both")
+    found: dict[str, EditConfig] = {}
+    for start in (0.0, 0.1, 0.2, 0.3):
+        found[f"start {start:g}, words"] = replace(words, start=start)
+        found[f"start {start:g}, words, all maps"] = replace(maps, start=start)
+    for start in (0.1, 0.2):
+        found[f"start {start:g}, all maps"] = replace(maps, start=start, words="none")
+        found[f"start {start:g}, words, all maps, cond rows"] = replace(maps, start=start, inject_branch="cond")
+        for kind in ("spatial", "temporal"):
+            found[f"start {start:g}, words, {kind} maps"] = replace(maps, start=start, inject=kind)
+        found[f"start {start:g}, words, all maps, noise path"] = replace(maps, start=start, method="noise-path")
+    at = replace(maps, start=0.1)
+    changes: dict[str, dict[str, Any]] = {
+        "guidance 2": {"guidance_scale": 2.0},
+        "guidance 4.5": {"guidance_scale": 4.5},
+        "guidance 6": {"guidance_scale": 6.0},
+        "source guided": {"source_guidance": 3.0},
+        "residual 0": {"residual": 0.0},
+        "maps until half": {"inject_window": "0:0.5"},
+        "words until half": {"words_window": "0:0.5"},
+        "words all along": {"words_window": "0:1"},
+        "difference mask": {"mask": "difference"},
+        "mask of the changed words": {"mask": f"cross:{CHANGED}"},
+    }
+    return found | {f"start 0.1, words, all maps, {name}": replace(at, **change) for name, change in changes.items()}
 
 
 def suited(config: EditConfig, pair: EditPair) -> EditConfig:
@@ -73,15 +99,14 @@ def suited(config: EditConfig, pair: EditPair) -> EditConfig:
 
 
 def injections() -> dict[str, EditConfig]:
-    """Injection on top of the default, by EP and its controls, at equal start and for equal numbers of sites."""
-    rules = {"low EP": "bottom=0.5", "high EP": "top=0.5"}
-    found = {"inject all": replace(BASE, inject="all")}
-    for kind in ("spatial", "temporal"):
-        found[f"inject all {kind}"] = replace(BASE, inject=kind)
-        for name, rule in rules.items():
-            found[f"inject {kind} {name}"] = replace(BASE, inject=f"{kind}:{rule}")
+    """The default with other sites injected: by EP and its controls, at equal start and for equal numbers of sites."""
+    found = {NO_MAPS: replace(BASE, inject="none"), "inject all": replace(BASE, inject="all")}
+    found["inject coarse"] = replace(BASE, inject="coarse")
+    for where, kind in (("any", ""), ("spatial", "spatial:"), ("temporal", "temporal:")):
+        for name, rule in (("low EP", "bottom=0.5"), ("high EP", "top=0.5")):
+            found[f"inject {where} {name}"] = replace(BASE, inject=f"{kind}{rule}")
         for seed in (0, 1, 2):
-            found[f"inject {kind} random {seed}"] = replace(BASE, inject=f"{kind}:random=0.5", seed=seed)
+            found[f"inject {where} random {seed}"] = replace(BASE, inject=f"{kind}random=0.5", seed=seed)
     return found
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.edit_methods import DEFAULT, methods, suited
 from ieadapt.methods import GenerationConfig, edit
 from ieadapt.models import load
 from ieadapt.runs.edit_marks import mark_edit
@@ -29,6 +30,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=25, help="denoising steps")
     parser.add_argument("--kinds", default="colour,background,shape", help=f"of {', '.join(EDIT_KINDS)}, with commas")
     parser.add_argument("--number", type=int, default=0, help="which pair of each kind")
+    parser.add_argument("--method", default=DEFAULT, help="a configuration of benchmarks.edit_methods")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the pictures go")
     arguments = parser.parse_args(words)
     pipe = load("shapes", device=arguments.device, dtype=torch.float32)
@@ -40,6 +42,7 @@ def main(words: Sequence[str] | None = None) -> int:
             pair.source_frames,
             pair.prompt,
             source_prompt=pair.source_prompt,
+            config=suited(methods()[arguments.method], pair),
             generation=GenerationConfig(arguments.steps),
         )
         clips = {

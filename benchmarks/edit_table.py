@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.edit_methods import COPY, DEFAULT, WITHOUT_EDIT, candidates, methods
+from benchmarks.edit_methods import COPY, DEFAULT, NO_MAPS, WITHOUT_EDIT, candidates, methods
 from benchmarks.results import FOLDER, Value, record
 from ieadapt.methods import EDIT_PRESETS
 from ieadapt.metrics.intervals import Interval, paired_interval
@@ -97,7 +97,7 @@ def injection(cells: Sequence[Cell]) -> list[dict[str, Value]]:
         for name in filter(_INJECTED.fullmatch, found):
             where, rule = _INJECTED.fullmatch(name).groups()  # type: ignore[union-attr]
             draws = [found[other] for other in found if other.startswith(f"inject {where} random")]
-            against = {"as many random sites": draws, "no injection": [found[DEFAULT]] if DEFAULT in found else []}
+            against = {"as many random sites": draws, "no injection": [found[NO_MAPS]] if NO_MAPS in found else []}
             for control, others in against.items():
                 interval = _against(found[name], others)
                 if interval is not None:

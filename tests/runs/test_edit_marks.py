@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ieadapt.metrics.psnr import psnr
 from ieadapt.runs.edit_marks import mark_edit, region_psnr
+from ieadapt.testbed import render
 from ieadapt.testbed.edits import ALL_KINDS, edit_pairs
 
 PAIRS = {kind: edit_pairs(1, [kind])[0] for kind in ALL_KINDS}
@@ -23,6 +25,15 @@ def test_the_perfect_edit_and_the_copy(kind: str) -> None:
     assert copy.success == 0.0
     assert copy.psnr < 30
     assert copy.preserved > 0.6
+
+
+def test_a_new_background_may_begin_anywhere() -> None:
+    pair = PAIRS["background"]
+    shifted = render(pair.target.replace(shift=(pair.target.shift + 0.37) % 1))
+    marks = mark_edit(shifted, pair)
+    assert psnr(shifted, pair.perfect) < 25
+    assert marks.psnr > 35
+    assert marks.success == 1.0
 
 
 def test_noise_outside_the_change_lowers_what_is_kept() -> None:

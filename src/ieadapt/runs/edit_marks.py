@@ -10,9 +10,10 @@ from torch import Tensor
 
 from ieadapt.metrics.psnr import CEILING, psnr
 from ieadapt.metrics.ssim import ssim
-from ieadapt.testbed import score
+from ieadapt.testbed import render, score
 from ieadapt.testbed.edits import EditPair, kept_region
 from ieadapt.testbed.scorer import COMPONENTS
+from ieadapt.testbed.segment import fit_backdrops
 
 READ = 0.5
 """The scorer's mark from which an attribute counts as read."""
@@ -46,6 +47,9 @@ class EditMarks:
 def mark_edit(frames: Float[Tensor, "frame channel height width"], pair: EditPair) -> EditMarks:
     """Mark an edited clip of a pair.
 
+    No sentence says where in its period a new background begins. A clip whose background is edited is therefore held
+    against the perfect edit with the start that fits it best.
+
     Args:
         frames: the edit, in [0, 1].
         pair: what was to be changed.
@@ -60,7 +64,7 @@ def mark_edit(frames: Float[Tensor, "frame channel height width"], pair: EditPai
         >>> marks.psnr, marks.success
         (100.0, 1.0)
     """
-    source, perfect = pair.source_frames, pair.perfect
+    source, perfect = pair.source_frames, fitting_perfect(frames, pair)
     shown = score(frames, pair.target)
     marks = {name: float(getattr(shown, name)) for name in COMPONENTS}
     change = marks.pop(pair.kind)
@@ -72,6 +76,18 @@ def mark_edit(frames: Float[Tensor, "frame channel height width"], pair: EditPai
         success=float(change >= READ),
         preserved=sum(marks.values()) / len(marks),
     )
+
+
+def fitting_perfect(
+    frames: Float[Tensor, "frame channel height width"], pair: EditPair
+) -> Float[Tensor, "frame channel height width"]:
+    """The perfect edit; where the background is new, with the start of its period that fits the clip best."""
+    if pair.kind != "background":
+        return pair.perfect
+    name = pair.target.background
+    fitted = render(pair.target.replace(shift=fit_backdrops(frames, name)[name].shift))
+    errors = [float((clip - frames).square().mean()) for clip in (fitted, pair.perfect)]
+    return fitted if errors[0] < errors[1] else pair.perfect
 
 
 def region_psnr(
