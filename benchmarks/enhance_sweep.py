@@ -7,8 +7,8 @@ Two stages, each resumable, each a table of scores per video (`choose.parquet`, 
   paired difference of ground-truth fidelity to plain), its random and same-resolution controls, the best of every
   baseline, and every plain setting.
 
-`--record` writes `enhance-choose-MODEL` and `enhance-methods-MODEL` from the two tables, and `enhance-contrasts-MODEL`:
-the default against every other row of the second.
+`--record` writes `enhance-choose-MODEL` and `enhance-methods-MODEL` from the two tables, `enhance-summary-MODEL` (the
+leading rows of the second) and `enhance-contrasts-MODEL` (the default against every other row of it).
 
 Run it from the root of the repository: `python -m benchmarks.enhance_sweep shapes --out runs/sweep [--device cuda]`.
 """
@@ -225,9 +225,11 @@ def write(arguments: argparse.Namespace) -> None:
         table.write_parquet(kept / f"{stage}.parquet")
     for file in arguments.out.glob("profile.*"):
         shutil.copy(file, kept)
+    reported = ranked(summary(tables["report"], arguments.steps))
     rows = {
+        "enhance-summary": leading(reported, arguments.default),
         "enhance-choose": ranked(summary(tables["choose"], arguments.steps)),
-        "enhance-methods": ranked(summary(tables["report"], arguments.steps)),
+        "enhance-methods": reported,
         "enhance-contrasts": contrasts(tables["report"], arguments),
     }
     for name, found in rows.items():
@@ -237,6 +239,16 @@ def write(arguments: argparse.Namespace) -> None:
 def ranked(rows: Sequence[dict[str, Value]]) -> list[dict[str, Value]]:
     """The best first, by ground-truth fidelity."""
     return sorted(rows, key=lambda row: -float(row["fidelity_difference"] or 0.0))
+
+
+def leading(reported: Sequence[dict[str, Value]], default: str) -> list[dict[str, Value]]:
+    """The rows that a reader asks for first: the default, its controls, plain, and every baseline that is complete."""
+    most = max(int(row["captions"] or 0) for row in reported)
+    first = [PLAIN, "plain, 1.25 x steps", "plain, 1.5 x steps", default, *VARIANTS[default].controls]
+    names = [*first, *(name for name, row in VARIANTS.items() if row.group not in ("plain", "entropy", "control"))]
+    found = {str(row["variant"]): row for row in reported if row["captions"] == most}
+    found[default] = found[default] | {"variant": f"{default} (default)"}
+    return [found[name] for name in names if name in found]
 
 
 def contrasts(table: pl.DataFrame, arguments: argparse.Namespace) -> list[dict[str, Value]]:
