@@ -67,7 +67,7 @@ def test_the_key_names_everything_that_matters() -> None:
         inversion_key(pipe, frames + 1e-3, SOURCE, EditConfig(iterations=1), STEPS),
         inversion_key(pipe, frames, "a blue ball", EditConfig(iterations=1), STEPS),
         inversion_key(pipe, frames, SOURCE, EditConfig(iterations=2), STEPS),
-        inversion_key(pipe, frames, SOURCE, EditConfig(iterations=1, start=0.1), STEPS),
+        inversion_key(pipe, frames, SOURCE, EditConfig(iterations=1, start=0.3), STEPS),
         inversion_key(pipe, frames, SOURCE, EditConfig(iterations=1, inject="top=1"), STEPS),
         inversion_key(pipe, frames, SOURCE, EditConfig(iterations=1), GenerationConfig(num_inference_steps=5)),
         inversion_key(tiny_pipeline("ltx"), frames, SOURCE, EditConfig(iterations=1), STEPS),

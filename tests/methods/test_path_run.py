@@ -35,7 +35,7 @@ def test_a_whole_run_is_the_pipelines_own(family: str, scale: float) -> None:
     before, pipe.scheduler = pipe.scheduler, own  # the tiny CogVideoX clips its samples, which has no inverse
     expected = pipe([SOURCE, TARGET], latents=noise.clone(), num_inference_steps=3, output_type="pt", **guided, **size)
     pipe.scheduler = before
-    found = runner.run(noise, [SOURCE, TARGET], 0, guidance_scale=scale, negative="grey")
+    found = runner.decode(runner.run(noise, [SOURCE, TARGET], 0, guidance_scale=scale, negative="grey"))
     torch.testing.assert_close(found, expected.frames.clamp(0, 1), rtol=1e-3, atol=2e-4)
 
 

@@ -71,7 +71,7 @@ def memory_estimate(pipe: DiffusionPipeline, frames: int, height: int, width: in
     """
     denoiser: Any = next(iter(denoisers_of(pipe).values()))
     row = latents_of(pipe)
-    decoded_at_once = min(frames, FRAMES_AT_ONCE) if row.time is None else frames * max(rows // 2, 1)
+    decoded_at_once = min(frames, FRAMES_AT_ONCE) if row.time is None else frames
     fine = _finest_channels(pipe.vae.config)
     vae = decoded_at_once * height * width * fine * _bytes(pipe.vae.dtype) * MAPS_AT_ONCE
     tokens = frames / row.stride(pipe) * (height / row.pixels(pipe)) * (width / row.pixels(pipe))

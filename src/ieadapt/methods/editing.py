@@ -189,7 +189,7 @@ class _Editor:
                 wrappers.append(DifferenceEvidence(scheduler, mask, self._grid))
             return [*wrappers, RowGuidance(scheduler, scale, weights, guided)] if scale > 1 else wrappers
 
-        frames = self.runner.run(
+        found = self.runner.run(
             begin.expand(len(rows), *begin.shape[1:]).clone(),
             rows,
             self.first,
@@ -199,7 +199,7 @@ class _Editor:
             wrapping=wrapping,
             within=lambda scheduler: self._interventions(scheduler, rows, mask),
         )
-        edited = frames if alone else frames[1:]
+        edited = self.runner.decode(found if alone else found[1:])
         return edited, None if mask is None else mask.pixels(self.runner.size)
 
     @contextmanager

@@ -150,7 +150,7 @@ def invert(
     check_length(pipe, told)
     clean = encode_video(pipe, frames)
     runner = PathPipeline.of(pipe, frames, generation.num_inference_steps)
-    decoded, path = runner.decode(clean)
+    decoded, path = runner.decode(clean), runner.path_of(clean)
     inversion = Inversion(
         key=inversion_key(pipe, frames, prompt, config, generation),
         prompt=told,
@@ -177,7 +177,7 @@ def _with_trajectory(inversion: Inversion, runner: PathPipeline, clean: Latents,
     found, profile = (
         _measured(runner, trajectory[:1], inversion)
         if entropies
-        else (runner.run(trajectory[:1], [inversion.prompt], inversion.first)[0], None)
+        else (_reconstructed(runner, trajectory[:1], inversion), None)
     )
     steps = len(trajectory) - 1
     notes = (
@@ -222,12 +222,17 @@ def _invert_latents(
     return torch.cat([latents.to(clean.device) for latents in reversed(backwards)]), refined[0].corrections
 
 
+def _reconstructed(runner: PathPipeline, latents: Latents, inversion: Inversion) -> Clip:
+    """The clip that a free run of the source gives."""
+    return runner.decode(runner.run(latents, [inversion.prompt], inversion.first))[0]
+
+
 def _measured(runner: PathPipeline, latents: Latents, inversion: Inversion) -> tuple[Clip, EntropyProfile]:
     """The clip that a free run of the source gives, and its entropies."""
     reached = active_sites(runner.pipe, runner.path_of(latents).timesteps[inversion.first :].tolist())
     with intercept(runner.pipe, Record(), reached) as record:
-        frames = runner.run(latents, [inversion.prompt], inversion.first)
-    return frames[0], EntropyProfile.from_rows(record.rows(), {"measured": "on the source", "prompt": inversion.prompt})
+        frames = _reconstructed(runner, latents, inversion)
+    return frames, EntropyProfile.from_rows(record.rows(), {"measured": "on the source", "prompt": inversion.prompt})
 
 
 class Refinement:

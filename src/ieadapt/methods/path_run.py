@@ -173,14 +173,14 @@ class PathPipeline:
         size = (frames.shape[0], frames.shape[2], frames.shape[3])
         return cls(pipe, scheduler, steps, size, () if note is None else (note,), done)
 
-    def decode(self, latents: Latents) -> tuple[Frames, NoisePath]:
-        """The frames of clean latents, by the pipeline's own last lines (a run of no steps); and the path of its runs.
+    def decode(self, latents: Latents) -> Frames:
+        """The frames of clean latents, by the pipeline's own last lines (a run of no steps), one video at a time.
 
         Args:
             latents: clean ones, in the pipeline's own form.
         """
-        stand_in = PathScheduler(self.scheduler, latents, lambda steps: [])
-        return self._call(stand_in, [""] * len(latents), {}), stand_in.path
+        stand_ins = [PathScheduler(self.scheduler, one, lambda steps: []) for one in latents.split(1)]
+        return torch.cat([self._call(stand_in, [""], {}) for stand_in in stand_ins])
 
     def path_of(self, latents: Latents) -> NoisePath:
         """The path of runs with latents of this shape."""
@@ -199,8 +199,8 @@ class PathPipeline:
         negative: str = "",
         wrapping: Callable[[PathScheduler], Sequence[DenoiserWrapper]] = lambda scheduler: (),
         within: Callable[[PathScheduler], Any] | None = None,
-    ) -> Frames:
-        """Run from the beginning of a step to the video.
+    ) -> Latents:
+        """Run from the beginning of a step to the clean latents.
 
         Args:
             latents: as they are at the beginning of the step, one row per prompt.
@@ -219,7 +219,8 @@ class PathPipeline:
                 stack.enter_context(wrap_denoiser(self.pipe, wrapper))
             if within is not None:
                 stack.enter_context(within(stand_in))
-            return self._call(stand_in, list(prompts), given)
+            self._call(stand_in, list(prompts), {**given, "output_type": "latent"})
+        return stand_in.latents
 
     def run_back(
         self,
