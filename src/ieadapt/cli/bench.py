@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 
 from ieadapt.cli.console import print_json, print_table, shown_stages
-from ieadapt.cli.options import Json, Out, takes
+from ieadapt.cli.options import Json, Model, Out, takes
 from ieadapt.runs.evaluation_tables import summary_table
 from ieadapt.runs.folder import default_folder
 from ieadapt.runs.pipelines import spoken_folder
+from ieadapt.runs.v2v import V2VConfig, run_v2v
 from ieadapt.runs.vbench import VBenchRun, run_vbench, summarise_results
 
 group = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
@@ -53,4 +54,33 @@ def vbench(
         print_json({"folder": str(folder)}) if as_json else print(f"videos: {spoken_folder(folder)}")
 
 
+@takes(V2VConfig, has_prompts=False)
+def v2v(
+    asked: V2VConfig,
+    *,
+    model: Model,
+    edits: Annotated[Path, typer.Argument(metavar="LIST", help="V2VBench's YAML, LOVEU-TGVE's CSV, or a file of jobs")],
+    out: Out = None,
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """Edit every video of a list by every method, in V2VBench's layout, and measure them in one table.
+
+    The rows `copy` (the source itself) and `reconstruction` are always there: consistency alone rewards not editing.
+
+    Example: `ieadapt bench v2v shapes set.yaml --videos videos --methods default,sdedit-0.6 --out runs/v2v`
+    """
+    folder = out or default_folder("v2v")
+    with shown_stages() as stages:
+        found = run_v2v(model, edits, folder, asked, resume=resume, stages=stages)
+    if as_json:
+        rows = {name: [row.as_dict() for row in each] for name, each in found.rows.items()}
+        print_json({"folder": str(folder), "rows": rows, "notes": list(found.notes)})
+        return
+    print(found.table.caption)
+    print_table(found.table.headings, found.table.rows, found.table.numeric)
+    print("\n".join(["", *found.notes, f"videos and values: {spoken_folder(folder)}"]))
+
+
 group.command("vbench")(vbench)
+group.command("v2v")(v2v)

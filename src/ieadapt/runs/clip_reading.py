@@ -145,11 +145,15 @@ def aligned(ours: ReadClip, theirs: ReadClip, config: ReadConfig) -> tuple[Video
 
 
 def _pictures(path: Path) -> Iterator[tuple[Shown, float | None]]:
-    return ((_still(file), None) for file in frames_of(path)) if path.is_dir() else every_picture(path)
+    return ((still(file), None) for file in frames_of(path)) if path.is_dir() else every_picture(path)
 
 
-def _still(file: Path) -> Shown:
-    """A picture file as a frame."""
+def still(file: Path) -> Shown:
+    """A picture file as a frame; notes as of `read_clip`.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
     notes: tuple[str, ...] = ()
     try:
         with Image.open(file) as opened_file:
