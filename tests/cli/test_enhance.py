@@ -98,3 +98,14 @@ def test_bad_input(program: Program, tiny: Path, tmp_path: Path) -> None:
     assert "needs seeds" in program(*words, "--seeds", 0).refused()
     assert "unknown source of entropy" in program(*words, "--entropy", "guess").refused()
     assert not (tmp_path / "run").exists()
+
+
+def test_the_report_says_what_was_done(program: Program, tiny: Path, tmp_path: Path) -> None:
+    words = ("enhance", tiny, "--prompt", "a ball", *SIZE)
+    expected = {
+        "freeu": "In the one pass backbone and skip connections of the U-Net were reweighted (freeu:0.9:0.2:1.5:1.6)",
+        "stg-r": "In a weak pass the transformer blocks around 2 attention sites (spatial, temporal) were left out, and",
+    }
+    for name, sentence in expected.items():
+        assert program(*words, "--preset", name, "--out", tmp_path / name).status == 0
+        assert sentence in (tmp_path / name / "report.html").read_text(encoding="utf-8")

@@ -38,7 +38,7 @@ def command(
         keys = ("sites", "seeds", "kept", "cost", "seconds_per_video")
         print_json({"folder": str(folder), "videos": videos, **{key: record[key] for key in keys}})
         return
-    print(f"sites whose maps were changed: {len(chosen)}")
+    print(f"attention sites that were changed: {len(chosen)}")
     print_table(("#", "kind", "site"), [[str(site.order), site.kind, site.name] for site in chosen], numeric=(0,))
     print()
     if record["kept"]:

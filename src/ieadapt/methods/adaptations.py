@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ieadapt.attention import ALL_GUIDANCE, Guidance
 from ieadapt.errors import UsageError
@@ -23,11 +23,15 @@ class Adaptation:
         name: its row in the table.
         modes: the modes of an enhancement that have it.
         check: refuses a configuration that it cannot carry out.
+        told: what is changed, in words, with `{change}` for the perturbation and `{sites}` for the sites.
+        acts_on: the chosen attention `sites`, or the `network` as a whole.
     """
 
     name: str
     modes: tuple[str, ...]
     check: Callable[[EnhanceConfig], object]
+    told: str
+    acts_on: Literal["sites", "network"] = "sites"
 
 
 def map_change(config: EnhanceConfig) -> Perturbation:
@@ -82,9 +86,25 @@ def _every_step(config: EnhanceConfig) -> None:
 ADAPTATIONS: Mapping[str, Adaptation] = {
     row.name: row
     for row in (
-        Adaptation("maps", ("guidance", "direct"), map_change),
-        Adaptation("skip-block", ("guidance",), lambda config: _whole_sites(config, 0)),
-        Adaptation("cross-frame", ("direct",), lambda config: _whole_sites(config, 1)),
-        Adaptation("freeu", ("direct",), _every_step),
+        Adaptation("maps", ("guidance", "direct"), map_change, "the attention maps became {change} at {sites}"),
+        Adaptation(
+            "skip-block",
+            ("guidance",),
+            lambda config: _whole_sites(config, 0),
+            "the transformer blocks around {sites} were left out",
+        ),
+        Adaptation(
+            "cross-frame",
+            ("direct",),
+            lambda config: _whole_sites(config, 1),
+            "attention counted for more where frames look at each other ({change}) at {sites}",
+        ),
+        Adaptation(
+            "freeu",
+            ("direct",),
+            _every_step,
+            "backbone and skip connections of the U-Net were reweighted ({change})",
+            acts_on="network",
+        ),
     )
 }

@@ -180,12 +180,16 @@ class EnhanceConfig:
     @property
     def needs_profile(self) -> bool:
         """Whether a profile must be at hand before the run begins."""
+        if self.adaptation.acts_on == "network":
+            return False
         by_entropy = self.choice.needs_entropy or self.heads != "all" or self.weighting == "ep"
         sharpened = self.sharpened is not None and self.sharpened.needs_entropy
         return not self.online_steps and self.scale > 0 and (by_entropy or sharpened)
 
     def choose(self, sites: Sequence[AttentionSite], profile: EntropyProfile | None) -> list[AttentionSite]:
         """The sites that this configuration changes in a model with these sites."""
+        if self.adaptation.acts_on == "network":
+            return []
         return self.choice.choose(sites, **(profile.figures if profile else {}))
 
     def passes(self, steps: int, *, guided: bool = True) -> int:

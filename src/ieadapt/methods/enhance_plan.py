@@ -35,6 +35,8 @@ def make_plan(config: EnhanceConfig, sites: Sequence[AttentionSite], profile: En
     Raises:
         UsageError: nothing is chosen, or a measured figure is missing.
     """
+    if config.adaptation.acts_on == "network":
+        return Plan(())
     figures = profile.figures if profile else {}
     chosen = config.choice.choose(sites, **figures)
     heads: dict[str, tuple[int, ...]] = {}

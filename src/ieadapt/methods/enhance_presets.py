@@ -65,7 +65,7 @@ _ROWS = (
     ),
     Preset(
         "freeu",
-        EnhanceConfig(mode="direct", perturbation="freeu:0.9:0.2:1.5:1.6", sites="*"),
+        EnhanceConfig(mode="direct", perturbation="freeu:0.9:0.2:1.5:1.6"),
         "FreeU, arXiv 2309.11497; diffusers' own enable_freeu, values for Stable Diffusion 1.5",
         "backbone features up, low frequencies of skip features down; U-Nets only",
     ),

@@ -189,24 +189,15 @@ def sites_table(chosen: Sequence[AttentionSite], profile: EntropyProfile | None)
     rows = [
         [str(site.order), site.name, site.kind, f"{ep[site.name]:.1f}" if site.name in ep else "–"] for site in chosen
     ]
-    return Table(("#", "site", "kind", "EP %"), rows, "Sites whose maps were changed.", numeric=(0, 3))
-
-
-_CHANGES = {
-    "guidance": "In a weak pass {sites} were changed ({change}), and the prediction was pushed away from it with scale "
-    "{scale:g}.",
-    "direct": "In the one pass, {sites} were changed ({change}), with a share of {scale:g}.",
-}
+    return Table(("#", "site", "kind", "EP %"), rows, "The changed attention sites.", numeric=(0, 3))
 
 
 def _report(
     asked: EnhanceRun, out: str | Path, made: _Made, profile: EntropyProfile | None, record: Mapping[str, object]
 ) -> Report:
     method, seconds, clips = asked.method, Seconds.mean(made.times), made.clips()
-    kinds = ", ".join(sorted({site.kind for site in made.sites}))
-    sites = f"the maps of {len(made.sites)} attention sites ({kinds})"
     found = [
-        _CHANGES[method.mode].format(sites=sites, change=method.perturbation, scale=method.scale),
+        _told(method, made.sites),
         f"A plain video took {seconds.plain:.1f} s, an enhanced one {seconds.enhanced:.1f} s "
         f"({seconds.enhanced / max(seconds.plain, 1e-9):.2f} times as long).",
         *filter(None, [made.cost.sentence()]),
@@ -227,6 +218,16 @@ def _report(
         repeat={"Command line": str(record["command"]), "Python": _python(asked, out, profile)},
         record=report_record(record),
     )
+
+
+def _told(method: EnhanceConfig, sites: Sequence[AttentionSite]) -> str:
+    """What the enhancement did, in a sentence."""
+    kinds = ", ".join(sorted({site.kind for site in sites}))
+    where = f"{len(sites)} attention site{'' if len(sites) == 1 else 's'} ({kinds})"
+    change = method.adaptation.told.format(change=method.perturbation, sites=where)
+    if method.mode == "guidance":
+        return f"In a weak pass {change}, and the prediction was pushed away from it with scale {method.scale:g}."
+    return f"In the one pass {change}, with a share of {method.scale:g}."
 
 
 def _python(asked: EnhanceRun, out: str | Path, profile: EntropyProfile | None) -> str:
