@@ -121,7 +121,7 @@ def _fused(
         counts = rows["keys"]
     found = whole_rows(rows["entropy"], counts, logits.key.shape[-2])
     if video is not None:
-        found |= video_rows(*rows.figures[3:6].unbind(), video.frames, video.positions)
+        found |= video_rows(rows["temporal"], rows["spatial"], rows["text"], video.frames, video.positions)
     return found
 
 

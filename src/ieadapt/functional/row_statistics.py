@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor
 
 from ieadapt.functional.entropies import AttentionStatistics, no_video_key, video_rows, whole_rows
@@ -33,8 +32,8 @@ def statistics_of_rows(rows: FusedRows, logits: Logits, video: VideoTokens | Non
     whole = whole_rows(rows["entropy"] if counts is not None else rows["entropy"].mean(-1), counts, n_keys)
     means = {name: values.mean(-1) if counts is not None else values for name, values in whole.items()}
     if video is not None:
-        parts = rows.figures[3:6, ..., span].mean(-1).unbind()
-        means |= video_rows(*parts, video.frames, video.positions)
+        temporal, spatial, text = rows.figures[3:6, ..., span].mean(-1)
+        means |= video_rows(temporal, spatial, text, video.frames, video.positions)
     means.setdefault("n_keys", torch.full_like(means["ep"], n_keys))
     return AttentionStatistics(**means)
 
@@ -42,8 +41,8 @@ def statistics_of_rows(rows: FusedRows, logits: Logits, video: VideoTokens | Non
 def check_keys(
     rows: FusedRows,
     video: VideoTokens | None,
-    span: slice | Bool[Tensor, ...],
-    read: Bool[Tensor, ...] | None = None,
+    span: slice | Tensor,
+    read: Tensor | None = None,
 ) -> None:
     """Raise unless the mask leaves every row a key, and every video row a video key.
 

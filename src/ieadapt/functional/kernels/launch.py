@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 from math import log2
 
 import torch
@@ -56,18 +57,26 @@ def tiling_of(dim: int, itemsize: int, *, chosen: bool = False) -> Tiling:
 
     Example:
         >>> tiling_of(64, 2)
-        Tiling(block_m=128, block_n=64, warps=4, stages=3)
+        Tiling(block_m=128, block_n=64, warps=8, stages=3)
     """
     wide = padded(dim)
     if itemsize == 4:
         return Tiling(64, 32, 4, 2) if wide <= 128 else Tiling(32, 32, 4, 1)
-    if wide <= 64:
-        found = Tiling(128, 64, 4, 3)
-    elif wide == 128:
-        found = Tiling(128, 64, 8, 3)
-    else:
-        found = Tiling(64, 64, 8, 2)
+    found = Tiling(128, 64, 8, 3) if wide <= 128 else Tiling(64, 64, 8, 2)
     return Tiling(64, found.block_n, 4, found.stages) if chosen else found
+
+
+def fitting(tiling: Tiling, dim: int, itemsize: int, memory: int) -> Tiling:
+    """The same tiling with as shallow a pipeline, then as few keys a step, as a GPU's shared memory holds.
+
+    Example:
+        >>> fitting(Tiling(128, 64, 8, 3), 128, 2, 101_376)  # a consumer GPU
+        Tiling(block_m=128, block_n=64, warps=8, stages=2)
+    """
+    m, n, stages = tiling.block_m, tiling.block_n, tiling.stages
+    while (m + 2 * stages * n) * padded(dim) * itemsize > memory and (stages > 1 or n > 16):
+        stages, n = (stages - 1, n) if stages > 1 else (stages, n // 2)
+    return replace(tiling, block_n=n, stages=stages)
 
 
 def padded(dim: int) -> int:
@@ -105,17 +114,19 @@ def fused_rows(
         tiling: tile sizes; None = `tiling_of`.
     """
     (batch, heads, n_queries, dim), n_keys = query.shape, key.shape[-2]
-    given = [_dense_channels(part) for part in (query, key, query if value is None else value)]
+    query, key = _dense_channels(query), _dense_channels(key)
+    values = query if value is None else _dense_channels(value)
     short = n_queries == n_keys <= SHORT and mask is None and video is None and chosen is None
     tiling = tiling or tiling_of(dim, query.element_size(), chosen=chosen is not None)
+    tiling = fitting(tiling, dim, query.element_size(), _shared_memory(query.device))
     slots = n_queries if chosen is None else chosen.shape[-1] * tiling.block_m
     number = 8 if mask is not None else 6 if video is not None else 3
     figures = torch.empty((number, batch, heads, slots), dtype=torch.float32, device=query.device)
     output = None if value is None else _like_layout(query)
     if short:
-        _launch_short(*given, output, figures, scale)
+        _launch_short(query, key, values, output, figures, scale)
     else:
-        _launch_long(*given, output, figures, scale, mask, video, chosen, tiling)
+        _launch_long(query, key, values, output, figures, scale, mask, video, chosen, tiling)
     return FusedRows(output, figures)
 
 
@@ -161,12 +172,12 @@ def _launch_long(
     out = query if output is None else output
     entries, mask_strides = _mask_entries(mask, (batch, heads, n_queries, n_keys))
     start, stop, positions = (0, 0, 0) if video is None else (video.start, video.stop, video.positions)
-    long_rows[(blocks, batch * heads)](
+    long_rows[(blocks * batch * heads,)](
         *(query, key, value, query if entries is None else entries, out, figures),
         query if chosen is None else chosen.to(torch.int32).contiguous(),
         *(stride for part in (query, key, value, out) for stride in part.stride()[:3]),
         *(*mask_strides, figures.stride(0)),
-        *(heads, n_queries, n_keys, figures.shape[-1], start, stop, positions, scale * log2(torch.e)),
+        *(heads, n_queries, n_keys, figures.shape[-1], blocks, start, stop, positions, scale * log2(torch.e)),
         VIDEO=video is not None,
         MASK="none" if mask is None else "bool" if mask.dtype == torch.bool else "additive",
         VALUE=output is not None,
@@ -179,6 +190,16 @@ def _launch_long(
         STAGES=tiling.stages,
         num_warps=tiling.warps,
     )
+
+
+def _shared_memory(device: torch.device) -> int:
+    """Bytes that a program may have; without limit in the interpreter."""
+    if device.type != "cuda":
+        return sys.maxsize
+    from triton.runtime import driver
+
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return int(driver.active.utils.get_device_properties(index)["max_shared_mem"])
 
 
 def _frame_block(block_n: int, positions: int) -> int:

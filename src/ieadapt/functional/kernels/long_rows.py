@@ -165,7 +165,7 @@ def long_rows(
     query, key, value, mask, out, figures, chosen,
     stride_qb, stride_qh, stride_qn, stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn,
     stride_ob, stride_oh, stride_on, stride_mb, stride_mh, stride_mq, stride_mk, stride_figure,
-    heads, n_queries, n_keys, n_slots, video_start, video_stop, positions, scale,
+    heads, n_queries, n_keys, n_slots, n_blocks, video_start, video_stop, positions, scale,
     VIDEO: tl.constexpr, MASK: tl.constexpr, VALUE: tl.constexpr, CHOSEN: tl.constexpr, DIM: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     STAGES: tl.constexpr,
@@ -177,13 +177,13 @@ def long_rows(
     Figures are (figure, batch, head, slot); a slot is a row, or with CHOSEN a row of the blocks that `chosen`
     (batch, head, block) names. Rows past the end are left alone. `scale` is in powers of two and positive.
     """
-    slot = tl.program_id(0)
-    pair = tl.program_id(1)
+    slot = tl.program_id(0) % n_blocks
+    pair = tl.program_id(0) // n_blocks
     batch = (pair // heads).to(tl.int64)
     head = (pair % heads).to(tl.int64)
     place = slot
     if CHOSEN:
-        place = tl.load(chosen + pair * tl.num_programs(0) + slot)
+        place = tl.load(chosen + pair * n_blocks + slot)
     rows = place * BLOCK_M + tl.arange(0, BLOCK_M)
     dims = tl.arange(0, BLOCK_D)
     steps = tl.arange(0, BLOCK_N)

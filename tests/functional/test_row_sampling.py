@@ -1,0 +1,89 @@
+"""Entropy from a sample of the query rows: unbiased, with an honest standard error, the same from kernel and stream."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from ieadapt.errors import UsageError
+from ieadapt.functional import RowSample, VideoTokens, attention_statistics, row_sample
+from tests.functional.test_statistics import random
+
+VIDEO = VideoTokens(start=26, frames=5, positions=200)
+
+
+def varied(tokens: int, seed: int = 0) -> torch.Tensor:
+    return random(1, 3, tokens, 8, seed=seed) * torch.linspace(0.2, 3, tokens)[:, None]
+
+
+@pytest.mark.parametrize("tokens", [640, 700, 1026])
+def test_means_lie_within_their_standard_errors(tokens: int) -> None:
+    query, key = varied(tokens), random(1, 3, tokens, 8, seed=1)
+    exact = attention_statistics(query, key).ep
+    apart, errors = [], []
+    for seed in range(40):
+        found = attention_statistics(query, key, sample=RowSample(0.3, seed))
+        assert found.ep_error is not None
+        apart.append(found.ep - exact)
+        errors.append(found.ep_error)
+    spread, told = torch.stack(apart), torch.stack(errors)
+    assert spread.mean().abs() < 3 * told.mean() / 120**0.5  # unbiased
+    assert spread.std() < 1.2 * told.square().mean().sqrt()  # parts make the true error smaller than the told one
+
+
+@pytest.mark.parametrize(
+    "mask", [None, random(1026, 1026, seed=4) > -1, torch.arange(1026) < 900], ids=["no", "all", "keys"]
+)
+def test_a_sample_of_nearly_all_rows_is_nearly_exact(mask: torch.Tensor | None) -> None:
+    query, key = random(1, 3, 1026, 8, spread=2), random(1, 3, 1026, 8, seed=1)
+    exact = dataclasses.asdict(attention_statistics(query, key, video=VIDEO, mask=mask))
+    found = dataclasses.asdict(attention_statistics(query, key, video=VIDEO, mask=mask, sample=RowSample(0.94)))
+    for name, value in found.items():
+        if name != "ep_error":
+            assert torch.allclose(value, exact[name], rtol=2e-2, atol=3e-3), name
+    assert found["ep_error"].max() < 0.2
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_rows_keep_their_own_masks(is_causal: bool) -> None:
+    query, mask = random(1, 1, 300, 8), torch.ones(300, 300, dtype=torch.bool).tril()
+    wanted = attention_statistics(query, query, mask=mask, sample=RowSample(0.5))
+    given = None if is_causal else torch.where(mask, 0.0, -torch.inf)
+    found = attention_statistics(query, query, mask=given, is_causal=is_causal, sample=RowSample(0.5))
+    assert torch.equal(found.n_keys, wanted.n_keys)
+    assert torch.allclose(found.ep, wanted.ep, atol=1e-4)
+    assert wanted.n_keys.item() != 300
+
+
+def test_short_sequences_are_exact() -> None:
+    query = random(1, 2, 100, 8)
+    found = attention_statistics(query, query, sample=RowSample(0.05))
+    assert found.ep_error is None
+    assert torch.equal(found.ep, attention_statistics(query, query).ep)
+
+
+def test_drawing_leaves_the_global_random_state_alone() -> None:
+    query, state = random(1, 2, 640, 8), torch.get_rng_state()
+    first = RowSample(0.3, seed=1).blocks(query)
+    assert torch.equal(torch.get_rng_state(), state)
+    again, other = RowSample(0.3, seed=1).blocks(query), RowSample(0.3, seed=2).blocks(query)
+    assert first is not None
+    assert again is not None
+    assert other is not None
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert all(len(set(blocks)) == 3 for blocks in first.flatten(0, 1).tolist())
+
+
+def test_choices_of_rows() -> None:
+    assert row_sample("all") is None
+    assert row_sample("sample:0.2") == RowSample(0.2)
+    for rows in ("some", "sample", "sample:much", "all:0.1"):
+        with pytest.raises(
+            UsageError, match=rf'no such choice of rows; expected "all" or "sample:FRACTION"; got {rows}'
+        ):
+            row_sample(rows)
+    with pytest.raises(UsageError, match=r"not a part of the rows; expected 0 < fraction < 1; got 2.0"):
+        row_sample("sample:2")
