@@ -104,7 +104,7 @@ def test_the_report_says_what_was_done(program: Program, tiny: Path, tmp_path: P
     words = ("enhance", tiny, "--prompt", "a ball", *SIZE)
     expected = {
         "freeu": "In the one pass backbone and skip connections of the U-Net were reweighted (freeu:0.9:0.2:1.5:1.6)",
-        "stg-r": "In a weak pass the transformer blocks around 2 attention sites (spatial, temporal) were left out, and",
+        "stg-r": "In a weak pass the transformer blocks around 2 attention sites (spatial, temporal) were left out,",
     }
     for name, sentence in expected.items():
         assert program(*words, "--preset", name, "--out", tmp_path / name).status == 0
