@@ -125,3 +125,22 @@ def test_prompts_that_do_not_fit_are_refused(tmp_path: Path, name: str, content:
 def test_names_sort_as_people_count() -> None:
     names = ["clip10", "clip2", "2", "a", "10"]
     assert sorted(names, key=lambda name: natural(Path(name))) == ["2", "10", "a", "clip2", "clip10"]
+
+
+def test_the_edits_of_a_run_share_its_source(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run", "edit", {"prompts": ()}) as run:
+        for folder in ("", "hike/"):
+            for name in ("source", "reconstruction", "00-edit", "01-edit", "01-mask", "00-side-by-side"):
+                run.write(f"{folder}{name}.mp4", b"x")
+    assert set(parts_of(tmp_path / "run")) == {"edit", "source", "reconstruction"}
+    edits, sources = (find_clips(f"{tmp_path / 'run'}:{part}").clips for part in ("edit", "source"))
+    assert {clip.name for clip in edits} == {clip.name for clip in sources} == {"00", "01", "hike-00", "hike-01"}
+    assert {clip.name: str(clip.path.relative_to(tmp_path / "run")) for clip in sources}["hike-01"] == "hike/source.mp4"
+
+
+def test_a_run_with_several_seeds_repeats_each_prompt(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run", "enhance", {"prompts": ["a ball", "a star"], "seeds": 2}) as run:
+        for number in range(4):
+            run.write(f"{number:02d}-plain.mp4", b"x")
+    prompts = find_clips(tmp_path / "run").prompts
+    assert prompts == {"00": "a ball", "01": "a ball", "02": "a star", "03": "a star"}

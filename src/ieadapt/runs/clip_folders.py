@@ -14,8 +14,10 @@ from ieadapt.runs.folder import CONFIG, read_run
 VIDEO_SUFFIXES = frozenset({".mp4", ".webm", ".gif", ".mkv", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".y4m", ".ts"})
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 # Part of a run -> the part that it is compared with.
-REFERENCES: Mapping[str, str] = {"enhanced": "plain", "edited": "source"}
-JOINED = "side-by-side"
+REFERENCES: Mapping[str, str] = {"enhanced": "plain", "edit": "source"}
+SHARED = ("source", "reconstruction")
+"""Videos of a run that stand beside several numbered ones in their folder."""
+NO_PART = ("side-by-side", "mask")
 _PART = re.compile(r"(?P<name>\d+)-(?P<part>[a-z][a-z-]*)")
 _CHUNKS = re.compile(r"\d+|\D+")
 
@@ -160,17 +162,32 @@ def _of_run(path: Path, part: str) -> ClipFolder:
             where=path,
             remedy=f"name one: {path}:{next(iter(parts))}" if parts else None,
         )
-    prompts = read_run(path)["config"].get("prompts") or ()
+    asked = read_run(path)["config"]
+    repeats = asked.get("seeds") if isinstance(asked.get("seeds"), int) else 1
+    prompts = [prompt for prompt in asked.get("prompts") or () for _ in range(repeats)]
     named = {f"{index:02d}": prompt for index, prompt in enumerate(prompts)}
     return ClipFolder(f"{path.name}:{part}", tuple(parts[part]), prompts=named)
 
 
 def _parts(path: Path) -> dict[str, list[ClipFile]]:
+    """Part -> its videos; those that a folder's numbered videos share stand beside each of them."""
     parts: dict[str, list[ClipFile]] = {}
+    shared: dict[str, list[tuple[Path, str]]] = {}
+    numbered: dict[Path, dict[str, None]] = {}
     for name in sorted(read_run(path)["files"], key=lambda name: natural(Path(name))):
-        found = _PART.fullmatch(Path(name).stem)
-        if found and Path(name).suffix in VIDEO_SUFFIXES and found["part"] != JOINED:
-            parts.setdefault(found["part"], []).append(ClipFile(found["name"], path / name))
+        file = Path(name)
+        if file.suffix not in VIDEO_SUFFIXES:
+            continue
+        found = _PART.fullmatch(file.stem)
+        if found and found["part"] not in NO_PART:
+            number = found["name"] if file.parent == Path() else f"{file.parent}-{found['name']}"
+            parts.setdefault(found["part"], []).append(ClipFile(number, path / name))
+            numbered.setdefault(file.parent, {})[number] = None
+        elif file.stem in SHARED:
+            shared.setdefault(file.stem, []).append((file.parent, name))
+    for part, files in shared.items():
+        each = [ClipFile(number, path / name) for folder, name in files for number in numbered.get(folder, {})]
+        parts |= {part: each} if each else {}
     return parts
 
 
