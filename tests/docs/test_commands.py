@@ -7,12 +7,15 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 
 from ieadapt.cli import main
 from ieadapt.cli.main import COMMANDS, GROUPS
+from ieadapt.runs.videos import encode_video
 
 ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(r"^```sh[^\n]*\n(?P<code>.*?)^```", re.MULTILINE | re.DOTALL)
+_FILE = re.compile(r"^```yaml title=\"(?P<name>[^\"]+)\"\n(?P<content>.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def commands(text: str) -> list[list[str]]:
@@ -42,6 +45,44 @@ def test_the_commands_of_the_readme_run_one_after_the_other(
     monkeypatch.chdir(tmp_path)
     for words in commands((ROOT / "README.md").read_text()):
         assert main(words) == 0, capsys.readouterr().err
+
+
+_TASKS = ("index", "find-layers", "better-video", "edit-a-clip", "cluster")
+_SHORT = {
+    "maps": {"--steps": "0,1", "--num-inference-steps": "2"},
+    "study": {"--steps": "2", "--sites": "mid_block.motion_modules.*", "--seeds": "1"},
+    "edit": {"--steps": "4"},
+}
+
+
+def shortened(words: list[str]) -> list[str]:
+    """The same command with two or four steps, and a study of the middle block's temporal sites alone."""
+    short = _SHORT.get(words[0], {"--steps": "2", "--seeds": "1"})
+    if words[0] == "study" and "--prompts" in words and "--sites" not in words:
+        words = [*words, "--sites", "all"]
+    return [short.get(flag, word) for flag, word in zip([None, *words], words, strict=False)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", _TASKS)
+def test_the_commands_of_a_page_run_one_after_the_other(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    Path("prompts.txt").write_text("a big red star moving left over bricks\n")
+    Path("clip.mp4").write_bytes(encode_video(torch.rand(16, 3, 128, 128)))
+    for file in _FILE.finditer((ROOT / "docs" / "edit-a-clip.md").read_text()):
+        Path(file["name"]).write_text(file["content"])
+    for words in commands(text):
+        if "ray" not in words:  # an engine with tests of its own
+            assert main(shortened(words)) == 0, capsys.readouterr().err
+
+
+def test_a_command_is_shortened_in_its_numbers_only() -> None:
+    words = ["study", "shapes", "--prompts", "prompts.txt", "--steps", "20", "--out", "runs/study"]
+    assert shortened(words) == [*words[:5], "2", *words[6:], "--sites", "mid_block.motion_modules.*"]
+    assert shortened(["study", "--status", "runs/study"]) == ["study", "--status", "runs/study"]
 
 
 def test_commands_are_found() -> None:
