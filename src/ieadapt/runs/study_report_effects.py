@@ -15,7 +15,7 @@ from ieadapt.metrics.correlation import Correlation, spearman_interval
 from ieadapt.metrics.intervals import Interval, paired_interval
 from ieadapt.runs.comparison import MEASURES
 
-Aspect = Literal["structure", "consistency", "quality", "motion"]
+Aspect = Literal["structure", "consistency", "quality", "motion", "text"]
 
 # Which column speaks for an aspect in the figures, the first that a study has.
 LEADING: Mapping[Aspect, tuple[str, ...]] = {
@@ -28,6 +28,7 @@ NAMES: Mapping[Aspect, str] = {
     "consistency": "temporal consistency",
     "quality": "quality",
     "motion": "motion",
+    "text": "match with the prompt",
 }
 SCORE_ASPECTS: Mapping[str, Aspect] = {"motion": "motion", "jitter": "consistency", "flicker": "consistency"}
 UNCHANGED: Mapping[str, float] = {"ssim": 1.0}
