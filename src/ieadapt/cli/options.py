@@ -100,7 +100,7 @@ def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 
 def _option(name: str, option: str, kind: Any, default: Any, help_text: str) -> inspect.Parameter:
-    if default is None:
+    if default is None and "by default" not in help_text:
         help_text = f"{help_text} (default: the model's own)" if _is_models_own(name) else help_text
     return _parameter(name, Annotated[kind, typer.Option(option, help=help_text)], default)
 

@@ -43,7 +43,9 @@ class ReadConfig:
     """
 
     align: bool = field(default=False, metadata={"help": "resize and trim videos that differ from their reference"})
-    frames: int | None = field(default=None, metadata={"help": "measure only so many frames from the beginning"})
+    frames: int | None = field(
+        default=None, metadata={"help": "measure only so many frames from the beginning; by default all"}
+    )
     side: int | None = field(default=None, metadata={"help": "shrink videos first, to this shorter side in pixels"})
 
     def __post_init__(self) -> None:

@@ -18,7 +18,7 @@ from ieadapt.metrics import Metric, evaluate, missing_metrics, select_metrics
 from ieadapt.runs.clip_folders import REFERENCES, ClipFile, ClipFolder, find_clips, parts_of
 from ieadapt.runs.clip_reading import ReadConfig, aligned, check_readable, read_clip
 from ieadapt.runs.evaluation_tables import MetricSummary, markdown, remarks, summarise, summary_table
-from ieadapt.runs.flags import flags
+from ieadapt.runs.flags import flag_words
 from ieadapt.runs.folder import open_run
 from ieadapt.runs.progress import Stages, silent
 from ieadapt.runs.report import Report, Section, Table, render_report
@@ -274,12 +274,7 @@ def _command(
     words = ["ieadapt", "evaluate", str(videos)]
     words += ["--reference", str(reference)] if reference is not None else []
     words += ["--prompts", str(prompts)] if prompts is not None else []
-    for flag in flags(type(config)):
-        value: Any = config
-        for name in flag.path:
-            value = getattr(value, name)
-        if value != flag.default:
-            words += [flag.option] if value is True else [flag.option, str(value)]
+    words += flag_words(config)
     return shlex.join([*words, "--out", str(out)])
 
 

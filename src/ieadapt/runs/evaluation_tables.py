@@ -98,7 +98,10 @@ def remarks(rows: Sequence[MetricSummary], pairs: int) -> list[str]:
     """What a reader must know before concluding from a table."""
     said = []
     if 0 < pairs < ENOUGH:
-        said.append(f"{pairs} videos settle nothing: with fewer than {ENOUGH} the intervals are too narrow.")
+        said.append(
+            f"{pairs} video{'s settle' if pairs > 1 else ' settles'} nothing: "
+            f"with fewer than {ENOUGH} the intervals are too narrow."
+        )
     partial = [f"{row.metric} ({row.videos} of {pairs})" for row in rows if row.videos < pairs]
     if partial:
         said.append(f"measured on some videos only: {', '.join(partial)}; evaluation.json says why.")

@@ -110,6 +110,24 @@ def command_line(workflow: str, asked: Any, out: str | Path) -> str:
     return shlex.join([*words, "--out", str(out)])
 
 
+def flag_words(asked: Any) -> list[str]:
+    """The flags of a config that differ from the defaults, as they are typed.
+
+    Example:
+        >>> from ieadapt.methods import GenerationConfig
+        >>> flag_words(GenerationConfig(num_inference_steps=8))
+        ['--steps', '8']
+    """
+    words: list[str] = []
+    for flag in flags(type(asked)):
+        value = asked
+        for name in flag.path:
+            value = getattr(value, name)
+        if value != flag.default:
+            words += [flag.option] if value is True else [flag.option, str(value)]
+    return words
+
+
 def _as_typed(kind: Any) -> Any:
     """The type of a flag's value: a number that may be whole or not is typed as a float."""
     members = set(get_args(kind))

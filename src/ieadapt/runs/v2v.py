@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from ieadapt.runs.edit_run import Sampling
 from ieadapt.runs.edit_sets import as_v2vbench, read_edit_set
 from ieadapt.runs.edit_videos import EditPlan, MakeEdits
 from ieadapt.runs.evaluation_tables import MetricSummary, markdown, summarise
+from ieadapt.runs.flags import flag_words
 from ieadapt.runs.folder import CONFIG, RunFolder, open_run, read_run
 from ieadapt.runs.inversions import default_cache
 from ieadapt.runs.layout_videos import removed_leftovers
@@ -142,7 +144,7 @@ def run_v2v(
         raise UsageError(
             "the folder holds a run of another request", where=folder, remedy="name another --out, or ask the same"
         )
-    command = f"ieadapt bench v2v {model} {edits} --methods {config.methods} --out {out}"
+    command = shlex.join(["ieadapt", "bench", "v2v", model, str(edits), *flag_words(config), "--out", str(out)])
     with open_run(out, "v2v", {"request": wanted}, command=command, resume=resume) as run:
         run.write("config.yaml", as_v2vbench(jobs))
         _make(plan, jobs, config, stages)
