@@ -168,7 +168,34 @@ def _bare(axes: Axes, title: str) -> None:
     axes.set_yticks([])
 
 
+def overview() -> Figure:
+    """What the tool shows, in one picture: EP of every site, and the video with one kind of attention replaced."""
+    pipe = ieadapt.load("shapes")
+    rows = ieadapt.measure(pipe, CAPTION, SETTINGS).by_site()
+    videos = {"as it is": ieadapt.generate(pipe, [CAPTION], SETTINGS)[0]}
+    for kind in ("temporal", "spatial"):
+        with ieadapt.intercept(pipe, ieadapt.Identity(), sites=kind):
+            videos[f"{kind} off"] = ieadapt.generate(pipe, [CAPTION], SETTINGS)[0]
+    figure = Figure(figsize=(11, 3.3), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=[1, 1.15])
+    axes = left.subplots()
+    for kind, colour in KIND_COLOURS.items():
+        part = rows.filter(rows["kind"] == kind)
+        axes.scatter(part["order"], part["ep"], color=colour, label=kind)
+    axes.set(xlabel="attention site, in order of execution", ylabel="EP: entropy, % of its maximum", ylim=(0, 102))
+    axes.legend(loc="lower left", ncols=3, frameon=False, fontsize="small")
+    axes.spines[["top", "right"]].set_visible(False)
+    grid = right.subplots(len(videos), 6)
+    for line, (name, frames) in zip(grid, videos.items(), strict=True):
+        for place, frame in zip(line, frames[::3], strict=True):
+            place.imshow(frame.permute(1, 2, 0))
+            _bare(place, "")
+        line[0].set_ylabel(name, fontsize="small")
+    return figure
+
+
 PICTURES: Mapping[str, Any] = {
+    "overview": overview,
     "maps-entropy": maps_of_rising_entropy,
     "ep-by-site": ep_by_site,
     "joint-scopes": scopes,

@@ -8,7 +8,8 @@ Two stages, each resumable, each a table of scores per video (`choose.parquet`, 
   baseline, and every plain setting.
 
 `--record` writes `enhance-choose-MODEL` and `enhance-methods-MODEL` from the two tables, `enhance-summary-MODEL` (the
-leading rows of the second) and `enhance-contrasts-MODEL` (the default against every other row of it).
+leading rows of the second), `enhance-contrasts-MODEL` (the default against every other row of it) and
+`enhance-default-MODEL` (the default against plain, measure by measure).
 
 Run it from the root of the repository: `python -m benchmarks.enhance_sweep shapes --out runs/sweep [--device cuda]`.
 """
@@ -16,6 +17,7 @@ Run it from the root of the repository: `python -m benchmarks.enhance_sweep shap
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import itertools
 import multiprocessing
@@ -38,7 +40,8 @@ from ieadapt.methods import EntropyProfile, GenerationConfig, enhancement, gener
 from ieadapt.metrics import METRICS, evaluate
 from ieadapt.metrics.intervals import paired_interval
 from ieadapt.models import load
-from ieadapt.testbed import caption, sample_scenes, score
+from ieadapt.runs.comparison import Comparison, compare
+from ieadapt.testbed import Score, caption, sample_scenes, score
 
 FOLDER = Path(__file__).parent / "sweeps"
 """Where the tables of scores are kept, so that a later run goes on from them."""
@@ -231,6 +234,7 @@ def write(arguments: argparse.Namespace) -> None:
         "enhance-choose": ranked(summary(tables["choose"], arguments.steps)),
         "enhance-methods": reported,
         "enhance-contrasts": contrasts(tables["report"], arguments),
+        "enhance-default": [row.as_dict() for row in against_plain(tables["report"], arguments.default)],
     }
     for name, found in rows.items():
         record(f"{name}-{arguments.model}", command, found, notes=note, machine=arguments.machine)
@@ -249,6 +253,17 @@ def leading(reported: Sequence[dict[str, Value]], default: str) -> list[dict[str
     found = {str(row["variant"]): row for row in reported if row["captions"] == most}
     found[default] = found[default] | {"variant": f"{default} (default)"}
     return [found[name] for name in names if name in found]
+
+
+def against_plain(table: pl.DataFrame, default: str) -> list[Comparison]:
+    """The default against plain, measure by measure (the demo prints it beside its own)."""
+    names = [field.name for field in dataclasses.fields(Score)]
+    means = table.group_by("variant", "caption").agg(pl.col(names).mean()).sort("caption")
+    plain, own = (
+        [Score(*row) for row in means.filter(pl.col("variant") == variant).select(names).rows()]
+        for variant in (PLAIN, default)
+    )
+    return compare(plain, own)
 
 
 def contrasts(table: pl.DataFrame, arguments: argparse.Namespace) -> list[dict[str, Value]]:

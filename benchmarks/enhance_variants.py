@@ -38,7 +38,7 @@ class Variant:
 
 def entropy(kind: str, rule: str, amount: str, **changes: Any) -> dict[str, Variant]:
     """An entropy-chosen variant with its controls: as many sites at random, and at random within each resolution."""
-    settings = dict(changes)
+    settings = {"start": 0.0, **changes}
     guidance_scale = settings.pop("guidance_scale", None)
     told = ", ".join(f"{name} {value}" for name, value in changes.items())
     controls: dict[str, Variant] = {}

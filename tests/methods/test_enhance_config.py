@@ -37,7 +37,10 @@ DIRECT: dict[str, Any] = {"mode": "direct", "perturbation": "uniform"}
         ({"mode": "direct", "perturbation": "cross-frame:-1"}, "missing or wrong"),
         ({"mode": "direct", "perturbation": "freeu:1:2:3"}, "expected freeu and 4 positive numbers"),
         ({"mode": "direct", "perturbation": "freeu:1:1:1:1", "start": 0.5}, "in every step; expected start=0.0"),
-        ({"mode": "direct", "perturbation": "freeu:1:1:1:1", "scale": 0.5}, "in every step; expected scale=0 or 1"),
+        (
+            {"mode": "direct", "perturbation": "freeu:1:1:1:1", "start": 0.0, "scale": 0.5},
+            "in every step; expected scale=0 or 1",
+        ),
         ({"perturbation": "skip-block", "heads": "top=1"}, "skip-block has no heads; expected heads=all; got top=1"),
         ({"perturbation": "skip-block", "scope": "all"}, "skip-block has no scope"),
         ({"mode": "direct", "perturbation": "cross-frame:4", "weighting": "ep"}, "cross-frame has no weighting"),
@@ -58,16 +61,16 @@ def test_configurations_that_cannot_be(arguments: dict[str, Any], message: str) 
     ("config", "needs"),
     [
         (EnhanceConfig(), True),
-        (EnhanceConfig(entropy="online"), False),
-        (EnhanceConfig(scale=0), False),
-        (EnhanceConfig(sites="temporal"), False),
-        (EnhanceConfig(sites="temporal:random=2"), False),
-        (EnhanceConfig(sites="temporal:middle=2"), False),
-        (EnhanceConfig(sites="temporal:level-random=2"), True),
-        (EnhanceConfig(sites="temporal", heads="top=1"), True),
-        (EnhanceConfig(sites="temporal", weighting="ep"), True),
-        (EnhanceConfig(**DIRECT, sites="temporal", sharpen=0.5), True),
-        (EnhanceConfig(**DIRECT, sites="temporal", sharpen=0.5, sharpen_sites="spatial"), False),
+        (EnhanceConfig(start=0, entropy="online"), False),
+        (EnhanceConfig(start=0, scale=0), False),
+        (EnhanceConfig(start=0, sites="temporal"), False),
+        (EnhanceConfig(start=0, sites="temporal:random=2"), False),
+        (EnhanceConfig(start=0, sites="temporal:middle=2"), False),
+        (EnhanceConfig(start=0, sites="temporal:level-random=2"), True),
+        (EnhanceConfig(start=0, sites="temporal", heads="top=1"), True),
+        (EnhanceConfig(start=0, sites="temporal", weighting="ep"), True),
+        (EnhanceConfig(start=0, **DIRECT, sites="temporal", sharpen=0.5), True),
+        (EnhanceConfig(start=0, **DIRECT, sites="temporal", sharpen=0.5, sharpen_sites="spatial"), False),
     ],
 )
 def test_what_needs_a_profile(config: EnhanceConfig, needs: bool) -> None:
@@ -80,4 +83,8 @@ def test_it_shows_what_is_not_at_its_default() -> None:
 
 
 def test_online_steps() -> None:
-    assert [EnhanceConfig(entropy=text).online_steps for text in ("profile", "online", "online:5")] == [0, 2, 5]
+    assert [EnhanceConfig(start=0, entropy=text).online_steps for text in ("profile", "online", "online:5")] == [
+        0,
+        2,
+        5,
+    ]

@@ -25,7 +25,9 @@ UNGUIDED = UNGUIDED | {"hunyuanvideo": {"true_cfg_scale": 1.0}}
 def test_a_share_of_the_uniform_map_is_the_mixture(family: str, guided: bool) -> None:
     arguments = GUIDED[family] if guided else UNGUIDED[family]
     site, pipe = one_site(family), tiny_pipeline(family)
-    with enhancement(pipe, EnhanceConfig(mode="direct", perturbation="uniform", sites=site, scale=0.4)) as told:
+    with enhancement(
+        pipe, EnhanceConfig(start=0, mode="direct", perturbation="uniform", sites=site, scale=0.4)
+    ) as told:
         enhanced = run(family, PROMPTS, **arguments)
     with intercept(pipe, Mix(0.4), site):
         mixed = run(family, PROMPTS, **arguments)
@@ -38,10 +40,10 @@ def test_a_share_of_the_uniform_map_is_the_mixture(family: str, guided: bool) ->
 def test_scale_0_is_bit_equal_and_everything_is_restored(family: str) -> None:
     plain, pipe = run(family), tiny_pipeline(family)
     direct = {"mode": "direct", "sites": one_site(family)}
-    with enhancement(pipe, EnhanceConfig(perturbation="uniform", scale=0, **direct)):
+    with enhancement(pipe, EnhanceConfig(start=0, perturbation="uniform", scale=0, **direct)):
         assert torch.equal(plain, run(family))
     for perturbation in ("temperature:2", "cross-frame:50"):
-        with enhancement(pipe, EnhanceConfig(perturbation=perturbation, **direct)):
+        with enhancement(pipe, EnhanceConfig(start=0, perturbation=perturbation, **direct)):
             assert not torch.equal(plain, run(family))
         assert torch.equal(plain, run(family))
 
@@ -52,7 +54,13 @@ def test_the_rest_is_sharpened(family: str) -> None:
     pipe = tiny_pipeline(family)
     kind = "temporal" if any(site.kind == "temporal" for site in find_sites(pipe)) else "joint"
     config = EnhanceConfig(
-        mode="direct", perturbation="uniform", sites=one_site(family), scale=0.5, sharpen=0.7, sharpen_sites=kind
+        start=0,
+        mode="direct",
+        perturbation="uniform",
+        sites=one_site(family),
+        scale=0.5,
+        sharpen=0.7,
+        sharpen_sites=kind,
     )
     with enhancement(pipe, config) as told:
         enhanced = run(family)
@@ -91,7 +99,7 @@ def test_one_branch_and_a_window(family: str) -> None:
 def test_weighting_goes_by_entropy() -> None:
     pipe, site = tiny_pipeline("wan"), one_site("wan")
     profile = measure(pipe, PROMPTS[0], config_for("wan"))
-    config = EnhanceConfig(mode="direct", perturbation="uniform", sites=site, weighting="ep")
+    config = EnhanceConfig(start=0, mode="direct", perturbation="uniform", sites=site, weighting="ep")
     with enhancement(pipe, config, profile):
         enhanced = run("wan")
     with intercept(pipe, Mix(profile.ep[site] / 100), site):
@@ -142,7 +150,7 @@ def test_enhance_a_video_scales_what_attention_returns_for_video_tokens(family: 
         layouts.append(call)
 
     returned = []
-    for config in (None, EnhanceConfig(mode="direct", perturbation=f"cross-frame:{weight:g}", sites=name)):
+    for config in (None, EnhanceConfig(start=0, mode="direct", perturbation=f"cross-frame:{weight:g}", sites=name)):
         with ExitStack() as stack:
             if config is not None:
                 stack.enter_context(enhancement(pipe, config))
@@ -164,7 +172,7 @@ def test_enhance_a_video_without_an_output_projection() -> None:
     """HunyuanVideo's single-stream blocks project outside; the attention itself is scaled, text is not."""
     pipe, name = tiny_pipeline("hunyuanvideo"), "single_transformer_blocks.1.attn"
     outputs: list[Tensor] = []
-    config = EnhanceConfig(mode="direct", perturbation="cross-frame:50", sites=name)
+    config = EnhanceConfig(start=0, mode="direct", perturbation="cross-frame:50", sites=name)
     factor: list[float] = []
 
     def kept(call: AttentionCall) -> None:
@@ -182,7 +190,7 @@ def test_enhance_a_video_without_an_output_projection() -> None:
 
 
 def test_enhance_a_video_on_spatial_attention_is_refused() -> None:
-    config = EnhanceConfig(mode="direct", perturbation="cross-frame:4", sites="spatial")
+    config = EnhanceConfig(start=0, mode="direct", perturbation="cross-frame:4", sites="spatial")
     with (
         pytest.raises(UsageError, match="cross-frame scaling needs attention between frames"),
         enhancement(tiny_pipeline("animatediff"), config),
@@ -219,7 +227,7 @@ def test_online_plans_from_the_first_steps(family: str, mode: str) -> None:
         run(family, steps=4)
     figures = EntropyProfile.from_rows(record.rows())
     changed = {"perturbation": "uniform"} if mode == "direct" else {}
-    config = EnhanceConfig(mode=mode, sites=f"{kind}:top=0.5", entropy="online:2", **changed)
+    config = EnhanceConfig(start=0, mode=mode, sites=f"{kind}:top=0.5", entropy="online:2", **changed)
     first: list[Tensor] = []
 
     def latents(call: DenoiserCall, prediction: Tensor) -> None:
@@ -238,7 +246,7 @@ def test_online_plans_from_the_first_steps(family: str, mode: str) -> None:
 
 def test_every_run_is_measured_anew() -> None:
     pipe = tiny_pipeline("wan")
-    with enhancement(pipe, EnhanceConfig(sites="joint:top=1", entropy="online:1")) as told:
+    with enhancement(pipe, EnhanceConfig(start=0, sites="joint:top=1", entropy="online:1")) as told:
         first = run("wan", steps=3)
         second = run("wan", steps=3)
     assert torch.equal(first, second)
@@ -248,6 +256,6 @@ def test_every_run_is_measured_anew() -> None:
 def test_a_run_that_is_measured_to_its_end_is_an_error() -> None:
     with (
         pytest.raises(FailureError, match=r"no step was enhanced; got window 0.0..1.0, after 2 measured steps"),
-        enhancement(tiny_pipeline("wan"), EnhanceConfig(entropy="online:2")),
+        enhancement(tiny_pipeline("wan"), EnhanceConfig(start=0.0, entropy="online:2")),
     ):
         run("wan", steps=2)

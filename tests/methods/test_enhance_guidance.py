@@ -72,7 +72,7 @@ def _blocks(denoiser: nn.Module, site: str) -> list[nn.Module]:
 
 @every_family
 def test_block_skip_equals_a_pass_whose_block_returns_its_input(family: str) -> None:
-    config = EnhanceConfig(perturbation="skip-block", sites=one_site(family), scale=1.3)
+    config = EnhanceConfig(start=0, perturbation="skip-block", sites=one_site(family), scale=1.3)
     call, plain, delta = added(family, config)
 
     def passing_by(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -89,7 +89,7 @@ def test_block_skip_equals_a_pass_whose_block_returns_its_input(family: str) -> 
 
 @every_family
 def test_smoothed_energy_guidance_is_the_blurred_pass(family: str) -> None:
-    config = EnhanceConfig(perturbation="blur:0.5", sites=one_site(family), scope="all", scale=2)
+    config = EnhanceConfig(start=0, perturbation="blur:0.5", sites=one_site(family), scope="all", scale=2)
     call, plain, delta = added(family, config)
     with intercept(call.module, BlurQueries(0.5, scope="all"), one_site(family)), torch.no_grad():
         weak = call.module(**call.arguments)[0][call.rows.denoiser_rows(("cond", "none"))]
@@ -98,7 +98,7 @@ def test_smoothed_energy_guidance_is_the_blurred_pass(family: str) -> None:
 
 @pytest.mark.parametrize("family", SEVERAL_VIDEOS)
 def test_several_videos_per_prompt(family: str) -> None:
-    config = EnhanceConfig(sites=one_site(family), scale=1.5)
+    config = EnhanceConfig(start=0, sites=one_site(family), scale=1.5)
     call, plain, delta = added(family, config, num_videos_per_prompt=2, seeds=range(4))
     assert len(plain) == 4
     with intercept(call.module, Identity(), one_site(family)), torch.no_grad():
@@ -133,7 +133,7 @@ def _first_scheduled(family: str, config: EnhanceConfig | None, **arguments: Any
 def test_rescale_gives_every_video_the_spread_of_the_unshifted_prediction(family: str, guided: bool) -> None:
     unguided = UNGUIDED | {"hunyuanvideo": {"true_cfg_scale": 1.0}}
     arguments = GUIDED[family] if guided else unguided[family]
-    shift, half = (EnhanceConfig(sites=one_site(family), scale=3, rescale=share) for share in (0, 0.5))
+    shift, half = (EnhanceConfig(start=0, sites=one_site(family), scale=3, rescale=share) for share in (0, 0.5))
     plain, shifted, rescaled = (_first_scheduled(family, config, **arguments) for config in (None, shift, half))
     assert (shifted - plain).abs().max() > 1e-3
     for video in range(2):
@@ -150,7 +150,7 @@ def test_the_schedule_scales_every_step(family: str) -> None:
     def kept(call: AttentionCall) -> None:
         weak_steps.append(call.step) if "weak" in call.rows.guidance else None
 
-    pipe, config = tiny_pipeline(family), EnhanceConfig(sites=one_site(family), schedule="0,1,0")
+    pipe, config = tiny_pipeline(family), EnhanceConfig(start=0, sites=one_site(family), schedule="0,1,0")
     with enhancement(pipe, config) as told, intercept(pipe, kept, one_site(family)):
         run(family, steps=3)
     assert set(weak_steps) == {1}
@@ -159,15 +159,15 @@ def test_the_schedule_scales_every_step(family: str) -> None:
 
 def test_half_the_schedule_is_half_the_term() -> None:
     site = one_site("wan")
-    _, _, whole = added("wan", EnhanceConfig(sites=site, scale=2, schedule="linear:1:0"))
-    _, _, half = added("wan", EnhanceConfig(sites=site, scale=2, schedule="0.5,9"))
+    _, _, whole = added("wan", EnhanceConfig(start=0, sites=site, scale=2, schedule="linear:1:0"))
+    _, _, half = added("wan", EnhanceConfig(start=0, sites=site, scale=2, schedule="0.5,9"))
     torch.testing.assert_close(half, 0.5 * whole)
 
 
 def test_a_schedule_of_another_length_stops_the_run() -> None:
     with (
         pytest.raises(UsageError, match="another length than the run; expected 2 factors, one per step; got 3"),
-        enhancement(tiny_pipeline("wan"), EnhanceConfig(sites="joint", schedule="1,1,1")),
+        enhancement(tiny_pipeline("wan"), EnhanceConfig(start=0, sites="joint", schedule="1,1,1")),
     ):
         run("wan", steps=2)
 
@@ -178,7 +178,7 @@ def test_heads_change_alone(family: str) -> None:
     pipe = tiny_pipeline(family)
     profile = measure(pipe, PROMPTS[0], config_for(family))
     kind = SITES.get(family, "joint").split(".")[0]
-    config = EnhanceConfig(sites="temporal/joint", heads="top=1")
+    config = EnhanceConfig(start=0, sites="temporal/joint", heads="top=1")
     seen: dict[str, set[int]] = {}
 
     def kept(call: AttentionCall) -> None:
@@ -207,7 +207,7 @@ def test_weighting_by_entropy_changes_the_map_by_its_share() -> None:
     with wrap_denoiser(pipe, plain):
         run("wan", PROMPTS)
     after = Predictions()
-    with enhancement(pipe, EnhanceConfig(sites=site, weighting="ep"), profile), wrap_denoiser(pipe, after):
+    with enhancement(pipe, EnhanceConfig(start=0, sites=site, weighting="ep"), profile), wrap_denoiser(pipe, after):
         run("wan", PROMPTS)
     call, prediction = plain.first[0]
 
@@ -243,7 +243,7 @@ def test_what_is_not_finite_stops_with_step_and_site(family: str, monkeypatch: p
     name = next(site.name for site in find_sites(tiny_pipeline(family)) if site.kind in ("temporal", "joint"))
     with (
         pytest.raises(FailureError, match=f"not finite; in step 1, first at {name}; remedy: lower the scale"),
-        enhancement(tiny_pipeline(family), EnhanceConfig(sites="temporal/joint")),
+        enhancement(tiny_pipeline(family), EnhanceConfig(start=0, sites="temporal/joint")),
     ):
         run(family)
 
@@ -257,7 +257,7 @@ def test_a_model_that_is_not_finite_itself_is_told_apart() -> None:
     try:
         with (
             pytest.raises(FailureError, match="not finite; in step 0, before anything was changed"),
-            enhancement(pipe, EnhanceConfig(sites="joint")),
+            enhancement(pipe, EnhanceConfig(start=0, sites="joint")),
         ):
             run("wan")
     finally:
@@ -284,15 +284,15 @@ def test_image_to_video() -> None:
 
     plain = made(None)
     (call, prediction), *_ = kept.first
-    assert torch.equal(plain, made(EnhanceConfig(sites=one_site("ltx"), scale=0)))
-    enhanced = made(EnhanceConfig(sites=one_site("ltx"), scale=1.7))
+    assert torch.equal(plain, made(EnhanceConfig(start=0, sites=one_site("ltx"), scale=0)))
+    enhanced = made(EnhanceConfig(start=0, sites=one_site("ltx"), scale=1.7))
     delta = kept.first[0][1] - prediction
     with intercept(call.module, Identity(), one_site("ltx")), torch.no_grad():
         weak = call.module(**call.arguments)[0]
     torch.testing.assert_close(delta[1:], 1.7 * (prediction[1:] - weak[1:]), rtol=1e-3, atol=1e-4)
     assert (enhanced - plain).abs().max() > 1e-3
     with pytest.raises(UsageError, match="cannot be rescaled"):
-        made(EnhanceConfig(sites=one_site("ltx"), rescale=0.5))
+        made(EnhanceConfig(start=0, sites=one_site("ltx"), rescale=0.5))
 
 
 def test_video_to_video() -> None:
@@ -308,7 +308,7 @@ def test_video_to_video() -> None:
         ).frames  # fmt: skip
 
     plain = made()
-    with enhancement(pipe, EnhanceConfig(sites="mid_block.motion_modules.*", schedule="1,0.5")) as told:
+    with enhancement(pipe, EnhanceConfig(start=0, sites="mid_block.motion_modules.*", schedule="1,0.5")) as told:
         enhanced = made()
     assert told.weak_passes == 2
     assert (enhanced - plain).abs().max() > 1e-3
@@ -322,7 +322,7 @@ def _video_to_video_parts() -> dict[str, Any]:
 def test_a_plan_made_online_moves_the_prefix() -> None:
     """Candidates begin at the first block; the chosen site is in a later one, so the passes to come replay more."""
     pipe = tiny_pipeline("wan")
-    config = EnhanceConfig(sites="joint:top=1", entropy="online:1")
+    config = EnhanceConfig(start=0, sites="joint:top=1", entropy="online:1")
     with enhancement(pipe, config) as told:
         run("wan", steps=4)
         (prefix,) = told.replays
@@ -346,7 +346,7 @@ def test_of_two_denoisers_only_the_changed_one_costs_weak_passes() -> None:
 
     settings = {**call_arguments("wan"), "num_inference_steps": 4, "output_type": "latent", "guidance_scale": 4}
     with (
-        enhancement(pipe, EnhanceConfig(sites="transformer_2.blocks.1.attn1", entropy="profile")) as told,
+        enhancement(pipe, EnhanceConfig(start=0, sites="transformer_2.blocks.1.attn1", entropy="profile")) as told,
         intercept(pipe, kept, "transformer_2.blocks.1.attn1"),
     ):
         pipe(PROMPTS[0], generator=torch.Generator().manual_seed(0), **settings)

@@ -63,11 +63,11 @@ def test_a_preset_with_other_values() -> None:
     [
         (EnhanceConfig(), True, 60, 30),
         (EnhanceConfig(), False, 40, 40),
-        (EnhanceConfig(scale=0), True, 40, 20),
-        (EnhanceConfig(stop=0.3), True, 46, 23),
+        (EnhanceConfig(start=0, scale=0), True, 40, 20),
+        (EnhanceConfig(start=0, stop=0.3), True, 46, 23),
         (EnhanceConfig(start=0.5, entropy="online:4"), True, 50, 25),
-        (EnhanceConfig(entropy="online:4"), True, 56, 28),
-        (EnhanceConfig(schedule=",".join("10" * 10)), True, 50, 25),
+        (EnhanceConfig(start=0, entropy="online:4"), True, 56, 28),
+        (EnhanceConfig(start=0, schedule=",".join("10" * 10)), True, 50, 25),
         (EnhanceConfig.preset("enhance-a-video"), True, 40, 20),
     ],
 )
@@ -79,7 +79,7 @@ def test_passes_and_plain_steps_of_the_same_compute(
 
 
 def test_passes_are_those_of_a_run() -> None:
-    config = EnhanceConfig(sites="joint", stop=0.5, entropy="online:1")
+    config = EnhanceConfig(start=0, sites="joint", stop=0.5, entropy="online:1")
     with enhancement(tiny_pipeline("wan"), config) as told:
         run("wan", steps=4)
     assert told.passes + told.weak_passes == config.passes(4)

@@ -47,7 +47,7 @@ def test_the_sum_equals_the_formula_from_separate_passes(family: str, guided: bo
     arguments = GUIDED[family] if guided else NO_GUIDANCE[family]
     sites, scale = NAMED.get(family, "joint"), 1.7
     plain = _first_step(family, None, **arguments)
-    enhanced = _first_step(family, EnhanceConfig(scale=scale, sites=sites), **arguments)
+    enhanced = _first_step(family, EnhanceConfig(start=0, scale=scale, sites=sites), **arguments)
     branch = "cond" if guided else "none"
     call, prediction = next(pair for pair in plain if branch in pair[0].rows.guidance)
     with intercept(call.module, Identity(), sites), torch.no_grad():
@@ -63,14 +63,14 @@ def test_the_sum_equals_the_formula_from_separate_passes(family: str, guided: bo
 @every_family
 def test_scale_0_is_bit_equal(family: str) -> None:
     plain = run(family, PROMPTS)
-    with enhancement(tiny_pipeline(family), EnhanceConfig(scale=0, sites=NAMED.get(family, "joint"))):
+    with enhancement(tiny_pipeline(family), EnhanceConfig(start=0, scale=0, sites=NAMED.get(family, "joint"))):
         assert torch.equal(plain, run(family, PROMPTS))
 
 
 @every_family
 def test_the_pipeline_is_as_before_afterwards(family: str) -> None:
     plain = run(family, PROMPTS)
-    with enhancement(tiny_pipeline(family), EnhanceConfig(sites=NAMED.get(family, "joint"))):
+    with enhancement(tiny_pipeline(family), EnhanceConfig(start=0, sites=NAMED.get(family, "joint"))):
         assert not torch.equal(plain, run(family, PROMPTS))
     assert torch.equal(plain, run(family, PROMPTS))
 
@@ -89,7 +89,7 @@ def test_weak_passes_do_not_count_as_steps() -> None:
     seen: list[tuple[int, str]] = []
     pipe = tiny_pipeline("wan")
     with (
-        enhancement(pipe, EnhanceConfig(sites="joint")),
+        enhancement(pipe, EnhanceConfig(start=0, sites="joint")),
         intercept(pipe, lambda call: seen.append((call.step, call.rows.guidance[0])), "blocks.0.attn1"),
     ):
         run("wan", steps=2)
@@ -97,7 +97,7 @@ def test_weak_passes_do_not_count_as_steps() -> None:
 
 
 def test_dynamic_guidance() -> None:
-    with enhancement(tiny_pipeline("cogvideox"), EnhanceConfig(sites="joint")):
+    with enhancement(tiny_pipeline("cogvideox"), EnhanceConfig(start=0, sites="joint")):
         enhanced = run("cogvideox", use_dynamic_cfg=True)
     assert (enhanced - run("cogvideox", use_dynamic_cfg=True)).abs().max() > 1e-3
 
@@ -112,7 +112,7 @@ def test_enhance_measures_for_itself_what_it_needs(family: str) -> None:
 def test_sites_are_chosen_by_entropy_from_a_profile() -> None:
     pipe = tiny_pipeline("animatediff")
     profile = measure(pipe, PROMPTS[0], config_for("animatediff"))
-    with enhancement(pipe, EnhanceConfig(sites="temporal:top=3"), profile) as told:
+    with enhancement(pipe, EnhanceConfig(start=0, sites="temporal:top=3"), profile) as told:
         run("animatediff")
     temporal = {site.name: profile.ep[site.name] for site in find_sites(pipe) if site.kind == "temporal"}
     assert sorted(site.name for site in told.sites) == sorted(sorted(temporal, key=temporal.__getitem__)[-3:])
@@ -137,7 +137,7 @@ def test_a_pipelines_own_rescale_is_refused() -> None:
         pytest.raises(
             UsageError, match="guidance_rescale would take its standard deviation from the shifted prediction"
         ),
-        enhancement(tiny_pipeline("ltx"), EnhanceConfig(sites="joint")),
+        enhancement(tiny_pipeline("ltx"), EnhanceConfig(start=0, sites="joint")),
     ):
         run("ltx", guidance_rescale=0.7)
 
@@ -145,7 +145,7 @@ def test_a_pipelines_own_rescale_is_refused() -> None:
 def test_a_block_without_a_run_is_an_error() -> None:
     with (
         pytest.raises(FailureError, match="no step was enhanced"),
-        enhancement(tiny_pipeline("wan"), EnhanceConfig(sites="joint")),
+        enhancement(tiny_pipeline("wan"), EnhanceConfig(start=0, sites="joint")),
     ):
         pass
 
@@ -153,7 +153,7 @@ def test_a_block_without_a_run_is_an_error() -> None:
 def test_identity_on_cross_attention_is_refused() -> None:
     with (
         pytest.raises(UsageError, match="cross-attention has no identity map"),
-        enhancement(tiny_pipeline("wan"), EnhanceConfig(sites="cross")),
+        enhancement(tiny_pipeline("wan"), EnhanceConfig(start=0, sites="cross")),
     ):
         run("wan")
 

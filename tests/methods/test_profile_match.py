@@ -11,7 +11,7 @@ from tests.families import PROMPTS, run, tiny_pipeline
 from tests.methods.test_generation import config_for
 from tests.tiny import build
 
-CONFIG = EnhanceConfig(sites="temporal/joint:top=1")
+CONFIG = EnhanceConfig(start=0, sites="temporal/joint:top=1")
 
 
 def _profile(family: str = "wan") -> EntropyProfile:
@@ -54,5 +54,5 @@ def test_another_size_is_refused_when_the_run_shows_it() -> None:
 
 def test_another_model_can_be_forced() -> None:
     pipe = build("wan", seed=5)
-    with enhancement(pipe, EnhanceConfig(sites="joint:top=1", scale=0), _profile(), force=True) as told:
+    with enhancement(pipe, EnhanceConfig(start=0, sites="joint:top=1", scale=0), _profile(), force=True) as told:
         assert len(told.sites) == 1

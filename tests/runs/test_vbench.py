@@ -28,7 +28,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> VBenchRun:
         PROMPTS,
         samples=2,
         generation=generation,
-        enhancement=EnhanceConfig(sites="temporal"),
+        enhancement=EnhanceConfig(start=0, sites="temporal"),
         seed=7,
         workers=1,
     )
@@ -88,7 +88,7 @@ def test_two_workers_make_the_same_videos(asked: VBenchRun, made: Path, tmp_path
 
 
 def test_what_cannot_be_made_is_a_failure_and_the_run_is_partial(asked: VBenchRun, tmp_path: Path) -> None:
-    wrong = dataclasses.replace(asked, enhancement=EnhanceConfig(sites="no_such_site"))
+    wrong = dataclasses.replace(asked, enhancement=EnhanceConfig(start=0, sites="no_such_site"))
     with pytest.raises(FailureError, match=r"\d videos could not be made; got a red ball-0.mp4: .*no_such_site"):
         run_vbench(wrong, tmp_path / "run")
     assert read_run(tmp_path / "run")["status"] == "partial"

@@ -58,7 +58,7 @@ class EnhanceConfig:
             `(1 - l) A + l A'`, at most 1. 0 changes nothing.
         schedule: factor on the scale by step: `constant`, `linear:A:B`, `cosine[:A:B]` (1 to 0 unless told), or one
             factor per step with commas.
-        start: fraction of the steps at which it begins.
+        start: fraction of the steps at which it begins; early steps decide what a video shows, late ones how well.
         stop: fraction of the steps at which it ends.
         rescale: in `guidance`, 0..1, how far the guided prediction gets back the standard deviation that it has without
             the shift.
@@ -72,7 +72,7 @@ class EnhanceConfig:
     Example:
         >>> config = EnhanceConfig(scale=0.5, sites="temporal:top=3")
         >>> config, config.passes(20)
-        (EnhanceConfig(sites='temporal:top=3', scale=0.5), 60)
+        (EnhanceConfig(sites='temporal:top=3', scale=0.5), 50)
     """
 
     mode: str = _option("guidance", "guidance (a weak pass to push away from) or direct (one pass)")

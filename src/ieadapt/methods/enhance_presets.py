@@ -32,40 +32,40 @@ class Preset:
 _ROWS = (
     Preset(
         "pag",
-        EnhanceConfig(sites=MID, scale=3.0, scope="video-renormalised"),
+        EnhanceConfig(start=0.0, sites=MID, scale=3.0, scope="video-renormalised"),
         "PAG, arXiv 2403.17377; diffusers' pag_utils.py and joint PAG processors",
         "identity map in the mid block's spatial attention; on joint attention the softmax over own token and text",
     ),
     Preset(
         "seg",
-        EnhanceConfig(perturbation="blur:inf", sites=MID, scale=3.0, scope="all"),
+        EnhanceConfig(start=0.0, perturbation="blur:inf", sites=MID, scale=3.0, scope="all"),
         "SEG, arXiv 2408.00760; SusungHong/SEG-SDXL pipeline_seg.py",
         "queries of the mid block's spatial attention blurred over the rows and columns of each frame; sigma infinite, "
         "as its default is. On joint attention text queries stay",
     ),
     Preset(
         "stg-a",
-        EnhanceConfig(sites="spatial+temporal/joint:middle=1", scope="video-renormalised"),
+        EnhanceConfig(start=0.0, sites="spatial+temporal/joint:middle=1", scope="video-renormalised"),
         "STG, arXiv 2411.18664; junhahyung/STGuidance at 51f3620 (Mochi and LTX, mode STG-A)",
         "identity map in one layer, on joint attention the softmax over own token and text; scale 1. The source picks "
         "a layer per model by trying; here it is the middle one, spatial and temporal",
     ),
     Preset(
         "stg-r",
-        EnhanceConfig(perturbation="skip-block", sites="spatial+temporal/joint:middle=1"),
+        EnhanceConfig(start=0.0, perturbation="skip-block", sites="spatial+temporal/joint:middle=1"),
         "STG, arXiv 2411.18664; junhahyung/STGuidance (forward_with_stg: the block returns its inputs)",
         "one transformer block left out of the weak pass; scale 1, rescaling off as there. The layer as in stg-a",
     ),
     Preset(
         "enhance-a-video",
-        EnhanceConfig(mode="direct", perturbation="cross-frame:4", sites="temporal/joint"),
+        EnhanceConfig(start=0.0, mode="direct", perturbation="cross-frame:4", sites="temporal/joint"),
         "Enhance-A-Video, arXiv 2502.07508; NUS-HPC-AI-Lab/Enhance-A-Video enhance.py and models/",
         "attention results of the video tokens times max(1, (frames + 4) * cross-frame intensity), in every temporal "
         "or joint attention; the mean is per video, not per batch",
     ),
     Preset(
         "freeu",
-        EnhanceConfig(mode="direct", perturbation="freeu:0.9:0.2:1.5:1.6"),
+        EnhanceConfig(start=0.0, mode="direct", perturbation="freeu:0.9:0.2:1.5:1.6"),
         "FreeU, arXiv 2309.11497; diffusers' own enable_freeu, values for Stable Diffusion 1.5",
         "backbone features up, low frequencies of skip features down; U-Nets only",
     ),
@@ -94,6 +94,6 @@ def matched_steps(config: EnhanceConfig, steps: int, *, guided: bool = True) -> 
 
     Example:
         >>> matched_steps(EnhanceConfig(), 20)
-        30
+        25
     """
     return round(config.passes(steps, guided=guided) / (2 if guided else 1))

@@ -28,7 +28,7 @@ from ieadapt.testbed import caption, sample_scenes, score
 
 MODEL = "shapes"
 PROFILE_CAPTIONS = 4
-RECORD = "enhance-first"
+RECORD = "enhance-default-shapes"
 
 
 @dataclass(frozen=True)
