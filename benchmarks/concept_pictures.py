@@ -177,7 +177,7 @@ def overview() -> Figure:
         with ieadapt.intercept(pipe, ieadapt.Identity(), sites=kind):
             videos[f"{kind} off"] = ieadapt.generate(pipe, [CAPTION], SETTINGS)[0]
     figure = Figure(figsize=(11, 3.3), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=[1, 1.15])
+    left, right = figure.subfigures(1, 2, width_ratios=[1, 1.15], squeeze=False)[0]
     axes = left.subplots()
     for kind, colour in KIND_COLOURS.items():
         part = rows.filter(rows["kind"] == kind)

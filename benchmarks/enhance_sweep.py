@@ -163,7 +163,7 @@ def summary(table: pl.DataFrame, steps: int, against: str = PLAIN) -> list[dict[
         row: dict[str, Value] = {"variant": name, "captions": both.height, **VARIANTS[name].told(steps)}
         for column in columns:
             interval = paired_interval(both[column].to_list(), both[f"{column}_plain"].to_list())
-            row |= {column: both[column].mean(), f"{column}_difference": interval.mean}
+            row |= {column: float(both[column].to_numpy().mean()), f"{column}_difference": interval.mean}
             row |= {f"{column}_low": interval.low, f"{column}_high": interval.high}
         rows.append(row)
     return rows
@@ -229,7 +229,7 @@ def write(arguments: argparse.Namespace) -> None:
     for file in arguments.out.glob("profile.*"):
         shutil.copy(file, kept)
     reported = ranked(summary(tables["report"], arguments.steps))
-    rows = {
+    rows: dict[str, Sequence[Mapping[str, Value]]] = {
         "enhance-summary": leading(reported, arguments.default),
         "enhance-choose": ranked(summary(tables["choose"], arguments.steps)),
         "enhance-methods": reported,

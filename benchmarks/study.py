@@ -94,14 +94,12 @@ def report(arguments: argparse.Namespace) -> None:
         record(f"{name}-claims", command, claim_rows(found), notes=note, **made)
     kept = FOLDER / name.removeprefix("study-")
     kept.mkdir(parents=True, exist_ok=True)
-    for file in SHIPPED:
-        if (folder / file).exists():
-            shutil.copy(folder / file, kept / file)
-    for file in [kept / name for name in SHIPPED if Path(name).suffix in (".json", ".html")]:
-        told = file.read_text()
-        for place in (str(folder), _made_in(folder)):
-            told = told.replace(place, "runs/study")
-        file.write_text(told)
+    for file in (folder / shipped for shipped in SHIPPED):
+        if file.suffix in (".json", ".html"):
+            told = file.read_text().replace(str(folder), "runs/study").replace(_made_in(folder), "runs/study")
+            (kept / file.name).write_text(told)
+        else:
+            shutil.copy(file, kept)
 
 
 def _made_in(folder: Path) -> str:

@@ -133,7 +133,9 @@ def test_enhance_needs_no_profile_for_named_sites(tiny: Path, tmp_path: Path, pr
 
 
 def test_scale_zero_changes_nothing(tiny: Path, tmp_path: Path, program: Program) -> None:
-    done = program("enhance", tiny, "--prompt", "a ball", *SIZE, "--sites", "temporal", "--scale", "0", "--out", tmp_path)
+    done = program(
+        "enhance", tiny, "--prompt", "a ball", *SIZE, "--sites", "temporal", "--scale", "0", "--out", tmp_path
+    )
     assert done.status == 0, done.err
     assert (tmp_path / "00-plain.png").read_bytes() == (tmp_path / "00-enhanced.png").read_bytes()
 

@@ -102,8 +102,8 @@ def call_pipeline(
     """Call the pipeline with one prompt and seed per video.
 
     Returns:
-        Frames (video, frame, channel, height, width) in [0, 1], or latents if `output_type` asks for them; float32 on the
-        CPU.
+        Frames (video, frame, channel, height, width) in [0, 1], or latents if `output_type` asks for them; float32 on
+        the CPU.
 
     Raises:
         UsageError: an argument that the pipeline lacks or refuses.
