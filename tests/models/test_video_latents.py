@@ -70,6 +70,16 @@ def test_frames_fit_the_vae_and_the_positions() -> None:
     assert fitting_size(tiny_pipeline("animatediff"), 100, 16, 24)[0] == 32
 
 
+@pytest.mark.parametrize("frames", [6, 8, 9, 12, 15, 16, 17])
+def test_cogvideox_gives_back_as_many_frames_as_fit(frames: int) -> None:
+    """Its VAE decodes two latent frames at a time: an even number of them has no first frame apart."""
+    pipe, size = tiny_pipeline("cogvideox"), call_arguments("cogvideox")
+    kept, height, width = fitting_size(pipe, frames, size["height"], size["width"])
+    given = torch.rand(kept, 3, height, width)
+    assert len(PathPipeline.of(pipe, given, 2).decode(encode_video(pipe, given))[0]) == kept
+    assert kept in {6: (1,), 8: (8,), 9: (9,), 12: (9,), 15: (9,), 16: (16,), 17: (17,)}[frames]
+
+
 @pytest.fixture
 def without_encoder() -> Iterator[Any]:
     pipe = tiny_pipeline("wan")

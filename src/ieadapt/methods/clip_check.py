@@ -42,11 +42,10 @@ def check_clip(
     fits = fitting_size(pipe, count, height, width)
     if fits != (count, height, width):
         row = latents_of(pipe)
-        pixels, stride, longest = row.pixels(pipe), row.stride(pipe), row.longest(pipe)
-        lengths = f"1 more than a multiple of {stride} frames" if stride > 1 else "any number of frames"
+        pixels, longest = row.pixels(pipe), row.longest(pipe)
         raise UsageError(
             "the model cannot take a clip of this size",
-            expected=f"height and width in multiples of {pixels}, {lengths}"
+            expected=f"height and width in multiples of {pixels}, {row.lengths(pipe)}"
             + (f", at most {longest}" if longest else ""),
             got=f"{count} frames of {height}x{width}",
             where=type(pipe).__name__,

@@ -31,6 +31,7 @@ class VideoLatents:
         space: the pipeline's attribute that says by how much its VAE shrinks height and width.
         time: the same for frames; None if the VAE keeps all of them.
         least: height and width must be multiples of this in any case, the pipeline checks it.
+        together: how many latent frames the VAE decodes at a time; with 2, an even number has no first frame apart.
         grid: latents as (video, channel, frame, height, width), given (pipeline, latents, size of the clip).
         ungrid: the way back, given (pipeline, latents).
     """
@@ -39,6 +40,7 @@ class VideoLatents:
     space: str
     time: str | None
     least: int
+    together: int = 1
     grid: Callable[[Any, Latents, tuple[int, int, int]], Pixels] = lambda pipe, latents, size: latents
     ungrid: Callable[[Any, Pixels], Latents] = lambda pipe, latents: latents
 
@@ -48,8 +50,23 @@ class VideoLatents:
         return math.lcm(int(getattr(pipe, self.space)) * (patch if isinstance(patch, int) else patch[-1]), self.least)
 
     def stride(self, pipe: Any) -> int:
-        """Frames must be one more than a multiple of this; 1 allows any number."""
+        """Frames per latent frame."""
         return int(getattr(pipe, self.time)) if self.time else 1
+
+    def length(self, pipe: Any, frames: int) -> int:
+        """The most frames, not above so many, that come back in the same number."""
+        period = self.stride(pipe) * self.together
+        whole = frames // period * period
+        if self.together > 1 and whole == frames:
+            return frames
+        return max(frames - 1, 0) // period * period + 1
+
+    def lengths(self, pipe: Any) -> str:
+        """The lengths of clips that it takes, in words."""
+        period = self.stride(pipe) * self.together
+        if period == 1:
+            return "any number of frames"
+        return ("a multiple or " if self.together > 1 else "") + f"1 more than a multiple of {period} frames"
 
     def longest(self, pipe: Any) -> int | None:
         """The most frames that the denoiser has positions for, or None."""
@@ -90,10 +107,10 @@ def fitting_size(pipe: DiffusionPipeline, frames: int, height: int, width: int) 
         UsageError: the family is unknown.
     """
     row = latents_of(pipe)
-    pixels, stride = row.pixels(pipe), row.stride(pipe)
+    pixels = row.pixels(pipe)
     down = [max(size // pixels, 1) * pixels for size in (height, width)]
     kept = min(frames, row.longest(pipe) or frames)
-    return max(kept - 1, 0) // stride * stride + 1, down[0], down[1]
+    return row.length(pipe, kept), down[0], down[1]
 
 
 def latents_of(pipe: DiffusionPipeline) -> VideoLatents:
@@ -186,12 +203,12 @@ VIDEO_LATENTS: Mapping[str, VideoLatents] = {
     "AnimateDiff": VideoLatents(_images, "vae_scale_factor", None, 8),
     "ModelScope": VideoLatents(_images, "vae_scale_factor", None, 8),
     "CogVideoX": VideoLatents(
-        _cogvideox, "vae_scale_factor_spatial", "vae_scale_factor_temporal", 8, _frames_first, _frames_first
+        _cogvideox, "vae_scale_factor_spatial", "vae_scale_factor_temporal", 8, 2, _frames_first, _frames_first
     ),
     "Wan": VideoLatents(_wan, "vae_scale_factor_spatial", "vae_scale_factor_temporal", 16),
     "HunyuanVideo": VideoLatents(_hunyuanvideo, "vae_scale_factor_spatial", "vae_scale_factor_temporal", 16),
     "LTX": VideoLatents(
-        _ltx, "vae_spatial_compression_ratio", "vae_temporal_compression_ratio", 32, _ltx_grid, _ltx_packed
+        _ltx, "vae_spatial_compression_ratio", "vae_temporal_compression_ratio", 32, 1, _ltx_grid, _ltx_packed
     ),
     "Mochi": VideoLatents(_mochi, "vae_spatial_scale_factor", "vae_temporal_scale_factor", 8),
 }
