@@ -54,7 +54,11 @@ def test_prompts_files_that_cannot_be(content: str, words: str, program: Program
     ("option", "value", "words"),
     [
         ("--metrics", "psnrr", "there is no metric 'psnrr'"),
-        ("--perturb", "identity,blur", "unknown perturbation; expected identity, uniform, mix, temperature; got blur"),
+        (
+            "--perturb",
+            "identity,melt",
+            "unknown perturbation; expected identity, uniform, mix, temperature, blur, skip; got melt",
+        ),
         ("--window", "0.5:1.5", "not a window of steps; expected START:STOP"),
         ("--branch", "uncond", "unknown branch of a study"),
         ("--mode", "twice", "unknown mode of a study"),

@@ -61,8 +61,8 @@ def test_a_preset_with_other_values() -> None:
 @pytest.mark.parametrize(
     ("config", "guided", "passes", "steps"),
     [
-        (EnhanceConfig(), True, 60, 30),
-        (EnhanceConfig(), False, 40, 40),
+        (EnhanceConfig(), True, 50, 25),
+        (EnhanceConfig(), False, 30, 30),
         (EnhanceConfig(start=0, scale=0), True, 40, 20),
         (EnhanceConfig(start=0, stop=0.3), True, 46, 23),
         (EnhanceConfig(start=0.5, entropy="online:4"), True, 50, 25),

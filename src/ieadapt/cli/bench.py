@@ -16,6 +16,7 @@ from ieadapt.runs.pipelines import spoken_folder
 from ieadapt.runs.v2v import V2VConfig, run_v2v
 from ieadapt.runs.vbench import VBenchRun, run_vbench, summarise_results
 
+EXAMPLE = "Example: `ieadapt bench vbench shapes --prompts prompts.txt --out runs/vbench`"
 group = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
 
 Resume = Annotated[bool, typer.Option("--resume", help="go on with an earlier run in that folder")]

@@ -70,7 +70,8 @@ def _application(wanted: str | None) -> typer.Typer:
     )
     for name, summary in COMMANDS.items():
         if name == wanted and name in GROUPS:
-            app.add_typer(importlib.import_module(f"ieadapt.cli.{name}").group, name=name, help=summary)
+            module = importlib.import_module(f"ieadapt.cli.{name}")
+            app.add_typer(module.group, name=name, help=f"{summary}\n\n{module.EXAMPLE}")
         elif name == wanted:
             command = importlib.import_module(f"ieadapt.cli.{name}").command
             app.command(name, help=f"{summary}\n\n{command.__doc__}")(command)

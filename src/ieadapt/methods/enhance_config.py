@@ -87,7 +87,7 @@ class EnhanceConfig:
     branch: str = _option("both", "direct mode: both guidance branches, or cond alone")
     scale: int | float = _option(1.0, "guidance scale, or in direct mode the share of the new map; 0 changes nothing")
     schedule: str = _option("constant", "factor on the scale: constant, linear:A:B, cosine[:A:B], or one per step")
-    start: int | float = _option(0.0, "fraction of the steps at which enhancement begins")
+    start: int | float = _option(0.5, "fraction of the steps at which enhancement begins")
     stop: int | float = _option(1.0, "fraction of the steps at which it ends")
     rescale: int | float = _option(0.0, "0..1: give the guided prediction its unshifted standard deviation back")
     sharpen: int | float = _option(1.0, "direct mode: temperature below 1 of further sites; 1 leaves them")

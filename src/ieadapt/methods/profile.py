@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -193,7 +193,8 @@ class EntropyProfile:
 
     def plot(self) -> Figure:
         """Energy, energy share and EP per site in order of execution, one column per kind (the paper's figure 4)."""
-        return plot_sites(self.by_site(), self.metadata.get("model", "Attention entropy and energy per site"))
+        named = PurePath(str(self.metadata.get("model", ""))).name  # of a folder only its own name
+        return plot_sites(self.by_site(), named or "Attention entropy and energy per site")
 
     def __repr__(self) -> str:
         kinds = ", ".join(f"{n} {kind}" for kind, n in self.by_site().group_by("kind").len().sort("kind").iter_rows())

@@ -1,15 +1,11 @@
-"""The kernels run on the GPU where there is one, and in Triton's interpreter elsewhere."""
+"""The kernels run on the GPU where there is one, and in Triton's interpreter elsewhere (the project's conftest)."""
 
 from __future__ import annotations
 
-import os
 from importlib.util import find_spec
 
 import pytest
 import torch
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are first imported
 
 
 @pytest.fixture(autouse=True)
