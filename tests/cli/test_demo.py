@@ -32,7 +32,7 @@ def test_the_demo_leaves_table_videos_plot_and_report(tmp_path: Path, program: P
 
 @pytest.mark.slow
 def test_a_second_demo_replaces_the_first(tmp_path: Path, program: Program) -> None:
-    words = ("demo", "--captions", 1, "--steps", 1, "--out", tmp_path, "--json")
+    words = ("demo", "--captions", 1, "--steps", 2, "--out", tmp_path, "--json")
     assert program(*words).status == 0
     second = program(*words)
     assert second.status == 0, second.err
