@@ -18,9 +18,10 @@ import torch
 
 from benchmarks.results import Value, record
 from ieadapt.attention import find_sites
-from ieadapt.methods import GenerationConfig, StudyConfig, late_start
-from ieadapt.methods.study_grid import Condition
-from ieadapt.methods.study_videos import make_perturbed, make_twins
+from ieadapt.methods import GenerationConfig, StudyConfig
+from ieadapt.methods.study import late_start
+from ieadapt.methods.study.grid import Condition
+from ieadapt.methods.study.videos import make_perturbed, make_twins
 from ieadapt.models import load
 from ieadapt.testbed import caption, sample_scenes
 

@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ieadapt.errors import UsageError
-from ieadapt.methods.path_run import PathPipeline
+from ieadapt.methods.editing.path_run import PathPipeline
 from ieadapt.models.video_latents import encode_video, fitting_size, latents_of
 from tests.families import every_family, tiny_pipeline
 from tests.tiny import call_arguments

@@ -10,8 +10,8 @@ import torch
 from ieadapt.attention import AttentionSite
 from ieadapt.errors import UsageError
 from ieadapt.methods import AttentionMaps
-from ieadapt.methods.maps_record import StepMap, Token
-from ieadapt.methods.maps_words import PromptWords
+from ieadapt.methods.maps.record import StepMap, Token
+from ieadapt.methods.maps.words import PromptWords
 from ieadapt.runs.flags import assemble, command_line, flags
 from ieadapt.runs.maps import MapsRun
 from ieadapt.runs.maps_summary import describe_maps

@@ -15,7 +15,7 @@ from diffusers import DiffusionPipeline
 
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.methods import GenerationConfig, StudyConfig
-from ieadapt.methods.study_grid import Cell
+from ieadapt.methods.study.grid import Cell
 from ieadapt.metrics import select_metrics
 from ieadapt.models import known_models, model_folder
 from ieadapt.runs.flags import command_line

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ieadapt.attention import denoisers_of
 from ieadapt.errors import FailureError, IEAdaptError, UsageError
-from ieadapt.methods.study_videos import Pairs, Twin, make_perturbed, make_twins
+from ieadapt.methods.study.videos import Pairs, Twin, make_perturbed, make_twins
 from ieadapt.metrics import evaluate, select_metrics
 from ieadapt.models import known_models
 from ieadapt.runs.pipelines import Hardware

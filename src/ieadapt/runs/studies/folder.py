@@ -12,7 +12,7 @@ from typing import Any
 
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.methods import EntropyProfile
-from ieadapt.methods.study_grid import Cell, Condition
+from ieadapt.methods.study.grid import Cell, Condition
 from ieadapt.runs.environment import versions
 from ieadapt.runs.studies.cells import CellStore
 from ieadapt.runs.studies.files import write_whole

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ieadapt.methods import GenerationConfig, StudyConfig
-from ieadapt.methods.study_grid import Cell
+from ieadapt.methods.study.grid import Cell
 from ieadapt.runs.studies.files import fingerprint
 
 FORMAT = 1
@@ -27,7 +27,7 @@ class Setting:
         metrics: the names of the metrics, in full.
 
     Example:
-        >>> from ieadapt.methods.study_grid import Condition
+        >>> from ieadapt.methods.study.grid import Condition
         >>> setting = Setting("shapes", "0a", StudyConfig(), GenerationConfig(8), ("psnr",))
         >>> cell = Cell(Condition(("mid.attn1",), "spatial", "identity"), "a red ball", 0)
         >>> setting.identity(cell)["window"], len(setting.key(cell))

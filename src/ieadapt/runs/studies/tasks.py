@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from ieadapt.attention import find_sites
 from ieadapt.methods import measure
-from ieadapt.methods.late_start import can_start_late
-from ieadapt.methods.study_grid import Cell, conditions
+from ieadapt.methods.study.grid import Cell, conditions
+from ieadapt.methods.study.late_start import can_start_late
 from ieadapt.runs.studies.bench import Bench, Outcome, attempt, number_type
 
 PROFILE_PROMPTS = 8

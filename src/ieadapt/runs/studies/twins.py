@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ieadapt.methods.study_videos import Twin
+from ieadapt.methods.study.videos import Twin
 from ieadapt.runs.studies.files import set_aside, write_whole
 
 KEPT_BYTES = 512 * 2**20

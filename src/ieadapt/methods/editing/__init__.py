@@ -1,0 +1,1 @@
+"""Editing: inversion, the editor, and what ties source and target together."""

@@ -1,0 +1,1 @@
+"""Enhancement: guidance and direct adaptation of chosen attention maps."""

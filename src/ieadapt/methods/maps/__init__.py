@@ -1,0 +1,1 @@
+"""Attention maps of asked rows: recorded, worded, drawn."""

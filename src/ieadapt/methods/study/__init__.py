@@ -1,0 +1,1 @@
+"""The perturbation study: its configuration, grid and videos."""

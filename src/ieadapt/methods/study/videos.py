@@ -1,0 +1,116 @@
+"""The videos of a study: unperturbed twins, and batches of perturbed ones that share a condition."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers import DiffusionPipeline
+from jaxtyping import Float
+from torch import Tensor
+
+from ieadapt.attention import AttentionCall, intercept
+from ieadapt.interventions import Perturbation, parse_perturbation
+from ieadapt.methods.generation import GenerationConfig, generate
+from ieadapt.methods.study.config import BRANCHES, StudyConfig
+from ieadapt.methods.study.grid import Condition
+from ieadapt.methods.study.late_start import can_start_late, kept_latents, late_start
+
+
+@dataclass(frozen=True)
+class Twin:
+    """The unperturbed video of a prompt and seed.
+
+    Attributes:
+        frames: in [0, 1].
+        latents: those with which the first perturbed step begins; None where runs begin at step 0.
+    """
+
+    frames: Float[Tensor, "frame channel height width"]
+    latents: Tensor | None = None
+
+
+Pairs = Sequence[tuple[str, int]]
+"""Prompts with their seeds."""
+
+
+def first_step(pipe: DiffusionPipeline, config: StudyConfig, generation: GenerationConfig) -> int:
+    """The step at which perturbed runs begin: the window's first, or 0 where the scheduler keeps a history."""
+    start, _ = config.steps(generation.num_inference_steps)
+    return start if can_start_late(pipe) else 0
+
+
+def make_twins(pipe: DiffusionPipeline, pairs: Pairs, config: StudyConfig, generation: GenerationConfig) -> list[Twin]:
+    """Generate unperturbed videos, all in batches of `generation.batch_size`, and keep where the window begins.
+
+    Args:
+        pipe: any text-to-video pipeline.
+        pairs: prompts and seeds, one video each.
+        config: its window says which latents are kept.
+        generation: steps, size, guidance.
+    """
+    start = first_step(pipe, config, generation)
+    prompts, seeds = [prompt for prompt, _ in pairs], [seed for _, seed in pairs]
+    with kept_latents(pipe, start) as kept:
+        videos = generate(pipe, prompts, generation, seeds)
+    latents: Sequence[Tensor | None] = list(torch.cat(kept)) if start else [None] * len(pairs)
+    return [Twin(video, latent) for video, latent in zip(videos, latents, strict=True)]
+
+
+def make_perturbed(
+    pipe: DiffusionPipeline,
+    condition: Condition,
+    pairs: Pairs,
+    twins: Sequence[Twin],
+    config: StudyConfig,
+    generation: GenerationConfig,
+) -> Float[Tensor, "video frame channel height width"]:
+    """Generate the same videos as one batch, with the maps of a condition replaced inside the window.
+
+    Noise is drawn per video, so that a video does not depend on its batch, up to rounding. Where the window begins
+    later, the run starts from the twins' latents there.
+
+    Args:
+        pipe: the pipeline that made the twins.
+        condition: which maps are replaced by what.
+        pairs: prompts and seeds.
+        twins: the unperturbed videos of these, in this order.
+        config: window and branch.
+        generation: steps, size, guidance.
+
+    Raises:
+        UsageError: the condition names a site or head that the model lacks.
+        FailureError: a site never fired, or the frames are not finite.
+    """
+    start, stop = config.steps(generation.num_inference_steps)
+    begins = first_step(pipe, config, generation)
+    chosen = (condition.head,) if condition.head is not None else None
+    perturbation = dataclasses.replace(
+        parse_perturbation(condition.perturbation), guidance=BRANCHES[config.branch], heads=chosen
+    )
+    gate = _InSteps(perturbation, start - begins, stop - begins)
+    together = dataclasses.replace(generation, batch_size=len(pairs))
+    prompts, seeds = [prompt for prompt, _ in pairs], [seed for _, seed in pairs]
+    with intercept(pipe, gate, list(condition.sites)):
+        if not begins:
+            return generate(pipe, prompts, together, seeds)
+        latents = torch.stack([twin.latents for twin in twins if twin.latents is not None])
+        with late_start(pipe, latents, begins):
+            return generate(pipe, prompts, together, seeds)
+
+
+@dataclass(frozen=True)
+class _InSteps:
+    """A perturbation that acts from one step of the run to another; a late run counts its steps from its own start."""
+
+    perturbation: Perturbation
+    start: int
+    stop: int
+
+    def __call__(self, call: AttentionCall) -> Tensor | None:
+        return self.perturbation(call) if self.start <= call.step < self.stop else None
+
+    def __repr__(self) -> str:
+        return repr(self.perturbation)
