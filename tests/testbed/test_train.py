@@ -10,9 +10,9 @@ from ieadapt.errors import FailureError, UsageError
 from ieadapt.testbed import animatediff, stages
 from ieadapt.testbed.architecture import Architecture
 from ieadapt.testbed.captions import caption
-from ieadapt.testbed.checkpoint import export, load_parts, read_history, save_weights
+from ieadapt.testbed.checkpoint import adopt, export, load_parts, read_history, save_weights
 from ieadapt.testbed.loop import Schedule, train
-from ieadapt.testbed.model import ARCHITECTURES, load_pipeline
+from ieadapt.testbed.model import ARCHITECTURES, load_pipeline, model_folder
 from ieadapt.testbed.pool import caption_number, caption_tokens, latent_pool
 from ieadapt.testbed.render import render_batch
 from ieadapt.testbed.scenes import SceneTensors, sample_scenes
@@ -67,6 +67,27 @@ def test_export_names_what_is_missing(tmp_path: Path) -> None:
     save_weights(tmp_path, "vae", animatediff.build_vae(animatediff.TINY).state_dict())
     with pytest.raises(UsageError, match="got no text, unet, adapter"):
         export(SHAPES, tmp_path, tmp_path / "pipeline", "tiny")
+
+
+@every_architecture
+def test_pipeline_folder_becomes_a_training_folder_again(architecture: Architecture, tmp_path: Path) -> None:
+    shipped = model_folder(architecture.name)
+    adopt(architecture, shipped, tmp_path)
+    modules = load_parts(architecture, tmp_path).modules
+    pipeline = load_pipeline(shipped)
+    assert set(modules) == PARTS[architecture.name]
+    for name, component in (("vae", pipeline.vae), ("text", pipeline.text_encoder)):
+        expected = component.state_dict()
+        assert all(torch.equal(value, expected[key]) for key, value in modules[name].state_dict().items())
+
+
+def test_blocks_are_compiled_one_by_one() -> None:
+    denoiser = nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)]), "head": nn.Linear(2, 2)})
+    stages.COMPILED["none"](denoiser)
+    assert denoiser["blocks"][0]._compiled_call_impl is None
+    stages.COMPILED["blocks"](denoiser)
+    assert all(block._compiled_call_impl is not None for block in denoiser["blocks"])
+    assert denoiser["head"]._compiled_call_impl is None
 
 
 @every_architecture

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from ieadapt.errors import UsageError
 from ieadapt.testbed.architecture import Architecture
-from ieadapt.testbed.model import save_pipeline
+from ieadapt.testbed.model import load_pipeline, save_pipeline
 
 HISTORY = "history.json"
+COMPONENTS = {"text": "text_encoder", "adapter": "motion_adapter"}
+"""What a pipeline calls the modules that it calls otherwise than the recipe."""
 
 
 class Parts(NamedTuple):
@@ -52,6 +54,14 @@ def load_parts(architecture: Architecture, folder: Path, size: str = "standard")
     for name, module in modules.items():
         load_weights(folder, name, module)
     return Parts(modules, architecture.denoisers(modules))
+
+
+def adopt(architecture: Architecture, pipeline: Path, folder: Path) -> None:
+    """Turn a pipeline folder back into a training folder, to go on from it: the inverse of `export`."""
+    loaded = load_pipeline(pipeline)
+    for name, module in architecture.build(architecture.widths["standard"]).items():
+        component = getattr(loaded, COMPONENTS.get(name, name))
+        save_weights(folder, name, {key: component.state_dict()[key].clone() for key in module.state_dict()})
 
 
 def read_history(folder: Path) -> list[dict[str, object]]:

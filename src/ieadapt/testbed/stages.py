@@ -125,6 +125,17 @@ FRAMES_OF: dict[str, Callable[[Tensor], Tensor]] = {"images": single_frames, "vi
 """What a stage shows the denoiser."""
 
 
+def compile_blocks(denoiser: nn.Module) -> None:
+    """Compile every block of the denoiser's stacks in place; blocks that are alike share one compilation."""
+    for stack in denoiser.children():
+        for block in stack if isinstance(stack, nn.ModuleList) else ():
+            block.compile(dynamic=False)
+
+
+COMPILED: dict[str, Callable[[nn.Module], None]] = {"none": lambda denoiser: None, "blocks": compile_blocks}
+"""What may be compiled before training."""
+
+
 def train_denoiser(
     architecture: Architecture,
     stage: str,

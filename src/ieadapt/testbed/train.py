@@ -21,14 +21,14 @@ from diffusers import __version__ as diffusers_version
 from torch import Tensor, nn
 
 from ieadapt.testbed.architecture import STAGES, Architecture
-from ieadapt.testbed.checkpoint import Parts, add_history, export, load_parts, save_weights
+from ieadapt.testbed.checkpoint import Parts, add_history, adopt, export, load_parts, save_weights
 from ieadapt.testbed.evaluate import report
 from ieadapt.testbed.loop import Outcome, Schedule
 from ieadapt.testbed.model import ARCHITECTURES
 from ieadapt.testbed.pool import Pool, latent_pool, vae_pool
 from ieadapt.testbed.render import render_batch
 from ieadapt.testbed.scenes import sample_tensors
-from ieadapt.testbed.stages import train_denoiser, train_vae
+from ieadapt.testbed.stages import COMPILED, train_denoiser, train_vae
 
 VAE_CLIPS = 16
 """Held-out clips by which a VAE is measured."""
@@ -48,6 +48,7 @@ class Recipe:
         pool: rows of training data kept on the device, where not the architecture's.
         iterations: most iterations of any stage.
         size: of the model: `standard`, or `tiny` for a smoke run.
+        compile: which part of the denoiser is compiled: `none`, or `blocks`, each block of its stacks by itself.
         seed: of data, noise and initial weights.
         device: where it trains.
     """
@@ -61,6 +62,7 @@ class Recipe:
     pool: int | None = None
     iterations: int = 1_000_000
     size: str = "standard"
+    compile: str = "none"
     seed: int = 0
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -129,6 +131,7 @@ class _Stretch:
         recipe, parts = self.recipe, self._parts()
         text, trained = parts.modules["text"], parts.denoisers[stage]
         pool = self._encoded(stage, parts.modules["vae"])
+        COMPILED[recipe.compile](trained)
         outcome = train_denoiser(
             self.architecture, stage, trained, text, pool, recipe.rows(stage), recipe.schedule(stage), self.device
         )
@@ -187,6 +190,7 @@ def _record(
         "loss": round(outcome.loss, 5),
         "floor": recipe.schedule(stage).floor,
         "steps run as": outcome.mode,
+        "compiled": recipe.compile,
         "precision": recipe.schedule(stage).precision if recipe.device.startswith("cuda") else "float32",
         "seed": recipe.seed,
         "torch": torch.__version__,
@@ -200,6 +204,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Read the command line and train."""
     options = _parser().parse_args(arguments)
     recipe = _recipe(options)
+    if options.start:
+        adopt(recipe.architecture, options.start, options.folder)
     run(recipe)
     if options.export:
         export(recipe.architecture, options.folder, options.export, recipe.size)
@@ -216,8 +222,12 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(f"--{stage}-rate", type=float, help="highest learning rate of that stage")
         parser.add_argument(f"--{stage}-batch", type=int, help="rows an iteration of that stage")
         parser.add_argument(f"--{stage}-floor", type=float, help="share of the learning rate left at that stage's end")
+    parser.add_argument("--start", type=Path, help="a pipeline folder of standard size whose weights come first")
     parser.add_argument("--iterations", type=int, default=1_000_000, help="most iterations of any stage")
     parser.add_argument("--size", choices=("standard", "tiny"), default="standard", help="tiny: for a smoke run")
+    parser.add_argument(
+        "--compile", choices=tuple(COMPILED), default="none", help="blocks: compile the denoiser's blocks"
+    )
     parser.add_argument("--pool", type=int, help="rows of training data kept on the device")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -244,6 +254,7 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         pool=options.pool,
         iterations=options.iterations,
         size=options.size,
+        compile=options.compile,
         seed=options.seed,
         device=options.device,
     )
