@@ -155,7 +155,7 @@ def tasks_of(names: Sequence[str], texts: Sequence[str], seeds: tuple[int, ...],
 def summary(table: pl.DataFrame, steps: int, against: str = PLAIN) -> list[dict[str, Value]]:
     """One row per variant: passes, means, and paired differences to one of them with 95 % intervals over captions."""
     columns = [name for name in (*MEASURES, "distance") if name in table.columns and table[name].is_not_null().any()]
-    means = table.group_by("variant", "caption").agg(pl.col(columns).mean())
+    means = table.group_by("variant", "caption").agg(pl.col(columns).mean()).sort("caption")
     base = means.filter(pl.col("variant") == against).drop("variant")
     rows: list[dict[str, Value]] = []
     for name in [name for name in VARIANTS if name in set(table["variant"])]:

@@ -60,7 +60,8 @@ PUBLISHED: Mapping[str, Published] = {
     "shapes-dit": Published(
         suffix="-dit",
         template="testbed_card_dit.md",
-        evaluation="the rows from the end of training were made on one NVIDIA H200 by the same program.",
+        evaluation="the rows from the end of training were made on one NVIDIA H100 80GB by the same program.",
+        training="The first three stages ran on one NVIDIA H200; VAE and video stage were trained on from there.",
     ),
 }
 
@@ -160,7 +161,8 @@ def card(model: str) -> Path:
 def _facts(model: dict[str, object], trained: dict[str, object]) -> dict[str, object]:
     rows: list[dict[str, float]] = trained["rows"]  # type: ignore[assignment]
     seconds = sum(row["seconds with data"] for row in rows)
-    return {"minutes": round(seconds / 60, 1), "date": model["date"], "psnr": rows[0]["psnr"], "note": trained["notes"]}
+    psnr = [row["psnr"] for row in rows if "psnr" in row][-1]
+    return {"minutes": round(seconds / 60, 1), "date": model["date"], "psnr": psnr, "note": trained["notes"]}
 
 
 def main() -> None:
