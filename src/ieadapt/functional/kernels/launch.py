@@ -15,6 +15,9 @@ from ieadapt.functional.video_tokens import VideoTokens
 FIGURES = ("entropy", "energy", "logsumexp", "temporal", "spatial", "text", "keys", "video_keys")
 """Order of the kernel's figures in its buffer."""
 
+WIDE_RANGE = (torch.bfloat16, torch.float32)
+"""Types whose exponents reach as far as float32's, so that weights need no running maximum."""
+
 SHORT = 64
 """Tokens up to which whole sequences share a tile."""
 
@@ -165,6 +168,7 @@ def _launch_long(
     chosen: Tensor | None,
     tiling: Tiling,
 ) -> None:
+    from ieadapt.functional.kernels.anchored_rows import anchored_rows
     from ieadapt.functional.kernels.long_rows import long_rows
 
     (batch, heads, n_queries, dim), n_keys = query.shape, key.shape[-2]
@@ -172,23 +176,33 @@ def _launch_long(
     out = query if output is None else output
     entries, mask_strides = _mask_entries(mask, (batch, heads, n_queries, n_keys))
     start, stop, positions = (0, 0, 0) if video is None else (video.start, video.stop, video.positions)
-    long_rows[(blocks * batch * heads,)](
-        *(query, key, value, query if entries is None else entries, out, figures),
-        query if chosen is None else chosen.to(torch.int32).contiguous(),
-        *(stride for part in (query, key, value, out) for stride in part.stride()[:3]),
-        *(*mask_strides, figures.stride(0)),
-        *(heads, n_queries, n_keys, figures.shape[-1], blocks, start, stop, positions, scale * log2(torch.e)),
-        VIDEO=video is not None,
+    places = query if chosen is None else chosen.to(torch.int32).contiguous()
+    strides = [stride for part in (query, key, value, out) for stride in part.stride()[:3]]
+    sizes = (heads, n_queries, n_keys, figures.shape[-1], blocks, start, stop, positions, scale * log2(torch.e))
+    constants = {
+        "VIDEO": video is not None,
+        "VALUE": output is not None,
+        "CHOSEN": chosen is not None,
+        "DIM": dim,
+        "PRECISION": _precision(query),
+        "BLOCK_D": padded(dim),
+        "BLOCK_M": tiling.block_m,
+        "BLOCK_N": tiling.block_n if video is None else _frame_block(tiling.block_n, positions),
+        "STAGES": tiling.stages,
+        "num_warps": tiling.warps,
+    }
+    grid = (blocks * batch * heads,)
+    anchored = mask is None and query.dtype in WIDE_RANGE
+    if anchored:
+        anchored_rows[grid](
+            *(query, key, value, out, figures, places, *strides, figures.stride(0), *sizes), **constants
+        )
+    long_rows[grid](
+        *(query, key, value, query if entries is None else entries, out, figures, places),
+        *(*strides, *mask_strides, figures.stride(0), *sizes),
         MASK="none" if mask is None else "bool" if mask.dtype == torch.bool else "additive",
-        VALUE=output is not None,
-        CHOSEN=chosen is not None,
-        DIM=dim,
-        PRECISION=_precision(query),
-        BLOCK_D=padded(dim),
-        BLOCK_M=tiling.block_m,
-        BLOCK_N=tiling.block_n if video is None else _frame_block(tiling.block_n, positions),
-        STAGES=tiling.stages,
-        num_warps=tiling.warps,
+        REPAIR=anchored,
+        **constants,
     )
 
 
