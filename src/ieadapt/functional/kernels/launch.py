@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from math import log2
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +15,9 @@ from ieadapt.functional.video_tokens import VideoTokens
 
 FIGURES = ("entropy", "energy", "logsumexp", "temporal", "spatial", "text", "keys", "video_keys")
 """Order of the kernel's figures in its buffer."""
+
+Maximum = Literal["anchored", "running"]
+"""What a row's logits are taken relative to: its largest one in the first block of keys, or the largest one so far."""
 
 WIDE_RANGE = (torch.bfloat16, torch.float32)
 """Types whose exponents reach as far as float32's, so that weights need no running maximum."""
@@ -31,12 +35,19 @@ class Tiling:
         block_n: keys of one step.
         warps: groups of 32 threads.
         stages: depth of the loads' pipeline.
+        registers: most of them per thread, so that several programs share a multiprocessor; None = the compiler's choice.
     """
 
     block_m: int
     block_n: int
     warps: int
     stages: int
+    registers: int | None = None
+
+    def options(self) -> dict[str, int]:
+        """What the compiler is told."""
+        limit = {} if self.registers is None else {"maxnreg": self.registers}
+        return {"STAGES": self.stages, "num_warps": self.warps, **limit}
 
 
 @dataclass(frozen=True)
@@ -103,6 +114,7 @@ def fused_rows(
     video: VideoTokens | None = None,
     chosen: Int[Tensor, "batch head block"] | None = None,
     tiling: Tiling | None = None,
+    maximum: Maximum = "anchored",
 ) -> FusedRows:
     """Run the kernel: entropy, log-sum-exp and the rest for every row, and the attention output where values are given.
 
@@ -115,6 +127,8 @@ def fused_rows(
         video: the video keys of a joint attention, frames of at least 16 tokens.
         chosen: int32 numbers of the blocks of query rows to take, of the tiling's `block_m` rows each; no values then.
         tiling: tile sizes; None = `tiling_of`.
+        maximum: what logits are taken relative to; "running" in any case for float16, with a mask, and where a logit
+            lies too far above the anchor.
     """
     (batch, heads, n_queries, dim), n_keys = query.shape, key.shape[-2]
     query, key = _dense_channels(query), _dense_channels(key)
@@ -129,7 +143,8 @@ def fused_rows(
     if short:
         _launch_short(query, key, values, output, figures, scale)
     else:
-        _launch_long(query, key, values, output, figures, scale, mask, video, chosen, tiling)
+        anchored = maximum == "anchored" and mask is None and query.dtype in WIDE_RANGE
+        _launch_long(query, key, values, output, figures, scale, mask, video, chosen, tiling, anchored)
     return FusedRows(output, figures)
 
 
@@ -167,6 +182,7 @@ def _launch_long(
     video: VideoTokens | None,
     chosen: Tensor | None,
     tiling: Tiling,
+    anchored: bool,
 ) -> None:
     from ieadapt.functional.kernels.anchored_rows import anchored_rows
     from ieadapt.functional.kernels.long_rows import long_rows
@@ -188,11 +204,9 @@ def _launch_long(
         "BLOCK_D": padded(dim),
         "BLOCK_M": tiling.block_m,
         "BLOCK_N": tiling.block_n if video is None else _frame_block(tiling.block_n, positions),
-        "STAGES": tiling.stages,
-        "num_warps": tiling.warps,
+        **tiling.options(),
     }
     grid = (blocks * batch * heads,)
-    anchored = mask is None and query.dtype in WIDE_RANGE
     if anchored:
         anchored_rows[grid](
             *(query, key, value, out, figures, places, *strides, figures.stride(0), *sizes), **constants
