@@ -54,6 +54,9 @@ WIDE = (
 )
 """Tile sizes tried where head_dim is 128."""
 
+SPECIALISED = (Tiling(128, 128, 12, 2), Tiling(128, 128, 12, 3), Tiling(128, 64, 12, 4))
+"""Tile sizes tried with specialised warps, which are twelve and have their registers fixed."""
+
 SHAPES = (
     Shape("CogVideoX-5B, 49 frames 480x720", 1, 48, 17776, 64, VideoTokens(226, 13, 1350), NARROW),
     Shape("CogVideoX-5B, not split", 1, 48, 17776, 64, None, NARROW),

@@ -15,7 +15,6 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.attention_shapes import REHEARSAL, SHAPES, Shape, inputs
+from benchmarks.attention_shapes import REHEARSAL, SHAPES, SPECIALISED, Shape, inputs
 from benchmarks.results import FOLDER, Value, record
 from ieadapt.functional import RowSample, measured_attention
 from ieadapt.functional.kernels import fused_rows
@@ -34,6 +33,8 @@ BACKENDS = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.E
 FRACTIONS = (0.02, 0.05)
 PROCESSES = 8
 """That compile at a time before a sweep."""
+PATIENCE = 75
+"""Seconds until candidates that have not run are left out."""
 
 Tensors = tuple[Tensor, Tensor, Tensor]
 Measured = Callable[[], tuple[Tensor, Tensor]]
@@ -85,6 +86,10 @@ def ways(shape: Shape, tensors: Tensors) -> dict[str, Callable[[Tiling], tuple[T
         from benchmarks.attention_variants import described
 
         found["described"] = partial(described, *tensors, scale)
+        if tensors[0].is_cuda and torch.cuda.get_device_capability() >= (9, 0):
+            from benchmarks.attention_specialised import specialised
+
+            found["specialised"] = partial(specialised, *tensors, scale)
     return found
 
 
@@ -101,24 +106,35 @@ def prepare(shape: Shape, device: str, dtype: torch.dtype, way: str, tiling: Til
     return None
 
 
+def tried(shape: Shape, device: str) -> Iterator[tuple[str, Tiling]]:
+    """The ways and tile sizes to try for a shape."""
+    names = ["anchored", "running"] if shape.video is not None else ["anchored", "running", "described"]
+    for tiling in shape.tilings:
+        yield from ((name, tiling) for name in names)
+    if shape.tilings and shape.video is None and device != "cpu":
+        yield from (("specialised", tiling) for tiling in SPECIALISED)
+
+
 def candidates(shapes: Sequence[Shape], device: str, dtype: torch.dtype) -> dict[str, list[tuple[str, Tiling]]]:
-    """Shape's name -> the ways and tile sizes that compile and run there, all tried at a time."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(PROCESSES if device != "cpu" else 2, mp_context=context) as pool:
-        waiting = {
-            (shape.name, way, tiling): pool.submit(prepare, shape, device, dtype, way, tiling)
-            for shape in shapes
-            for way in ("anchored", "running", *(["described"] if shape.video is None else []))
-            for tiling in shape.tilings
-        }
-        failures = {key: done.result() for key, done in waiting.items()}
+    """Shape's name -> the ways and tile sizes that compile and run there, tried at a time in processes of their own."""
     found: dict[str, list[tuple[str, Tiling]]] = {shape.name: [] for shape in shapes}
-    for (name, way, tiling), failure in failures.items():
-        if failure is None:
-            found[name].append((way, tiling))
-        else:
-            print(f"  left out: {name}, {way}, {tiling}: {failure}", flush=True)
-    return found
+    with multiprocessing.get_context("spawn").Pool(PROCESSES if device != "cpu" else 2) as pool:
+        waiting = {
+            (shape.name, way, tiling): pool.apply_async(prepare, (shape, device, dtype, way, tiling))
+            for shape in shapes
+            for way, tiling in tried(shape, device)
+        }
+        latest = time.perf_counter() + PATIENCE
+        for (name, way, tiling), answer in waiting.items():
+            try:
+                failure = answer.get(timeout=max(latest - time.perf_counter(), 0.1))
+            except multiprocessing.TimeoutError:
+                failure = f"no answer within {PATIENCE} seconds"
+            if failure is None:
+                found[name].append((way, tiling))
+            else:
+                print(f"  left out: {name}, {way}, {tiling}: {failure}", flush=True)
+    return found  # leaving the pool ends processes that still hang
 
 
 def errors(shape: Shape, tensors: Tensors, output: Tensor, entropy: Tensor) -> dict[str, Value]:

@@ -137,7 +137,7 @@ def inputs(case: Case, device: str) -> tuple[Tensor, Tensor, Tensor, float]:
 
 def mask_of(case: Case, device: str) -> Tensor | None:
     """The mask of a case; every row keeps a key, and a video key."""
-    batch, heads, n_queries, n_keys, _ = case.size
+    batch, _, n_queries, n_keys, _ = case.size
     generator = torch.Generator(device).manual_seed(5)
     per_query = case.mask in ("pairs", "additive")
     shape = (batch, 1, n_queries if per_query else 1, n_keys)
@@ -208,7 +208,9 @@ def check(case: Case, device: str) -> dict[str, Value]:
     mask = mask_of(case, device)
     if case.sampled:
         return sampled_errors(case, query, key, scale)
-    usual = F.scaled_dot_product_attention(query, key, value, None if mask is None else _fitting(mask, query), scale=scale)
+    usual = F.scaled_dot_product_attention(
+        query, key, value, None if mask is None else _fitting(mask, query), scale=scale
+    )
     rows = fused_rows(query, key, value, scale=scale, mask=mask, video=case.video, maximum=case.maximum)
     again = fused_rows(query, key, value, scale=scale, mask=mask, video=case.video, maximum=case.maximum)
     assert rows.output is not None
@@ -221,8 +223,7 @@ def check(case: Case, device: str) -> dict[str, Value]:
 def sampled_errors(case: Case, query: Tensor, key: Tensor, scale: float) -> dict[str, Value]:
     """Statistics of sampled rows against the same rows of whole maps, and their mean against that of all rows."""
     sample = RowSample(0.3)
-    given = {"scale": scale, "video": case.video, "sample": sample}
-    found = attention_statistics(query, key, kernel="on", **given)
+    found = attention_statistics(query, key, kernel="on", scale=scale, video=case.video, sample=sample)
     blocks = sample.blocks(query)
     assert blocks is not None
     assert found.ep_error is not None
@@ -233,7 +234,12 @@ def sampled_errors(case: Case, query: Tensor, key: Tensor, scale: float) -> dict
     mean = (drawn * there).sum(-1) / there.sum(-1)
     whole = (found.entropy.double() - exact.mean(-1)).abs().max().item()
     apart = _apart(found.entropy, mean)
-    return {"entropy": apart, "entropy_from_all": whole, "ep_error": float(found.ep_error.max()), "passed": apart < NATS}
+    return {
+        "entropy": apart,
+        "entropy_from_all": whole,
+        "ep_error": float(found.ep_error.max()),
+        "passed": apart < NATS,
+    }
 
 
 def _fitting(mask: Tensor, query: Tensor) -> Tensor:
@@ -246,7 +252,6 @@ def run_group(name: str, group: Sequence[Case], device: str) -> list[dict[str, V
     if device == "cpu":
         os.environ["TRITON_INTERPRET"] = "1"
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
     rows: list[dict[str, Value]] = []
     for case in group:
         began = time.perf_counter()
@@ -271,7 +276,7 @@ def printed(rows: Sequence[dict[str, Value]]) -> None:
     for group in dict.fromkeys(row["group"] for row in rows):
         for maximum in ("anchored", "running", "sampled"):
             part = [row for row in rows if (row["group"], row["maximum"]) == (group, maximum)]
-            names = [n for n in ("output", "sdpa_output", "entropy", "logsumexp", "temporal", "spatial", "text")]
+            names = ("output", "sdpa_output", "entropy", "logsumexp", "temporal", "spatial", "text")
             worst = {n: max((float(row[n] or 0) for row in part if n in row), default=None) for n in names}
             shown = "  ".join(f"{name} {error:.1e}" for name, error in worst.items() if error is not None)
             if part:

@@ -35,7 +35,9 @@ from ieadapt.functional.kernels.long_rows import (
 )
 
 LIMIT = tl.constexpr(2.0**100)
-LANES = tl.constexpr(8)  # columns over which a tensor core's tile spreads a row: within them no thread waits for another
+LANES = tl.constexpr(
+    8
+)  # columns over which a tensor core's tile spreads a row: within them no thread waits for another
 
 
 @triton.jit
@@ -178,7 +180,7 @@ def anchored_rows(
             False, VALUE, DIM, PRECISION, BLOCK_N, STAGES,
         )  # fmt: skip
 
-    acc, mass_parts, moment_parts, closed, product, boundary = state
+    acc, mass_parts, moment_parts, closed, _product, _boundary = state
     rest = tl.sum(mass_parts, 1)
     mass = closed + rest
     moment = tl.sum(moment_parts, 1)

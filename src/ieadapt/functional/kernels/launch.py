@@ -35,7 +35,7 @@ class Tiling:
         block_n: keys of one step.
         warps: groups of 32 threads.
         stages: depth of the loads' pipeline.
-        registers: most of them per thread, so that several programs share a multiprocessor; None = the compiler's choice.
+        registers: most of them per thread, so that programs share a multiprocessor; None = as the compiler chooses.
     """
 
     block_m: int
