@@ -71,12 +71,12 @@ def tiling_of(dim: int, itemsize: int, *, chosen: bool = False) -> Tiling:
 
     Example:
         >>> tiling_of(64, 2)
-        Tiling(block_m=128, block_n=64, warps=8, stages=3)
+        Tiling(block_m=128, block_n=64, warps=8, stages=3, registers=128)
     """
     wide = padded(dim)
     if itemsize == 4:
         return Tiling(64, 32, 4, 2) if wide <= 128 else Tiling(32, 32, 4, 1)
-    found = Tiling(128, 64, 8, 3) if wide <= 128 else Tiling(64, 64, 8, 2)
+    found = Tiling(128, 64, 8, 3, 128 if wide <= 64 else None) if wide <= 128 else Tiling(64, 64, 8, 2)
     return Tiling(64, found.block_n, 4, found.stages) if chosen else found
 
 
@@ -85,7 +85,7 @@ def fitting(tiling: Tiling, dim: int, itemsize: int, memory: int) -> Tiling:
 
     Example:
         >>> fitting(Tiling(128, 64, 8, 3), 128, 2, 101_376)  # a consumer GPU
-        Tiling(block_m=128, block_n=64, warps=8, stages=2)
+        Tiling(block_m=128, block_n=64, warps=8, stages=2, registers=None)
     """
     m, n, stages = tiling.block_m, tiling.block_n, tiling.stages
     while (m + 2 * stages * n) * padded(dim) * itemsize > memory and (stages > 1 or n > 16):
@@ -187,26 +187,21 @@ def _launch_long(
     from ieadapt.functional.kernels.anchored_rows import anchored_rows
     from ieadapt.functional.kernels.long_rows import long_rows
 
-    (batch, heads, n_queries, dim), n_keys = query.shape, key.shape[-2]
+    (batch, heads, n_queries, _), n_keys = query.shape, key.shape[-2]
     blocks = -(-n_queries // tiling.block_m) if chosen is None else chosen.shape[-1]
     out = query if output is None else output
     entries, mask_strides = _mask_entries(mask, (batch, heads, n_queries, n_keys))
     start, stop, positions = (0, 0, 0) if video is None else (video.start, video.stop, video.positions)
-    places = query if chosen is None else chosen.to(torch.int32).contiguous()
     strides = [stride for part in (query, key, value, out) for stride in part.stride()[:3]]
     sizes = (heads, n_queries, n_keys, figures.shape[-1], blocks, start, stop, positions, scale * log2(torch.e))
     constants = {
         "VIDEO": video is not None,
         "VALUE": output is not None,
         "CHOSEN": chosen is not None,
-        "DIM": dim,
-        "PRECISION": _precision(query),
-        "BLOCK_D": padded(dim),
-        "BLOCK_M": tiling.block_m,
-        "BLOCK_N": tiling.block_n if video is None else _frame_block(tiling.block_n, positions),
-        **tiling.options(),
+        **_tile_constants(query, tiling, positions),
     }
     grid = (blocks * batch * heads,)
+    places = query if chosen is None else chosen.to(torch.int32).contiguous()
     if anchored:
         anchored_rows[grid](
             *(query, key, value, out, figures, places, *strides, figures.stride(0), *sizes), **constants
@@ -218,6 +213,19 @@ def _launch_long(
         REPAIR=anchored,
         **constants,
     )
+
+
+def _tile_constants(query: Tensor, tiling: Tiling, positions: int) -> dict[str, int | str]:
+    """What a kernel for long sequences is compiled for, and how; `positions` is 0 where frames do not matter."""
+    dim = query.shape[-1]
+    return {
+        "DIM": dim,
+        "PRECISION": _precision(query),
+        "BLOCK_D": padded(dim),
+        "BLOCK_M": tiling.block_m,
+        "BLOCK_N": _frame_block(tiling.block_n, positions) if positions else tiling.block_n,
+        **tiling.options(),
+    }
 
 
 def _shared_memory(device: torch.device) -> int:
