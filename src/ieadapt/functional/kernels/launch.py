@@ -22,6 +22,9 @@ Maximum = Literal["anchored", "running"]
 WIDE_RANGE = (torch.bfloat16, torch.float32)
 """Types whose exponents reach as far as float32's, so that weights need no running maximum."""
 
+FEW_KEYS = 512
+"""Below so many keys finding an anchor first does not pay."""
+
 SHORT = 64
 """Tokens up to which whole sequences share a tile."""
 
@@ -114,7 +117,7 @@ def fused_rows(
     video: VideoTokens | None = None,
     chosen: Int[Tensor, "batch head block"] | None = None,
     tiling: Tiling | None = None,
-    maximum: Maximum = "anchored",
+    maximum: Maximum | None = None,
 ) -> FusedRows:
     """Run the kernel: entropy, log-sum-exp and the rest for every row, and the attention output where values are given.
 
@@ -127,8 +130,8 @@ def fused_rows(
         video: the video keys of a joint attention, frames of at least 16 tokens.
         chosen: int32 numbers of the blocks of query rows to take, of the tiling's `block_m` rows each; no values then.
         tiling: tile sizes; None = `tiling_of`.
-        maximum: what logits are taken relative to; "running" in any case for float16, with a mask, and where a logit
-            lies too far above the anchor.
+        maximum: what logits are taken relative to; None = "anchored" where there are FEW_KEYS or more. It is "running"
+            in any case for float16, with a mask, and where a logit lies too far above the anchor.
     """
     (batch, heads, n_queries, dim), n_keys = query.shape, key.shape[-2]
     query, key = _dense_channels(query), _dense_channels(key)
@@ -143,6 +146,7 @@ def fused_rows(
     if short:
         _launch_short(query, key, values, output, figures, scale)
     else:
+        maximum = maximum or ("anchored" if n_keys >= FEW_KEYS else "running")
         anchored = maximum == "anchored" and mask is None and query.dtype in WIDE_RANGE
         _launch_long(query, key, values, output, figures, scale, mask, video, chosen, tiling, anchored)
     return FusedRows(output, figures)
