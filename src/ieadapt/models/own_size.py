@@ -27,10 +27,10 @@ def own_size(pipe: Any, name: str) -> int:
         >>> own_size(load("shapes"), "num_frames")
         16
     """
-    default = inspect.signature(type(pipe).__call__).parameters[name].default
-    default = default if isinstance(default, int) else getattr(pipe, f"default_{name}", None)
-    if isinstance(default, int):
-        return default
+    parameter = inspect.signature(type(pipe).__call__).parameters.get(name)
+    for default in (parameter and parameter.default, getattr(pipe, f"default_{name}", None)):
+        if isinstance(default, int):
+            return default
     config: Any = next(iter(denoisers_of(pipe).values())).config
     latent: int | None = next((config[key] for key in _CONFIGURED[name] if isinstance(config.get(key), int)), None)
     if latent is None:
