@@ -45,8 +45,8 @@ def variants(denoiser: nn.Module) -> dict[str, Callable[[], AbstractContextManag
 def table(model: Model, device: str, repeats: int, budget: Budget) -> Iterator[dict[str, Value]]:
     """Time one model: one row, two rows, and two rows with injected maps."""
     with defaults(device):
-        denoiser = model.build().eval()
-        alone, both = model.inputs(1), model.inputs(2)
+        denoiser, alone, both = model.build().eval(), model.inputs(1), model.inputs(2)
+    with torch.no_grad():
         single, _ = timed(lambda: denoiser(**alone), repeats, device)
         least = 0.0
         for variant, block in variants(denoiser).items():

@@ -59,7 +59,7 @@ class Model:
 
     def run(self, pipe: Any, steps: int, **arguments: Any) -> Tensor:
         """Run the pipeline for one video."""
-        prompt, negative = torch.randn(2, 1, *self.prompt)
+        prompt, negative = torch.randn(2, 1, *self.prompt, device=pipe.device, dtype=pipe.dtype)
         return pipe(
             prompt_embeds=prompt,
             negative_prompt_embeds=negative,

@@ -64,11 +64,9 @@ def guided(pipe: DiffusionPipeline) -> dict[str, Block]:
 def table(model: Model, device: str, repeats: int, budget: Budget) -> Iterator[dict[str, Value]]:
     """Time one model: a plain step, the same measured; a guided one, the same enhanced."""
     with defaults(device):
-        denoiser = model.build().eval()
-        given = model.inputs(1)
-        runs = measured(denoiser)
-        yield from _timed(model, runs, lambda: denoiser(**given), repeats, 1, device, budget)
-        del given
+        denoiser, given = model.build().eval(), model.inputs(1)
+    with torch.no_grad():
+        yield from _timed(model, measured(denoiser), lambda: denoiser(**given), repeats, 1, device, budget)
         pipe: Any = model.pipeline(denoiser)
         pipe.set_progress_bar_config(disable=True)
         yield from _timed(model, guided(pipe), lambda: model.run(pipe, STEPS), 1, STEPS, device, budget)
