@@ -1,20 +1,21 @@
 """What exact entropy costs on a GPU: the fused kernel against PyTorch's fastest attention at the shapes of real models.
 
-Run it from the root of the repository: `python -m benchmarks.gpu_attention [--sweep]`; the record is `gpu-attention`.
-It needs torch and Triton, nothing is downloaded, and all ratios are taken in one run. `--sweep` also times other tile
-sizes (and prints, but does not record them). `--device cpu` rehearses it at tiny shapes in Triton's interpreter.
+Run it from the root of the repository: `python -m benchmarks.gpu_attention`; the record is `gpu-attention`. It needs
+torch and Triton, nothing is downloaded, and all ratios are taken in one run. `--sweep` times other tile sizes and other
+ways to write the kernel instead; its record is `gpu-attention-sweep`. `--once` runs each kernel once, for a profiler.
+`--device cpu` rehearses all of it at tiny shapes in Triton's interpreter.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import platform
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,149 +23,211 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from benchmarks.attention_shapes import REHEARSAL, SHAPES, SPECIALISED, Shape, inputs
 from benchmarks.results import FOLDER, Value, record
-from ieadapt.functional import RowSample, VideoTokens, measured_attention
+from ieadapt.functional import RowSample, measured_attention
 from ieadapt.functional.kernels import fused_rows
 from ieadapt.functional.kernels.launch import Tiling, tiling_of
 
 BACKENDS = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
-FRACTION = 0.05
+FRACTIONS = (0.02, 0.05)
+PROCESSES = 14
+"""That compile at a time before a sweep."""
+PATIENCE = 75
+"""Seconds until candidates that have not run are left out."""
+
+Tensors = tuple[Tensor, Tensor, Tensor]
+Measured = Callable[[], tuple[Tensor, Tensor]]
+"""A way to get output and entropy of every row."""
 
 
-@dataclass(frozen=True)
-class Shape:
-    """One attention of a real model: batch, heads, tokens, head_dim, and its video tokens where it is joint."""
-
-    name: str
-    batch: int
-    heads: int
-    tokens: int
-    dim: int
-    video: VideoTokens | None = None
-    tilings: tuple[Tiling, ...] = ()
-
-
-NARROW = (Tiling(128, 64, 4, 3), Tiling(128, 128, 8, 3), Tiling(128, 128, 8, 2), Tiling(64, 64, 4, 3))
-WIDE = (Tiling(128, 64, 8, 2), Tiling(128, 128, 8, 2), Tiling(64, 64, 4, 3))
-SHAPES = (
-    Shape("CogVideoX-5B, 49 frames 480x720", 1, 48, 17776, 64, VideoTokens(226, 13, 1350), NARROW),
-    Shape("CogVideoX-5B, not split", 1, 48, 17776, 64),
-    Shape("Wan2.1-14B, 81 frames 480p", 1, 40, 32760, 128, VideoTokens(0, 21, 1560), WIDE),
-    Shape("Wan2.1-14B, not split", 1, 40, 32760, 128),
-    Shape("AnimateDiff spatial, 64x64 latents", 16, 8, 4096, 40, None, NARROW),
-    Shape("AnimateDiff temporal, 64x64 latents", 8192, 8, 16, 40),
-)
-REHEARSAL = (
-    Shape("joint", 1, 2, 170, 16, VideoTokens(10, 4, 40), (Tiling(64, 32, 4, 2),)),
-    Shape("spatial", 1, 2, 400, 40),
-    Shape("temporal", 5, 2, 16, 40),
-)
-
-
-def inputs(shape: Shape, device: str, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Random queries, keys and values in a model's memory layout; queries differ in size, so that entropies do."""
-    generator = torch.Generator(device).manual_seed(0)
-
-    def draw() -> Tensor:
-        size = (shape.batch, shape.tokens, shape.heads, shape.dim)
-        return torch.randn(size, generator=generator, device=device, dtype=dtype).transpose(1, 2)
-
-    sizes = torch.linspace(0.5, 3.0, shape.tokens, device=device, dtype=dtype)[:, None]
-    return draw() * sizes, draw(), draw()
-
-
-def milliseconds(run: Callable[[], object], device: str) -> float:
-    """Median time of a run, caches cleared before each."""
+def milliseconds(run: Callable[[], object], device: str, repeats: int) -> float:
+    """Median time of a run in that many milliseconds of runs, caches cleared before each."""
     if device == "cpu":
         began = time.perf_counter()
         run()
         return 1000 * (time.perf_counter() - began)
     from triton.testing import do_bench
 
-    return float(do_bench(run, warmup=25, rep=150, return_mode="median"))
+    return float(do_bench(run, warmup=repeats // 5, rep=repeats, return_mode="median"))
 
 
-def fastest_attention(
-    query: Tensor, key: Tensor, value: Tensor, device: str
-) -> tuple[str, float, Callable[[], Tensor]]:
-    """PyTorch's fastest backend for these tensors: name, milliseconds, and a call of it."""
-    found = []
+def attention_by(tensors: Tensors, backend: SDPBackend) -> Tensor:
+    """PyTorch's attention by one of its backends."""
+    with sdpa_kernel(backend):
+        return F.scaled_dot_product_attention(*tensors)
+
+
+def backends_timed(tensors: Tensors, device: str, repeats: int) -> dict[SDPBackend, float]:
+    """Milliseconds of every backend that takes these tensors, the fastest first."""
+    found = {}
     for backend in BACKENDS if device != "cpu" else (SDPBackend.MATH,):
-
-        def attend(backend: SDPBackend = backend) -> Tensor:
-            with sdpa_kernel(backend):
-                return F.scaled_dot_product_attention(query, key, value)
-
         try:
-            found.append((backend.name, milliseconds(attend, device), attend))
+            found[backend] = milliseconds(partial(attention_by, tensors, backend), device, repeats)
         except RuntimeError as error:
             print(f"    {backend.name}: {str(error).splitlines()[0]}", flush=True)
-    return min(found, key=lambda entry: entry[1])
+    return dict(sorted(found.items(), key=lambda entry: entry[1]))
 
 
-def errors(shape: Shape, tensors: tuple[Tensor, Tensor, Tensor], usual: Tensor) -> dict[str, Value]:
-    """Largest errors on a few rows against float64: output (kernel and PyTorch), entropy, its temporal part."""
-    query, key, value = tensors
-    rows = fused_rows(query, key, value, scale=shape.dim**-0.5, video=shape.video)
-    assert rows.output is not None
-    generator = torch.Generator().manual_seed(1)
-    places = torch.randint(0, shape.tokens, (min(64, shape.tokens),), generator=generator).to(query.device)
-    batch, heads = slice(0, 2), slice(0, 3)
-    logits = query[batch, heads][:, :, places].double() @ key[batch, heads].double().mT * shape.dim**-0.5
-    chances = logits.softmax(-1)
-    exact = chances @ value[batch, heads].double()
-    entropy = torch.special.entr(chances).sum(-1)
-    found: dict[str, Value] = {
-        "output_error": (rows.output[batch, heads][:, :, places].double() - exact).abs().max().item(),
-        "sdpa_output_error": (usual[batch, heads][:, :, places].double() - exact).abs().max().item(),
-        "entropy_error": (rows["entropy"][batch, heads][..., places].double() - entropy).abs().max().item(),
+def ways(shape: Shape, tensors: Tensors) -> dict[str, Callable[[Tiling], tuple[Tensor, Tensor]]]:
+    """Name -> a way to write the kernel, given tile sizes."""
+    scale = shape.dim**-0.5
+
+    def fused(maximum: str, tiling: Tiling) -> tuple[Tensor, Tensor]:
+        rows = fused_rows(*tensors, scale=scale, video=shape.video, tiling=tiling, maximum=maximum)  # type: ignore[arg-type]
+        assert rows.output is not None
+        return rows.output, rows["entropy"]
+
+    found: dict[str, Callable[[Tiling], tuple[Tensor, Tensor]]] = {
+        "anchored": partial(fused, "anchored"),
+        "running": partial(fused, "running"),
     }
-    if shape.video is not None:
-        frames = chances[..., shape.video.slice].unflatten(-1, (shape.video.frames, -1)).sum(-1)
-        temporal = torch.special.entr(frames / frames.sum(-1, keepdim=True)).sum(-1)
-        apart = rows["temporal"][batch, heads][..., places].double() - temporal
-        found["temporal_entropy_error"] = apart.abs().max().item()
+    if shape.video is None:
+        from benchmarks.attention_variants import described
+
+        found["described"] = partial(described, *tensors, scale)
+        if tensors[0].is_cuda and torch.cuda.get_device_capability() >= (9, 0):
+            from benchmarks.attention_specialised import specialised
+
+            found["specialised"] = partial(specialised, *tensors, scale)
     return found
 
 
-def table(shape: Shape, device: str, dtype: torch.dtype, sweep: bool) -> Iterator[dict[str, Value]]:
-    """Time one shape: PyTorch alone, the kernel alone, exact measuring, sampled measuring."""
-    query, key, value = inputs(shape, device, dtype)
-    backend, plain, attend = fastest_attention(query, key, value, device)
+def prepare(shape: Shape, device: str, dtype: torch.dtype, way: str, tiling: Tiling) -> str | None:
+    """Compile and run one candidate in a process of its own; return what went wrong."""
+    if device == "cpu":
+        os.environ["TRITON_INTERPRET"] = "1"
+    try:
+        ways(shape, inputs(shape, device, dtype))[way](tiling)
+        if device != "cpu":
+            torch.cuda.synchronize()
+    except Exception as failure:  # compilers raise many types, and the sweep goes on without
+        return f"{type(failure).__name__}: {str(failure).strip()[:200]}"
+    return None
 
-    def row(variant: str, taken: float, **more: Value) -> dict[str, Value]:
-        print(f"  {variant}: {taken:.3f} ms, {taken / plain:.3f} x", flush=True)
-        size = "x".join(str(part) for part in (shape.batch, shape.heads, shape.tokens, shape.dim))
-        lead: dict[str, Value] = {"model": shape.name, "shape": size, "dtype": str(dtype).removeprefix("torch.")}
-        return {**lead, "variant": variant, "ms": taken, "times_sdpa": taken / plain, **more}
 
-    print(f"{shape.name} ({shape.batch}x{shape.heads}x{shape.tokens}x{shape.dim})", flush=True)
-    yield row(f"PyTorch, {backend}", plain)
+def tried(shape: Shape, device: str) -> Iterator[tuple[str, Tiling]]:
+    """The ways and tile sizes to try for a shape; of the running maximum, which is slower, only some."""
+    yield from (("anchored", tiling) for tiling in shape.tilings)
+    yield from (("running", tiling) for tiling in shape.tilings[:4])
+    if shape.video is None:
+        yield from (("described", tiling) for tiling in shape.tilings)
+        if shape.tilings and device != "cpu":
+            yield from (("specialised", tiling) for tiling in SPECIALISED)
 
-    def kernel(tiling: Tiling | None = None) -> Callable[[], object]:
-        return lambda: fused_rows(query, key, value, scale=shape.dim**-0.5, video=shape.video, tiling=tiling)
+
+def candidates(shapes: Sequence[Shape], device: str, dtype: torch.dtype) -> dict[str, list[tuple[str, Tiling]]]:
+    """Shape's name -> the ways and tile sizes that compile and run there, tried at a time in processes of their own."""
+    found: dict[str, list[tuple[str, Tiling]]] = {shape.name: [] for shape in shapes}
+    with multiprocessing.get_context("spawn").Pool(PROCESSES if device != "cpu" else 2) as pool:
+        waiting = {
+            (shape.name, way, tiling): pool.apply_async(prepare, (shape, device, dtype, way, tiling))
+            for shape in shapes
+            for way, tiling in tried(shape, device)
+        }
+        latest = time.perf_counter() + PATIENCE
+        for (name, way, tiling), answer in waiting.items():
+            try:
+                failure = answer.get(timeout=max(latest - time.perf_counter(), 0.1))
+            except multiprocessing.TimeoutError:
+                failure = f"no answer within {PATIENCE} seconds"
+            if failure is None:
+                found[name].append((way, tiling))
+            else:
+                print(f"  left out: {name}, {way}, {tiling}: {failure}", flush=True)
+    return found  # leaving the pool ends processes that still hang
+
+
+def errors(shape: Shape, tensors: Tensors, output: Tensor, entropy: Tensor) -> dict[str, Value]:
+    """Largest errors on a few rows against float64."""
+    query, key, value = tensors
+    generator = torch.Generator().manual_seed(1)
+    places = torch.randint(0, shape.tokens, (min(64, shape.tokens),), generator=generator).to(query.device)
+    some = (slice(0, 2), slice(0, 3))
+    weights = (query[some][:, :, places].double() @ key[some].double().mT * shape.dim**-0.5).softmax(-1)
+    exact = weights @ value[some].double()
+    entropies = torch.special.entr(weights).sum(-1)
+    return {
+        "output_error": (output[some][:, :, places].double() - exact).abs().max().item(),
+        "entropy_error": (entropy[some][..., places].double() - entropies).abs().max().item(),
+    }
+
+
+def row(shape: Shape, dtype: torch.dtype, variant: str, taken: float, plain: float, **more: Value) -> dict[str, Value]:
+    """One line of a record, printed too."""
+    shown = "".join(f", {name} {value:.2g}" for name, value in more.items() if isinstance(value, float))
+    print(f"  {variant}: {taken:.3f} ms, {taken / plain:.3f} x{shown}", flush=True)
+    lead: dict[str, Value] = {"model": shape.name, "shape": shape.size, "dtype": str(dtype).removeprefix("torch.")}
+    return {**lead, "variant": variant, "ms": taken, "times_sdpa": taken / plain, **more}
+
+
+def plain_rows(
+    shape: Shape, tensors: Tensors, device: str, repeats: int
+) -> tuple[list[dict[str, Value]], Callable[[], Tensor], float]:
+    """A line for each of PyTorch's backends, a call of the fastest, and its milliseconds."""
+    timed = backends_timed(tensors, device, repeats)
+    fastest = next(iter(timed))
+    plain = timed[fastest]
+    print(f"{shape.name} ({shape.size})", flush=True)
+    dtype = tensors[0].dtype
+    rows = [row(shape, dtype, f"PyTorch, {backend.name}", taken, plain) for backend, taken in timed.items()]
+    return rows, partial(attention_by, tensors, fastest), plain
+
+
+def table(shape: Shape, device: str, dtype: torch.dtype, repeats: int) -> Iterator[dict[str, Value]]:
+    """Time one shape: PyTorch alone, the kernel alone, exact and sampled measuring, and the map apart."""
+    tensors = query, key, value = inputs(shape, device, dtype)
+    scale = shape.dim**-0.5
+    rows, attend, plain = plain_rows(shape, tensors, device, repeats)
+    yield from rows
+    fused = fused_rows(query, key, value, scale=scale, video=shape.video)
+    assert fused.output is not None
+    usual = errors(shape, tensors, attend(), fused["entropy"])["output_error"]
+    facts = {**errors(shape, tensors, fused.output, fused["entropy"]), "sdpa_output_error": usual}
+    used = str(tiling_of(shape.dim, query.element_size()))
+    del fused
+
+    def kernel() -> object:
+        return fused_rows(query, key, value, scale=scale, video=shape.video)
 
     def measured(sample: RowSample | None) -> Callable[[], object]:
         return lambda: measured_attention(query, key, value, attend, video=shape.video, sample=sample, kernel="on")
 
-    for tiling in shape.tilings if sweep else ():
-        try:
-            row(f"swept {tiling}", milliseconds(kernel(tiling), device))
-        except Exception as failure:
-            print(f"    {tiling}: {type(failure).__name__} {str(failure)[:100]}", flush=True)
-    used = tiling_of(shape.dim, query.element_size())
-    yield row(
-        "kernel alone", milliseconds(kernel(), device), tiling=str(used), **errors(shape, (query, key, value), attend())
-    )
-    yield row("exact", milliseconds(measured(None), device))
-    if RowSample(FRACTION).blocks(query) is not None:
-        sample = RowSample(FRACTION)
-        error = measured_attention(
-            query, key, value, attend, video=shape.video, sample=sample, kernel="on"
-        ).statistics.ep_error
-        assert error is not None
-        of_site = error.double().square().sum().sqrt().item() / error.numel()
-        yield row(f"sampled {FRACTION:.0%}", milliseconds(measured(sample), device), ep_standard_error=of_site)
+    def apart() -> object:
+        return attend(), fused_rows(query, key, None, scale=scale, video=shape.video)
+
+    yield row(shape, dtype, "kernel alone", milliseconds(kernel, device, repeats), plain, tiling=used, **facts)
+    yield row(shape, dtype, "exact", milliseconds(measured(None), device, repeats), plain)
+    yield row(shape, dtype, "attention, then entropy without values", milliseconds(apart, device, repeats), plain)
+    for fraction in FRACTIONS:
+        sample = RowSample(fraction)
+        if sample.blocks(query) is not None:
+            error = measured_attention(
+                query, key, value, attend, video=shape.video, sample=sample, kernel="on"
+            ).statistics.ep_error
+            assert error is not None
+            of_site = error.double().square().sum().sqrt().item() / error.numel()
+            taken = milliseconds(measured(sample), device, repeats)
+            yield row(shape, dtype, f"sampled {fraction:.0%}", taken, plain, ep_standard_error=of_site)
+
+
+def swept(
+    shape: Shape, device: str, dtype: torch.dtype, repeats: int, chosen: Sequence[tuple[str, Tiling]]
+) -> Iterator[dict[str, Value]]:
+    """Time the kernel in every way and with every tiling that runs."""
+    tensors = inputs(shape, device, dtype)
+    rows, _attend, plain = plain_rows(shape, tensors, device, repeats)
+    yield from rows
+    found = []
+    for way, tiling in chosen:
+        run = partial(ways(shape, tensors)[way], tiling)
+        facts = errors(shape, tensors, *run())
+        taken = milliseconds(run, device, repeats)
+        found.append((taken, way, tiling))
+        yield row(shape, dtype, f"{way} {tiling}", taken, plain, **facts)
+    for way in dict.fromkeys(way for _, way, _ in found):
+        taken, _, tiling = min((entry for entry in found if entry[1] == way), key=lambda entry: entry[0])
+        print(f"  BEST {way}: {taken / plain:.3f} x with {tiling}", flush=True)
 
 
 def versions() -> dict[str, str]:
@@ -174,33 +237,52 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "torch": torch.__version__, "triton": triton.__version__}
 
 
+def once(shapes: Sequence[Shape], device: str, dtype: torch.dtype) -> None:
+    """Run each shape's kernels once with the tiling in use."""
+    for shape in shapes:
+        query, key, value = inputs(shape, device, dtype)
+        fused_rows(query, key, value, scale=shape.dim**-0.5, video=shape.video)
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Time every shape, print and record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda", help="cuda, or cpu to rehearse at tiny shapes")
-    parser.add_argument("--sweep", action="store_true", help="also time other tile sizes")
+    parser.add_argument("--sweep", action="store_true", help="time other tile sizes and ways to write the kernel")
+    parser.add_argument("--once", action="store_true", help="run each kernel once and time nothing")
     parser.add_argument("--only", default="", help="part of the names of the shapes to time")
+    parser.add_argument("--repeats", type=int, default=150, help="milliseconds of runs per figure; the median counts")
+    parser.add_argument("--budget", type=float, default=600, help="seconds after which no further shape is begun")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the record")
     arguments = parser.parse_args(words)
+    began = time.perf_counter()
     rehearsal = arguments.device == "cpu"
     if rehearsal:
         os.environ["TRITON_INTERPRET"] = "1"
     dtype = torch.float32 if rehearsal else torch.bfloat16
-    began = time.perf_counter()
+    shapes = [shape for shape in (REHEARSAL if rehearsal else SHAPES) if arguments.only in shape.name]
+    if arguments.once:
+        once(shapes, arguments.device, dtype)
+        return 0
+    given = (arguments.device, dtype, arguments.repeats)
+    ready = candidates(shapes, arguments.device, dtype) if arguments.sweep else {}
+    print(f"prepared after {time.perf_counter() - began:.0f} s", flush=True)
     rows: list[dict[str, Value]] = []
-    for shape in REHEARSAL if rehearsal else SHAPES:
-        if arguments.only in shape.name:
-            rows.extend(table(shape, arguments.device, dtype, arguments.sweep))
-            if not rehearsal:
-                torch.cuda.empty_cache()
-    ratios = [float(row["times_sdpa"] or 0) for row in rows if row["variant"] == "exact"]
-    print(f"exact: median {statistics.median(ratios):.3f} x; {time.perf_counter() - began:.0f} s in all", flush=True)
+    for shape in shapes:
+        if time.perf_counter() - began > arguments.budget:
+            print(f"  no time left for {shape.name}", flush=True)
+            continue
+        rows.extend(swept(shape, *given, ready[shape.name]) if arguments.sweep else table(shape, *given))
+        if not rehearsal:
+            torch.cuda.empty_cache()
+    print(f"{time.perf_counter() - began:.0f} s in all", flush=True)
+    name = "gpu-attention-sweep" if arguments.sweep else "gpu-attention"
     command = f"python -m benchmarks.gpu_attention {' '.join(sys.argv[1:] if words is None else words)}".strip()
     note = (
         "Medians of triton.testing.do_bench; ratios to PyTorch's fastest attention backend of the same run; errors "
         "against float64 on 64 rows of up to six heads; queries of unequal size, in the memory layout of the models."
     )
-    record("gpu-attention", command, rows, notes=note, versions=versions(), folder=arguments.out)
+    record(name, command, rows, notes=note, versions=versions(), folder=arguments.out)
     return 0
 
 

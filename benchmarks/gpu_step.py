@@ -1,149 +1,128 @@
-"""What measuring adds to a whole denoising step of full-size models on a GPU: time and peak memory.
+"""What measuring and enhancing add to a whole denoising step of full-size models on a GPU: time and peak memory.
 
 Run it from the root of the repository: `python -m benchmarks.gpu_step`; the record is `gpu-step`. The transformers are
-initialised at random at their real sizes, so nothing is downloaded; speed and memory do not depend on the weights.
+initialised at random at their real sizes, so nothing is downloaded. Measured steps are single calls of the denoiser for
+one video; guided ones run the pipeline with classifier-free guidance, the enhancement in every step.
 `--device cpu` rehearses it at tiny sizes.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import CogVideoXTransformer3DModel, WanTransformer3DModel
-from torch import Tensor, nn
+from diffusers import DiffusionPipeline
+from torch import nn
 
 from benchmarks.gpu_attention import versions
+from benchmarks.gpu_models import MODELS, REHEARSAL, Budget, Model, defaults, timed
 from benchmarks.results import FOLDER, Value, record
-from ieadapt.attention import intercept
+from ieadapt.attention import find_sites, intercept
 from ieadapt.interventions import Record
+from ieadapt.methods import EnhanceConfig, enhancement
+
+STEPS = 2
+"""Of a guided run; the time of a step is the run's divided by them."""
+
+Block = Callable[[], AbstractContextManager[Any]]
 
 
-@dataclass(frozen=True)
-class Model:
-    """A denoiser at its real size and one input of a real video."""
-
-    name: str
-    build: Callable[[], nn.Module]
-    inputs: Callable[[], dict[str, Tensor | tuple[Tensor, Tensor]]]
-
-
-def cogvideox(layers: int, heads: int, frames: int, height: int, width: int) -> Model:
-    """CogVideoX with rotary embedding; sizes in latents, one prompt."""
-
-    def build() -> nn.Module:
-        return CogVideoXTransformer3DModel(
-            num_attention_heads=heads,
-            num_layers=layers,
-            sample_frames=4 * frames - 3,
-            sample_height=height,
-            sample_width=width,
-            use_rotary_positional_embeddings=True,
-        )
-
-    def inputs() -> dict[str, Tensor | tuple[Tensor, Tensor]]:
-        angles = torch.rand(frames * height * width // 4, 64).float()
-        return {
-            "hidden_states": torch.randn(1, frames, 16, height, width),
-            "encoder_hidden_states": torch.randn(1, 226, 4096),
-            "timestep": torch.tensor([500]),
-            "image_rotary_emb": (angles.cos(), angles.sin()),
-        }
-
-    return Model(f"CogVideoX, {layers} layers, {frames} latent frames", build, inputs)
-
-
-def wan(layers: int, heads: int, ffn: int, frames: int, height: int, width: int) -> Model:
-    """Wan2.1; sizes in latents, one prompt."""
-
-    def build() -> nn.Module:
-        return WanTransformer3DModel(num_attention_heads=heads, num_layers=layers, ffn_dim=ffn)
-
-    def inputs() -> dict[str, Tensor | tuple[Tensor, Tensor]]:
-        return {
-            "hidden_states": torch.randn(1, 16, frames, height, width),
-            "encoder_hidden_states": torch.randn(1, 512, 4096),
-            "timestep": torch.tensor([500]),
-        }
-
-    return Model(f"Wan2.1, {layers} layers, {frames} latent frames", build, inputs)
-
-
-MODELS = (cogvideox(42, 48, 13, 60, 90), wan(30, 12, 8960, 21, 60, 104))
-REHEARSAL = (cogvideox(1, 2, 3, 8, 12), wan(1, 2, 64, 3, 8, 12))
-
-
-def variants(model: nn.Module) -> dict[str, Callable[[], AbstractContextManager[Any]]]:
-    """Name -> the block inside which a step is timed."""
+def measured(model: nn.Module) -> dict[str, Block]:
+    """Name -> the block inside which a call of the denoiser is timed."""
     return {
         "plain": nullcontext,
         "intercepted, nothing done": lambda: intercept(model, lambda call: None),
         "exact": lambda: intercept(model, Record()),
+        "sampled 2%": lambda: intercept(model, Record(rows="sample:0.02")),
         "sampled 5%": lambda: intercept(model, Record(rows="sample:0.05")),
     }
 
 
-def timed(step: Callable[[], object], repeats: int, device: str) -> tuple[float, float]:
-    """Median milliseconds of a step after one that is not counted, and the peak of allocated memory in GiB."""
-    cuda = device != "cpu"
-    step()
-    if cuda:
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        step()
-        if cuda:
-            torch.cuda.synchronize()
-        times.append(1000 * (time.perf_counter() - began))
-    return statistics.median(times), torch.cuda.max_memory_allocated() / 2**30 if cuda else 0.0
+def guided(pipe: DiffusionPipeline) -> dict[str, Block]:
+    """Name -> the block inside which a run with classifier-free guidance is timed."""
+    names = [site.name for site in find_sites(pipe) if site.kind == "joint"]
+    half = len(names) // 2
+
+    def enhanced(sites: Sequence[str], perturbation: str = "identity") -> Block:
+        config = EnhanceConfig(sites=",".join(sites), perturbation=perturbation, start=0.0)
+        return lambda: enhancement(pipe, config)
+
+    return {
+        "guided, plain": nullcontext,
+        "guided, first half of the sites, no prefix": enhanced(names[:half]),
+        "guided, second half of the sites, prefix": enhanced(names[half:]),
+        "guided, last quarter of the sites, prefix": enhanced(names[-max(half // 2, 1) :]),
+        "guided, second half of the blocks skipped": enhanced(names[half:], "skip-block"),
+    }
 
 
-def table(model: Model, device: str, repeats: int) -> Iterator[dict[str, Value]]:
-    """Time one model: a plain step, then the same step measured."""
-    with torch.device(device), torch.no_grad():
-        denoiser, given = model.build().eval(), model.inputs()
-        plain = 0.0
-        for variant, block in variants(denoiser).items():
-            with block():
-                taken, peak = timed(lambda: denoiser(**given), repeats, device)
-            plain = plain or taken
-            print(f"{model.name}, {variant}: {taken:.1f} ms, {taken / plain:.3f} x, peak {peak:.2f} GiB", flush=True)
-            yield {"model": model.name, "variant": variant, "ms": taken, "times_plain": taken / plain, "peak_gib": peak}
+def table(model: Model, device: str, repeats: int, budget: Budget) -> Iterator[dict[str, Value]]:
+    """Time one model: a plain step, the same measured; a guided one, the same enhanced."""
+    with defaults(device):
+        denoiser, given = model.build().eval(), model.inputs(1)
+    with torch.no_grad():
+        yield from _timed(model, measured(denoiser), lambda: denoiser(**given), repeats, 1, device, budget)
+        pipe: Any = model.pipeline(denoiser)
+        pipe.set_progress_bar_config(disable=True)
+        yield from _timed(model, guided(pipe), lambda: model.run(pipe, STEPS), 1, STEPS, device, budget)
+
+
+def _timed(
+    model: Model,
+    blocks: dict[str, Block],
+    run: Callable[[], object],
+    repeats: int,
+    steps: int,
+    device: str,
+    budget: Budget,
+) -> Iterator[dict[str, Value]]:
+    plain, least = 0.0, 0.0
+    for variant, block in blocks.items():
+        if not budget.allows(f"{model.name}, {variant}", 3 * plain * steps * (repeats + 1) / 1000):
+            continue
+        with block():
+            taken, peak = timed(run, repeats, device)
+        taken /= steps
+        plain, least = plain or taken, least or peak
+        row: dict[str, Value] = {
+            "model": model.name,
+            "variant": variant,
+            "ms": taken,
+            "times_plain": taken / plain,
+            "peak_gib": peak,
+            "times_peak": peak / least if least else 1.0,
+        }
+        print(f"{model.name}, {variant}: {taken:.1f} ms, {taken / plain:.3f} x, peak {peak:.2f} GiB", flush=True)
+        yield row
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Time every model, print and record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda", help="cuda, or cpu to rehearse at tiny sizes")
-    parser.add_argument("--repeats", type=int, default=5, help="timed steps of each variant; the median counts")
+    parser.add_argument("--repeats", type=int, default=3, help="timed steps of each variant; the median counts")
     parser.add_argument("--only", default="", help="part of the names of the models to time")
+    parser.add_argument("--budget", type=float, default=600, help="seconds after which variants are left out")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the record")
     arguments = parser.parse_args(words)
     rehearsal = arguments.device == "cpu"
-    torch.manual_seed(0)
-    usual = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32 if rehearsal else torch.bfloat16)
+    budget = Budget(arguments.budget)
     rows: list[dict[str, Value]] = []
-    try:
-        for model in REHEARSAL if rehearsal else MODELS:
-            if arguments.only in model.name:
-                rows.extend(table(model, arguments.device, arguments.repeats))
-                if not rehearsal:
-                    torch.cuda.empty_cache()
-    finally:
-        torch.set_default_dtype(usual)
+    for model in REHEARSAL if rehearsal else MODELS:
+        if arguments.only in model.name:
+            rows.extend(table(model, arguments.device, arguments.repeats, budget))
+            if not rehearsal:
+                torch.cuda.empty_cache()
     command = f"python -m benchmarks.gpu_step {' '.join(sys.argv[1:] if words is None else words)}".strip()
-    note = "One forward pass of the denoiser, batch 1, bfloat16, random weights; peak of allocated memory with weights."
+    note = (
+        "One video, bfloat16, random weights; peak of allocated memory with weights, without VAE and text encoder. "
+        f"Guided: a run of {STEPS} steps with classifier-free guidance, all of them enhanced, divided by {STEPS}."
+    )
     record("gpu-step", command, rows, notes=note, versions=versions(), folder=arguments.out)
     return 0
 

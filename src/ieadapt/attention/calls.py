@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from ieadapt.functional import (
     AttentionStatistics,
     MeasuredAttention,
     RowSample,
+    Scope,
     VideoTokens,
     attention_statistics,
     energy,
@@ -104,16 +106,69 @@ class AttentionCall:
             rows=self.rows.take(denoiser_rows),
             attend=lambda: self.output[index],
             source_rows=index,
-            own=False,
+            own=not self._computed,
         )
 
-    def for_replacement(self) -> dict[str, Any]:
-        """The arguments that every closed-form map replacement of `ieadapt.functional` takes."""
+    def kept_output(self, replaced: Sequence[int], scope: Scope) -> Float[Tensor, "row head query value_dim"]:
+        """A new output in which some denoiser rows are to be replaced: theirs only as far as the scope keeps it.
+
+        What is replaced is zero here, unless the whole output is there already: it is not computed.
+
+        Args:
+            replaced: the denoiser rows.
+            scope: of the replacement.
+        """
+        if self._computed:
+            return self.output.clone()
+        output = self.value.new_zeros((*self.query.shape[:-1], self.value.shape[-1]))
+        part = self.restricted(replaced)
+        output[part.source_rows] = part._kept_output(scope)
+        others = [row for row in range(len(self.rows.guidance)) if row not in replaced]
+        if others:
+            rest = self.restricted(others)
+            output[rest.source_rows] = rest._attention(slice(None))
+        return output
+
+    def _attention(self, queries: slice) -> Tensor:
+        """The model's own attention, of some query rows."""
+        mask = self.mask
+        if mask is not None and mask.ndim > 1 and mask.shape[-2] > 1:
+            mask = mask[..., queries, :]
+        query = self.query[..., queries, :]
+        return F.scaled_dot_product_attention(query, self.key, self.value, attn_mask=mask, scale=self.scale)
+
+    @property
+    def _computed(self) -> bool:
+        """Whether the output is there already, or is another's to compute."""
+        return not self.own or "output" in vars(self)
+
+    def _kept_output(self, scope: Scope) -> Tensor:
+        """The output of the query rows that a replacement keeps; zero in the others, unless all is there already."""
+        if self._computed:
+            return self.output
+        n_queries, n_keys = self.query.shape[-2], self.key.shape[-2]
+        output = self.value.new_zeros((*self.query.shape[:-1], self.value.shape[-1]))
+        video = self.joint_video
+        if scope == "all" or video is None or not video.text_slices(n_keys):
+            return output
+        replaced = video.rows(n_queries, n_keys)
+        for kept in (slice(0, replaced.start), slice(replaced.stop, n_queries)):
+            if kept.start < kept.stop:
+                output[..., kept, :] = self._attention(kept)
+        return output
+
+    def for_replacement(self, keeping: Scope | None = None) -> dict[str, Any]:
+        """The arguments that every closed-form map replacement of `ieadapt.functional` takes.
+
+        Args:
+            keeping: the scope of a replacement that takes over the output of the rows outside it and reads no other;
+                only theirs is then computed. None = it reads all rows.
+        """
         return {
             "query": self.query,
             "key": self.key,
             "value": self.value,
-            "output": self.output,
+            "output": self.output if keeping is None else self._kept_output(keeping),
             "mask": self.mask,
             "scale": self.scale,
             "video": self.joint_video,
@@ -150,7 +205,7 @@ class AttentionCall:
             "sample": sample,
             "kernel": kernel,
         }
-        if self.own and "output" not in vars(self):
+        if not self._computed:
             found = measured_attention(self.query, self.key, self.value, self.attend, **how)
             vars(self)["output"] = found.output
             return found

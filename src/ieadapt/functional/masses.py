@@ -8,10 +8,12 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from ieadapt.errors import UsageError
+from ieadapt.functional.kernels import fused_rows, uses_kernel
 from ieadapt.functional.logits import Logits
-from ieadapt.functional.masks import Block, KeyMask
+from ieadapt.functional.masks import Block, KeyMask, check_rows
 from ieadapt.functional.video_tokens import VideoTokens
 
 Scope = Literal["video", "video-renormalised", "all"]
@@ -85,6 +87,16 @@ class ReplacedCall:
         return torch.cat([tokens[..., part, :] for part in self.text_slices], dim=-2)
 
 
+def _mask_of(call: ReplacedCall, rows: slice) -> Tensor | None:
+    """The mask of some query rows, for every key."""
+    if call.mask is None:
+        return None
+    mask = torch.atleast_2d(call.mask)
+    return mask[..., rows if mask.shape[-2] > 1 else slice(None), :].expand(
+        *(-1,) * (mask.ndim - 1), call.key.shape[-2]
+    )
+
+
 def check_scope(scope: Scope, where: str, allowed: tuple[Scope, ...] = ("video", "all")) -> None:
     """Raise unless a replacement has the scope asked for.
 
@@ -102,6 +114,40 @@ def place_in(block: Block, rows: slice) -> Block:
 
 def keep_masses(call: ReplacedCall, replacement: Tensor) -> Tensor:
     """Return m_video * replacement + m_text * text output for the video rows, in the type logits have."""
+    query = call.query[..., call.video_rows, :]
+    mask = _mask_of(call, call.video_rows)
+    if uses_kernel(
+        query,
+        call.key,
+        None,
+        mask=mask,
+        scale=call.logits.factor,
+        is_causal=call.is_causal,
+        video=call.layout,
+        choice=None,
+    ):
+        return _keep_fused_masses(call, query, mask, replacement)
+    return _keep_streamed_masses(call, replacement)
+
+
+def _keep_fused_masses(call: ReplacedCall, query: Tensor, mask: Tensor | None, replacement: Tensor) -> Tensor:
+    """With the share of text from the fused kernel, and the text output from an attention to the text alone."""
+    rows = fused_rows(query, call.key, None, scale=call.logits.factor, mask=mask, video=call.layout)
+    if call.key_mask.hides:
+        check_rows(rows["keys"] > 0, Block(slice(0, None), slice(0, None), call.video_rows))
+    text_mask = None
+    if mask is not None:
+        text_mask = torch.cat([mask[..., part] for part in call.text_slices], dim=-1)
+        text_mask = text_mask if text_mask.dtype == torch.bool else text_mask.to(query.dtype)
+    text = F.scaled_dot_product_attention(
+        query, call.text_of(call.key), call.text_of(call.value), attn_mask=text_mask, scale=call.logits.factor
+    )
+    share = rows["text"][..., None]
+    return (1 - share) * replacement + torch.where(share > 0, share * text, 0.0)
+
+
+def _keep_streamed_masses(call: ReplacedCall, replacement: Tensor) -> Tensor:
+    """With both from two log-sum-exps per row, in blocks of rows."""
     logits, rows, text_value = call.logits, call.video_rows, call.text_of(call.value)
     result = replacement.to(logits.dtype).expand(call.shape_of(rows)).clone(memory_format=torch.contiguous_format)
     for block, values, _ in logits.blocks(rows):

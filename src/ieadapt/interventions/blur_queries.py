@@ -58,7 +58,9 @@ class BlurQueries(Perturbation):
             grid = torch.tensordot(grid, weights, dims=([axis], [1])).movedim(-1, axis)
         blurred = call.query.clone()
         blurred[:, :, video.slice] = grid.flatten(2, 4)
-        return inject_output(source_query=blurred, source_key=call.key, **call.for_replacement(), scope=self.scope)
+        return inject_output(
+            source_query=blurred, source_key=call.key, **call.for_replacement(self.scope), scope=self.scope
+        )
 
     def __repr__(self) -> str:
         return f"BlurQueries({self.sigma:g}, scope={self.scope!r})"

@@ -34,7 +34,7 @@ class Identity(Perturbation):
                 where=call.site.name,
                 remedy="use uniform, mix or temperature there, or choose spatial, temporal or joint sites",
             )
-        return identity_output(**call.for_replacement(), scope=self.scope)
+        return identity_output(**call.for_replacement(self.scope), scope=self.scope)
 
     def __repr__(self) -> str:
         return self._told()

@@ -51,9 +51,10 @@ class Inject:
         targets = call.rows.denoiser_rows(self.guidance, ("target",))
         if not targets:
             return None
-        output = call.output.clone()
+        output = call.kept_output(targets, self.scope)
+        whole = call.with_output(output)
         for index in targets:
-            own = call.restricted([index])
+            own = whole.restricted([index])
             taken = _source_of(call, call.rows.guidance[index])
             if self.scope == "all" and taken.query.shape != own.query.shape:
                 raise FailureError(

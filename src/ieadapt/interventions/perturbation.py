@@ -38,8 +38,8 @@ class Perturbation(ABC):
             return None
         if len(rows) == len(call.rows.guidance):
             return self._on_heads(call)
-        part = call.restricted(rows)
         output = call.output.clone()
+        part = call.restricted(rows)
         output[part.source_rows] = self._on_heads(part)
         return output
 

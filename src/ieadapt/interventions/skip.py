@@ -28,7 +28,7 @@ class Skip(Perturbation):
 
     def replacement(self, call: AttentionCall) -> Tensor:
         """Zero in place of what the video tokens gave, within the scope."""
-        return skip_output(**call.for_replacement(), scope=self.scope)
+        return skip_output(**call.for_replacement(self.scope), scope=self.scope)
 
     def __repr__(self) -> str:
         return self._told()

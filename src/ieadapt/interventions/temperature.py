@@ -37,7 +37,7 @@ class Temperature(Perturbation):
 
     def replacement(self, call: AttentionCall) -> Tensor:
         """The re-tempered map's output, within the scope."""
-        return temperature_output(**call.for_replacement(), scope=self.scope, temperature=self.temperature)
+        return temperature_output(**call.for_replacement(self.scope), scope=self.scope, temperature=self.temperature)
 
     def __repr__(self) -> str:
         return self._told(f"{self.temperature:g}")

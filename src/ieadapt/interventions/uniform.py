@@ -24,7 +24,7 @@ class Uniform(Perturbation):
 
     def replacement(self, call: AttentionCall) -> Tensor:
         """The mean value as every token's output, within the scope."""
-        return uniform_output(**call.for_replacement(), scope=self.scope)
+        return uniform_output(**call.for_replacement(self.scope), scope=self.scope)
 
     def __repr__(self) -> str:
         return self._told()

@@ -13,8 +13,9 @@ from diffusers import DiffusionPipeline
 from jaxtyping import Float
 from torch import Tensor
 
-from ieadapt.attention import DenoiserCall, wrap_denoiser
+from ieadapt.attention import DenoiserCall, denoisers_of, family_of, wrap_denoiser
 from ieadapt.errors import FailureError, UsageError
+from ieadapt.models.memory import check_run
 
 Progress = Callable[[int, int], None]
 
@@ -65,7 +66,8 @@ def generate(
         progress: called with (denoising steps done, denoising steps in all).
 
     Raises:
-        UsageError: no or empty prompts, a prompt too long for the text encoder, an argument that the pipeline lacks.
+        UsageError: no or empty prompts, a prompt too long for the text encoder, an argument that the pipeline lacks,
+            a run that cannot fit into the memory (one that may not is warned of).
         FailureError: the frames hold NaN.
     """
     config = config or GenerationConfig()
@@ -85,6 +87,8 @@ def generate(
 
 
 def _run(pipe: DiffusionPipeline, prompts: list[str], config: GenerationConfig, seeds: list[int]) -> Tensor:
+    size = {name: getattr(config, name) for name in ("num_frames", "height", "width")}
+    check_run(pipe, size, rows=len(prompts) * _rows_per_video(pipe, config))
     arguments = {
         "num_inference_steps": config.num_inference_steps,
         "guidance_scale": config.guidance_scale,
@@ -94,6 +98,13 @@ def _run(pipe: DiffusionPipeline, prompts: list[str], config: GenerationConfig, 
         "negative_prompt": None if config.negative_prompt is None else [config.negative_prompt] * len(prompts),
     }
     return call_pipeline(pipe, prompts, {name: value for name, value in arguments.items() if value is not None}, seeds)
+
+
+def _rows_per_video(pipe: DiffusionPipeline, config: GenerationConfig) -> int:
+    """Rows of the denoiser's batch for one video: two where both guidance branches run in one call."""
+    unguided = config.guidance_scale is not None and config.guidance_scale <= 1
+    batched = family_of(next(iter(denoisers_of(pipe).values()))).guidance == "batched"
+    return 2 if batched and not unguided else 1
 
 
 def call_pipeline(

@@ -30,10 +30,13 @@ def identity_of(pipe: DiffusionPipeline) -> dict[str, Any]:
 
 
 def _sample(denoiser: torch.nn.Module) -> list[float] | None:
-    """One weight of some tensors; adapters (LoRA) are left out. None where weights are not in memory (offloading)."""
+    """One weight of some tensors; adapters (LoRA) are left out.
+
+    None where weights are not in memory (offloading) or not as they were (quantised, or kept in 8 bits).
+    """
     tensors = [tensor for name, tensor in denoiser.named_parameters() if "lora" not in name]
     some = tensors[:: max(1, len(tensors) // SAMPLES)][:SAMPLES]
-    if any(tensor.is_meta for tensor in some):
+    if any(tensor.is_meta or tensor.itemsize < 2 or type(tensor.data) is not torch.Tensor for tensor in some):
         return None
     picked = torch.stack([tensor.detach().flatten()[tensor.numel() // 2].float().cpu() for tensor in some])
     return [round(value, 6) for value in picked.tolist()]

@@ -12,6 +12,7 @@ from safetensors import safe_open
 
 from ieadapt.errors import UsageError
 from ieadapt.models.location import model_folder, pipeline_class_name
+from ieadapt.models.memory import check_weights
 
 _DENOISERS = ("transformer", "unet")
 _STORED = {"F16": torch.float16, "BF16": torch.bfloat16}
@@ -32,8 +33,8 @@ def load(model: str | Path, *, device: str = "cpu", dtype: torch.dtype | None = 
         The pipeline, of the class that its folder names, on the device.
 
     Raises:
-        UsageError: the model is unknown, the folder holds no complete pipeline, its class is not in diffusers, or the
-            device is not there.
+        UsageError: the model is unknown, the folder holds no complete pipeline, its class is not in diffusers, the
+            device is not there, or the weights do not fit into the memory.
         FailureError: a hub id could not be downloaded.
 
     Example:
@@ -45,6 +46,7 @@ def load(model: str | Path, *, device: str = "cpu", dtype: torch.dtype | None = 
     folder = model_folder(model)
     pipeline_class = _pipeline_class(folder)
     precision = dtype or _default_dtype(folder, place)
+    check_weights(folder, place, precision)
     try:
         pipe = pipeline_class.from_pretrained(str(folder), dtype=precision, use_safetensors=True, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:

@@ -119,7 +119,7 @@ def latents_of(pipe: DiffusionPipeline) -> VideoLatents:
     Raises:
         UsageError: the family is unknown.
     """
-    name = family_of(next(iter(denoisers_of(pipe).values()))).name
+    name = row_name(pipe)
     if name not in VIDEO_LATENTS:
         raise UsageError(
             "clips of this model family cannot be encoded",
@@ -129,6 +129,11 @@ def latents_of(pipe: DiffusionPipeline) -> VideoLatents:
             remedy="add its row to ieadapt/models/video_latents.py",
         )
     return VIDEO_LATENTS[name]
+
+
+def row_name(pipe: DiffusionPipeline) -> str:
+    """The name under which a pipeline's row would stand: its family's."""
+    return family_of(next(iter(denoisers_of(pipe).values()))).name
 
 
 def _mode(vae: Any, pixels: Tensor) -> Tensor:

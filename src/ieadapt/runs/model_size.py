@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-from typing import Any
-
 from diffusers import DiffusionPipeline
 
-from ieadapt.attention import denoisers_of
-from ieadapt.errors import UsageError
 from ieadapt.methods import GenerationConfig
+from ieadapt.models.own_size import own_size
 from ieadapt.models.video_latents import fitting_size
 from ieadapt.runs.sources import Frames
-
-_CONFIGURED = {
-    "num_frames": ("sample_frames",),
-    "height": ("sample_height", "sample_size"),
-    "width": ("sample_width", "sample_size"),
-}
-"""Where a denoiser's config says it, in latents; frames are frames."""
 
 
 def frames_for(pipe: DiffusionPipeline, generation: GenerationConfig) -> Frames:
@@ -32,19 +21,5 @@ def frames_for(pipe: DiffusionPipeline, generation: GenerationConfig) -> Frames:
         >>> frames_for(load("shapes"), GenerationConfig(height=100))
         Frames(number=16, height=96, width=128)
     """
-    asked = {name: getattr(generation, name) or _own(pipe, name) for name in ("num_frames", "height", "width")}
+    asked = {name: getattr(generation, name) or own_size(pipe, name) for name in ("num_frames", "height", "width")}
     return Frames(*fitting_size(pipe, asked["num_frames"], asked["height"], asked["width"]))
-
-
-def _own(pipe: Any, name: str) -> int:
-    """As the pipeline's call would choose it."""
-    default = inspect.signature(type(pipe).__call__).parameters[name].default
-    default = default if isinstance(default, int) else getattr(pipe, f"default_{name}", None)
-    if isinstance(default, int):
-        return default
-    config: Any = next(iter(denoisers_of(pipe).values())).config
-    latent: int | None = next((config[key] for key in _CONFIGURED[name] if isinstance(config.get(key), int)), None)
-    if latent is None:
-        raise UsageError(f"the model does not say its own {name}", remedy=f"pass --{name.removeprefix('num_')}")
-    scale: Any = getattr(pipe, "vae_scale_factor_spatial", None) or getattr(pipe, "vae_scale_factor", 1)
-    return latent if name == "num_frames" else latent * int(scale)

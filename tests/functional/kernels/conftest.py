@@ -14,6 +14,12 @@ def _triton() -> None:
         pytest.skip("Triton is not installed")
 
 
+@pytest.fixture(autouse=True)
+def _long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few keys go the way of many."""
+    monkeypatch.setattr("ieadapt.functional.kernels.launch.FEW_KEYS", 0)
+
+
 @pytest.fixture
 def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

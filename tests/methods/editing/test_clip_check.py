@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ieadapt.errors import UsageError
 from ieadapt.methods import check_clip, edit, invert
-from ieadapt.methods.editing.clip_check import memory_estimate
+from ieadapt.models.memory import memory_estimate
 from tests.families import every_family, tiny_pipeline
 from tests.methods.editing.fixture import SOURCE, clip
 
@@ -59,7 +59,7 @@ def test_edit_and_invert_refuse_before_they_begin() -> None:
 
 
 def test_a_clip_too_large_for_the_memory_is_refused_with_the_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ieadapt.methods.editing.clip_check._free_memory", lambda device: 2**21)
+    monkeypatch.setattr("ieadapt.methods.editing.clip_check.free_memory", lambda device: 2**21)
     huge = torch.zeros(9, 3, 32, 48).expand(9, 3, 32, 48)
     assert memory_estimate(tiny_pipeline("wan"), 9, 32, 48) < 2**21
     check_clip(tiny_pipeline("wan"), huge)

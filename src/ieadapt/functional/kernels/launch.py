@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from math import log2
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +15,15 @@ from ieadapt.functional.video_tokens import VideoTokens
 
 FIGURES = ("entropy", "energy", "logsumexp", "temporal", "spatial", "text", "keys", "video_keys")
 """Order of the kernel's figures in its buffer."""
+
+Maximum = Literal["anchored", "running"]
+"""What a row's logits are taken relative to: its largest one in the first block of keys, or the largest one so far."""
+
+WIDE_RANGE = (torch.bfloat16, torch.float32)
+"""Types whose exponents reach as far as float32's, so that weights need no running maximum."""
+
+FEW_KEYS = 512
+"""Below so many keys finding an anchor first does not pay."""
 
 SHORT = 64
 """Tokens up to which whole sequences share a tile."""
@@ -28,12 +38,19 @@ class Tiling:
         block_n: keys of one step.
         warps: groups of 32 threads.
         stages: depth of the loads' pipeline.
+        registers: most of them per thread, so that programs share a multiprocessor; None = as the compiler chooses.
     """
 
     block_m: int
     block_n: int
     warps: int
     stages: int
+    registers: int | None = None
+
+    def options(self) -> dict[str, int]:
+        """What the compiler is told."""
+        limit = {} if self.registers is None else {"maxnreg": self.registers}
+        return {"STAGES": self.stages, "num_warps": self.warps, **limit}
 
 
 @dataclass(frozen=True)
@@ -57,12 +74,12 @@ def tiling_of(dim: int, itemsize: int, *, chosen: bool = False) -> Tiling:
 
     Example:
         >>> tiling_of(64, 2)
-        Tiling(block_m=128, block_n=64, warps=8, stages=3)
+        Tiling(block_m=128, block_n=64, warps=8, stages=3, registers=128)
     """
     wide = padded(dim)
     if itemsize == 4:
         return Tiling(64, 32, 4, 2) if wide <= 128 else Tiling(32, 32, 4, 1)
-    found = Tiling(128, 64, 8, 3) if wide <= 128 else Tiling(64, 64, 8, 2)
+    found = Tiling(128, 64, 8, 3, 128 if wide <= 64 else None) if wide <= 128 else Tiling(64, 64, 8, 2)
     return Tiling(64, found.block_n, 4, found.stages) if chosen else found
 
 
@@ -71,7 +88,7 @@ def fitting(tiling: Tiling, dim: int, itemsize: int, memory: int) -> Tiling:
 
     Example:
         >>> fitting(Tiling(128, 64, 8, 3), 128, 2, 101_376)  # a consumer GPU
-        Tiling(block_m=128, block_n=64, warps=8, stages=2)
+        Tiling(block_m=128, block_n=64, warps=8, stages=2, registers=None)
     """
     m, n, stages = tiling.block_m, tiling.block_n, tiling.stages
     while (m + 2 * stages * n) * padded(dim) * itemsize > memory and (stages > 1 or n > 16):
@@ -100,6 +117,7 @@ def fused_rows(
     video: VideoTokens | None = None,
     chosen: Int[Tensor, "batch head block"] | None = None,
     tiling: Tiling | None = None,
+    maximum: Maximum | None = None,
 ) -> FusedRows:
     """Run the kernel: entropy, log-sum-exp and the rest for every row, and the attention output where values are given.
 
@@ -112,6 +130,8 @@ def fused_rows(
         video: the video keys of a joint attention, frames of at least 16 tokens.
         chosen: int32 numbers of the blocks of query rows to take, of the tiling's `block_m` rows each; no values then.
         tiling: tile sizes; None = `tiling_of`.
+        maximum: what logits are taken relative to; None = "anchored" where there are FEW_KEYS or more. It is "running"
+            in any case for float16, with a mask, and where a logit lies too far above the anchor.
     """
     (batch, heads, n_queries, dim), n_keys = query.shape, key.shape[-2]
     query, key = _dense_channels(query), _dense_channels(key)
@@ -126,7 +146,9 @@ def fused_rows(
     if short:
         _launch_short(query, key, values, output, figures, scale)
     else:
-        _launch_long(query, key, values, output, figures, scale, mask, video, chosen, tiling)
+        maximum = maximum or ("anchored" if n_keys >= FEW_KEYS else "running")
+        anchored = maximum == "anchored" and mask is None and query.dtype in WIDE_RANGE
+        _launch_long(query, key, values, output, figures, scale, mask, video, chosen, tiling, anchored)
     return FusedRows(output, figures)
 
 
@@ -164,32 +186,50 @@ def _launch_long(
     video: VideoTokens | None,
     chosen: Tensor | None,
     tiling: Tiling,
+    anchored: bool,
 ) -> None:
+    from ieadapt.functional.kernels.anchored_rows import anchored_rows
     from ieadapt.functional.kernels.long_rows import long_rows
 
-    (batch, heads, n_queries, dim), n_keys = query.shape, key.shape[-2]
+    (batch, heads, n_queries, _), n_keys = query.shape, key.shape[-2]
     blocks = -(-n_queries // tiling.block_m) if chosen is None else chosen.shape[-1]
     out = query if output is None else output
     entries, mask_strides = _mask_entries(mask, (batch, heads, n_queries, n_keys))
     start, stop, positions = (0, 0, 0) if video is None else (video.start, video.stop, video.positions)
-    long_rows[(blocks * batch * heads,)](
-        *(query, key, value, query if entries is None else entries, out, figures),
-        query if chosen is None else chosen.to(torch.int32).contiguous(),
-        *(stride for part in (query, key, value, out) for stride in part.stride()[:3]),
-        *(*mask_strides, figures.stride(0)),
-        *(heads, n_queries, n_keys, figures.shape[-1], blocks, start, stop, positions, scale * log2(torch.e)),
-        VIDEO=video is not None,
+    strides = [stride for part in (query, key, value, out) for stride in part.stride()[:3]]
+    sizes = (heads, n_queries, n_keys, figures.shape[-1], blocks, start, stop, positions, scale * log2(torch.e))
+    constants = {
+        "VIDEO": video is not None,
+        "VALUE": output is not None,
+        "CHOSEN": chosen is not None,
+        **_tile_constants(query, tiling, positions),
+    }
+    grid = (blocks * batch * heads,)
+    places = query if chosen is None else chosen.to(torch.int32).contiguous()
+    if anchored:
+        anchored_rows[grid](
+            *(query, key, value, out, figures, places, *strides, figures.stride(0), *sizes), **constants
+        )
+    long_rows[grid](
+        *(query, key, value, query if entries is None else entries, out, figures, places),
+        *(*strides, *mask_strides, figures.stride(0), *sizes),
         MASK="none" if mask is None else "bool" if mask.dtype == torch.bool else "additive",
-        VALUE=output is not None,
-        CHOSEN=chosen is not None,
-        DIM=dim,
-        PRECISION=_precision(query),
-        BLOCK_D=padded(dim),
-        BLOCK_M=tiling.block_m,
-        BLOCK_N=tiling.block_n if video is None else _frame_block(tiling.block_n, positions),
-        STAGES=tiling.stages,
-        num_warps=tiling.warps,
+        REPAIR=anchored,
+        **constants,
     )
+
+
+def _tile_constants(query: Tensor, tiling: Tiling, positions: int) -> dict[str, int | str]:
+    """What a kernel for long sequences is compiled for, and how; `positions` is 0 where frames do not matter."""
+    dim = query.shape[-1]
+    return {
+        "DIM": dim,
+        "PRECISION": _precision(query),
+        "BLOCK_D": padded(dim),
+        "BLOCK_M": tiling.block_m,
+        "BLOCK_N": _frame_block(tiling.block_n, positions) if positions else tiling.block_n,
+        **tiling.options(),
+    }
 
 
 def _shared_memory(device: torch.device) -> int:

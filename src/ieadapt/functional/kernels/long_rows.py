@@ -3,7 +3,8 @@
 An online softmax in the manner of FlashAttention-2 (arXiv 2307.08691) that carries one number more per row: with x the
 logits less their running maximum and p = exp(x), besides the sum of p also the sum of p x. When the maximum moves by
 d, that sum becomes exp(d) (sum + d * sum of p). In the end H = ln(sum of p) - (sum of p x) / (sum of p), both of whose
-terms are at least 0. Everything is kept in powers of two, whose exponential is one instruction.
+terms are at least 0. Everything is kept in powers of two, whose exponential is one instruction. It takes every mask
+and any logits; where no mask is, `anchored_rows` is faster, and this kernel does again what that one could not do.
 
 Video keys come first, so that their own figures are final before a text key far above them can move the maximum. The
 entropy over frames is carried in the same way, by the sum of m log m over the masses m of the frames that are
@@ -29,7 +30,7 @@ KEYS, VIDEO_KEYS = tl.constexpr(6), tl.constexpr(7)
 
 @triton.jit
 @no_type_check
-def _load(at, lines, line_mask: tl.constexpr, dims, dim_mask: tl.constexpr):
+def load_tile(at, lines, line_mask: tl.constexpr, dims, dim_mask: tl.constexpr):
     """Load a tile of keys or values: only the lines and channels that exist, zeros elsewhere."""
     if line_mask and dim_mask:
         tile = tl.load(at, mask=lines & dims, other=0.0)
@@ -101,7 +102,7 @@ def _block(
     padded: tl.constexpr = query.shape[1] != DIM
     dims = tl.arange(0, query.shape[1]) < DIM
     key_lines = (columns < high)[None, :]
-    key = _load(at[0] + column * strides[0], key_lines, TAIL, dims[:, None], padded)
+    key = load_tile(at[0] + column * strides[0], key_lines, TAIL, dims[:, None], padded)
     logits = tl.dot(query, key, input_precision=PRECISION)
     logits, factor, visible = _visible(logits, scale, at[2], strides[2], column, key_lines, there, TAIL, MASK)
     newest = tl.maximum(top, tl.max(logits, 1) * factor)
@@ -118,7 +119,7 @@ def _block(
             )
             boundary += positions
     if VALUE:
-        value = _load(at[1] + column * strides[1], (columns < high)[:, None], TAIL, dims[None, :], padded)
+        value = load_tile(at[1] + column * strides[1], (columns < high)[:, None], TAIL, dims[None, :], padded)
         acc = tl.dot(weights.to(value.dtype), value, acc * share[:, None], input_precision=PRECISION)
     return acc, newest, open_sums, closed, seen + visible, boundary
 
@@ -166,8 +167,8 @@ def long_rows(
     stride_qb, stride_qh, stride_qn, stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn,
     stride_ob, stride_oh, stride_on, stride_mb, stride_mh, stride_mq, stride_mk, stride_figure,
     heads, n_queries, n_keys, n_slots, n_blocks, video_start, video_stop, positions, scale,
-    VIDEO: tl.constexpr, MASK: tl.constexpr, VALUE: tl.constexpr, CHOSEN: tl.constexpr, DIM: tl.constexpr,
-    PRECISION: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    VIDEO: tl.constexpr, MASK: tl.constexpr, VALUE: tl.constexpr, CHOSEN: tl.constexpr, REPAIR: tl.constexpr,
+    DIM: tl.constexpr, PRECISION: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     STAGES: tl.constexpr,
 ):  # fmt: skip
     """A block of query rows of one head.
@@ -175,7 +176,8 @@ def long_rows(
     Writes the output and, per row, the figures ENTROPY (nats), LOGSUMEXP and, with VALUE, ENERGY; with VIDEO also
     TEMPORAL and SPATIAL (nats) and TEXT (share of the attention); with MASK also KEYS and VIDEO_KEYS (visible ones).
     Figures are (figure, batch, head, slot); a slot is a row, or with CHOSEN a row of the blocks that `chosen`
-    (batch, head, block) names. Rows past the end are left alone. `scale` is in powers of two and positive.
+    (batch, head, block) names. Rows past the end are left alone. With REPAIR, blocks without a LOGSUMEXP of NaN are
+    left alone too. `scale` is in powers of two and positive.
     """
     slot = tl.program_id(0) % n_blocks
     pair = tl.program_id(0) // n_blocks
@@ -198,6 +200,10 @@ def long_rows(
     at = (key_at, value_at, mask_at)
     strides = (stride_kn, stride_vn, stride_mk)
     figures += pair.to(tl.int64) * n_slots + slot * BLOCK_M + tl.arange(0, BLOCK_M)
+    if REPAIR:
+        logsumexp = tl.load(figures + LOGSUMEXP * stride_figure, mask=there, other=0.0)
+        if tl.max((logsumexp != logsumexp).to(tl.int32), 0) == 0:
+            return
 
     zero = tl.zeros([BLOCK_M], dtype=tl.float32)
     hidden = zero + HIDDEN

@@ -1,0 +1,165 @@
+"""Full-size pipelines with random weights and no text encoder or VAE, for the benchmarks of whole denoising steps.
+
+Speed and memory do not depend on the weights, so nothing is downloaded. A prompt is a random embedding; what comes out
+are latents.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from diffusers import (
+    CogVideoXDDIMScheduler,
+    CogVideoXPipeline,
+    CogVideoXTransformer3DModel,
+    DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
+    WanPipeline,
+    WanTransformer3DModel,
+)
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Model:
+    """A denoiser at its real size, and what its pipeline is called with.
+
+    Attributes:
+        name: the model and its size.
+        build: makes the denoiser.
+        pipeline: makes a pipeline around it.
+        prompt: shape of a prompt's embedding: tokens, channels.
+        call: frames, height and width.
+        latents: shape of one video's latents as the denoiser takes them.
+        extra: further arguments of the denoiser.
+    """
+
+    name: str
+    build: Callable[[], nn.Module]
+    pipeline: Callable[[nn.Module], DiffusionPipeline]
+    prompt: tuple[int, int]
+    call: dict[str, int]
+    latents: tuple[int, ...]
+    extra: Callable[[], dict[str, Any]] = field(default=dict)
+
+    def inputs(self, rows: int) -> dict[str, Tensor | tuple[Tensor, Tensor]]:
+        """Arguments of one call of the denoiser."""
+        return {
+            "hidden_states": torch.randn(rows, *self.latents),
+            "encoder_hidden_states": torch.randn(rows, *self.prompt),
+            "timestep": torch.tensor([500] * rows),
+            **self.extra(),
+        }
+
+    def run(self, pipe: Any, steps: int, **arguments: Any) -> Tensor:
+        """Run the pipeline for one video."""
+        prompt, negative = torch.randn(2, 1, *self.prompt, device=pipe.device, dtype=pipe.dtype)
+        return pipe(
+            prompt_embeds=prompt,
+            negative_prompt_embeds=negative,
+            num_inference_steps=steps,
+            output_type="latent",
+            **self.call,
+            **arguments,
+        ).frames
+
+
+def cogvideox(layers: int, heads: int, frames: int, height: int, width: int) -> Model:
+    """CogVideoX with rotary embedding; sizes in latents."""
+
+    def build() -> nn.Module:
+        return CogVideoXTransformer3DModel(
+            num_attention_heads=heads,
+            num_layers=layers,
+            sample_frames=4 * frames - 3,
+            sample_height=height,
+            sample_width=width,
+            use_rotary_positional_embeddings=True,
+        )
+
+    def extra() -> dict[str, Any]:
+        angles = torch.rand(frames * height * width // 4, 64).float()
+        return {"image_rotary_emb": (angles.cos(), angles.sin())}
+
+    return Model(
+        f"CogVideoX, {layers} layers, {frames} latent frames",
+        build,
+        lambda denoiser: CogVideoXPipeline(None, None, None, denoiser, CogVideoXDDIMScheduler()),
+        (226, 4096),
+        {"num_frames": 4 * frames - 3, "height": 8 * height, "width": 8 * width},
+        (frames, 16, height, width),
+        extra,
+    )
+
+
+def wan(layers: int, heads: int, ffn: int, frames: int, height: int, width: int) -> Model:
+    """Wan2.1; sizes in latents."""
+    return Model(
+        f"Wan2.1, {layers} layers, {frames} latent frames",
+        lambda: WanTransformer3DModel(num_attention_heads=heads, num_layers=layers, ffn_dim=ffn),
+        lambda denoiser: WanPipeline(None, None, None, FlowMatchEulerDiscreteScheduler(shift=3.0), denoiser),
+        (512, 4096),
+        {"num_frames": 4 * frames - 3, "height": 8 * height, "width": 8 * width},
+        (16, frames, height, width),
+    )
+
+
+MODELS = (cogvideox(42, 48, 13, 60, 90), wan(30, 12, 8960, 21, 60, 104))
+REHEARSAL = (cogvideox(2, 2, 3, 8, 12), wan(2, 2, 64, 3, 8, 12))
+"""Small enough for a CPU."""
+
+
+@contextmanager
+def defaults(device: str) -> Iterator[None]:
+    """Random numbers, parameters and tensors are made on the device, in bfloat16 on a GPU."""
+    usual = torch.get_default_dtype()
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.float32 if device == "cpu" else torch.bfloat16)
+    try:
+        with torch.device(device), torch.no_grad():
+            yield
+    finally:
+        torch.set_default_dtype(usual)
+
+
+@dataclass
+class Budget:
+    """Seconds that a script may take; what does not fit is left out and named.
+
+    Example:
+        >>> Budget(60).allows("a step", 1.0)
+        True
+    """
+
+    seconds: float
+    began: float = field(default_factory=time.perf_counter)
+
+    def allows(self, what: str, expected: float) -> bool:
+        """Whether so many seconds are left; says so where not."""
+        left = self.seconds - (time.perf_counter() - self.began)
+        if left < expected:
+            print(f"left out, {left:.0f} s of {self.seconds:.0f} left: {what}", flush=True)
+        return left >= expected
+
+
+def timed(run: Callable[[], object], repeats: int, device: str) -> tuple[float, float]:
+    """Median milliseconds of a run after one that is not counted, and the peak of allocated memory in GiB."""
+    cuda = device != "cpu"
+    run()
+    if cuda:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        run()
+        if cuda:
+            torch.cuda.synchronize()
+        times.append(1000 * (time.perf_counter() - began))
+    return statistics.median(times), torch.cuda.max_memory_allocated() / 2**30 if cuda else 0.0
