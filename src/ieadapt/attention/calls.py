@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -65,7 +66,7 @@ class AttentionCall:
     rows: RowMap
     earlier: tuple[AttentionCall, ...]
     attend: Callable[[], Tensor] = field(repr=False)
-    source_rows: Int[Tensor, " row"] | None = field(default=None, repr=False)
+    source_rows: slice | Int[Tensor, " row"] | None = field(default=None, repr=False)
     steps: int | None = None
     own: bool = False
 
@@ -94,7 +95,7 @@ class AttentionCall:
 
     def restricted(self, denoiser_rows: Sequence[int]) -> AttentionCall:
         """The same call with the attention rows of these denoiser rows only."""
-        index = self.rows.expand(denoiser_rows).to(self.query.device)
+        index = self.rows.index(denoiser_rows, self.query.device)
         mask = self.mask
         if mask is not None and mask.ndim == 4 and mask.shape[0] > 1:
             mask = mask[index]
@@ -108,6 +109,28 @@ class AttentionCall:
             source_rows=index,
             own=not self._computed,
         )
+
+    def with_maps_of(self, order: Sequence[int]) -> Float[Tensor, "row head query value_dim"]:
+        """The output if each denoiser row had the attention map of another one: its queries, keys and mask.
+
+        Args:
+            order: per denoiser row, whose map it has; rows with their own keep their output.
+        """
+        mask = self.mask
+        if mask is not None and mask.ndim == 4 and mask.shape[0] > 1:
+            mask = self._reordered(mask, order)
+        query, key = self._reordered(self.query, order), self._reordered(self.key, order)
+        found = F.scaled_dot_product_attention(query, key, self.value, attn_mask=mask, scale=self.scale)
+        if not self._computed:
+            return found
+        output = self.output.clone()
+        for row in (row for row, other in enumerate(order) if row != other):
+            index = self.rows.index([row], output.device)
+            output[index] = found[index]
+        return output
+
+    def _reordered(self, tensor: Tensor, order: Sequence[int]) -> Tensor:
+        return torch.cat([tensor[self.rows.index([row], tensor.device)] for row in order])
 
     def kept_output(self, replaced: Sequence[int], scope: Scope) -> Float[Tensor, "row head query value_dim"]:
         """A new output in which some denoiser rows are to be replaced: theirs only as far as the scope keeps it.

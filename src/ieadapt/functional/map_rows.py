@@ -56,9 +56,20 @@ def map_rows(
             expected=f"at least one index in 0..{query.shape[-2] - 1}",
             got=index.tolist(),
         )
-    logits = _logits(query[..., index, :], key, _of_queries(mask, index), scale, memory_limit)
-    found = torch.empty(*query.shape[:2], len(index), key.shape[-2], dtype=logits.dtype, device=query.device)
-    for block, values, _ in logits.blocks(slice(0, len(index))):
+    return whole_map(query[..., index, :], key, mask_of(mask, index), scale, memory_limit)
+
+
+def whole_map(
+    query: Float[Tensor, "batch head row dim"],
+    key: Float[Tensor, "batch head key dim"],
+    mask: Mask | None,
+    scale: float | None,
+    memory_limit: int = DEFAULT_MEMORY_LIMIT,
+) -> Float[Tensor, "batch head row key"]:
+    """The map of a few queries that were cut out before; see `map_rows`."""
+    logits = _logits(query, key, mask, scale, memory_limit)
+    found = torch.empty(*query.shape[:3], key.shape[-2], dtype=logits.dtype, device=query.device)
+    for block, values, _ in logits.blocks(slice(0, query.shape[-2])):
         found[block] = values.softmax(dim=-1)
     return found
 
@@ -153,7 +164,7 @@ def _logits(query: Tensor, key: Tensor, mask: Mask | None, scale: float | None, 
     return Logits(query, key, KeyMask(mask, False, key.shape[-2]), scale, memory_limit)
 
 
-def _of_queries(mask: Mask | None, index: Int[Tensor, " row"]) -> Mask | None:
+def mask_of(mask: Mask | None, index: slice | Int[Tensor, " row"]) -> Mask | None:
     """The mask of these query rows; a mask common to all rows stays as it is."""
     if mask is None or mask.ndim < 2 or mask.shape[-2] == 1:
         return mask

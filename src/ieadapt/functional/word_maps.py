@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ieadapt.errors import UsageError
 from ieadapt.functional.logits import DEFAULT_MEMORY_LIMIT
-from ieadapt.functional.map_rows import map_rows
+from ieadapt.functional.map_rows import mask_of, whole_map
 from ieadapt.functional.masks import Mask
 
 
@@ -64,15 +64,15 @@ def word_map_output(
             expected=f"below {source_key.shape[-2]}",
             got=int(taken.max()),
         )
-    swapped = (taken >= 0).to(query.device)
-    index = taken.clamp_min(0).to(query.device)
-    weights = factors.to(query.device, torch.float32)
+    columns = torch.stack([taken.clamp_min(0), taken >= 0, factors], dim=0).to(query.device, non_blocking=True)
+    index, swapped, weights = columns[0].long(), columns[1].bool(), columns[2].float()
     keys = max(key.shape[-2], source_key.shape[-2])
     block = max(memory_limit // (query.shape[0] * query.shape[1] * keys * 16), 1)
     found = torch.empty(*query.shape[:-1], value.shape[-1], dtype=value.dtype, device=value.device)
     for start in range(0, query.shape[-2], block):
-        rows = torch.arange(start, min(start + block, query.shape[-2]))
-        own = map_rows(query, key, rows, mask=mask, scale=scale)
-        foreign = map_rows(source_query, source_key, rows, mask=source_mask, scale=scale)[..., index]
-        found[..., rows, :] = (torch.where(swapped, foreign, own) * weights).to(value.dtype) @ value
+        rows = slice(start, start + block)
+        own = whole_map(query[..., rows, :], key, mask_of(mask, rows), scale)
+        foreign = whole_map(source_query[..., rows, :], source_key, mask_of(source_mask, rows), scale)
+        mixed = torch.where(swapped, foreign[..., index], own) * weights
+        found[..., rows, :] = mixed.to(value.dtype) @ value
     return found

@@ -51,6 +51,9 @@ class Inject:
         targets = call.rows.denoiser_rows(self.guidance, ("target",))
         if not targets:
             return None
+        if self._whole_map(call) and not call.earlier:
+            sources = {row: _source_row(call, call.rows.guidance[row]) for row in targets}
+            return call.with_maps_of([sources.get(row, row) for row in range(len(call.rows.guidance))])
         output = call.kept_output(targets, self.scope)
         whole = call.with_output(output)
         for index in targets:
@@ -74,14 +77,25 @@ class Inject:
             )
         return output
 
+    def _whole_map(self, call: AttentionCall) -> bool:
+        """Whether no part of the target's own map stays."""
+        video = call.joint_video
+        return self.scope == "all" or video is None or not video.text_slices(call.key.shape[-2])
+
     def __repr__(self) -> str:
         return f"Inject(scope={self.scope!r})"
 
 
+def _source_row(call: AttentionCall, branch: Guidance) -> int:
+    """The denoiser row of the source of this branch."""
+    found = call.rows.denoiser_rows((branch,), ("source",))
+    if not found:
+        raise UsageError(f"no source row of the {branch} branch", got=call.rows, where=call.site.name)
+    return found[0]
+
+
 def _source_of(call: AttentionCall, branch: Guidance) -> AttentionCall:
     """The source row of this branch, in the call itself or in one that the site made before it for another row."""
-    for each in (*call.earlier, call):
-        found = each.rows.denoiser_rows((branch,), ("source",))
-        if found:
-            return each.restricted(found[:1])
-    raise UsageError(f"no source row of the {branch} branch", got=call.rows, where=call.site.name)
+    holding = (each for each in call.earlier if each.rows.denoiser_rows((branch,), ("source",)))
+    each = next(holding, call)
+    return each.restricted([_source_row(each, branch)])
