@@ -103,3 +103,22 @@ def test_what_a_dead_worker_held_is_given_back(tmp_path: Path) -> None:
     assert chief.take("b")
     chief.release_owner("worker")
     assert chief.live() == ["b"]
+
+
+def test_what_a_worker_was_about_to_do_when_it_was_killed_is_removed(tmp_path: Path) -> None:
+    chief = Claims(tmp_path, "chief")
+    assert chief.take("b")
+    for name in ("worker.clock", "a.claim.worker", "other.clock"):
+        (tmp_path / name).touch()
+    chief.release_owner("worker")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.claim", "other.clock"]
+
+
+def test_a_stop_while_claiming_leaves_no_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(descriptor: int, content: bytes) -> int:
+        raise SystemExit
+
+    monkeypatch.setattr(os, "write", stopped)
+    with pytest.raises(SystemExit):
+        Claims(tmp_path).take("cell")
+    assert list(tmp_path.iterdir()) == []

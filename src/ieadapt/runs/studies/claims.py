@@ -22,6 +22,8 @@ from ieadapt.runs.studies.files import StorageError
 
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0
+CLOCK = ".clock"
+"""Ending of the file by which a process asks what time it is in the folder."""
 
 
 class Claims:
@@ -54,8 +56,8 @@ class Claims:
 
     def release(self, key: str) -> None:
         """Give a piece of work back, done or not."""
-        self._held.discard(key)
         self._path(key).unlink(missing_ok=True)
+        self._held.discard(key)
 
     def release_all(self) -> None:
         """Give everything back."""
@@ -63,10 +65,12 @@ class Claims:
             self.release(key)
 
     def release_owner(self, owner: str) -> None:
-        """Give back what a worker held that is known to be dead."""
+        """Give back what a worker held that is known to be dead, and remove what it was about to."""
         for path in self.folder.glob("*.claim"):
             if _read(path).get("owner") == owner:
                 path.unlink(missing_ok=True)
+        for path in (*self.folder.glob(f"*.claim.{owner}"), self.folder / f"{owner}{CLOCK}"):
+            path.unlink(missing_ok=True)
 
     def sweep(self) -> None:
         """Remove what dead processes have left on work that is done."""
@@ -107,13 +111,14 @@ class Claims:
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
             try:
                 os.write(descriptor, content)
+            except BaseException:  # a stop too: an empty claim would name nobody who could give it back
+                path.unlink(missing_ok=True)
+                raise
             finally:
                 os.close(descriptor)
         except FileExistsError:
             return False
         except OSError as error:
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
             raise StorageError("cannot claim work in the study", got=error.strerror or error, where=path) from error
         return True
 
@@ -142,11 +147,12 @@ class Claims:
 
     def _now(self) -> float:
         """The time by the clock that stamps the claims, which may be another machine's."""
-        probe = self.folder / f"{self.owner}.clock"
-        probe.touch()
-        now = probe.stat().st_mtime
-        probe.unlink(missing_ok=True)
-        return now
+        probe = self.folder / f"{self.owner}{CLOCK}"
+        try:
+            probe.touch()
+            return probe.stat().st_mtime
+        finally:
+            probe.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> dict[str, Any]:
