@@ -6,11 +6,14 @@ are latents.
 
 from __future__ import annotations
 
+import argparse
 import statistics
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +27,9 @@ from diffusers import (
     WanTransformer3DModel,
 )
 from torch import Tensor, nn
+
+from benchmarks.gpu_attention import versions
+from benchmarks.results import FOLDER, Value, record
 
 
 @dataclass(frozen=True)
@@ -163,3 +169,35 @@ def timed(run: Callable[[], object], repeats: int, device: str) -> tuple[float, 
             torch.cuda.synchronize()
         times.append(1000 * (time.perf_counter() - began))
     return statistics.median(times), torch.cuda.max_memory_allocated() / 2**30 if cuda else 0.0
+
+
+Table = Callable[[Model, str, int, "Budget"], Iterable[Mapping[str, Value]]]
+"""Times one model: it, the device, the repeats, what time is left."""
+
+
+def record_models(name: str, table: Table, note: str, words: Sequence[str] | None) -> None:
+    """Read the command line of a benchmark of whole models, time every model, print and record.
+
+    Args:
+        name: of the record, and of the script with an underscore.
+        table: times one model.
+        note: of the record.
+        words: the command line; None = the program's own.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name.replace('-', '_')}")
+    parser.add_argument("--device", default="cuda", help="cuda, or cpu to rehearse at tiny sizes")
+    parser.add_argument("--repeats", type=int, default=3, help="timed steps of each variant; the median counts")
+    parser.add_argument("--only", default="", help="part of the names of the models to time")
+    parser.add_argument("--budget", type=float, default=600, help="seconds after which variants are left out")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the record")
+    given = sys.argv[1:] if words is None else list(words)
+    arguments = parser.parse_args(given)
+    budget = Budget(arguments.budget)
+    rows: list[Mapping[str, Value]] = []
+    for model in REHEARSAL if arguments.device == "cpu" else MODELS:
+        if arguments.only in model.name:
+            rows.extend(table(model, arguments.device, arguments.repeats, budget))
+            if arguments.device != "cpu":
+                torch.cuda.empty_cache()
+    command = f"{parser.prog} {' '.join(given)}".strip()
+    record(name, command, rows, notes=note, versions=versions(), folder=arguments.out)

@@ -8,20 +8,17 @@ one video; guided ones run the pipeline with classifier-free guidance, the enhan
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
 from torch import nn
 
-from benchmarks.gpu_attention import versions
-from benchmarks.gpu_models import MODELS, REHEARSAL, Budget, Model, defaults, timed
-from benchmarks.results import FOLDER, Value, record
+from benchmarks.gpu_models import Budget, Model, defaults, record_models, timed
+from benchmarks.results import Value
 from ieadapt.attention import find_sites, intercept
 from ieadapt.interventions import Record
 from ieadapt.methods import EnhanceConfig, enhancement
@@ -103,27 +100,11 @@ def _timed(
 
 def main(words: Sequence[str] | None = None) -> int:
     """Time every model, print and record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="cuda", help="cuda, or cpu to rehearse at tiny sizes")
-    parser.add_argument("--repeats", type=int, default=3, help="timed steps of each variant; the median counts")
-    parser.add_argument("--only", default="", help="part of the names of the models to time")
-    parser.add_argument("--budget", type=float, default=600, help="seconds after which variants are left out")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the record")
-    arguments = parser.parse_args(words)
-    rehearsal = arguments.device == "cpu"
-    budget = Budget(arguments.budget)
-    rows: list[dict[str, Value]] = []
-    for model in REHEARSAL if rehearsal else MODELS:
-        if arguments.only in model.name:
-            rows.extend(table(model, arguments.device, arguments.repeats, budget))
-            if not rehearsal:
-                torch.cuda.empty_cache()
-    command = f"python -m benchmarks.gpu_step {' '.join(sys.argv[1:] if words is None else words)}".strip()
     note = (
         "One video, bfloat16, random weights; peak of allocated memory with weights, without VAE and text encoder. "
         f"Guided: a run of {STEPS} steps with classifier-free guidance, all of them enhanced, divided by {STEPS}."
     )
-    record("gpu-step", command, rows, notes=note, versions=versions(), folder=arguments.out)
+    record_models("gpu-step", table, note, words)
     return 0
 
 
