@@ -32,7 +32,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     places["dino"] = given.dino(folder / "dino")
     save_file({"weight": torch.randn(1, 8), "bias": torch.tensor([5.0])}, folder / "aesthetic.safetensors")
     places["aesthetic"] = folder / "aesthetic.safetensors"
-    for key, trunk in (("lpips-alex", ALEX), ("lpips-vgg", VGG)):
+    for key, trunk in (("lpips_alex", ALEX), ("lpips_vgg", VGG)):
         places[key] = folder / f"{key}.pth"
         torch.save(_trunk_state(trunk.layers()), places[key])
     return places
@@ -143,7 +143,7 @@ def test_lpips_is_that_of_torchmetrics(
     layers.load_state_dict(
         {
             k.removeprefix("features."): v
-            for k, v in torch.load(places[name.replace("_", "-")]).items()
+            for k, v in torch.load(places[name]).items()
             if "features" in k
         }
     )
@@ -193,7 +193,7 @@ def test_a_folder_of_something_else_is_refused(places: dict[str, Path], tmp_path
     with pytest.raises(FailureError, match="the given model cannot be read"):
         _value("clip_text", CLIP, {"clip": cut})
     with pytest.raises(FailureError, match="the given weights cannot be read; expected the published weights of alex"):
-        METRICS["lpips_alex"].at({"lpips-alex": places["aesthetic"]}).function(*[clips.pan(64, 64, 1, 0, 0)] * 2)
+        METRICS["lpips_alex"].at({"lpips_alex": places["aesthetic"]}).function(*[clips.pan(64, 64, 1, 0, 0)] * 2)
 
 
 def test_a_model_whose_file_lacks_weights_is_refused(tmp_path: Path) -> None:

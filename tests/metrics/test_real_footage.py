@@ -23,9 +23,9 @@ SHAKEN = ((1, -1), (-1, 1), (1, 1), (-1, -1), (1, 0), (-1, 1), (0, -1), (-1, 1))
 WORSE = {
     "psnr": {"blur": "-", "noise": "-", "jpeg": "-", "drop": "-", "shuffle": "-", "jitter": "-"},
     "ssim": {"blur": "-", "noise": "-", "jpeg": "-", "drop": "-", "shuffle": "-", "jitter": "-"},
-    "ms-ssim": {"blur": "-", "noise": "-", "jpeg": "-", "drop": "-", "shuffle": "-", "jitter": "-"},
+    "ms_ssim": {"blur": "-", "noise": "-", "jpeg": "-", "drop": "-", "shuffle": "-", "jitter": "-"},
     "vmaf": {"blur": "-", "noise": "-", "jpeg": "-", "drop": "-", "shuffle": "-", "jitter": "-"},
-    "st-lpips": {"blur": "+", "noise": "+", "jpeg": "+", "drop": "+", "shuffle": "+", "jitter": "+"},
+    "st_lpips": {"blur": "+", "noise": "+", "jpeg": "+", "drop": "+", "shuffle": "+", "jitter": "+"},
     "warp_error": {"noise": "+", "jpeg": "+", "jitter": "+"},
     "flicker": {"noise": "+", "jpeg": "+", "shuffle": "+", "jitter": "+"},
     "rife_smoothness": {"noise": "-", "jpeg": "-", "drop": "-", "shuffle": "-", "jitter": "-"},
@@ -56,7 +56,7 @@ def damaged(sound: Tensor) -> dict[str, Tensor]:
     }
 
 
-_SLOW = {"st-lpips"}
+_SLOW = {"st_lpips"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in _SLOW else ()) for n in WORSE])
