@@ -17,10 +17,12 @@ from ieadapt.metrics.aesthetic import ImprovedHead
 from ieadapt.metrics.features import all_pairs, neighbours, neighbours_and_first
 from ieadapt.metrics.lpips_alex import TRUNK as ALEX
 from ieadapt.metrics.lpips_vgg import TRUNK as VGG
+from ieadapt.metrics.raft_network import SMALL
 from ieadapt.metrics.weights import GivenWeights
-from tests.metrics import clips, given
+from tests.metrics import clips, given, raft_weights
 
 CLIP = clips.pan(40, 56, 4, 3, 2)
+LARGE_CLIP = clips.pan(128, 128, 4, 3, 2)
 GIVEN = [name for name, metric in METRICS.items() if isinstance(metric.weights, GivenWeights)]
 WORDS = "a red ball"
 
@@ -35,7 +37,8 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for key, trunk in (("lpips_alex", ALEX), ("lpips_vgg", VGG)):
         places[key] = folder / f"{key}.pth"
         torch.save(_trunk_state(trunk.layers()), places[key])
-    return places
+    save_file(raft_weights.state(SMALL), folder / "raft.safetensors")
+    return places | {"raft": folder / "raft.safetensors"}
 
 
 def _trunk_state(layers: nn.Module) -> dict[str, Tensor]:
@@ -52,7 +55,7 @@ def _trunk_state(layers: nn.Module) -> dict[str, Tensor]:
 
 def _value(name: str, frames: Tensor, places: dict[str, Path]) -> float:
     metric = METRICS[name].at(places)
-    others = {"pair": (CLIP,), "single": (), "text": (WORDS,)}[metric.compares]
+    others = {"pair": (CLIP,), "single": (), "timed": (8.0,), "text": (WORDS,)}[metric.compares]
     return metric.function(frames, *others)
 
 
@@ -141,11 +144,7 @@ def test_lpips_is_that_of_torchmetrics(
 
     layers = trunk.layers()
     layers.load_state_dict(
-        {
-            k.removeprefix("features."): v
-            for k, v in torch.load(places[name]).items()
-            if "features" in k
-        }
+        {k.removeprefix("features."): v for k, v in torch.load(places[name]).items() if "features" in k}
     )
     layers.append(nn.MaxPool2d(2))
     monkeypatch.setattr(theirs, "_get_tv_model_features", lambda net, pretrained=False: layers)
@@ -166,7 +165,7 @@ def test_without_its_weights_a_metric_says_which_option_gives_them(name: str) ->
     with pytest.raises(UsageError, match=rf"the metric {name} needs .*; remedy: add --weights .*=FOLDER_OR_HUB_ID"):
         select_metrics([name])
     metric = METRICS[name]
-    clip = clips.pan(64, 64, 3, 1, 0)
+    clip = clips.pan(128, 128, 3, 1, 0)
     with pytest.raises(UsageError, match=r"remedy: add --weights"):
         evaluate(clip, clip, [metric], prompt=WORDS)
 
@@ -210,5 +209,5 @@ def test_a_model_whose_file_lacks_weights_is_refused(tmp_path: Path) -> None:
 def test_torchvision_is_never_imported(places: dict[str, Path]) -> None:
     for name in GIVEN:
         if "lpips" not in name:
-            _value(name, CLIP, places)
+            _value(name, LARGE_CLIP, places)
     assert not [name for name in sys.modules if name.split(".")[0] == "torchvision"]

@@ -64,4 +64,4 @@ def test_a_hub_that_does_not_answer_is_said(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_every_key_is_known() -> None:
-    assert set(given_keys()) == {"clip", "dino", "aesthetic", "pickscore", "lpips_alex", "lpips_vgg"}
+    assert set(given_keys()) == {"clip", "dino", "aesthetic", "pickscore", "lpips_alex", "lpips_vgg", "raft"}

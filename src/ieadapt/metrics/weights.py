@@ -177,7 +177,19 @@ class GivenWeights:
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a .safetensors file, or of a torch file that holds tensors alone; nothing in it is run."""
+    """The tensors of a file, or of the one such file in a folder; nothing in it is run.
+
+    Args:
+        path: a .safetensors file, a torch file that holds tensors alone, or a folder with one .safetensors file.
+
+    Raises:
+        ValueError: the folder holds none, or several.
+    """
+    if path.is_dir():
+        files = sorted(path.glob("*.safetensors"))
+        if len(files) != 1:
+            raise ValueError(f"the folder holds {len(files)} .safetensors files, and one is wanted")
+        path = files[0]
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 

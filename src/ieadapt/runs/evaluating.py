@@ -191,7 +191,7 @@ def _measured(
             frames, reference, how = aligned(ours, theirs, reading)
             said = (*dict.fromkeys((*said, *theirs.notes)),)
             notes += how
-        row, refused = _values(metrics, frames, reference, pairing.videos.prompts.get(video.name))
+        row, refused = _values(metrics, frames, reference, pairing.videos.prompts.get(video.name), ours.rate)
         notes += [f"{video.name}: {note}" for note in said]
         for reason in refused:
             refusals.setdefault(reason, []).append(video.name)
@@ -209,14 +209,14 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _values(
-    metrics: Sequence[Metric], frames: Any, reference: Any, prompt: str | None
+    metrics: Sequence[Metric], frames: Any, reference: Any, prompt: str | None, rate: float
 ) -> tuple[dict[str, float | None], list[str]]:
     """One video's row; a metric that refuses it has no value there, and its reason is told."""
     row: dict[str, float | None] = {}
     refused = []
     for metric in metrics:
         try:
-            row |= evaluate(frames, reference, [metric], prompt=prompt)
+            row |= evaluate(frames, reference, [metric], prompt=prompt, rate=rate)
         except IEAdaptError as error:
             row[metric.name] = None
             refused.append(str(error) if metric.name in str(error) else f"{metric.name}: {error}")
