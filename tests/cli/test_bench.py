@@ -46,6 +46,17 @@ def test_results_are_shown_as_a_table(tmp_path: Path, program: Program) -> None:
     assert program("bench", "vbench", "--results", tmp_path / "none.json").refused()
 
 
+def test_results_of_one_name_are_told_apart_by_their_folders(tmp_path: Path, program: Program) -> None:
+    files = []
+    for name in ("plain", "enhanced"):
+        files.append(tmp_path / name / "color_eval_results.json")
+        files[-1].parent.mkdir()
+        files[-1].write_text(json.dumps({"color": [1, [{"video_path": "a.mp4", "video_results": 1}]]}))
+    done = program("bench", "vbench", "--results", files[1], "--against", files[0])
+    assert "plain/color_eval_results" in done.out
+    assert "enhanced/color_eval_results" in done.out
+
+
 def test_the_help_lists_the_benchmarks(program: Program) -> None:
     done = program("bench", "--help")
     assert done.status == 0

@@ -20,8 +20,10 @@ EXAMPLE = "Example: `ieadapt bench vbench shapes --prompts prompts.txt --out run
 group = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
 
 Resume = Annotated[bool, typer.Option("--resume", help="go on with an earlier run in that folder")]
-Results = Annotated[Path | None, typer.Option("--results", help="only show a result file of VBench", metavar="FILE")]
-Against = Annotated[Path | None, typer.Option("--against", help="another result file to compare with", metavar="FILE")]
+Results = Annotated[
+    Path | None, typer.Option("--results", help="only show results of VBench: a file, or a folder", metavar="PLACE")
+]
+Against = Annotated[Path | None, typer.Option("--against", help="other results to compare with", metavar="PLACE")]
 
 
 @takes(VBenchRun, instead=("results",))
@@ -36,8 +38,8 @@ def vbench(
 ) -> None:
     """Make VBench's videos, plain and enhanced from the same noise, under the names that it wants.
 
-    `scripts/vbench.sh DIR/plain` then scores them in an environment of VBench's own; `--results` shows its file as a
-    table, with `--against` beside another one.
+    `scripts/vbench.sh DIR/plain` then scores them in an environment of VBench's own; `--results` shows its files as a
+    table, with `--against` beside others.
 
     Example: `ieadapt bench vbench shapes --prompts prompts.txt --steps 8 --out runs/vbench`
     """
@@ -46,13 +48,20 @@ def vbench(
         if as_json:
             print_json([dataclasses.asdict(row) for row in rows])
             return
-        table = summary_table(rows, results.stem, None if against is None else against.stem)
+        table = summary_table(rows, *_labels(results, against))
         print_table(table.headings, table.rows, table.numeric)
     if asked is not None:
         folder = out or default_folder("vbench")
         with shown_stages() as stages:
             run_vbench(asked, folder, resume=resume, stages=stages)
         print_json({"folder": str(folder)}) if as_json else print(f"videos: {spoken_folder(folder)}")
+
+
+def _labels(ours: Path, theirs: Path | None) -> tuple[str, str | None]:
+    """What two places are called in a table: by their own names, or with their folders where these are alike."""
+    if theirs is None or ours.stem != theirs.stem:
+        return ours.stem, None if theirs is None else theirs.stem
+    return f"{ours.parent.name}/{ours.stem}", f"{theirs.parent.name}/{theirs.stem}"
 
 
 @takes(V2VConfig, has_prompts=False)

@@ -35,6 +35,14 @@ COMMANDS = {
 GROUPS = ("bench",)
 """Commands that have commands of their own."""
 STOPPED = 130
+QUIET = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_VERBOSITY": "error",
+    "DIFFUSERS_VERBOSITY": "error",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TQDM_DISABLE": "1",
+}
+"""What the libraries of this process and of the workers that it starts are told by their environment."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -104,11 +112,12 @@ def _say(line: str, status: int) -> int:
 
 
 def _quieten_libraries() -> None:
-    """Warnings and progress bars of the libraries are not for the reader of a result."""
+    """Warnings and progress bars of the libraries are not for the reader of a result; nor are those of the workers."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+        os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     for library in ("diffusers", "transformers"):
         logging = importlib.import_module(f"{library}.utils.logging")
         logging.set_verbosity_error()

@@ -40,7 +40,8 @@ def dynamic_degree(
             that is not positive.
         FailureError: the weights cannot be read.
 
-    Source: Huang et al., VBench, CVPR 2024; its dynamic_degree.py. There a video of two frames always counts as moving.
+    Source: Huang et al., VBench, CVPR 2024; dynamic_degree.py of its repository. There a video of two frames always
+    counts as moving; its version 0.1.5 does not ask for more where the rate is under 8.
     """
     check_clip(frames, "dynamic_degree", LEAST)
     if rate <= 0:
