@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ieadapt.errors import UsageError
-from ieadapt.methods import GenerationConfig
+from ieadapt.methods import EntropyProfile, GenerationConfig
 from ieadapt.models import known_models
 from ieadapt.runs.evaluation_tables import markdown
 from ieadapt.runs.flags import flag_words
@@ -39,6 +39,7 @@ class BenchConfig:
         scenes: how many of the fixed scenes, and of the fixed pairs.
         steps: denoising steps of plain generation and of edits; None for the tracks' own.
         batch: videos that run as one batch.
+        profile: folder of a measure run; without one, and where a method needs it, the model is measured first.
         engine: local or ray.
         workers: how many; None for one per GPU or core.
         hardware: device and precision.
@@ -57,6 +58,7 @@ class BenchConfig:
         },
     )
     batch: int = field(default=4, metadata={"help": "videos that run as one batch"})
+    profile: Path | None = field(default=None, metadata={"help": "folder of a measure run; without one it measures"})
     engine: str = field(default="local", metadata={"help": "local or ray"})
     workers: int | None = field(default=None, metadata={"help": "workers; by default one per GPU or core"})
     hardware: Hardware = field(default_factory=lambda: Hardware(dtype="float32"))
@@ -175,6 +177,9 @@ def _settle_profile(plan: BenchPlan, config: BenchConfig, stages: Stages) -> Non
         for name in plan.missing(TRACKS[track], names)
     )
     if not needed or (plan.folder / PROFILE).is_dir():
+        return
+    if config.profile is not None:
+        EntropyProfile.load(config.profile).save(plan.folder / PROFILE)
         return
     plain = dict(plan.settings)["generation"]
     generation = dataclasses.replace(plain, num_inference_steps=PROFILE_STEPS, batch_size=PROFILE_PROMPTS)
