@@ -35,22 +35,9 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     save_file({"weight": torch.randn(1, 8), "bias": torch.tensor([5.0])}, folder / "aesthetic.safetensors")
     places["aesthetic"] = folder / "aesthetic.safetensors"
     for key, trunk in (("lpips_alex", ALEX), ("lpips_vgg", VGG)):
-        places[key] = folder / f"{key}.pth"
-        torch.save(_trunk_state(trunk.layers()), places[key])
+        places[key] = given.trunk(folder / f"{key}.pth", trunk.layers())
     save_file(raft_weights.state(SMALL), folder / "raft.safetensors")
     return places | {"raft": folder / "raft.safetensors"}
-
-
-def _trunk_state(layers: nn.Module) -> dict[str, Tensor]:
-    """Random weights under the published names, with a layer that is not used."""
-    generator = torch.Generator().manual_seed(0)
-    for value in layers.parameters():
-        spread = (2 / max(value[0].numel(), 1)) ** 0.5
-        value.data = spread * torch.randn(value.shape, generator=generator)
-    return {
-        **{f"features.{name}": value for name, value in layers.state_dict().items()},
-        "classifier.0.bias": torch.ones(3),
-    }
 
 
 def _value(name: str, frames: Tensor, places: dict[str, Path]) -> float:
