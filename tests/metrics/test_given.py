@@ -149,7 +149,7 @@ def test_lpips_is_that_of_torchmetrics(
 def test_without_its_weights_a_metric_says_which_option_gives_them(name: str) -> None:
     assert name in [metric.name for metric in missing_metrics()]
     assert name not in [metric.name for metric in select_metrics()]
-    with pytest.raises(UsageError, match=rf"the metric {name} needs .*; remedy: add --weights .*=FOLDER_OR_HUB_ID"):
+    with pytest.raises(UsageError, match=rf"the metric {name} needs .*; remedy: add --weights .*=PLACE"):
         select_metrics([name])
     metric = METRICS[name]
     clip = clips.pan(128, 128, 3, 1, 0)
