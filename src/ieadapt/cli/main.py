@@ -28,7 +28,7 @@ COMMANDS = {
     "study": "Find out what each layer does: replace its attention, and measure how far the videos move.",
     "evaluate": "Measure any folder of videos, alone or against a reference, with intervals.",
     "compare": "Compare two folders of videos, pair by pair: every metric with its difference and interval.",
-    "bench": "Make the videos of VBench and of editing benchmarks, and read their results.",
+    "bench": "Benchmarks: VBench, sets of edits, and every method on scenes whose truth is known.",
     "demo": "Measure, enhance and edit with the bundled model, in a few minutes on two cores.",
 }
 
