@@ -75,10 +75,11 @@ class RowBench:
 
     @contextmanager
     def open(self) -> Iterator[RowBench]:
-        """Keep claims alive while the block is open, and give them back at its end."""
+        """Keep claims alive while the block is open, and give them back at its end; float32 is not shortened there."""
         if self.plan.threads:
             torch.set_num_threads(self.plan.threads)
-        with self.claims.kept_alive():
+        whole = torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False)
+        with whole, self.claims.kept_alive():
             yield self
 
     @cached_property
