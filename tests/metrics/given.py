@@ -40,6 +40,17 @@ def dinov2(folder: Path) -> Path:
     return _vision(folder, Dinov2Model(Dinov2Config(**config)))
 
 
+def trunk(file: Path, layers: torch.nn.Module) -> Path:
+    """A classifier's convolutions, filled at random, under the published names, with a layer that is not used."""
+    generator = torch.Generator().manual_seed(0)
+    for value in layers.parameters():
+        spread = (2 / max(value[0].numel(), 1)) ** 0.5
+        value.data = spread * torch.randn(value.shape, generator=generator)
+    state = {f"features.{name}": value for name, value in layers.state_dict().items()}
+    torch.save({**state, "classifier.0.bias": torch.ones(3)}, file)
+    return file
+
+
 def _vision(folder: Path, model: torch.nn.Module) -> Path:
     torch.manual_seed(1)
     for value in model.parameters():

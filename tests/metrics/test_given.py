@@ -17,10 +17,12 @@ from ieadapt.metrics.aesthetic import ImprovedHead
 from ieadapt.metrics.features import all_pairs, neighbours, neighbours_and_first
 from ieadapt.metrics.lpips_alex import TRUNK as ALEX
 from ieadapt.metrics.lpips_vgg import TRUNK as VGG
+from ieadapt.metrics.raft_network import SMALL
 from ieadapt.metrics.weights import GivenWeights
-from tests.metrics import clips, given
+from tests.metrics import clips, given, raft_weights
 
 CLIP = clips.pan(40, 56, 4, 3, 2)
+LARGE_CLIP = clips.pan(128, 128, 4, 3, 2)
 GIVEN = [name for name, metric in METRICS.items() if isinstance(metric.weights, GivenWeights)]
 WORDS = "a red ball"
 
@@ -32,27 +34,15 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     places["dino"] = given.dino(folder / "dino")
     save_file({"weight": torch.randn(1, 8), "bias": torch.tensor([5.0])}, folder / "aesthetic.safetensors")
     places["aesthetic"] = folder / "aesthetic.safetensors"
-    for key, trunk in (("lpips-alex", ALEX), ("lpips-vgg", VGG)):
-        places[key] = folder / f"{key}.pth"
-        torch.save(_trunk_state(trunk.layers()), places[key])
-    return places
-
-
-def _trunk_state(layers: nn.Module) -> dict[str, Tensor]:
-    """Random weights under the published names, with a layer that is not used."""
-    generator = torch.Generator().manual_seed(0)
-    for value in layers.parameters():
-        spread = (2 / max(value[0].numel(), 1)) ** 0.5
-        value.data = spread * torch.randn(value.shape, generator=generator)
-    return {
-        **{f"features.{name}": value for name, value in layers.state_dict().items()},
-        "classifier.0.bias": torch.ones(3),
-    }
+    for key, trunk in (("lpips_alex", ALEX), ("lpips_vgg", VGG)):
+        places[key] = given.trunk(folder / f"{key}.pth", trunk.layers())
+    save_file(raft_weights.state(SMALL), folder / "raft.safetensors")
+    return places | {"raft": folder / "raft.safetensors"}
 
 
 def _value(name: str, frames: Tensor, places: dict[str, Path]) -> float:
     metric = METRICS[name].at(places)
-    others = {"pair": (CLIP,), "single": (), "text": (WORDS,)}[metric.compares]
+    others = {"pair": (CLIP,), "single": (), "timed": (8.0,), "text": (WORDS,)}[metric.compares]
     return metric.function(frames, *others)
 
 
@@ -141,11 +131,7 @@ def test_lpips_is_that_of_torchmetrics(
 
     layers = trunk.layers()
     layers.load_state_dict(
-        {
-            k.removeprefix("features."): v
-            for k, v in torch.load(places[name.replace("_", "-")]).items()
-            if "features" in k
-        }
+        {k.removeprefix("features."): v for k, v in torch.load(places[name]).items() if "features" in k}
     )
     layers.append(nn.MaxPool2d(2))
     monkeypatch.setattr(theirs, "_get_tv_model_features", lambda net, pretrained=False: layers)
@@ -163,10 +149,10 @@ def test_lpips_is_that_of_torchmetrics(
 def test_without_its_weights_a_metric_says_which_option_gives_them(name: str) -> None:
     assert name in [metric.name for metric in missing_metrics()]
     assert name not in [metric.name for metric in select_metrics()]
-    with pytest.raises(UsageError, match=rf"the metric {name} needs .*; remedy: add --weights .*=FOLDER_OR_HUB_ID"):
+    with pytest.raises(UsageError, match=rf"the metric {name} needs .*; remedy: add --weights .*=PLACE"):
         select_metrics([name])
     metric = METRICS[name]
-    clip = clips.pan(64, 64, 3, 1, 0)
+    clip = clips.pan(128, 128, 3, 1, 0)
     with pytest.raises(UsageError, match=r"remedy: add --weights"):
         evaluate(clip, clip, [metric], prompt=WORDS)
 
@@ -193,7 +179,7 @@ def test_a_folder_of_something_else_is_refused(places: dict[str, Path], tmp_path
     with pytest.raises(FailureError, match="the given model cannot be read"):
         _value("clip_text", CLIP, {"clip": cut})
     with pytest.raises(FailureError, match="the given weights cannot be read; expected the published weights of alex"):
-        METRICS["lpips_alex"].at({"lpips-alex": places["aesthetic"]}).function(*[clips.pan(64, 64, 1, 0, 0)] * 2)
+        METRICS["lpips_alex"].at({"lpips_alex": places["aesthetic"]}).function(*[clips.pan(64, 64, 1, 0, 0)] * 2)
 
 
 def test_a_model_whose_file_lacks_weights_is_refused(tmp_path: Path) -> None:
@@ -210,5 +196,5 @@ def test_a_model_whose_file_lacks_weights_is_refused(tmp_path: Path) -> None:
 def test_torchvision_is_never_imported(places: dict[str, Path]) -> None:
     for name in GIVEN:
         if "lpips" not in name:
-            _value(name, CLIP, places)
+            _value(name, LARGE_CLIP, places)
     assert not [name for name in sys.modules if name.split(".")[0] == "torchvision"]

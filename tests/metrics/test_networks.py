@@ -17,7 +17,7 @@ from ieadapt.metrics.st_lpips import ShiftTolerantLPIPS
 from ieadapt.metrics.weights import PackagedWeights, load_weights
 from tests.metrics import clips
 
-NETWORKS = {"mobilenet_consistency": (mobilenet_consistency, MobileNetV2), "st-lpips": (st_lpips, ShiftTolerantLPIPS)}
+NETWORKS = {"mobilenet_consistency": (mobilenet_consistency, MobileNetV2), "st_lpips": (st_lpips, ShiftTolerantLPIPS)}
 CLIP = clips.pan(32, 48, 4, 2, 1)
 
 
@@ -201,7 +201,7 @@ def _ordered(name: str, worse: list[Tensor]) -> None:
     assert len(set(values)) == len(values)
 
 
-@_installed("st-lpips")
+@_installed("st_lpips")
 def test_st_lpips_gives_the_values_of_its_authors_code() -> None:
     """Values of stlpips_pytorch 0.0.2, `LPIPS(net="alex", variant="shift_tolerant")`, `normalize=True`."""
     wide = clips.waves(96, 104)
@@ -216,11 +216,11 @@ def test_st_lpips_gives_the_values_of_its_authors_code() -> None:
         assert st_lpips.st_lpips(picture[None], other[None]) == pytest.approx(value, rel=1e-4)
 
 
-@_installed("st-lpips")
+@_installed("st_lpips")
 def test_st_lpips_rises_with_damage_and_tolerates_shifts() -> None:
     clip = clips.pan(64, 64, 4, 2, 1)
-    _ordered("st-lpips", [clips.blur(clip, sigma) for sigma in (0.7, 1.5, 3.0)])
-    _ordered("st-lpips", [clips.noise(clip, deviation) for deviation in (0.05, 0.1, 0.3)])
+    _ordered("st_lpips", [clips.blur(clip, sigma) for sigma in (0.7, 1.5, 3.0)])
+    _ordered("st_lpips", [clips.noise(clip, deviation) for deviation in (0.05, 0.1, 0.3)])
     shifted = clips.placed(64, 64, [(2 * k + 1, k) for k in range(4)])
     assert st_lpips.st_lpips(shifted, clip) < st_lpips.st_lpips(clips.blur(clip, 1.5), clip) / 5
 

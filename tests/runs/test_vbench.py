@@ -136,6 +136,18 @@ def test_result_files_are_read_and_compared_pair_by_pair(tmp_path: Path) -> None
     assert (first.mean, first.reference) == pytest.approx((2.65 / 3, 0.8))
 
 
+def test_a_folder_of_result_files_is_read_as_one(tmp_path: Path) -> None:
+    _results(tmp_path / "color_eval_results.json", color=[1.0])
+    _results(tmp_path / "scene_eval_results.json", scene=[0.5, 0.0])
+    (tmp_path / "scene_full_info.json").write_text("[]")
+    assert {name: len(values) for name, values in read_results(tmp_path).items()} == {"color": 1, "scene": 2}
+    (tmp_path / "none").mkdir()
+    with pytest.raises(
+        UsageError, match=r"holds no results of VBench; expected NAME_eval_results\.json files; in .*none"
+    ):
+        read_results(tmp_path / "none")
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"a": 1}', '{"a": [0.5, []]}', '{"a": [0.5, [{"video": 1}]]}'])
 def test_other_files_are_no_results(content: str, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(content)

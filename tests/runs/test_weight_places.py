@@ -13,14 +13,14 @@ from ieadapt.runs.weight_places import given_keys, read_places
 def test_a_folder_holds_weights_by_their_keys(tmp_path: Path) -> None:
     (tmp_path / "clip").mkdir()
     (tmp_path / "aesthetic.pth").touch()
-    (tmp_path / "lpips-alex.safetensors").touch()
-    (tmp_path / "lpips-alex.pth").touch()
+    (tmp_path / "lpips_alex.safetensors").touch()
+    (tmp_path / "lpips_alex.pth").touch()
     (tmp_path / "other").mkdir()
     found = read_places(str(tmp_path))
     assert {key: path.name for key, path in found.items()} == {
         "clip": "clip",
         "aesthetic": "aesthetic.pth",
-        "lpips-alex": "lpips-alex.safetensors",
+        "lpips_alex": "lpips_alex.safetensors",
     }
     assert read_places(None) == read_places("") == {}
 
@@ -64,4 +64,4 @@ def test_a_hub_that_does_not_answer_is_said(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_every_key_is_known() -> None:
-    assert set(given_keys()) == {"clip", "dino", "aesthetic", "pickscore", "lpips-alex", "lpips-vgg"}
+    assert set(given_keys()) == {"clip", "dino", "aesthetic", "pickscore", "lpips_alex", "lpips_vgg", "raft"}

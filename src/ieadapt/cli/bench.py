@@ -13,6 +13,7 @@ from ieadapt.cli.options import Json, Model, Out, takes
 from ieadapt.runs.evaluation_tables import summary_table
 from ieadapt.runs.folder import default_folder
 from ieadapt.runs.pipelines import spoken_folder
+from ieadapt.runs.testbed_bench import BenchConfig, run_testbed
 from ieadapt.runs.v2v import V2VConfig, run_v2v
 from ieadapt.runs.vbench import VBenchRun, run_vbench, summarise_results
 
@@ -20,8 +21,10 @@ EXAMPLE = "Example: `ieadapt bench vbench shapes --prompts prompts.txt --out run
 group = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
 
 Resume = Annotated[bool, typer.Option("--resume", help="go on with an earlier run in that folder")]
-Results = Annotated[Path | None, typer.Option("--results", help="only show a result file of VBench", metavar="FILE")]
-Against = Annotated[Path | None, typer.Option("--against", help="another result file to compare with", metavar="FILE")]
+Results = Annotated[
+    Path | None, typer.Option("--results", help="only show results of VBench: a file, or a folder", metavar="PLACE")
+]
+Against = Annotated[Path | None, typer.Option("--against", help="other results to compare with", metavar="PLACE")]
 
 
 @takes(VBenchRun, instead=("results",))
@@ -36,8 +39,8 @@ def vbench(
 ) -> None:
     """Make VBench's videos, plain and enhanced from the same noise, under the names that it wants.
 
-    `scripts/vbench.sh DIR/plain` then scores them in an environment of VBench's own; `--results` shows its file as a
-    table, with `--against` beside another one.
+    `scripts/vbench.sh DIR/plain` then scores them in an environment of VBench's own; `--results` shows its files as a
+    table, with `--against` beside others.
 
     Example: `ieadapt bench vbench shapes --prompts prompts.txt --steps 8 --out runs/vbench`
     """
@@ -46,13 +49,20 @@ def vbench(
         if as_json:
             print_json([dataclasses.asdict(row) for row in rows])
             return
-        table = summary_table(rows, results.stem, None if against is None else against.stem)
+        table = summary_table(rows, *_labels(results, against))
         print_table(table.headings, table.rows, table.numeric)
     if asked is not None:
         folder = out or default_folder("vbench")
         with shown_stages() as stages:
             run_vbench(asked, folder, resume=resume, stages=stages)
         print_json({"folder": str(folder)}) if as_json else print(f"videos: {spoken_folder(folder)}")
+
+
+def _labels(ours: Path, theirs: Path | None) -> tuple[str, str | None]:
+    """What two places are called in a table: by their own names, or with their folders where these are alike."""
+    if theirs is None or ours.stem != theirs.stem:
+        return ours.stem, None if theirs is None else theirs.stem
+    return f"{ours.parent.name}/{ours.stem}", f"{theirs.parent.name}/{theirs.stem}"
 
 
 @takes(V2VConfig, has_prompts=False)
@@ -83,5 +93,36 @@ def v2v(
     print("\n".join(["", *found.notes, f"videos and values: {spoken_folder(folder)}"]))
 
 
+@takes(BenchConfig, has_prompts=False)
+def on_testbed(
+    asked: BenchConfig,
+    *,
+    model: Annotated[str, typer.Option("--model", help="shapes or shapes-dit")] = "shapes",
+    out: Out = None,
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """Every method on the same held-out scenes of the bundled model, scored against ground truth.
+
+    Generation (plain settings, the default enhancement, its random controls, PAG, SEG, STG, ...) and editing (controls,
+    plain settings, the default, published ones). Each row: passes per step, every mark, and the paired difference to
+    the best plain setting with its 95 % interval. Rows are kept as they are finished; a whole run is for a GPU.
+
+    Example: `ieadapt bench testbed --scenes 4 --steps 4 --methods plain,default,inversion --out runs/testbed`
+    """
+    folder = out or default_folder("testbed")
+    with shown_stages() as stages:
+        found = run_testbed(model, folder, asked, resume=resume, stages=stages)
+    if as_json:
+        print_json({"folder": str(folder), "rows": found.figures, "notes": list(found.notes)})
+        return
+    for table in found.tables.values():
+        print(table.caption)
+        print_table(table.headings, table.rows, table.numeric)
+        print()
+    print("\n".join([*found.notes, f"records: {spoken_folder(folder)}"]))
+
+
 group.command("vbench")(vbench)
 group.command("v2v")(v2v)
+group.command("testbed")(on_testbed)

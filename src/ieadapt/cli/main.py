@@ -28,13 +28,21 @@ COMMANDS = {
     "study": "Find out what each layer does: replace its attention, and measure how far the videos move.",
     "evaluate": "Measure any folder of videos, alone or against a reference, with intervals.",
     "compare": "Compare two folders of videos, pair by pair: every metric with its difference and interval.",
-    "bench": "Make the videos of VBench and of editing benchmarks, and read their results.",
+    "bench": "Benchmarks: VBench, sets of edits, and every method on scenes whose truth is known.",
     "demo": "Measure, enhance and edit with the bundled model, in a few minutes on two cores.",
 }
 
 GROUPS = ("bench",)
 """Commands that have commands of their own."""
 STOPPED = 130
+QUIET = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_VERBOSITY": "error",
+    "DIFFUSERS_VERBOSITY": "error",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TQDM_DISABLE": "1",
+}
+"""What the libraries of this process and of the workers that it starts are told by their environment."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -104,11 +112,12 @@ def _say(line: str, status: int) -> int:
 
 
 def _quieten_libraries() -> None:
-    """Warnings and progress bars of the libraries are not for the reader of a result."""
+    """Warnings and progress bars of the libraries are not for the reader of a result; nor are those of the workers."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+        os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     for library in ("diffusers", "transformers"):
         logging = importlib.import_module(f"{library}.utils.logging")
         logging.set_verbosity_error()

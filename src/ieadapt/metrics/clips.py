@@ -13,6 +13,8 @@ from ieadapt.errors import UsageError
 
 GREY_LEVELS = 255.0
 """Differences of colour are given in 255ths of the range."""
+USUAL_RATE = 8.0
+"""Frames per second of a clip that does not say; that of most video models, and VBench's."""
 _TOLERANCE = 1e-4
 _RED, _GREEN, _BLUE = 0.299, 0.587, 0.114
 

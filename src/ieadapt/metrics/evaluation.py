@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ieadapt.errors import UsageError
+from ieadapt.metrics.clips import USUAL_RATE
 from ieadapt.metrics.metric import Metric
 from ieadapt.metrics.table import select_metrics
 
@@ -19,6 +20,7 @@ def evaluate(
     *,
     reference_values: Mapping[str, float] | None = None,
     prompt: str | None = None,
+    rate: float = USUAL_RATE,
 ) -> dict[str, float]:
     """Measure a clip, and how it differs from a reference where there is one.
 
@@ -28,11 +30,12 @@ def evaluate(
         metrics: rows or names; None for every metric whose weights are installed.
         reference_values: what `evaluate(reference)` gave, to measure a reference of many clips only once.
         prompt: what the clip shows, for the metrics that compare with text; without one they are left out.
+        rate: frames per second of both clips, for the metrics that ask how fast something moves.
 
     Returns:
         `NAME` for each metric of one clip, and with a reference also `NAME_change`, the clip's value less the
-        reference's; `NAME` for each metric that compares a pair, only where there is a reference. Metrics of text count
-        as those of one clip.
+        reference's; `NAME` for each metric that compares a pair, only where there is a reference. Metrics of text and
+        timed ones count as those of one clip.
 
     Raises:
         UsageError: a metric is unknown or refuses the clip, or all of the metrics need a reference and there is none.
@@ -54,21 +57,21 @@ def evaluate(
         if metric.compares == "pair":
             values |= {} if reference is None else {metric.name: metric.function(frames, reference)}
             continue
-        words = _words(metric, prompt)
-        if words is None:
+        told = _told(metric, prompt, rate)
+        if told is None:
             continue
-        values[metric.name] = metric.function(frames, *words)
+        values[metric.name] = metric.function(frames, *told)
         if reference is not None:
-            before = known[metric.name] if metric.name in known else metric.function(reference, *words)
+            before = known[metric.name] if metric.name in known else metric.function(reference, *told)
             values[f"{metric.name}_change"] = values[metric.name] - before
     return values
 
 
-def _words(metric: Metric, prompt: str | None) -> tuple[str, ...] | None:
+def _told(metric: Metric, prompt: str | None, rate: float) -> tuple[str | float, ...] | None:
     """What a metric takes beside the frames; None where it compares with text and there is none."""
-    if metric.compares == "single":
-        return ()
-    return None if prompt is None else (prompt,)
+    if metric.compares == "text":
+        return None if prompt is None else (prompt,)
+    return (rate,) if metric.compares == "timed" else ()
 
 
 def _row(metric: Metric | str) -> Metric:

@@ -12,7 +12,7 @@ from ieadapt.metrics.metric import Metric
 from ieadapt.metrics.weights import NOWHERE, Given, GivenWeights, Places
 
 LEAST = ClipSize(1, 64, 64)
-NETWORK = Given("lpips-alex", "AlexNet's ImageNet weights", "the file alexnet-owt-7be5be79.pth of torchvision")
+NETWORK = Given("lpips_alex", "AlexNet's ImageNet weights", "the file alexnet-owt-7be5be79.pth of torchvision")
 WEIGHTS = GivenWeights((NETWORK,))
 
 

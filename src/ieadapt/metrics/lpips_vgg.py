@@ -12,7 +12,7 @@ from ieadapt.metrics.metric import Metric
 from ieadapt.metrics.weights import NOWHERE, Given, GivenWeights, Places
 
 LEAST = ClipSize(1, 32, 32)
-NETWORK = Given("lpips-vgg", "VGG16's ImageNet weights", "the file vgg16-397923af.pth of torchvision")
+NETWORK = Given("lpips_vgg", "VGG16's ImageNet weights", "the file vgg16-397923af.pth of torchvision")
 WEIGHTS = GivenWeights((NETWORK,))
 
 

@@ -13,8 +13,9 @@ Aspect = Literal["structure", "consistency", "motion", "quality", "text"]
 """What of a video a metric speaks of."""
 Better = Literal["higher", "lower", "context"]
 """Which way is better; `context` where neither is, so that the number is read beside others."""
-Compares = Literal["pair", "single", "text"]
-"""Whether the metric compares a video with a reference, reads one video alone, or compares it with its prompt."""
+Compares = Literal["pair", "single", "timed", "text"]
+"""Whether the metric compares a video with a reference, reads one video alone, also asks how fast it is shown, or
+compares it with its prompt."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class Metric:
         source: where the definition comes from.
         cost: time on one core, and for which clip.
         aspect: what of a video it speaks of.
-        compares: `single` functions take the frames, `pair` functions the frames and their reference, `text` functions
-            the frames and their prompt.
+        compares: `single` functions take the frames, `timed` ones the frames and how many are shown per second, `pair`
+            functions the frames and their reference, `text` functions the frames and their prompt.
         function: frames (frame, channel, height, width) in [0, 1], float32 on the CPU, to a float; raises UsageError
             for clips it is not defined on.
         weights: what it needs beside the core, weights as a rule; None for nothing.

@@ -38,7 +38,7 @@ def ms_ssim(
     """
     from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as measure
 
-    check_pair(frames, reference, "ms-ssim", LEAST)
+    check_pair(frames, reference, "ms_ssim", LEAST)
     pairs = zip(frames.split(_BATCH), reference.split(_BATCH), strict=True)
     values = [
         torch.as_tensor(measure(ours, theirs, data_range=1.0, reduction="none", normalize="relu")).reshape(-1)
@@ -48,7 +48,7 @@ def ms_ssim(
 
 
 MS_SSIM = Metric(
-    name="ms-ssim",
+    name="ms_ssim",
     definition="multi-scale structural similarity to the reference over five scales, mean over frames",
     range="0 to 1 (equal clips read 1)",
     better="higher",

@@ -44,8 +44,8 @@ def st_lpips(
 
     Source: Ghildyal and Liu, Shift-tolerant perceptual similarity metric, ECCV 2022; weights of stlpips_pytorch 0.0.2.
     """
-    check_pair(frames, reference, "st-lpips", LEAST)
-    path = WEIGHTS.require("st-lpips")
+    check_pair(frames, reference, "st_lpips", LEAST)
+    path = WEIGHTS.require("st_lpips")
     parts = zip(frames.split(_BATCH), reference.split(_BATCH), strict=True)
     return float(torch.cat([_distances(ours, theirs, path) for ours, theirs in parts]).double().mean())
 
@@ -133,7 +133,7 @@ def _stage(first: int, *layers: nn.Module) -> nn.Sequential:
 
 
 ST_LPIPS = Metric(
-    name="st-lpips",
+    name="st_lpips",
     definition="shift-tolerant LPIPS (AlexNet) to the reference, mean over frames; not comparable with LPIPS",
     range="0 upwards (equal clips read 0, unrelated photographs about 0.7)",
     better="lower",

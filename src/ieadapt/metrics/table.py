@@ -13,6 +13,7 @@ from ieadapt.metrics.clip_consistency import CLIP_CONSISTENCY
 from ieadapt.metrics.clip_pairs import CLIP_PAIRS
 from ieadapt.metrics.clip_text import CLIP_TEXT
 from ieadapt.metrics.dino_consistency import DINO_CONSISTENCY
+from ieadapt.metrics.dynamic_degree import DYNAMIC_DEGREE
 from ieadapt.metrics.flicker import FLICKER
 from ieadapt.metrics.lpips_alex import LPIPS_ALEX
 from ieadapt.metrics.lpips_vgg import LPIPS_VGG
@@ -31,6 +32,7 @@ from ieadapt.metrics.st_lpips import ST_LPIPS
 from ieadapt.metrics.temporal_information import TEMPORAL_INFORMATION
 from ieadapt.metrics.vmaf import VMAF
 from ieadapt.metrics.warp_error import WARP_ERROR
+from ieadapt.metrics.warp_error_raft import WARP_ERROR_RAFT
 from ieadapt.metrics.weights import NOWHERE, Places
 
 _ROWS = (
@@ -42,6 +44,7 @@ _ROWS = (
     LPIPS_ALEX,
     LPIPS_VGG,
     WARP_ERROR,
+    WARP_ERROR_RAFT,
     FLICKER,
     RIFE_SMOOTHNESS,
     MOBILENET_CONSISTENCY,
@@ -50,6 +53,7 @@ _ROWS = (
     CLIP_PAIRS,
     DINO_CONSISTENCY,
     MOTION,
+    DYNAMIC_DEGREE,
     TEMPORAL_INFORMATION,
     SHARPNESS,
     NIQE,

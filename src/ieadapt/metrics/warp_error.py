@@ -35,9 +35,20 @@ def warp_error(frames: Float[Tensor, "frame channel height width"]) -> float:
         0.0
     """
     check_clip(frames, "warp_error", LEAST)
-    difference, inside = warped_difference(frames, optical_flow(frames))
+    return mean_inside(frames, optical_flow(frames), "warp_error")
+
+
+def mean_inside(
+    frames: Float[Tensor, "frame channel height width"], flow: Float[Tensor, "pair vector height width"], metric: str
+) -> float:
+    """Mean of `warped_difference` where the flow stays inside the frame, in 255ths, for the metric of this name.
+
+    Raises:
+        FailureError: it stays inside nowhere.
+    """
+    difference, inside = warped_difference(frames, flow)
     if not inside.any():
-        raise FailureError("the optical flow leaves the frame everywhere", where="the metric warp_error")
+        raise FailureError("the optical flow leaves the frame everywhere", where=f"the metric {metric}")
     return float(difference[inside].double().mean()) * GREY_LEVELS
 
 

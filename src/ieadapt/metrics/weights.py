@@ -143,7 +143,7 @@ class GivenWeights:
 
     Example:
         >>> GivenWeights((Given("clip", "a CLIP model", "openai/clip-vit-base-patch16"),)).command
-        'add --weights clip=FOLDER_OR_HUB_ID (such as openai/clip-vit-base-patch16)'
+        'add --weights clip=PLACE (file, folder or hub id: openai/clip-vit-base-patch16)'
     """
 
     needs: tuple[Given, ...]
@@ -158,8 +158,8 @@ class GivenWeights:
     def command(self) -> str:
         """The option that gives them."""
         lacking = [need for need in self.needs if need.key not in self.places] or self.needs
-        given = ",".join(f"{need.key}=FOLDER_OR_HUB_ID" for need in lacking)
-        return f"add --weights {given} (such as {', '.join(need.example for need in lacking)})"
+        given = ",".join(f"{need.key}=PLACE" for need in lacking)
+        return f"add --weights {given} (file, folder or hub id: {', '.join(need.example for need in lacking)})"
 
     def check(self, metric: str) -> None:
         """Refuse to go on without them.
@@ -177,7 +177,19 @@ class GivenWeights:
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a .safetensors file, or of a torch file that holds tensors alone; nothing in it is run."""
+    """The tensors of a file, or of the one such file in a folder; nothing in it is run.
+
+    Args:
+        path: a .safetensors file, a torch file that holds tensors alone, or a folder with one .safetensors file.
+
+    Raises:
+        ValueError: the folder holds none, or several.
+    """
+    if path.is_dir():
+        files = sorted(path.glob("*.safetensors"))
+        if len(files) != 1:
+            raise ValueError(f"the folder holds {len(files)} .safetensors files, and one is wanted")
+        path = files[0]
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ieadapt.errors import UsageError
-from ieadapt.metrics.clips import ClipSize
+from ieadapt.metrics.clips import USUAL_RATE, ClipSize
 from ieadapt.runs.clip_folders import ClipFile, frames_of
 from ieadapt.runs.decoding import Shown, every_picture, opened
 from ieadapt.runs.sources import GIB, SHARE, free_memory
@@ -63,11 +63,13 @@ class ReadClip:
         clip: which it is.
         frames: in [0, 1].
         notes: what a reader must know: colours, rate, frames that were not taken.
+        rate: frames per second; the usual one where the file does not say.
     """
 
     clip: ClipFile
     frames: Video
     notes: tuple[str, ...] = ()
+    rate: float = USUAL_RATE
 
     @property
     def size(self) -> ClipSize:
@@ -122,7 +124,7 @@ def read_clip(clip: ClipFile, config: ReadConfig | None = None) -> ReadClip:
             )
     if _varies(times):
         notes["variable frame rate: frames taken one by one"] = None
-    return ReadClip(clip, torch.stack(frames), tuple(notes))
+    return ReadClip(clip, torch.stack(frames), tuple(notes), _rate(times))
 
 
 def aligned(ours: ReadClip, theirs: ReadClip, config: ReadConfig) -> tuple[Video, Video, tuple[str, ...]]:
@@ -190,9 +192,18 @@ def _resized(frames: Video, height: int, width: int) -> Float[Tensor, "frame cha
     return F.interpolate(frames, (height, width), mode="bilinear", antialias=True).clamp(0, 1)
 
 
-def _varies(times: list[float | None]) -> bool:
+def _steps(times: list[float | None]) -> list[float]:
     stated = [time for time in times if time is not None]
-    steps = [later - earlier for earlier, later in itertools.pairwise(stated)]
+    return [later - earlier for earlier, later in itertools.pairwise(stated)]
+
+
+def _rate(times: list[float | None]) -> float:
+    usual = float(np.median(steps)) if (steps := _steps(times)) else 0.0
+    return 1 / usual if usual > 0 else USUAL_RATE
+
+
+def _varies(times: list[float | None]) -> bool:
+    steps = _steps(times)
     return len(steps) > 1 and max(steps) - min(steps) > VARIABLE * float(np.median(steps))
 
 

@@ -39,7 +39,7 @@ class EvaluateConfig:
 
     metrics: str | None = field(default=None, metadata={"help": "names with commas; by default all that can run"})
     weights: str | None = field(
-        default=None, metadata={"help": "weights of CLIP, DINO, ...: a folder of them, or clip=FOLDER_OR_HUB_ID,..."}
+        default=None, metadata={"help": "weights of CLIP, RAFT, ...: a folder of them, or clip=PLACE,raft=PLACE"}
     )
     reading: ReadConfig = field(default_factory=ReadConfig)
 
@@ -121,9 +121,9 @@ def run_evaluation(
     with open_run(out, "evaluate", asked, command=command, overwrite=overwrite) as run:
         values, notes = _measured(usable, pairing, config.reading, stages)
         rows = summarise(usable, values)
-        missing = [] if config.metrics else [f"{each.name}: {_brings(each)}" for each in missing_metrics(places)]
+        missing = [] if config.metrics else missing_metrics(places)
         notes = [*pairing.notes, *notes, *remarks(rows, len(values)), *unusable]
-        notes += [f"not measured, weights missing: {each}" for each in missing]
+        notes += _listed("weights missing", {metric.name: _brings(metric) for metric in missing})
         table = _shown(rows, pairing)
         found = Evaluation(table, rows, notes, values)
         run.write(VALUES, _parquet(values))
@@ -175,7 +175,16 @@ def _applicable(chosen: Sequence[Metric], pairing: _Pairing, *, named: bool) -> 
     if (named and lacking) or not usable:
         name, need = next(iter(lacking.items()))
         raise UsageError(f"the metric {name} {need}", remedy=f"pass {need.split()[1]}, or leave it out of --metrics")
-    return usable, [f"not measured: {name} {need}" for name, need in lacking.items()]
+    return usable, _listed("", lacking)
+
+
+def _listed(why: str, needs: Mapping[str, str]) -> list[str]:
+    """A line for each need, with the metrics that have it."""
+    by_need: dict[str, list[str]] = {}
+    for name, need in needs.items():
+        by_need.setdefault(need, []).append(name)
+    begin = f"not measured, {why}: " if why else "not measured: "
+    return [f"{begin}{', '.join(names)}: {need}" for need, names in by_need.items()]
 
 
 def _measured(
@@ -191,7 +200,7 @@ def _measured(
             frames, reference, how = aligned(ours, theirs, reading)
             said = (*dict.fromkeys((*said, *theirs.notes)),)
             notes += how
-        row, refused = _values(metrics, frames, reference, pairing.videos.prompts.get(video.name))
+        row, refused = _values(metrics, frames, reference, pairing.videos.prompts.get(video.name), ours.rate)
         notes += [f"{video.name}: {note}" for note in said]
         for reason in refused:
             refusals.setdefault(reason, []).append(video.name)
@@ -209,14 +218,14 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _values(
-    metrics: Sequence[Metric], frames: Any, reference: Any, prompt: str | None
+    metrics: Sequence[Metric], frames: Any, reference: Any, prompt: str | None, rate: float
 ) -> tuple[dict[str, float | None], list[str]]:
     """One video's row; a metric that refuses it has no value there, and its reason is told."""
     row: dict[str, float | None] = {}
     refused = []
     for metric in metrics:
         try:
-            row |= evaluate(frames, reference, [metric], prompt=prompt)
+            row |= evaluate(frames, reference, [metric], prompt=prompt, rate=rate)
         except IEAdaptError as error:
             row[metric.name] = None
             refused.append(str(error) if metric.name in str(error) else f"{metric.name}: {error}")

@@ -19,7 +19,7 @@ Aspect = Literal["structure", "consistency", "quality", "motion", "text"]
 
 # Which column speaks for an aspect in the figures, the first that a study has.
 LEADING: Mapping[Aspect, tuple[str, ...]] = {
-    "structure": ("ssim", "st-lpips", "psnr"),
+    "structure": ("ssim", "st_lpips", "psnr"),
     "consistency": ("mobilenet_consistency_change", "warp_error_change", "flicker_change"),
     "quality": ("testbed_fidelity_change", "sharpness_change"),
 }

@@ -62,7 +62,7 @@ class V2VConfig:
     methods: str = field(default="default", metadata={"help": "presets of the editor, with commas"})
     metrics: str = field(default=METRICS, metadata={"help": "names with commas; `all` for all that can run"})
     weights: str | None = field(
-        default=None, metadata={"help": "weights of CLIP, DINO, ...: a folder of them, or clip=FOLDER_OR_HUB_ID,..."}
+        default=None, metadata={"help": "weights of CLIP, RAFT, ...: a folder of them, or clip=PLACE,raft=PLACE"}
     )
     sampling: Sampling = field(default_factory=Sampling)
     source: SourceConfig = field(default_factory=SourceConfig)

@@ -22,6 +22,7 @@ from ieadapt.runs.progress import Stages, silent
 from ieadapt.runs.studies.engines import open_engine
 
 LONGEST_NAME = 255
+RESULTS = "_eval_results.json"
 PROFILE_PROMPTS = 8
 PLAIN, ENHANCED, PROMPTS = "plain", "enhanced", "prompts.txt"
 
@@ -158,14 +159,20 @@ def _settle_profile(asked: VBenchRun, folder: Path, stages: Stages) -> None:
 
 
 def read_results(file: Path) -> Mapping[str, Mapping[str, float]]:
-    """VBench's result file: dimension -> name of a video -> its value.
+    """VBench's results: dimension -> name of a video -> its value.
 
     Args:
-        file: `NAME_eval_results.json`, dimension -> [mean, [{video_path, video_results}, ...]].
+        file: `NAME_eval_results.json`, dimension -> [mean, [{video_path, video_results}, ...]]; or a folder of such
+            files.
 
     Raises:
-        UsageError: the file cannot be read, or is something else.
+        UsageError: a file cannot be read, or is something else; the folder holds none.
     """
+    if file.expanduser().is_dir():
+        files = sorted(file.expanduser().glob(f"*{RESULTS}"))
+        if not files:
+            raise UsageError("the folder holds no results of VBench", expected=f"NAME{RESULTS} files", where=file)
+        return {dimension: values for each in files for dimension, values in read_results(each).items()}
     try:
         found = json.loads(file.expanduser().read_text(encoding="utf-8"))
         values = {dimension: _per_video(content) for dimension, content in found.items()}

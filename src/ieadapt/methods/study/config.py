@@ -14,7 +14,7 @@ Branch = Literal["both", "cond"]
 Mode = Literal["each", "cumulative", "per-head"]
 
 STUDY_METRICS = (
-    *("psnr", "ssim", "st-lpips", "warp_error", "flicker", "mobilenet_consistency", "motion", "sharpness"),
+    *("psnr", "ssim", "st_lpips", "warp_error", "flicker", "mobilenet_consistency", "motion", "sharpness"),
 )
 """What a study measures unless told: at least one metric of every aspect, defined for clips of any size."""
 

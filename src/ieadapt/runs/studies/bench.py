@@ -179,7 +179,7 @@ class Bench:
         metrics = select_metrics(list(self.plan.setting.metrics))
         key = self.plan.setting.twin_key(prompt, seed)
         if key not in self._references:
-            single = [metric for metric in metrics if metric.compares == "single"]
+            single = [metric for metric in metrics if metric.compares in ("single", "timed")]
             self._references[key] = {**evaluate(twin.frames, None, single), **self._scored(twin.frames, prompt)}
         before, scored = self._references[key], self._scored(video, prompt)
         values = evaluate(video, twin.frames, metrics, reference_values=before)

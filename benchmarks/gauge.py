@@ -1,0 +1,89 @@
+"""The project's regression gauge: a small fixed part of `ieadapt bench testbed`, beside what it gave when recorded.
+
+Run it from the root of the repository: `python -m benchmarks.gauge`; about two minutes on two cores. Exit status 1
+where a mark is off by more than its tolerance; `--record` makes what was found the new record, `testbed-gauge`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.results import FOLDER, Value, load, record
+from ieadapt.cli.console import print_table, shown_stages
+from ieadapt.runs.testbed_bench import BenchConfig, run_testbed
+from ieadapt.runs.testbed_bench.tracks import TRACKS
+
+NAME = "testbed-gauge"
+PROFILE = FOLDER.parent / "sweeps" / "shapes"
+CONFIG = BenchConfig(methods="plain,default,pag,copy,inversion", scenes=6, steps=4, batch=3, profile=PROFILE)
+TOLERANCES: Mapping[str, float] = {
+    "success": 0.2,
+    "change": 0.05,
+    "fit": 0.5,
+    "psnr": 0.5,
+    "kept": 0.5,
+    "jitter": 0.3,
+    "flicker": 0.3,
+}
+"""How far the mean of a mark may be off: one of six edits read otherwise, half a dB, 0.3 pixels or 255ths ..."""
+OTHERWISE = 0.01
+"""... and for the other marks in [0, 1]."""
+
+
+def found(folder: Path) -> list[dict[str, Value]]:
+    """Run the part; one row per method with the mean of every mark."""
+    with shown_stages() as stages:
+        result = run_testbed("shapes", folder, CONFIG, stages=stages)
+    if result.notes:
+        raise SystemExit("\n".join(result.notes))
+    return [
+        {"track": track, **{name: row[name] for name in ("method", "scenes", *TRACKS[track].measures)}}
+        for track, figures in result.figures.items()
+        for row in figures
+    ]
+
+
+def changes(now: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
+    """Track, method, mark, recorded, now, off by, tolerance, and `!` where it is beyond.
+
+    Raises:
+        SystemExit: the record is of other methods.
+    """
+    recorded = {(row["track"], row["method"]): row for row in before}
+    if set(recorded) != {(row["track"], row["method"]) for row in now}:
+        raise SystemExit(f"the record {NAME} is of other methods: run python -m benchmarks.gauge --record")
+    for row in now:
+        old = recorded[row["track"], row["method"]]
+        for mark in TRACKS[row["track"]].measures:
+            off, tolerance = row[mark] - old[mark], TOLERANCES.get(mark, OTHERWISE)
+            numbers = (f"{old[mark]:.3f}", f"{row[mark]:.3f}", f"{off:+.4f}", f"{tolerance:g}")
+            yield (row["track"], row["method"], mark, *numbers, "!" if abs(off) > tolerance else "")
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run, compare and print; or record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--record", action="store_true", help="make what is found the new record")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="of the record")
+    asked = parser.parse_args(words)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = found(Path(folder) / "run")
+    if asked.record:
+        note = f"{CONFIG.scenes} scenes and pairs, {CONFIG.steps} steps: a gauge, too few to conclude from."
+        print(record(NAME, "python -m benchmarks.gauge --record", rows, notes=note, folder=asked.folder))
+        return 0
+    compared = list(changes(rows, load(NAME, folder=asked.folder)["rows"]))
+    headings = ("track", "method", "mark", "recorded", "now", "off by", "tolerance", "")
+    print_table(headings, compared, (3, 4, 5, 6))
+    beyond = sum(bool(row[-1]) for row in compared)
+    print(f"{beyond} of {len(compared)} marks are beyond their tolerance.")
+    return int(beyond > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
