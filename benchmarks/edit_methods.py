@@ -23,7 +23,7 @@ CHANGED = "CHANGED"
 
 def candidates() -> dict[str, EditConfig]:
     """What the default is chosen among: where it starts, and what keeps the rest of the clip in place."""
-    return {**_plain_candidates(), **_tied_candidates()}
+    return {**_plain_candidates(), **_tied_candidates(), **_temporal_candidates()}
 
 
 def _plain_candidates() -> dict[str, EditConfig]:
@@ -31,9 +31,8 @@ def _plain_candidates() -> dict[str, EditConfig]:
     base = replace(BASE, inject="none", words="none", mask="none")
     found = {
         f"start {start:g}, residual {residual:g}": replace(base, start=start, residual=residual)
-        for start in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
-        for residual in (0.0, 1.0)
-    }
+        for start, residual in ((0.0, 1.0), (0.1, 0.0), *((start, 1.0) for start in (0.1, 0.2, 0.3, 0.4, 0.5)))
+    }  # a refined inversion leaves next to nothing to correct, so that `residual` is compared at one start only
     at = replace(base, start=0.2, residual=1.0)
     for weight in (2.0, 4.5, 6.0):
         found[f"start 0.2, guidance {weight:g}"] = replace(at, guidance_scale=weight)
@@ -79,6 +78,29 @@ def _tied_candidates() -> dict[str, EditConfig]:
         "mask of the changed words": {"mask": f"cross:{CHANGED}"},
     }
     return found | {f"start 0.1, words, all maps, {name}": replace(at, **change) for name, change in changes.items()}
+
+
+def _temporal_candidates() -> dict[str, EditConfig]:
+    """Shared words and the source's temporal maps: motion is held, while what a place shows is free to change."""
+    base = replace(BASE, residual=1.0, words="replace", inject="temporal", inject_branch="both", mask="none", start=0.1)
+    fresh = replace(base, method="flowedit", start=0.2)
+    changes: dict[str, dict[str, Any]] = {
+        "start 0": {"start": 0.0},
+        "start 0.3": {"start": 0.3},
+        "guidance 4.5": {"guidance_scale": 4.5},
+        "guidance 6": {"guidance_scale": 6.0},
+        "source guided": {"source_guidance": 3.0},
+        "words all along": {"words_window": "0:1"},
+        "words until half": {"words_window": "0:0.5"},
+        "difference mask": {"mask": "difference"},
+        "mask of the changed words": {"mask": f"cross:{CHANGED}"},
+        "noise path": {"method": "noise-path"},
+    }
+    found = {f"words, temporal maps, {name}": replace(base, **change) for name, change in changes.items()}
+    found["fresh noise, words"] = replace(fresh, inject="none")
+    found["fresh noise, temporal maps"] = replace(fresh, words="none")
+    found["fresh noise, words, temporal maps"] = fresh
+    return found
 
 
 def suited(config: EditConfig, pair: EditPair) -> EditConfig:
