@@ -7,9 +7,11 @@ most of the time:
     python -m benchmarks.edit_pairs table --cells runs/edit-cells.jsonl
 
 `run` appends one line per pair and method to the cells file and goes on where an earlier call stopped; `--seconds`
-makes it end in time. `benchmarks/edits/shapes-choose.jsonl` keeps the rows of an unfinished run on the half on which the
-default is chosen (25 steps; two NVIDIA H100 and, for two rows, a CPU); copied to `--cells`, it is gone on from. `table` chooses the default on one half of the pairs, reports every method on the other, and
+makes it end in time. `table` chooses the default on one half of the pairs, reports every method on the other, and
 writes the records `edit-pairs`, `edit-kinds`, `edit-choice` and `edit-injection` (see `benchmarks.edit_table`).
+
+`benchmarks/edits/shapes-choose.jsonl` keeps the rows of an unfinished run on the half for choosing (25 steps; two
+NVIDIA H100, two rows on a CPU): copied to the cells file, it is gone on from.
 """
 
 from __future__ import annotations
