@@ -60,7 +60,8 @@ format: $(VENV)/dev.stamp
 	$(BIN)/python -m ruff check --fix .
 
 bench: $(VENV)/core.stamp
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.gauge
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TQDM_DISABLE=1 DIFFUSERS_VERBOSITY=error TRANSFORMERS_VERBOSITY=error \
+		$(BIN)/python -m benchmarks.gauge
 
 cost: $(VENV)/core.stamp
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.cost

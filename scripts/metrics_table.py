@@ -1,8 +1,9 @@
-"""Write the table of metrics into docs/metrics.md, from the metrics themselves."""
+"""Write the tables of metrics into docs/metrics.md, from the metrics themselves."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from ieadapt.metrics import METRICS, Metric
@@ -10,7 +11,12 @@ from ieadapt.metrics.weights import GivenWeights, PackagedWeights
 
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 BEGIN, END = "<!-- metrics -->", "<!-- /metrics -->"
-HEADINGS = ("Metric", "What it is", "Range", "Better", "Compares", "Needs", "Cost, one core", "Source")
+WORDS = {
+    "pair": "with a reference",
+    "single": "one video",
+    "timed": "one video and its rate",
+    "text": "with its prompt",
+}
 
 
 def needs(metric: Metric) -> str:
@@ -22,27 +28,28 @@ def needs(metric: Metric) -> str:
     return "nothing"
 
 
-def table() -> str:
-    """The table as Markdown."""
-    words = {
-        "pair": "with a reference",
-        "single": "one video",
-        "timed": "one video and its rate",
-        "text": "with its prompt",
-    }
-    lines = ["| " + " | ".join(HEADINGS) + " |", "| " + " | ".join("---" for _ in HEADINGS) + " |"]
+def tables() -> str:
+    """What each metric says, and what it takes, as two tables in Markdown."""
+    told, takes = [], []
     for metric in METRICS.values():
         unit = f", {metric.unit}" if metric.unit else ""
-        cells = (f"`{metric.name}`", metric.definition, metric.range + unit, metric.better, words[metric.compares])
-        lines.append("| " + " | ".join((*cells, needs(metric), metric.cost, metric.source)) + " |")
-    return "\n".join(lines)
+        name = f"`{metric.name}`"
+        told.append((name, metric.definition, metric.range + unit, metric.better, WORDS[metric.compares]))
+        takes.append((name, needs(metric), metric.cost, metric.source))
+    says = _table(("Metric", "What it is", "Range", "Better", "Compares"), told)
+    return f"{says}\n\n{_table(('Metric', 'Needs', 'Cost, one core', 'Source'), takes)}"
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 def filled(page: str) -> str:
-    """A page with the table between its marks."""
+    """A page with the tables between its marks."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+    return f"{before}{BEGIN}\n{tables()}\n{END}{after}"
 
 
 def main() -> int:

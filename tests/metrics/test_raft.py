@@ -270,5 +270,5 @@ def test_what_are_no_weights_of_raft_is_refused(damage: str, tmp_path: Path) -> 
         place = tmp_path / "none"
         place.mkdir()
     reason = {"foreign": "Missing key|Error", "cut": "SafetensorError", "empty folder": "holds 0 .safetensors files"}
-    with pytest.raises(FailureError, match=rf"cannot be read; expected those of RAFT, .*; got .*({reason[damage]})"):
+    with pytest.raises(FailureError, match=rf"cannot be read; expected those of RAFT: .*; got .*({reason[damage]})"):
         warp_error_raft(CLIP, {"raft": place})

@@ -162,7 +162,7 @@ def _network(place: Path) -> Raft:
     except UNREADABLE as error:
         raise FailureError(
             "the given weights cannot be read",
-            expected="those of RAFT, large or small, as princeton-vl or torchvision publish them",
+            expected="those of RAFT: princeton-vl's, large or small, or torchvision's raft_large",
             got=f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}",
             where=place,
         ) from error
