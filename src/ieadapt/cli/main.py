@@ -29,6 +29,7 @@ COMMANDS = {
     "evaluate": "Measure any folder of videos, alone or against a reference, with intervals.",
     "compare": "Compare two folders of videos, pair by pair: every metric with its difference and interval.",
     "bench": "Make the videos of VBench and of editing benchmarks, and read their results.",
+    "web": "Measure, perturb, enhance and edit in a browser, on this machine.",
     "demo": "Measure, enhance and edit with the bundled model, in a few minutes on two cores.",
 }
 

@@ -15,9 +15,9 @@ from ieadapt.functional import row_sample
 from ieadapt.methods import EntropyProfile, GenerationConfig, measure
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import RunFolder, open_run
-from ieadapt.runs.pipelines import Hardware, check_prompts, describe, spoken_folder, suited
+from ieadapt.runs.pipelines import Hardware, Load, check_prompts, describe, spoken_folder, suited
 from ieadapt.runs.progress import Stages, silent
-from ieadapt.runs.report import Block, Picture, Report, Section, Table, figure_png, render_report
+from ieadapt.runs.report import Block, Picture, Report, Section, Table, figure_png, write_report
 
 PROFILE_FILES = ("profile.parquet", "profile.json")
 
@@ -53,7 +53,12 @@ class MeasureRun:
 
 
 def run_measure(
-    asked: MeasureRun, out: str | Path, *, overwrite: bool = False, stages: Stages = silent
+    asked: MeasureRun,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    stages: Stages = silent,
+    load: Load = Hardware.load,
 ) -> EntropyProfile:
     """Measure a model and write profile, plot and report into a run folder.
 
@@ -62,6 +67,7 @@ def run_measure(
         out: the run folder.
         overwrite: replace an earlier run in it.
         stages: told which stage begins and how far it is.
+        load: how the run comes by its pipeline; by default it loads one.
 
     Raises:
         UsageError: what was asked cannot be.
@@ -70,7 +76,7 @@ def run_measure(
     asked = dataclasses.replace(asked, generation=suited(asked.generation, asked.model))
     command = command_line("measure", asked, out)
     with open_run(out, "measure", dataclasses.asdict(asked), command=command, overwrite=overwrite) as run:
-        pipe = asked.hardware.load(asked.model)
+        pipe = load(asked.hardware, asked.model)
         chosen = select_sites(find_sites(pipe), asked.sites)
         seeds = list(range(asked.seed, asked.seed + len(asked.prompts)))
         run.note(seeds=seeds, sites=[site.name for site in chosen], model=describe(pipe))
@@ -85,7 +91,7 @@ def run_measure(
             progress=progress,
         )
         plot = write_profile(run, profile, asked.model)
-        run.write("report.html", render_report(_report(asked, out, profile, plot, run.record)))
+        write_report(run, _report(asked, out, profile, plot, run.record))
     return profile
 
 
