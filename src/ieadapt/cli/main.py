@@ -23,6 +23,7 @@ COMMANDS = {
     "sites": "List the attention sites of a model.",
     "measure": "Measure entropy and energy of every attention site of a model.",
     "maps": "Draw the attention maps of one site: where tokens look, in space, in time and in the prompt.",
+    "perturb": "Generate videos as they are and with chosen attention maps replaced, side by side.",
     "enhance": "Generate videos plain and enhanced, side by side.",
     "edit": "Change a video to what a sentence says, and nothing else.",
     "study": "Find out what each layer does: replace its attention, and measure how far the videos move.",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import polars as pl
+from diffusers import DiffusionPipeline
 
-from ieadapt.attention import find_sites, select_sites
+from ieadapt.attention import AttentionSite, find_sites, select_sites
 from ieadapt.functional import row_sample
 from ieadapt.methods import EntropyProfile, GenerationConfig, measure
 from ieadapt.runs.flags import command_line
@@ -20,6 +21,8 @@ from ieadapt.runs.progress import Stages, silent
 from ieadapt.runs.report import Block, Picture, Report, Section, Table, figure_png, write_report
 
 PROFILE_FILES = ("profile.parquet", "profile.json")
+PROFILE_STEPS, PROFILE_PROMPTS = 5, 4
+"""Of a profile that a run measures by itself."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,41 @@ def write_profile(run: RunFolder, profile: EntropyProfile, model: str) -> bytes:
     return plot
 
 
+@runtime_checkable
+class Prompted(Protocol):
+    """What is asked of a run that makes videos."""
+
+    @property
+    def model(self) -> str:
+        """A bundled name, a folder or a hub id."""
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """What the videos show."""
+
+    @property
+    def generation(self) -> GenerationConfig:
+        """Steps, size, guidance."""
+
+    @property
+    def seed(self) -> int:
+        """Of the first prompt."""
+
+
+def quick_profile(pipe: DiffusionPipeline, asked: Prompted, run: RunFolder, stages: Stages) -> EntropyProfile:
+    """A profile on a few of a run's prompts and steps, saved with the run; an earlier one that is there is taken."""
+    steps = min(PROFILE_STEPS, asked.generation.num_inference_steps)
+    quick = dataclasses.replace(asked.generation, num_inference_steps=steps)
+    prompts = list(asked.prompts[:PROFILE_PROMPTS])
+    if all((run.path / name).is_file() for name in PROFILE_FILES):
+        kept = EntropyProfile.load(run.path)
+        if [kept.metadata.get(name) for name in ("prompts", "seed")] == [prompts, asked.seed]:
+            return kept
+    profile = measure(pipe, prompts, quick, seed=asked.seed, progress=stages("measuring"))
+    write_profile(run, profile, asked.model)
+    return profile
+
+
 def describe_profile(profile: EntropyProfile) -> list[str]:
     """What a profile says, one sentence per kind of attention, in order of execution."""
     sites = profile.by_site()
@@ -143,6 +181,15 @@ def profile_table(profile: EntropyProfile) -> Table:
     return Table(
         headings, rows, "Means over prompts, steps and guidance branches.", numeric=(0, *range(3, len(headings)))
     )
+
+
+def sites_table(chosen: Sequence[AttentionSite], profile: EntropyProfile | None) -> Table:
+    """The chosen sites with their EP, where it is known."""
+    ep = profile.ep if profile else {}
+    rows = [
+        [str(site.order), site.name, site.kind, f"{ep[site.name]:.1f}" if site.name in ep else "–"] for site in chosen
+    ]
+    return Table(("#", "site", "kind", "EP %"), rows, "The changed attention sites.", numeric=(0, 3))
 
 
 def profile_blocks(profile: EntropyProfile, plot: bytes) -> list[Block]:

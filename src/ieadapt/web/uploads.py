@@ -14,6 +14,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ieadapt.errors import FailureError, UsageError
 
@@ -135,7 +136,8 @@ class Uploads:
                 env={"PATH": os.environ.get("PATH", ""), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 check=False,
             )
-            answer = json.loads(done.stdout) if done.returncode == 0 else {"refused": {"problem": _refused(_KILLED)}}
+            answer: dict[str, Any] = {"refused": {"problem": _refused(_KILLED)}}
+            answer = json.loads(done.stdout) if done.returncode == 0 else answer
             if "refused" in answer:
                 raise UsageError(**answer["refused"])
             partial.replace(self.path(name))
@@ -145,8 +147,7 @@ class Uploads:
             raise FailureError("the clip could not be kept", got=error.strerror) from error
         finally:
             partial.unlink(missing_ok=True)
-        told: dict[str, object] = answer["clip"]
-        return told
+        return dict(answer["clip"])
 
 
 def _refused(reason: str) -> str:
