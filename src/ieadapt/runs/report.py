@@ -140,8 +140,8 @@ def render_report(report: Report) -> str:
 
 
 def write_report(run: RunFolder, report: Report) -> None:
-    """Write a report into its run, and into the run's record the lines that do it again."""
-    run.note(repeat=dict(report.repeat))
+    """Write a report into its run, and into the run's record what was found and the lines that do it again."""
+    run.note(found=list(report.found), repeat=dict(report.repeat))
     run.write("report.html", render_report(report))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from ieadapt.errors import UsageError
 from ieadapt.runs.pipelines import Load
 from ieadapt.runs.progress import Stages
+from ieadapt.web.fields import Field, run_field
 from ieadapt.web.jobs import JobQueue, Status
 from ieadapt.web.shelf import ModelShelf
 from ieadapt.web.wording import places_of_this_machine, without_places
@@ -91,6 +92,11 @@ class App:
     def spoken(self, text: str) -> str:
         """A text without the folders of this machine."""
         return without_places(text, self.places)
+
+    def profile_field(self) -> Field:
+        """A measure run whose EP chooses layers."""
+        info = "A measured run, where layers are chosen by EP; without one it is measured first"
+        return run_field("profile", "Measured run", info, self.workspace.profiles, self.workspace.folder)
 
     def close(self) -> None:
         """Stop all jobs and let the model go."""

@@ -13,6 +13,7 @@ from fastapi.responses import FileResponse, Response, StreamingResponse
 
 from ieadapt.errors import UsageError
 from ieadapt.web.app import App
+from ieadapt.web.uploads import Uploads
 
 TEXTS = {".html": "text/html", ".json": "application/json", ".md": "text/markdown", ".txt": "text/plain"}
 """Kinds of files that are shown without the folders of this machine."""
@@ -21,8 +22,8 @@ _REPORT = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-s
 _CHUNK = 2**20
 
 
-def add_files(server: fastapi.FastAPI, app: App) -> None:
-    """Let a server give out the files of runs, and whole runs as ZIP files."""
+def add_files(server: fastapi.FastAPI, app: App, uploads: Uploads) -> None:
+    """Let a server give out the files of runs, whole runs as ZIP files, and the clean clips of uploads."""
 
     @server.get("/files/{run}/{path:path}")
     def file(run: str, path: str) -> Response:
@@ -31,6 +32,13 @@ def add_files(server: fastapi.FastAPI, app: App) -> None:
     @server.get("/zip/{run}.zip")
     def folder(run: str) -> Response:
         return folder_response(app, run)
+
+    @server.get("/clip/{name}.mp4")
+    def clip(name: str) -> Response:
+        try:
+            return FileResponse(uploads.path(uploads.find(name).name), media_type=MEDIA[".mp4"])
+        except UsageError:
+            raise fastapi.HTTPException(404) from None
 
 
 def file_response(app: App, run: str, path: str) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,13 @@ from ieadapt.web.forms import Form
 from ieadapt.web.panel import QUIET, Panel
 from ieadapt.web.rendering import render
 
+EXAMPLE = "a big red star moving left over bricks"
+"""A prompt that the bundled models understand."""
 _FROM_ADDRESS = "() => ['run', 'profile'].map(name => new URLSearchParams(location.search).get(name))"
+
+
+Ask = Callable[[Sequence[Any]], Any]
+"""From the values of a form's fields to the config of a run."""
 
 
 @dataclass(frozen=True)
@@ -50,37 +56,41 @@ def head(path: str) -> None:
     gr.HTML(render("heading.html.j2", page=text), apply_default_css=False)
 
 
-def connect(app: App, blocks: gr.Blocks, form: Form, panel: Panel, button: gr.Button, run: Run) -> Callable[..., Any]:
+def connect(
+    app: App, blocks: gr.Blocks, form: Form, panel: Panel, button: gr.Button, run: Run, ask: Ask | None = None
+) -> None:
     """Let a button start a run of what the form says, and a loaded page find the run that its address names.
 
-    Returns:
-        What starts a run from the values of the form, for other events of the page.
+    Args:
+        app: the state of the web app.
+        blocks: of the page.
+        form: its form.
+        panel: where the run is seen.
+        button: that starts it.
+        run: carries it out.
+        ask: what the form's values ask for; by default the form's own config.
     """
 
     def start(*raw: Any) -> Any:
-        return guarded(panel, lambda: panel.view(app.start(panel.workflow, run, form.asked(raw))))
+        return guarded(panel, lambda: panel.view(app.start(panel.workflow, run, (ask or form.asked)(raw))))
 
     def load(name: str | None, profile: str | None) -> list[Any]:
-        filled: Sequence[Any] = [gr.skip()] * len(form.fields)
-        if name:
-            with contextlib.suppress(IEAdaptError):
-                seen = app.see(name)
-                filled = form.filled(seen.config) if seen.workflow == panel.workflow else filled
-        elif profile:
-            filled = form.filled({"profile": profile})
-        return [*filled, *panel.view(name)]
+        config: Mapping[str, Any] = {"profile": profile} if profile else {}
+        with contextlib.suppress(IEAdaptError):
+            seen = app.see(name) if name else None
+            config = seen.config if seen and seen.workflow == panel.workflow else config
+        return [*form.filled(config), *panel.view(name)]
 
     panel.remember(button.click(start, form.components, panel.outputs, **QUIET))
     asked = [gr.Textbox(visible=False), gr.Textbox(visible=False)]
     blocks.load(load, asked, [*form.components, *panel.outputs], js=_FROM_ADDRESS, **QUIET)
-    return start
 
 
-def guarded(panel: Panel, act: Callable[[], Any]) -> Any:
-    """The outputs of an action of a page, or those that say what was wrong with it."""
+def guarded(panel: Panel, act: Callable[[], Any], before: Sequence[Any] = ()) -> Any:
+    """The outputs of an action of a page, or those that say what was wrong with it, after some other outputs."""
     try:
         return act()
     except Exception as error:
         if not isinstance(error, IEAdaptError):
             logging.getLogger(__name__).exception("a request failed")
-        return panel.refused(error)
+        return [*before, *panel.refused(error)]

@@ -16,7 +16,7 @@ SECONDS = 1.0
 """Between two looks at a running job."""
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """How events of this app run: at once, without a veil over what they change, and off the list of the API."""
-_PICK = """
+PICK = """
 element.addEventListener('click', event => {
   const chosen = event.target.closest('[data-site]');
   if (!chosen) return;
@@ -56,7 +56,7 @@ class Panel:
         self.notice = gr.HTML(apply_default_css=False)
         self.progress = gr.HTML(apply_default_css=False)
         self.stop = gr.Button("Stop", visible=False, size="sm", elem_classes="stop")
-        self.outcome = gr.HTML(self._empty, js_on_load=_PICK, apply_default_css=False, elem_id=f"outcome-of-{workflow}")
+        self.outcome = gr.HTML(self._empty, js_on_load=PICK, apply_default_css=False, elem_id=f"outcome-of-{workflow}")
         self._timer = gr.Timer(SECONDS, active=False)
         self._timer.tick(self.view, [self.run], self.outputs, **QUIET)
         self.stop.click(self._ask_to_stop, [self.run], self.outputs, **QUIET)
@@ -74,6 +74,10 @@ class Panel:
         """The outputs that say what was wrong with a request; an earlier outcome stays."""
         words = render("notice.html.j2", words=told(error), tone="error")
         return [gr.skip(), words, gr.skip(), gr.skip(), gr.skip(), gr.skip()]
+
+    def cleared(self) -> list[Any]:
+        """The outputs that take an earlier notice away and leave the rest."""
+        return [gr.skip(), "", gr.skip(), gr.skip(), gr.skip(), gr.skip()]
 
     def view(self, name: str | None) -> list[Any]:
         """The outputs for a run; for no run the empty state."""

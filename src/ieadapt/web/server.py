@@ -19,8 +19,8 @@ from ieadapt.models.location import model_folder
 from ieadapt.web.app import App
 from ieadapt.web.files import add_files
 from ieadapt.web.guard import Guard
-from ieadapt.web.pages import measure
-from ieadapt.web.uploads import Limits
+from ieadapt.web.pages import edit, enhance, measure, perturb, runs
+from ieadapt.web.uploads import Limits, Uploads
 from ieadapt.web.workspace import Workspace
 
 STATIC = Path(__file__).with_name("static")
@@ -86,11 +86,12 @@ def application_of(config: WebConfig) -> fastapi.FastAPI:
     server = fastapi.FastAPI(openapi_url=None, lifespan=lifetime)
     server.state.app = app
     server.mount("/look", StaticFiles(directory=STATIC))
-    add_files(server, app)
+    uploads = Uploads(workspace.uploads, config.limits)
+    add_files(server, app, uploads)
     _quieten_gradio()
     gr.mount_gradio_app(
         server,
-        pages(app, config.limits),
+        pages(app, uploads),
         path="/",
         footer_links=[],
         show_error=False,
@@ -104,11 +105,16 @@ def application_of(config: WebConfig) -> fastapi.FastAPI:
     return server
 
 
-def pages(app: App, limits: Limits) -> gr.Blocks:
+def pages(app: App, uploads: Uploads) -> gr.Blocks:
     """Every page of the app."""
     with gr.Blocks(title="ieadapt", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
         gr.Navbar(visible=False)
         measure.build(app, blocks)
+    for name, page in (("perturb", perturb), ("enhance", enhance), ("runs", runs)):
+        with blocks.route(name.capitalize(), name, show_in_navbar=False) as route:
+            page.build(app, route)
+    with blocks.route("Edit", "edit", show_in_navbar=False) as route:
+        edit.build(app, uploads, route)
     return blocks
 
 

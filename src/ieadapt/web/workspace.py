@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,10 @@ class Workspace:
             name for name, record in self.runs() if (record["workflow"], record["status"]) == (workflow, "complete")
         ]
 
+    def profiles(self) -> list[tuple[str, str]]:
+        """Label and name of every finished measure run, the latest first."""
+        return [(spoken(name, self.record(name)), name) for name in self.complete("measure")]
+
     def _readable(self) -> Iterator[tuple[str, dict[str, Any]]]:
         if not self.root.is_dir():
             return
@@ -124,3 +128,18 @@ class Workspace:
                 yield folder.name, self.record(folder.name)
             except UsageError:
                 continue
+
+
+def spoken(name: str, record: Mapping[str, Any]) -> str:
+    """A run in a list of choices: what it shows, and when it was made.
+
+    Example:
+        >>> spoken("a", {"config": {"model": "shapes", "prompts": ["a red ball"]}, "started": "2026-01-02T03:04:05"})
+        'a red ball · shapes, 2026-01-02 03:04'
+    """
+    config = record["config"]
+    prompts = config.get("prompts") or [name]
+    first = str(prompts[0]) if len(str(prompts[0])) <= 48 else f"{str(prompts[0])[:47]}…"
+    more = f" and {len(prompts) - 1} more" if len(prompts) > 1 else ""
+    when = str(record.get("started", ""))[:16].replace("T", " ")
+    return f"{first}{more} · {config.get('model', record.get('workflow', ''))}, {when}"

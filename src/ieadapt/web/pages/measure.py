@@ -16,13 +16,13 @@ from ieadapt.runs.measuring import MeasureRun, describe_profile, profile_table, 
 from ieadapt.runs.pipelines import Hardware, Load
 from ieadapt.runs.progress import Stages
 from ieadapt.web.app import App, Seen
-from ieadapt.web.forms import Form, model_field, prompts_field
+from ieadapt.web.fields import model_field, prompts_field
+from ieadapt.web.forms import Form
 from ieadapt.web.heatmap import heat_maps
-from ieadapt.web.page import connect, guarded, head
+from ieadapt.web.page import EXAMPLE, connect, guarded, head
 from ieadapt.web.panel import QUIET, Panel
 from ieadapt.web.rendering import render
 
-EXAMPLE = "a big red star moving left over bricks"
 EMPTY = (
     "Nothing measured yet",
     "Write what a video shows and press Measure. A heat map of every layer will stand here; the video itself is not "
@@ -39,7 +39,7 @@ def build(app: App, blocks: gr.Blocks) -> None:
             model = model_field(app.models)
             form = Form(MeasureRun, [prompts, model], ("steps", "seed"), (), {"steps": 8})
             button = gr.Button("Measure", variant="primary")
-        with gr.Column(scale=5, min_width=320):
+        with gr.Column(scale=5, min_width=320, elem_classes="seen"):
             panel = Panel(app, "measure", lambda seen: show(app, seen), EMPTY)
             maps = Panel(app, "maps", lambda seen: show_maps(app, seen), ("", ""))
     connect(app, blocks, form, panel, button, measured)
