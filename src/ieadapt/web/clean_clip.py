@@ -6,7 +6,9 @@ answers with one on standard output. It imports no torch, so that its memory can
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import resource
 import sys
 from collections.abc import Iterator, Mapping
@@ -25,6 +27,7 @@ CONTAINERS = frozenset(
     [*("mov", "mp4", "m4a", "3gp", "3g2", "mj2", "matroska", "webm", "avi", "gif", "mpeg", "mpegts"), "yuv4mpegpipe"]
 )
 """Containers that are opened. No playlist is among them: it could name other files, and addresses."""
+_TOO_MUCH = "this clip is not taken: it took more memory to decode than is allowed"
 _QUALITY = {"crf": "10", "preset": "veryfast", "threads": "2"}
 
 
@@ -35,10 +38,9 @@ def main() -> None:
     try:
         answer: dict[str, Any] = {"clip": clean(Path(asked["source"]), Path(asked["target"]), asked)}
     except UsageError as error:
-        answer = {"refused": {"problem": error.problem, "expected": _text(error.expected), "got": _text(error.got)}}
-        answer["refused"]["remedy"] = error.remedy
+        answer = {"refused": _said(error)}
     except MemoryError:
-        answer = {"refused": {"problem": "this clip is not taken: it took more memory to decode than is allowed"}}
+        answer = {"refused": {"problem": _TOO_MUCH}}
     json.dump(answer, sys.stdout)
 
 
@@ -65,6 +67,8 @@ def clean(source: Path, target: Path, limits: Mapping[str, int]) -> dict[str, An
         container.mux(stream.encode(None))
     notes = [f"shrunk from {header.size[0]}x{header.size[1]}"] if max(header.size) > limits["side"] else []
     notes += ["its sound is not kept"] if header.has_sound else []
+    promised = round((header.seconds or 0) * float(header.rate))
+    notes += [f"the file is cut off: it promises {promised} frames"] if count < 0.9 * promised else []
     return {"frames": count, "width": size[0], "height": size[1], "rate": round(float(rate), 3), "notes": notes}
 
 
@@ -136,8 +140,12 @@ def _sized(picture: Picture, size: tuple[int, int]) -> Picture:
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
 
 
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)
+def _said(error: UsageError) -> dict[str, str | None]:
+    """An error in words, without the place of the file."""
+    if os.strerror(errno.ENOMEM) in str(error):
+        return {"problem": _TOO_MUCH}
+    told = {"expected": error.expected, "got": error.got, "remedy": error.remedy}
+    return {"problem": error.problem, **{name: None if value is None else str(value) for name, value in told.items()}}
 
 
 if __name__ == "__main__":

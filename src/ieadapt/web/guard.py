@@ -11,8 +11,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
 _EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104
-_GRADIO = re.compile(
-    r"/gradio_api/(?:queue/(?:join|data)|run/\w+|upload|upload_progress|heartbeat/\w+|startup-events|info|cancel|reset)/?"
+_ROUTES = re.compile(
+    r"/(?:perturb|enhance|edit|runs)?/?"  # the pages
+    r"|/(?:look|files|zip|clip)/.+"  # what they show
+    r"|/(?:static|assets)/.+|/theme\.css|/favicon\.ico|/config/?"  # gradio's own scripts and styles
+    r"|/gradio_api/(?:run/\w+|upload|upload_progress|heartbeat/\w+|startup-events|reset)/?"
 )
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
@@ -27,8 +30,8 @@ class Guard:
     """An ASGI layer that refuses what no page of this app asks for, and tells browsers to load from here alone.
 
     A request must name this server as its host (another name that leads here could read answers: DNS rebinding), and
-    come from a page of this server if it says where from. Of gradio's routes only those are open that its pages use:
-    above all none that gives out files or fetches addresses.
+    come from a page of this server if it says where from. Only those routes are open that the pages use: above all none
+    of gradio's own that gives out files, fetches addresses or lists what can be called.
 
     Args:
         app: what is guarded.
@@ -67,6 +70,4 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:
             return 403
-        if scope["path"].startswith("/gradio_api") and not _GRADIO.fullmatch(scope["path"]):
-            return 404
-        return None
+        return None if _ROUTES.fullmatch(scope["path"]) else 404

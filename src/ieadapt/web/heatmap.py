@@ -82,7 +82,7 @@ def heat_maps(profile: EntropyProfile) -> list[KindMap]:
     return maps
 
 
-def colour(kind: str, ep: float) -> str:
+def colour(kind: str, ep: int | float) -> str:
     """The colour of an EP: from paper (0) to the colour of the kind (100).
 
     Example:

@@ -43,7 +43,7 @@ def address(run: str, path: str) -> str:
     return f"/files/{quote(run, safe='')}/{quote(path)}"
 
 
-def clock(seconds: float) -> str:
+def clock(seconds: int | float) -> str:
     """A time span as it is spoken.
 
     Example:
