@@ -44,7 +44,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     application = application_of(WebConfig(("shapes",), port=port, root=tmp_path_factory.mktemp("web")))
-    server = uvicorn.Server(uvicorn.Config(application, port=port, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(application, port=port, log_level="warning", timeout_graceful_shutdown=2))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -52,7 +52,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         time.sleep(0.05)
     yield Served(f"http://127.0.0.1:{port}", application.state.app)
     server.should_exit = True
-    server.force_exit = True
     thread.join(15)
 
 

@@ -24,6 +24,8 @@ from ieadapt.web.uploads import Limits, Uploads
 from ieadapt.web.workspace import Workspace
 
 STATIC = Path(__file__).with_name("static")
+PATIENCE = 3
+"""Seconds that open pages have to let go of their connections when the server ends."""
 _FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif")
 _MONOSPACE = ("ui-monospace", "DejaVu Sans Mono", "monospace")
 _HEAD = '<link rel="stylesheet" href="/look/web.css"><script defer src="/look/web.js"></script>'
@@ -62,7 +64,9 @@ def serve(config: WebConfig) -> None:
         UsageError: a model that cannot be loaded, or a folder that cannot be written.
     """
     application = application_of(config)
-    uvicorn.run(application, host=config.host, port=config.port, log_level="warning")
+    uvicorn.run(
+        application, host=config.host, port=config.port, log_level="warning", timeout_graceful_shutdown=PATIENCE
+    )
 
 
 def application_of(config: WebConfig) -> fastapi.FastAPI:

@@ -1,0 +1,93 @@
+"""What pages show of runs, without a browser: everything escaped, every outcome of a run in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ieadapt.errors import UsageError
+from ieadapt.methods import EntropyProfile
+from ieadapt.runs import open_run
+from ieadapt.web.app import App
+from ieadapt.web.jobs import Status
+from ieadapt.web.pages import perturb, runs
+from ieadapt.web.rendering import render
+from ieadapt.web.workspace import Workspace
+
+HTML = "<img src=x onerror=alert(1)>${1+1}{{7*7}}"
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[App]:
+    workspace = Workspace(tmp_path / "root")
+    workspace.prepare()
+    made = App(workspace, ("shapes",))
+    yield made
+    made.close()
+
+
+def profile(ep: float) -> EntropyProfile:
+    row = {"kind": "spatial", "order": 0, "head": 0, "step": 0, "branch": "cond", "videos": 1, "n_keys": 4.0}
+    row |= {"entropy": 1.0, "energy": 1.0, "ep": ep}
+    return EntropyProfile.from_rows([row | {"site": "a"}, row | {"site": HTML, "order": 1, "ep": 50.0}])
+
+
+def test_html_in_prompts_and_names_is_text(app: App) -> None:
+    with open_run(app.workspace.root / "perturb-1", "perturb", {"prompts": [HTML], "model": HTML}) as run:
+        run.write(
+            "perturbed.json", '[{"name": "00", "prompt": "<img src=x onerror=alert(1)>", "seed": 0, "measures": {}}]'
+        )
+        run.note(found=[HTML], repeat={"Python": HTML})
+    shown = perturb.show(app, app.see("perturb-1"))
+    profile(10.0).save(app.workspace.root / "perturb-1")
+    for html in (shown, runs.listed(app), perturb.pickable(app, "perturb-1", ())):
+        assert "<img src=x" not in html
+        assert "&lt;img src=x onerror=alert(1)&gt;" in html
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (Status("waiting", 3), "<strong>Waiting.</strong> 3 jobs before this one."),
+        (Status("waiting", 1), "1 job before this one."),
+        (Status("running", seconds=4.2), "<strong>Loading the model</strong>"),
+        (Status("running", stage="measuring", done=2, total=8, seconds=3.0, left=9.4), "step 2 of 8 · about 9 s left"),
+        (Status("running", stage="<b>", done=1, total=2, seconds=70.0, left=70.0), "&lt;b&gt;"),
+    ],
+)
+def test_progress_in_words(status: Status, words: str) -> None:
+    assert words in render("progress.html.j2", status=status)
+
+
+def test_a_run_is_seen_in_every_state(app: App) -> None:
+    with open_run(app.workspace.root / "done", "measure", {}) as run:
+        run.write("a.txt", "a")
+    for name, error in (("stopped", KeyboardInterrupt()), ("failed", RuntimeError("/home/x"))):
+        with pytest.raises(type(error)), open_run(app.workspace.root / name, "measure", {}) as run:
+            run.write("a.txt", "a")
+            raise error
+    (app.workspace.root / "left").mkdir()
+    text = (app.workspace.root / "done" / "config.json").read_text().replace('"complete"', '"running"')
+    (app.workspace.root / "left" / "config.json").write_text(text)
+    states = {name: app.see(name).status for name in ("done", "stopped", "failed", "left")}
+    assert [status.state for status in states.values()] == ["complete", "stopped", "failed", "stopped"]
+    assert states["left"].words == "The server ended while this run was going on."
+    assert "/home" not in states["failed"].words
+    with pytest.raises(UsageError, match="there is no such run"):
+        app.see("never")
+
+
+def test_what_two_runs_were_asked_differently_and_how_their_entropy_differs(app: App) -> None:
+    table = runs.settings_table({"seed": 0, "prompts": ["a", "b"], "sites": None}, {"seed": 1, "prompts": ["a"]})
+    assert [list(row) for row in table.rows] == [["seed", "0", "1"], ["prompts", "a, b", "a"]]
+    assert runs.settings_table({"seed": 0}, {"seed": 0}).caption == "Both were asked the same."
+    differences = runs.ep_table(profile(10.0), profile(35.5))
+    assert differences is not None
+    assert list(differences.rows[0]) == ["a", "10.0", "35.5", "+25.5"]
+
+
+def test_an_empty_folder_of_runs_says_how_to_begin(app: App) -> None:
+    assert "No runs yet" in runs.listed(app)
+    assert "Measure a prompt first" in perturb.pickable(app, "", ())
