@@ -12,7 +12,8 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +83,12 @@ class Uploads:
     Attributes:
         folder: where they lie.
         limits: of what is taken in.
+        turn: held while a file is decoded, so that one is at a time.
     """
 
     folder: Path
     limits: Limits
+    turn: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def take(self, uploaded: Path) -> Clip:
         """Make a clean clip of an uploaded file; the file itself is not opened here, only hashed.
@@ -99,9 +102,10 @@ class Uploads:
             raise UsageError("the file is too large to upload", expected=most, remedy="cut or shrink the clip first")
         with uploaded.open("rb") as file:
             name = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-        if not (self.path(name).is_file() and self._notes(name).is_file()):
-            told = self._decode(uploaded, name)
-            self._notes(name).write_text(json.dumps(told), encoding="utf-8")
+        with self.turn:
+            if not (self.path(name).is_file() and self._notes(name).is_file()):
+                told = self._decode(uploaded, name)
+                self._notes(name).write_text(json.dumps(told), encoding="utf-8")
         return self.find(name)
 
     def find(self, name: str) -> Clip:

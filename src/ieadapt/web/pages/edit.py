@@ -18,7 +18,7 @@ from ieadapt.runs.progress import Stages
 from ieadapt.web.app import App, Seen
 from ieadapt.web.fields import Field, model_field, prompts_field
 from ieadapt.web.forms import Form
-from ieadapt.web.page import EXAMPLE, connect, head
+from ieadapt.web.page import EXAMPLE, connect, guarded, head
 from ieadapt.web.panel import QUIET, Panel
 from ieadapt.web.rendering import render
 from ieadapt.web.uploads import Uploads
@@ -38,45 +38,68 @@ def build(app: App, uploads: Uploads, blocks: gr.Blocks) -> None:
     head("edit")
     with gr.Row(elem_classes="page"):
         with gr.Column(scale=2, min_width=300, elem_classes="form"):
-            source = gr.Radio([GENERATE, UPLOAD], value=GENERATE, label="The source")
-            with gr.Column(visible=False, elem_classes="plain") as uploading:
-                file = gr.File(label="Clip", file_types=["video", ".gif"], height=110)
-                clip = gr.HTML(apply_default_css=False)
-            video, seed = _video_field(uploads), _seed_field()
+            source = SourceFields(uploads)
             fields = [_source_prompt_field(), prompts_field("Edit to", "One edit per line.", _CHANGED)]
-            fields += [video, seed, model_field(app.models), app.profile_field()]
+            fields += [source.video, source.seed, model_field(app.models), app.profile_field()]
             form = Form(EditRun, fields, SHOWN, LEFT_OUT, {"steps": 10})
             button = gr.Button("Edit", variant="primary")
         with gr.Column(scale=5, min_width=320, elem_classes="seen"):
             panel = Panel(app, "edit", lambda seen: show(app, seen), EMPTY)
-    places = [field.name for field in form.fields]
+    place = [field.name for field in form.fields].index("video")
 
     def ask(raw: Sequence[Any]) -> EditRun:
-        fixed = {"cache": app.workspace.inversions, **({"source_seed": None} if raw[places.index("video")] else {})}
-        asked: EditRun = form.asked(raw, **fixed)
+        fixed: dict[str, Any] = {"cache": app.workspace.inversions}
+        asked: EditRun = form.asked(raw, **fixed, **({"source_seed": None} if raw[place] else {}))
         return asked
 
-    def take(path: str | None) -> Any:
-        if not path:
-            return ["", "", *[gr.skip()] * len(panel.outputs)]
+    connect(app, blocks, form, panel, button, edited, ask)
+    source.connect(panel)
+
+
+class SourceFields:
+    """The fields that say where the clip comes from: from a seed, or from a file.
+
+    Args:
+        uploads: where clips are kept.
+    """
+
+    def __init__(self, uploads: Uploads) -> None:
+        self._uploads = uploads
+        self._choice = gr.Radio([GENERATE, UPLOAD], value=GENERATE, label="The source")
+        with gr.Column(visible=False, elem_classes="plain") as self._uploading:
+            self._file = gr.File(label="Clip", file_types=["video", ".gif"], height=110)
+            self._clip = gr.HTML(apply_default_css=False)
+        self.video, self.seed = _video_field(uploads), _seed_field()
+
+    def connect(self, panel: Panel) -> None:
+        """Take in what is uploaded, and show the fields of the chosen kind of source; refusals stand in the panel."""
+        video, seed = self.video.component, self.seed.component
+
+        def take(path: str | None) -> Any:
+            if not path:
+                return ["", "", *panel.cleared()]
+            return guarded(panel, lambda: self._taken(Path(path), panel), before=["", ""])
+
+        self._choice.input(_chosen, [self._choice], [self._uploading, seed, self._file, video, self._clip], **QUIET)
+        self._file.upload(take, [self._file], [video, self._clip, *panel.outputs], **QUIET)
+        self._file.clear(lambda: ["", ""], None, [video, self._clip], **QUIET)
+        video.change(self._known, [video], [self._choice, self._uploading, seed, self._clip], **QUIET)
+
+    def _taken(self, file: Path, panel: Panel) -> list[Any]:
+        """What an uploaded file becomes; the file itself goes."""
         try:
-            taken = uploads.take(Path(path))
-        except UsageError as error:
-            return ["", "", *panel.refused(error)]
+            taken = self._uploads.take(file)
         finally:
-            Path(path).unlink(missing_ok=True)
+            file.unlink(missing_ok=True)
         return [taken.name, render("clip.html.j2", clip=taken), *panel.cleared()]
 
-    connect(app, blocks, form, panel, button, edited, ask)
-    shown = [uploading, seed.component, file, video.component, clip]
-    source.input(_source_changed, [source], shown, **QUIET)
-    file.upload(take, [file], [video.component, clip, *panel.outputs], **QUIET)
-    video.component.change(
-        lambda name: source_of_clip(uploads, name),
-        [video.component],
-        [source, uploading, seed.component, clip],
-        **QUIET,
-    )
+    def _known(self, name: str) -> list[Any]:
+        """The fields as they stand for a clip that a run names."""
+        try:
+            found = self._uploads.find(name)
+        except UsageError:
+            return [gr.skip()] * 4
+        return [UPLOAD, gr.update(visible=True), gr.update(visible=False), render("clip.html.j2", clip=found)]
 
 
 _CHANGED = EXAMPLE.replace("red", "blue")
@@ -85,15 +108,6 @@ _CHANGED = EXAMPLE.replace("red", "blue")
 def edited(asked: EditRun, out: Path, stages: Stages, load: Load) -> None:
     """Carry out an edit run."""
     run_edit(asked, out, stages=stages, load=load)
-
-
-def source_of_clip(uploads: Uploads, name: str) -> list[Any]:
-    """The form as it stands for a clip that a run names."""
-    try:
-        found = uploads.find(name)
-    except UsageError:
-        return [gr.skip()] * 4
-    return [UPLOAD, gr.update(visible=True), gr.update(visible=False), render("clip.html.j2", clip=found)]
 
 
 def show(app: App, seen: Seen) -> str:
@@ -117,7 +131,7 @@ def show(app: App, seen: Seen) -> str:
     )
 
 
-def _source_changed(source: str) -> list[Any]:
+def _chosen(source: str) -> list[Any]:
     upload = source == UPLOAD
     return [gr.update(visible=upload), gr.update(visible=not upload), None, "", ""]
 
