@@ -183,7 +183,7 @@ def test_a_wrong_request_is_said_on_the_page_without_a_path(browse: Open) -> Non
     page.get_by_label("Prompts").fill("")
     page.get_by_role("button", name="Measure", exact=True).click()
     page.get_by_role("alert").wait_for()
-    assert page.get_by_role("alert").inner_text().startswith("There is no prompt; expected at least one")
+    assert page.get_by_role("alert").inner_text() == "There is no prompt; remedy: write what the video shows."
     page = browse().open("/?run=../../etc/passwd")
     page.get_by_role("alert").wait_for()
     assert "This is no name of a run" in page.get_by_role("alert").inner_text()

@@ -37,6 +37,4 @@ def command(
         raise UsageError(
             "the web app needs gradio", got="it is not installed", remedy='pip install "ieadapt[web]"'
         ) from error
-    config = WebConfig(tuple(model or ()), host, port, root)
-    print(f"web app: http://{host}:{port} (Ctrl-C ends it)", file=sys.stderr, flush=True)
-    serve(config)
+    serve(WebConfig(tuple(model or ()), host, port, root), lambda words: print(words, file=sys.stderr, flush=True))

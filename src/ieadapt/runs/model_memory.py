@@ -19,7 +19,7 @@ _VARIANTS = (".fp16.", ".bf16.", ".non_ema.")
 
 
 def weights_bytes(model: str, hardware: Hardware) -> int | None:
-    """What a model's weights take in memory, in bytes; None for one that is not on this machine.
+    """What a model's weights take in memory at least, in bytes; None for one that is not on this machine.
 
     Example:
         >>> weights_bytes("shapes", Hardware(device="cpu")) > 10_000_000

@@ -125,13 +125,15 @@ def read_prompts(raw: Any) -> tuple[str, ...]:
     r"""The lines of a text that are not blank.
 
     Raises:
-        UsageError: too many, or one too long.
+        UsageError: none, too many, or one too long.
 
     Example:
         >>> read_prompts("a red ball\n\n a blue ball ")
         ('a red ball', 'a blue ball')
     """
     lines = tuple(line.strip() for line in str(raw or "").splitlines() if line.strip())
+    if not lines:
+        raise UsageError("there is no prompt", remedy="write what the video shows")
     if len(lines) > MOST_PROMPTS:
         raise UsageError("too many prompts for one run", expected=f"at most {MOST_PROMPTS}", got=len(lines))
     if any(len(line) > LONGEST_PROMPT for line in lines):

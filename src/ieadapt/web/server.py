@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,16 +58,39 @@ class WebConfig:
             raise UsageError("this is no port", expected="1..65535", got=self.port, where="--port")
 
 
-def serve(config: WebConfig) -> None:
+def serve(config: WebConfig, say: Callable[[str], None]) -> None:
     """Serve the app until it is stopped.
 
+    Args:
+        config: what, where.
+        say: told the address once the app listens.
+
     Raises:
-        UsageError: a model that cannot be loaded, or a folder that cannot be written.
+        UsageError: a model that cannot be loaded, a folder that cannot be written, or an address that is taken.
     """
-    application = application_of(config)
-    uvicorn.run(
-        application, host=config.host, port=config.port, log_level="warning", timeout_graceful_shutdown=PATIENCE
-    )
+    listening = _listening(config)
+    with listening:
+        application = application_of(config)
+        say(f"web app: http://{config.host}:{config.port} (Ctrl-C ends it)")
+        settings = uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=PATIENCE)
+        uvicorn.Server(settings).run(sockets=[listening])
+
+
+def _listening(config: WebConfig) -> socket.socket:
+    """The socket of the address."""
+    try:
+        return socket.create_server((config.host, config.port), family=_family(config.host))
+    except OSError as error:
+        raise UsageError(
+            "the web app cannot listen there",
+            got=error.strerror or error,
+            where=f"{config.host}:{config.port}",
+            remedy="name another --port or --host",
+        ) from error
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def application_of(config: WebConfig) -> fastapi.FastAPI:

@@ -66,7 +66,7 @@ class SourceFields:
     def __init__(self, uploads: Uploads) -> None:
         self._uploads = uploads
         self._choice = gr.Radio([GENERATE, UPLOAD], value=GENERATE, label="The source")
-        with gr.Column(visible=False, elem_classes="plain") as self._uploading:
+        with gr.Column(visible=False, elem_classes="bare") as self._uploading:
             self._file = gr.File(label="Clip", file_types=["video", ".gif"], height=110)
             self._clip = gr.HTML(apply_default_css=False)
         self.video, self.seed = _video_field(uploads), _seed_field()
