@@ -42,8 +42,8 @@ def test_measure_a_prompt_and_look_into_a_layer_by_keyboard(browse: Open, served
     assert read_run(served.app.workspace.folder(name))["status"] == "complete"
     assert page.locator(".kind h3").all_inner_texts() == [
         "Spatial attention 10 layers",
-        "Temporal attention 20 layers",
         "Cross attention 10 layers",
+        "Temporal attention 20 layers",
     ]
     page.get_by_label("Steps", exact=True).fill("7")
     page.reload()
@@ -58,6 +58,7 @@ def test_measure_a_prompt_and_look_into_a_layer_by_keyboard(browse: Open, served
     picture = page.locator("img.maps").first
     picture.wait_for()
     page.wait_for_function("() => document.querySelector('img.maps').naturalWidth > 300")
+    page.wait_for_function("() => document.querySelector('#outcome-of-maps').getBoundingClientRect().top < innerHeight")
     assert layer.get_attribute("aria-pressed") == "true"
     page.get_by_text("How to repeat it").click()
     assert page.locator("pre").first.inner_text().startswith("ieadapt measure shapes --prompt 'a big red star")

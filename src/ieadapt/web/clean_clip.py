@@ -27,7 +27,8 @@ CONTAINERS = frozenset(
     [*("mov", "mp4", "m4a", "3gp", "3g2", "mj2", "matroska", "webm", "avi", "gif", "mpeg", "mpegts"), "yuv4mpegpipe"]
 )
 """Containers that are opened. No playlist is among them: it could name other files, and addresses."""
-_TOO_MUCH = "this clip is not taken: it took more memory to decode than is allowed"
+TOO_MUCH: dict[str, Any] = {"too much": "memory"}
+"""The answer where the memory did not do."""
 _QUALITY = {"crf": "10", "preset": "veryfast", "threads": "2"}
 
 
@@ -38,9 +39,9 @@ def main() -> None:
     try:
         answer: dict[str, Any] = {"clip": clean(Path(asked["source"]), Path(asked["target"]), asked)}
     except UsageError as error:
-        answer = {"refused": _said(error)}
+        answer = TOO_MUCH if os.strerror(errno.ENOMEM) in str(error) else {"refused": _said(error)}
     except MemoryError:
-        answer = {"refused": {"problem": _TOO_MUCH}}
+        answer = TOO_MUCH
     json.dump(answer, sys.stdout)
 
 
@@ -142,8 +143,6 @@ def _sized(picture: Picture, size: tuple[int, int]) -> Picture:
 
 def _said(error: UsageError) -> dict[str, str | None]:
     """An error in words, without the place of the file."""
-    if os.strerror(errno.ENOMEM) in str(error):
-        return {"problem": _TOO_MUCH}
     told = {"expected": error.expected, "got": error.got, "remedy": error.remedy}
     return {"problem": error.problem, **{name: None if value is None else str(value) for name, value in told.items()}}
 

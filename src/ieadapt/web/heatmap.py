@@ -57,7 +57,7 @@ class KindMap:
 
 
 def heat_maps(profile: EntropyProfile) -> list[KindMap]:
-    """One map per kind of attention of a profile, each in the colour that plots and reports give it.
+    """One map per kind of attention of a profile, in the colour that plots and reports give it; the shortest first.
 
     Example:
         >>> row = dict(site="mid_block.attn1", kind="spatial", order=0, head=0, step=0, branch="cond", videos=1,
@@ -67,7 +67,7 @@ def heat_maps(profile: EntropyProfile) -> list[KindMap]:
         ('spatial', (50.0, 100.0), '#2563a8')
     """
     table = profile.table.group_by("kind", "site", "order", "step").agg(pl.col("ep").mean()).sort("order", "step")
-    maps = []
+    maps: list[KindMap] = []
     for kind in COLOURS:
         part = table.filter(pl.col("kind") == kind)
         if part.is_empty():
@@ -79,7 +79,7 @@ def heat_maps(profile: EntropyProfile) -> list[KindMap]:
             rows.append(LayerRow(str(site), short_name(str(site)), mean, values, [colour(kind, ep) for ep in values]))
         ramp = ", ".join(colour(kind, ep) for ep in range(0, 101, 25))
         maps.append(KindMap(kind, part["step"].unique().sort().to_list(), rows, f"linear-gradient(90deg, {ramp})"))
-    return maps
+    return sorted(maps, key=lambda each: len(each.rows))
 
 
 def colour(kind: str, ep: int | float) -> str:

@@ -70,6 +70,11 @@ class Panel:
         """After an event has started a run, put its name into the page's address, where a reload finds it."""
         event.then(None, [self.run], None, js=_ADDRESS, **QUIET)
 
+    def bring_into_view(self, event: Any) -> None:
+        """After an event, scroll to this panel."""
+        look = f"() => document.getElementById('outcome-of-{self.workflow}').parentElement.scrollIntoView"
+        event.then(None, None, None, js=f"{look}({{behavior: 'smooth', block: 'end'}})", **QUIET)
+
     def refused(self, error: BaseException) -> list[Any]:
         """The outputs that say what was wrong with a request; an earlier outcome stays."""
         words = render("notice.html.j2", words=told(error), tone="error")

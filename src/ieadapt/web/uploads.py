@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from ieadapt.errors import FailureError, UsageError
+from ieadapt.web import clean_clip
+from ieadapt.web.clean_clip import TOO_MUCH
 
-_CHILD = "ieadapt.web.clean_clip"
 _NAME = re.compile(r"[0-9a-f]{16}")
-_KILLED = "it took more memory or time to decode than is allowed"
 MEBIBYTE = 2**20
 
 
@@ -132,7 +132,7 @@ class Uploads:
         asked = json.dumps({"source": str(uploaded), "target": str(partial), **dataclasses.asdict(self.limits)})
         try:
             done = subprocess.run(  # noqa: S603
-                [sys.executable, "-m", _CHILD],
+                [sys.executable, "-m", clean_clip.__name__],
                 input=asked,
                 capture_output=True,
                 text=True,
@@ -140,13 +140,14 @@ class Uploads:
                 env={"PATH": os.environ.get("PATH", ""), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 check=False,
             )
-            answer: dict[str, Any] = {"refused": {"problem": _refused(_KILLED)}}
-            answer = json.loads(done.stdout) if done.returncode == 0 else answer
+            answer: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else TOO_MUCH
+            if answer == TOO_MUCH:
+                raise _too_much()
             if "refused" in answer:
                 raise UsageError(**answer["refused"])
             partial.replace(self.path(name))
         except subprocess.TimeoutExpired as error:
-            raise UsageError(_refused(_KILLED)) from error
+            raise _too_much() from error
         except OSError as error:
             raise FailureError("the clip could not be kept", got=error.strerror) from error
         finally:
@@ -154,5 +155,6 @@ class Uploads:
         return dict(answer["clip"])
 
 
-def _refused(reason: str) -> str:
-    return f"this clip is not taken: {reason}"
+def _too_much() -> UsageError:
+    remedy = "make a smaller copy of the clip"
+    return UsageError("the clip takes more memory or time to decode than an upload may", remedy=remedy)

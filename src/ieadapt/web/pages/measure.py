@@ -47,7 +47,7 @@ def build(app: App, blocks: gr.Blocks) -> None:
     def draw(name: str, event: gr.SelectData) -> Any:
         return guarded(maps, lambda: maps.view(_run_of_maps(app, name, str(event.value[0]))))
 
-    panel.outcome.select(draw, [panel.run], maps.outputs, **QUIET)
+    maps.bring_into_view(panel.outcome.select(draw, [panel.run], maps.outputs, **QUIET))
 
 
 def measured(asked: MeasureRun, out: Path, stages: Stages, load: Load) -> None:
