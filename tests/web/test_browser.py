@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 import torch
 
+from ieadapt.methods import GenerationConfig
 from ieadapt.runs import encode_video, read_run
+from ieadapt.runs.measuring import MeasureRun
+from ieadapt.web.pages import measure
 from tests.web.conftest import Open, Served
 
 MIDDLE = "mid_block.motion_modules.0.transformer_blocks.0"
@@ -102,20 +105,54 @@ def test_enhance_with_the_layers_that_entropy_chooses(browse: Open, served: Serv
     assert page.evaluate("() => document.querySelector('.pair').style.getPropertyValue('--cut')") == "20%"
 
 
-def test_edit_a_generated_clip_then_to_another_prompt_on_the_same_inversion(browse: Open, served: Served) -> None:
+def test_edit_a_generated_clip(browse: Open, served: Served) -> None:
     page = browse().open("/edit")
     start(page, "Edit")
     page.locator(".check").wait_for()
     assert re.search(r"Reconstruction \d\d\.\d dB", page.locator(".check").inner_text())
-    first = run_of(page)
-    page.get_by_label("Edit to").fill("a big green star moving left over bricks")
+    assert "the edit itself is made again" in page.locator(".outcome .notice").inner_text()
+    pair = page.locator(".pair").first
+    assert pair.get_attribute("data-view") == "slider"
+    cut = page.get_by_label("before and after").first
+    cut.focus()
+    page.keyboard.press("ArrowRight")
+    assert pair.evaluate("pair => pair.style.getPropertyValue('--cut')") == "51%"
+
+
+@pytest.mark.slow
+def test_another_prompt_takes_the_inversion_that_is_kept(browse: Open, served: Served) -> None:
+    page = browse().open("/edit")
+    page.get_by_label("Source seed").fill("11")
+    before = set(served.app.workspace.inversions.glob("*.safetensors"))
+    for colour in ("blue", "green"):
+        page.get_by_label("Edit to").fill(f"a big {colour} star moving left over bricks")
+        start(page, "Edit")
+        page.locator(".pair figcaption", has_text=f"{colour} star").wait_for()
+    assert len(set(served.app.workspace.inversions.glob("*.safetensors")) - before) == 1
+
+
+@pytest.mark.slow
+def test_edit_an_uploaded_clip_and_find_it_again_after_a_reload(browse: Open, served: Served, tmp_path: Path) -> None:
+    page = browse().open("/edit")
+    ramp = torch.linspace(0, 1, 40).expand(12, 3, 48, 40)
+    (tmp_path / "clip.mp4").write_bytes(encode_video(ramp))
+    page.get_by_label("Upload a clip").check()
+    page.locator("input[type=file]").set_input_files(tmp_path / "clip.mp4")
+    page.locator(".uploaded video").wait_for()
+    page.get_by_text("More settings").click()
+    page.get_by_label("Fps").fill("4")
+    start(page, "Edit")
+    page.get_by_role("alert").wait_for()
+    assert "too short" in page.get_by_role("alert").inner_text()
+    page.get_by_label("Fps").fill("12")
+    page.get_by_label("Frames Frames per video").fill("8")
     page.get_by_role("button", name="Edit", exact=True).click()
-    page.wait_for_function("(name) => new URLSearchParams(location.search).get('run') !== name", arg=first)
-    page.locator(".pair").first.wait_for()
-    page.locator(".pair figcaption", has_text="green star").wait_for()
-    inversions = list(served.app.workspace.inversions.glob("*.safetensors"))
-    assert len(inversions) == 1
-    assert page.locator(".pair").first.get_attribute("data-view") == "slider"
+    page.locator(".check").wait_for()
+    record = read_run(served.app.workspace.folder(run_of(page)))
+    assert Path(record["config"]["video"]).parent == served.app.workspace.uploads
+    page.reload()
+    page.locator(".uploaded video").wait_for()
+    assert page.get_by_label("Upload a clip").is_checked()
 
 
 def test_an_uploaded_clip_is_shown_clean_and_a_wrong_one_refused(browse: Open, tmp_path: Path) -> None:
@@ -137,13 +174,10 @@ def test_an_uploaded_clip_is_shown_clean_and_a_wrong_one_refused(browse: Open, t
 
 
 def test_runs_are_listed_compared_and_taken_away(browse: Open, served: Served) -> None:
-    page = browse().open("/")
-    names = [measured(page)]
-    page.get_by_label("Seed").fill("5")
-    page.get_by_role("button", name="Measure", exact=True).click()
-    page.wait_for_function("(name) => new URLSearchParams(location.search).get('run') !== name", arg=names[0])
-    page.locator(".layer").first.wait_for()
-    page.get_by_role("link", name="Runs").click()
+    for seed in (0, 5):
+        asked = MeasureRun("shapes", ("a red star",), GenerationConfig(num_inference_steps=1), seed)
+        assert served.app.queue.wait(served.app.start("measure", measure.measured, asked)).state == "complete"
+    page = browse().open("/runs")
     page.locator("table.runs tbody tr").nth(1).wait_for()
     for place in (0, 1):
         page.locator(".compare input").nth(place).click()

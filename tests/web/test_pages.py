@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from ieadapt.errors import UsageError
 from ieadapt.methods import EntropyProfile
-from ieadapt.runs import open_run
+from ieadapt.runs import encode_video, model_memory, open_run
+from ieadapt.runs.measuring import MeasureRun
+from ieadapt.runs.pipelines import Hardware
 from ieadapt.web.app import App
 from ieadapt.web.jobs import Status
-from ieadapt.web.pages import perturb, runs
+from ieadapt.web.pages import measure, perturb, runs
 from ieadapt.web.rendering import render
 from ieadapt.web.workspace import Workspace
 
@@ -91,3 +94,33 @@ def test_what_two_runs_were_asked_differently_and_how_their_entropy_differs(app:
 def test_an_empty_folder_of_runs_says_how_to_begin(app: App) -> None:
     assert "No runs yet" in runs.listed(app)
     assert "Measure a prompt first" in perturb.pickable(app, "", ())
+
+
+def test_a_model_for_which_the_memory_will_not_do_is_refused_before_its_job_waits(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_memory, "free_memory", lambda: 1_000_000)
+    asked = MeasureRun("shapes", ("a red star",), hardware=Hardware(device="cpu"))
+    with pytest.raises(UsageError, match="the model is too large for the memory"):
+        app.start("measure", measure.measured, asked)
+    assert app.workspace.runs() == []
+
+
+def test_a_record_of_another_form_is_not_listed(app: App) -> None:
+    (app.workspace.root / "study").mkdir()
+    (app.workspace.root / "study" / "config.json").write_text('{"format": 1, "workflow": "study"}')
+    assert "No runs yet" in runs.listed(app)
+
+
+def test_videos_of_two_runs_are_compared_by_metrics(app: App) -> None:
+    for name, shade in (("a", 0.2), ("b", 0.4)):
+        with open_run(app.workspace.root / name, "enhance", {"prompts": ["a"]}) as run:
+            for part in ("plain", "enhanced"):
+                run.write(f"00-{part}.mp4", encode_video(torch.full((4, 3, 32, 32), shade)))
+    root = app.workspace.root
+    name = app.start("evaluate", runs.compared, runs.Compare(f"{root}/a:enhanced", f"{root}/b:enhanced"))
+    assert app.queue.wait(name).state == "complete"
+    shown = runs.show(app, app.see(name))
+    assert "The videos of B against those of A" in shown
+    assert "psnr" in shown
+    assert str(root) not in shown

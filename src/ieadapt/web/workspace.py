@@ -125,9 +125,11 @@ class Workspace:
             return
         for folder in self.root.iterdir():
             try:
-                yield folder.name, self.record(folder.name)
+                record = self.record(folder.name)
             except UsageError:
                 continue
+            if {"config", "status", "files"} <= set(record):  # a study's record is of another form
+                yield folder.name, record
 
 
 def spoken(name: str, record: Mapping[str, Any]) -> str:
