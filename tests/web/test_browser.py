@@ -73,6 +73,8 @@ def test_perturb_layers_picked_in_the_heat_map(browse: Open, served: Served) -> 
     name = measured(page)
     page.get_by_role("link", name="Perturb these layers").click()
     page.wait_for_url(f"**/perturb?profile={name}")
+    page.locator(".layer").first.wait_for()
+    assert page.get_by_label("Steps", exact=True).input_value() == "2"
     for half in ("attn1", "attn2"):
         page.get_by_role("button", name=f"{MIDDLE}.{half}").click()
     sites = page.get_by_label("Sites")

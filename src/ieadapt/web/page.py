@@ -18,6 +18,8 @@ from ieadapt.web.rendering import render
 
 EXAMPLE = "a big red star moving left over bricks"
 """A prompt that the bundled models understand."""
+_CARRIED = ("model", "prompts", "generation", "seed")
+"""What a page takes over from a measure run whose layers it is opened with."""
 _FROM_ADDRESS = "() => ['run', 'profile'].map(name => new URLSearchParams(location.search).get(name))"
 
 
@@ -75,15 +77,25 @@ def connect(
         return guarded(panel, lambda: panel.view(app.start(panel.workflow, run, (ask or form.asked)(raw))))
 
     def load(name: str | None, profile: str | None) -> list[Any]:
-        config: Mapping[str, Any] = {"profile": profile} if profile else {}
+        config: Mapping[str, Any] = {}
         with contextlib.suppress(IEAdaptError):
-            seen = app.see(name) if name else None
-            config = seen.config if seen and seen.workflow == panel.workflow else config
+            config = _config(app, panel, name, profile)
         return [*form.filled(config), *panel.view(name)]
 
     panel.remember(button.click(start, form.components, panel.outputs, **QUIET))
     asked = [gr.Textbox(visible=False), gr.Textbox(visible=False)]
     blocks.load(load, asked, [*form.components, *panel.outputs], js=_FROM_ADDRESS, **QUIET)
+
+
+def _config(app: App, panel: Panel, name: str | None, profile: str | None) -> Mapping[str, Any]:
+    """What fills the form: what the run of the address was asked, or what was measured in the profile that it names."""
+    if name:
+        seen = app.see(name)
+        return seen.config if seen.workflow == panel.workflow else {}
+    if profile:
+        measured = app.see(profile).config
+        return {**{part: measured[part] for part in _CARRIED if part in measured}, "profile": profile}
+    return {}
 
 
 def guarded(panel: Panel, act: Callable[[], Any], before: Sequence[Any] = ()) -> Any:

@@ -77,11 +77,14 @@ def show(app: App, seen: Seen) -> str:
 def show_maps(app: App, seen: Seen) -> str:
     """The pictures of a maps run."""
     pictures = [path for path in seen.record["files"] if path.endswith(".png")]
-    captions = [
-        (path, CAPTIONS.get(path.removesuffix(".png"), "How much the video looks at each word.")) for path in pictures
-    ]
+    captions = [(path, _caption(path.removesuffix(".png"))) for path in pictures]
     label = short_name(str(seen.config["site"]))
     return render("maps.html.j2", seen=seen, label=label, found=(), pictures=captions)
+
+
+def _caption(name: str) -> str:
+    step = name.removeprefix("words-step-")
+    return CAPTIONS.get(name, f"Step {step}: how much the video looks at each word; its mean share beside it.")
 
 
 def maps_of(config: Any, site: str) -> MapsRun:
