@@ -189,7 +189,7 @@ def _outcome(job: _Job) -> tuple[State, str]:
         job.work(job.begin_stage)
     except Stopped:
         return "stopped", "Stopped. What was finished by then is kept."
-    except Exception as error:
+    except BaseException as error:  # whatever ends a job, the thread goes on to the next one
         logging.getLogger(__name__).warning("job %s failed", job.name, exc_info=error)
         return "failed", told(error)
     return "complete", ""

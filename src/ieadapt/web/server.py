@@ -71,7 +71,8 @@ def serve(config: WebConfig, say: Callable[[str], None]) -> None:
     listening = _listening(config)
     with listening:
         application = application_of(config)
-        say(f"web app: http://{config.host}:{config.port} (Ctrl-C ends it)")
+        name = f"[{config.host}]" if ":" in config.host else config.host
+        say(f"web app: http://{name}:{config.port} (Ctrl-C ends it)")
         settings = uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=PATIENCE)
         uvicorn.Server(settings).run(sockets=[listening])
 
