@@ -122,7 +122,9 @@ def browse(chromium: Any, served: Served) -> Iterator[Open]:
         return watched
 
     yield new
+    shown = [watched.page.content() for watched in opened]
     for watched in opened:
         watched.page.close()
+    assert not [html for html in shown if str(served.app.workspace.root) in html or str(Path.cwd()) in html]
     assert [error for watched in opened for error in watched.errors] == []
     assert [url for watched in opened for url in watched.foreign] == []

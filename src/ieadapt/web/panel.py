@@ -104,7 +104,7 @@ class Panel:
             return self._outputs(seen.name, progress=waiting, stoppable=True, running=True)
         tone = "error" if status.state == "failed" else "plain"
         notice = render("notice.html.j2", words=status.words, tone=tone) if status.words else ""
-        outcome = self._show(seen) if seen.record.get("files") else self._empty
+        outcome = self._app.spoken(self._show(seen)) if seen.record.get("files") else self._empty
         return self._outputs(seen.name, notice=notice, outcome=outcome)
 
     def _ask_to_stop(self, name: str) -> list[Any]:

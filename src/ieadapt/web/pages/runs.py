@@ -93,7 +93,8 @@ def listed(app: App) -> str:
 def differences_of(app: App, one: str, other: str) -> str:
     """What two runs were asked differently, and how their measured EP differs."""
     records = [app.workspace.record(name) for name in (one, other)]
-    settings = settings_table(*(record["config"] for record in records))
+    asked = [{name: app.spoken(_cell(value)) for name, value in flat(record["config"]).items()} for record in records]
+    settings = settings_table(*asked)
     profiles = [_profile(app, name) for name in (one, other)]
     entropies = ep_table(*profiles) if all(profiles) else None  # type: ignore[arg-type]
     titles = [
@@ -103,21 +104,24 @@ def differences_of(app: App, one: str, other: str) -> str:
     return render("differences.html.j2", titles=titles, tables=tables)
 
 
-def settings_table(first: Mapping[str, Any], second: Mapping[str, Any]) -> Table:
-    """The settings in which two runs differ.
+def settings_table(first: Mapping[str, str], second: Mapping[str, str]) -> Table:
+    """The settings that two runs have both and in which they differ.
 
     Example:
-        >>> settings_table({"seed": 0, "generation": {"height": 64}}, {"seed": 0, "generation": {"height": 96}}).rows
-        [['generation height', '64', '96']]
+        >>> settings_table({"seed": "0", "height": "64"}, {"seed": "0", "height": "96", "scale": "1.0"}).rows
+        [['height', '64', '96']]
     """
-    one, other = flat(first), flat(second)
-    names = [name for name in dict.fromkeys([*one, *other]) if one.get(name) != other.get(name)]
-    rows = [[name, _spoken(one.get(name)), _spoken(other.get(name))] for name in names]
+    rows = [[name, first[name], second[name]] for name in first if name in second and first[name] != second[name]]
     return Table(("setting", "A", "B"), rows, "Settings that differ." if rows else "Both were asked the same.")
 
 
 def flat(config: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """A nested config as one level, names joined by spaces."""
+    """A nested config as one level, names joined by spaces.
+
+    Example:
+        >>> flat({"seed": 0, "generation": {"height": 64}})
+        {'seed': 0, 'generation height': 64}
+    """
     found: dict[str, Any] = {}
     for name, value in config.items():
         found |= flat(value, f"{before}{name} ") if isinstance(value, Mapping) else {f"{before}{name}": value}
@@ -159,5 +163,5 @@ def _profile(app: App, name: str) -> EntropyProfile | None:
     return EntropyProfile.load(folder) if all((folder / file).is_file() for file in PROFILE_FILES) else None
 
 
-def _spoken(value: Any) -> str:
+def _cell(value: Any) -> str:
     return "–" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
