@@ -168,11 +168,13 @@ def test_an_uploaded_clip_is_shown_clean_and_a_wrong_one_refused(browse: Open, t
     said = page.get_by_role("alert").inner_text()
     assert said.startswith("This is no video that can be uploaded; expected MP4")
     assert "/" not in said
-    page.get_by_label("Clear").click()
     page.locator("input[type=file]").set_input_files(clip)
     page.locator(".uploaded video").wait_for()
     assert page.locator(".uploaded").inner_text() == "16 frames of 32x32, 2.0 s at 8 per second"
     assert page.locator("i").count() == 0
+    page.wait_for_timeout(300)
+    assert "my clip" not in page.content()
+    assert "/gradio_api/file=" not in page.content()
 
 
 def test_runs_are_listed_compared_and_taken_away(browse: Open, served: Served) -> None:

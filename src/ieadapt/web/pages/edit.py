@@ -77,21 +77,20 @@ class SourceFields:
 
         def take(path: str | None) -> Any:
             if not path:
-                return ["", "", *panel.cleared()]
-            return guarded(panel, lambda: self._taken(Path(path), panel), before=["", ""])
+                return [None, "", "", *panel.cleared()]
+            return guarded(panel, lambda: self._taken(Path(path), panel), before=[None, "", ""])
 
         self._choice.input(_chosen, [self._choice], [self._uploading, seed, self._file, video, self._clip], **QUIET)
-        self._file.upload(take, [self._file], [video, self._clip, *panel.outputs], **QUIET)
-        self._file.clear(lambda: ["", ""], None, [video, self._clip], **QUIET)
+        self._file.upload(take, [self._file], [self._file, video, self._clip, *panel.outputs], **QUIET)
         video.change(self._known, [video], [self._choice, self._uploading, seed, self._clip], **QUIET)
 
     def _taken(self, file: Path, panel: Panel) -> list[Any]:
-        """What an uploaded file becomes; the file itself goes."""
+        """What an uploaded file becomes; the file itself goes, and with it the name of its place in the page."""
         try:
             taken = self._uploads.take(file)
         finally:
             file.unlink(missing_ok=True)
-        return [taken.name, render("clip.html.j2", clip=taken), *panel.cleared()]
+        return [None, taken.name, render("clip.html.j2", clip=taken), *panel.cleared()]
 
     def _known(self, name: str) -> list[Any]:
         """The fields as they stand for a clip that a run names."""
