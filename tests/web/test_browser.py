@@ -63,6 +63,8 @@ def test_measure_a_prompt_and_look_into_a_layer_by_keyboard(browse: Open, served
     page.wait_for_function("() => document.querySelector('img.maps').naturalWidth > 300")
     page.wait_for_function("() => document.querySelector('#outcome-of-maps').getBoundingClientRect().top < innerHeight")
     assert layer.get_attribute("aria-pressed") == "true"
+    page.reload()
+    page.locator("img.maps").first.wait_for()
     page.get_by_text("How to repeat it").click()
     assert page.locator("pre").first.inner_text().startswith("ieadapt measure shapes --prompt 'a big red star")
     assert "ieadapt.measure(pipe" in page.locator("pre").nth(1).inner_text()

@@ -30,7 +30,7 @@ element.addEventListener('click', event => {
 """
 _ADDRESS = """(name) => {
   const query = new URLSearchParams(location.search);
-  name ? query.set('run', name) : query.delete('run');
+  name ? query.set('PARAMETER', name) : query.delete('PARAMETER');
   history.replaceState(null, '', location.pathname + (query.size ? '?' + query : ''));
 }"""
 
@@ -46,10 +46,11 @@ class Panel:
         workflow: of the runs that are seen here.
         show: draws what a finished run has left.
         empty: what stands here before there is a run: a title and a sentence.
+        parameter: of the page's address, which names the run.
     """
 
-    def __init__(self, app: App, workflow: str, show: Show, empty: tuple[str, str]) -> None:
-        self.workflow = workflow
+    def __init__(self, app: App, workflow: str, show: Show, empty: tuple[str, str], parameter: str = "run") -> None:
+        self.workflow, self.parameter = workflow, parameter
         self._app, self._show = app, show
         self._empty = render("empty.html.j2", title=empty[0], words=empty[1])
         self.run = gr.Textbox(visible="hidden", elem_id=f"run-of-{workflow}", label="Run")
@@ -68,7 +69,7 @@ class Panel:
 
     def remember(self, event: Any) -> None:
         """After an event has started a run, put its name into the page's address, where a reload finds it."""
-        event.then(None, [self.run], None, js=_ADDRESS, **QUIET)
+        event.then(None, [self.run], None, js=_ADDRESS.replace("PARAMETER", self.parameter), **QUIET)
 
     def bring_into_view(self, event: Any) -> None:
         """After an event, scroll to this panel."""

@@ -30,6 +30,9 @@ EMPTY = (
 )
 
 
+_MAPS = "() => new URLSearchParams(location.search).get('maps')"
+
+
 def build(app: App, blocks: gr.Blocks) -> None:
     """Make the page."""
     head("")
@@ -41,13 +44,17 @@ def build(app: App, blocks: gr.Blocks) -> None:
             button = gr.Button("Measure", variant="primary")
         with gr.Column(scale=5, min_width=320, elem_classes="seen"):
             panel = Panel(app, "measure", lambda seen: show(app, seen), EMPTY)
-            maps = Panel(app, "maps", lambda seen: show_maps(app, seen), ("", ""))
+            maps = Panel(app, "maps", lambda seen: show_maps(app, seen), ("", ""), "maps")
     connect(app, blocks, form, panel, button, measured)
 
     def draw(name: str, event: gr.SelectData) -> Any:
         return guarded(maps, lambda: maps.view(_run_of_maps(app, name, str(event.value[0]))))
 
-    maps.bring_into_view(panel.outcome.select(draw, [panel.run], maps.outputs, **QUIET))
+    drawing = panel.outcome.select(draw, [panel.run], maps.outputs, **QUIET)
+    maps.bring_into_view(drawing)
+    maps.remember(drawing)
+    maps.remember(button.click(lambda: maps.view(None), None, maps.outputs, **QUIET))
+    blocks.load(maps.view, [gr.Textbox(visible=False)], maps.outputs, js=_MAPS, **QUIET)
 
 
 def measured(asked: MeasureRun, out: Path, stages: Stages, load: Load) -> None:
