@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,15 @@ def test_after_a_stop_in_the_middle_the_model_is_as_it_was(app: App) -> None:
     assert app.see(long).record["status"] == "partial"
     assert video() == before
     assert decode_video(before).shape == (5, 3, 16, 24)
+
+
+def test_twenty_runs_asked_for_at_once_are_all_made_with_one_model(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded, load = [], Hardware.load
+    monkeypatch.setattr(Hardware, "load", lambda hardware, model: loaded.append(model) or load(hardware, model))
+    with ThreadPoolExecutor(20) as people:
+        wanted = [people.submit(app.start, "perturb", perturb.perturbed, asked(app.models[0], 1)) for _ in range(20)]
+        names = {each.result() for each in wanted}
+    assert len(names) == 20
+    assert {app.queue.wait(name).state for name in names} == {"complete"}
+    assert loaded == [app.models[0]]
+    assert {name for name, _ in app.workspace.runs()} == names

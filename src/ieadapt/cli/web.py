@@ -23,7 +23,7 @@ Root = Annotated[
 def command(
     *, model: Models = None, host: Host = "127.0.0.1", port: Port = 7860, root: Root = Path("runs/web")
 ) -> None:
-    """Measure, perturb, enhance and edit in a browser; nothing is loaded from a network.
+    """Nothing is loaded from a network. The runs are those of the other commands, in ordinary run folders.
 
     Whoever can reach the address can run jobs on this machine: there is no password. Ctrl-C ends it.
 

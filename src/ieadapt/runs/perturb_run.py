@@ -42,7 +42,7 @@ class PerturbRun:
 
     model: str
     prompts: tuple[str, ...]
-    perturbation: str = field(default="identity", metadata={"help": f"identity, uniform, {AMOUNTS} or skip"})
+    perturbation: str = field(default="identity", metadata={"help": f"identity, uniform, skip, {AMOUNTS}"})
     sites: str = field(
         default="temporal/joint",
         metadata={"help": "kinds, names or patterns, or [KIND:]RULE=AMOUNT, as temporal:top=3"},
