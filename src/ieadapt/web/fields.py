@@ -174,7 +174,8 @@ def _number_field(flag: Flag, value: Any, kind: type) -> Field:
             raise UsageError("this is no number", got=repr(raw), where=label) from error
 
     if flag.default is None:
-        typed = gr.Textbox("", label=label, info=info, placeholder=_OWN, min_width=_WIDTH)
+        hint = "" if "by default" in flag.help else _OWN
+        typed = gr.Textbox("", label=label, info=info, placeholder=hint, min_width=_WIDTH)
         return Field(flag.name, typed, read, lambda shown: "" if shown is None else str(shown))
     whole = kind is int
     precision, step = (0, 1) if whole else (None, 0.1)
@@ -193,6 +194,5 @@ def _text_field(flag: Flag, value: Any) -> Field:
         known = [choice for choice in SUGGESTED[flag.name] if choice != "auto" or flag.default == "auto"]
         chosen = gr.Dropdown(known, value=value, label=label, info=info, allow_custom_value=True, min_width=_WIDTH)
         return Field(flag.name, chosen, read, lambda shown: shown or "")
-    hint = _OWN if flag.default is None else ""
-    text = gr.Textbox(value or "", label=label, info=info, placeholder=hint, min_width=_WIDTH)
+    text = gr.Textbox(value or "", label=label, info=info, min_width=_WIDTH)
     return Field(flag.name, text, read, lambda shown: shown or "")
