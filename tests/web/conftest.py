@@ -88,7 +88,7 @@ class Watched:
         """Go to a page of the app; returns Playwright's page."""
         self.page.goto(f"{self.address}{path}")
         self.page.locator("h1").wait_for()
-        self.page.get_by_role("button").first.wait_for()
+        self.page.wait_for_function("() => document.querySelector('.empty, .outcome, .job')")
         return self.page
 
 
