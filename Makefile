@@ -2,6 +2,7 @@
 #   make demo        measure, enhance and report on the bundled model (core dependencies only)
 #   make test        the fast tests            make test-all   the fast tests, then the slow ones
 #   make check       format, lint, types, imports, environment, documentation
+#   make chromium    install a browser for the browser tests (Debian, as root); make test does it where it is missing
 #   make docs        build the documentation: build/docs/index.html
 #   make bench       the regression gauge: a small part of the testbed benchmark beside its record (two minutes)
 #   make cost        time a measured and an enhanced step; record under benchmarks/results
@@ -19,10 +20,10 @@ export MALLOC_TRIM_THRESHOLD_ := 4294967296
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs
 
-.PHONY: demo test test-all check docs format bench cost tables weights clean
+.PHONY: demo test test-all check chromium docs format bench cost tables weights clean
 .DEFAULT_GOAL := help
 help:
-	@sed -n '2,9s/^# *//p' Makefile
+	@sed -n '2,10s/^# *//p' Makefile
 
 # torch goes first and by name: a bare dependency on it would let pip choose another build.
 $(VENV)/core.stamp: pyproject.toml constraints.txt
@@ -38,7 +39,14 @@ $(VENV)/dev.stamp: $(VENV)/core.stamp
 demo: $(VENV)/core.stamp
 	HF_HUB_OFFLINE=1 $(BIN)/ieadapt demo --out demo
 
-test: $(VENV)/dev.stamp
+# Installs only where nothing is missing for it: no Chromium yet, root, apt-get.
+chromium:
+	@if ! command -v chromium >/dev/null && command -v apt-get >/dev/null && test "$$(id -u)" = 0; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+		chromium fonts-dejavu-core >/dev/null || echo "no Chromium could be installed: browser tests are skipped"; \
+	fi
+
+test: $(VENV)/dev.stamp chromium
 	$(PYTEST) -m "not slow and not gpu"
 
 test-all: test

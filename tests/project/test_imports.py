@@ -21,7 +21,8 @@ ALLOWED: dict[str, set[str]] = {
     "models": _CORE | {"attention", "testbed"},
     "methods": _METHODS,
     "runs": _METHODS | {"methods"},
-    "cli": _METHODS | {"methods", "runs"},
+    "web": _METHODS | {"methods", "runs"},
+    "cli": _METHODS | {"methods", "runs", "web"},
     "__init__": _METHODS | {"methods", "runs"},
     "__main__": {"cli"},
 }
@@ -58,6 +59,11 @@ def test_imports_go_one_way(path: Path) -> None:
     part = _part(path)
     wrong = packages_imported(path.read_text()) - ALLOWED.get(part, set()) - {part, "_version"}
     assert not wrong, f"{path.relative_to(SOURCE)} may not import {sorted(wrong)}"
+
+
+def test_only_its_command_imports_the_web_app() -> None:
+    importing = {path for path in _modules() if _part(path) != "web" and "web" in packages_imported(path.read_text())}
+    assert importing == {SOURCE / "cli" / "web.py"}
 
 
 def test_the_check_sees_each_form_of_import() -> None:

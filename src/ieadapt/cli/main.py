@@ -23,12 +23,14 @@ COMMANDS = {
     "sites": "List the attention sites of a model.",
     "measure": "Measure entropy and energy of every attention site of a model.",
     "maps": "Draw the attention maps of one site: where tokens look, in space, in time and in the prompt.",
+    "perturb": "Generate videos as they are and with chosen attention maps replaced, side by side.",
     "enhance": "Generate videos plain and enhanced, side by side.",
     "edit": "Change a video to what a sentence says, and nothing else.",
     "study": "Find out what each layer does: replace its attention, and measure how far the videos move.",
     "evaluate": "Measure any folder of videos, alone or against a reference, with intervals.",
     "compare": "Compare two folders of videos, pair by pair: every metric with its difference and interval.",
     "bench": "Benchmarks: VBench, sets of edits, and every method on scenes whose truth is known.",
+    "web": "Measure, perturb, enhance and edit in a browser, on this machine.",
     "demo": "Measure, enhance and edit with the bundled model, in a few minutes on two cores.",
 }
 

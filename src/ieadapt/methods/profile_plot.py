@@ -62,7 +62,7 @@ def _plot_kind(axes: Any, rows: pl.DataFrame, kind: str) -> None:
     entropy.bar(positions, ep, color=COLOURS[kind], yerr=spread, error_kw={"elinewidth": 0.8, "ecolor": "#222222"})
     entropy.axhline(50, color="#c0392b", linewidth=1)
     entropy.set_ylim(0, 104)
-    entropy.set_xticks(positions, [_short(name) for name in rows["site"]], rotation=90, fontsize=6.5)
+    entropy.set_xticks(positions, [short_name(name) for name in rows["site"]], rotation=90, fontsize=6.5)
     for axis in (energy, share, entropy):
         _tidy(axis)
 
@@ -72,7 +72,7 @@ def _tidy(axis: Axes) -> None:
     axis.tick_params(labelsize=7)
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
     """A site's path without the words that every site of the kind shares."""
     shortened = name
     for long, short in (

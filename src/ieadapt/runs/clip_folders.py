@@ -14,7 +14,7 @@ from ieadapt.runs.folder import CONFIG, read_run
 VIDEO_SUFFIXES = frozenset({".mp4", ".webm", ".gif", ".mkv", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".y4m", ".ts"})
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 # Part of a run -> the part that it is compared with.
-REFERENCES: Mapping[str, str] = {"enhanced": "plain", "edit": "source"}
+REFERENCES: Mapping[str, str] = {"enhanced": "plain", "edit": "source", "perturbed": "original"}
 SHARED = ("source", "reconstruction")
 """Videos of a run that stand beside several numbered ones in their folder."""
 NO_PART = ("side-by-side", "mask")

@@ -17,10 +17,9 @@ from ieadapt.methods import EnhanceConfig, EntropyProfile, GenerationConfig, mea
 from ieadapt.runs.comparison import Comparison, compare, comparison_table, verdict
 from ieadapt.runs.demo_edit import DemoEdit, demo_edit
 from ieadapt.runs.enhance_pairs import Pair, Seconds, generate_pairs, pair_tasks, write_pair
-from ieadapt.runs.enhancing import sites_table
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import RunFolder, open_run
-from ieadapt.runs.measuring import describe_profile, profile_blocks, report_record, write_profile
+from ieadapt.runs.measuring import describe_profile, profile_blocks, report_record, sites_table, write_profile
 from ieadapt.runs.pipelines import Hardware, describe, suited
 from ieadapt.runs.progress import Stages, silent
 from ieadapt.runs.report import Clip, Gallery, Report, Section, Table, Text, render_report

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ieadapt.errors import UsageError
-from ieadapt.methods import EditConfig, GenerationConfig, edit_preset
+from ieadapt.methods import EDIT_PRESETS, EditConfig, GenerationConfig, edit_preset
 from ieadapt.runs.edit_jobs import EditJob, read_jobs
 from ieadapt.runs.pipelines import Hardware
 from ieadapt.runs.sources import SourceConfig
@@ -77,7 +77,10 @@ class EditRun:
     fps: int | float | None = field(default=None, metadata=dict(_SOURCE["fps"].metadata))
     size: str = field(default="crop", metadata=dict(_SOURCE["size"].metadata))
     edit: EditConfig = field(default_factory=EditConfig)
-    preset: str | None = field(default=None, metadata={"help": "a named edit configuration, instead of its flags"})
+    preset: str | None = field(
+        default=None,
+        metadata={"help": "a named edit configuration, instead of its flags", "choices": tuple(EDIT_PRESETS)},
+    )
     profile: Path | None = field(
         default=None, metadata={"help": "folder of a measure run; without one the inversion is measured"}
     )

@@ -21,9 +21,9 @@ from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import RunFolder, open_run
 from ieadapt.runs.inversions import InversionCache, default_cache
 from ieadapt.runs.model_size import frames_for
-from ieadapt.runs.pipelines import describe, suited
+from ieadapt.runs.pipelines import Hardware, Load, describe, suited
 from ieadapt.runs.progress import Stages, silent
-from ieadapt.runs.report import render_report
+from ieadapt.runs.report import write_report
 from ieadapt.runs.sources import Source, read_source
 from ieadapt.runs.videos import FRAMES_PER_SECOND
 
@@ -43,6 +43,7 @@ def run_edit(
     resume: bool = False,
     stages: Stages = silent,
     say: Say = _silence,
+    load: Load = Hardware.load,
 ) -> list[JobRecord]:
     """Edit every job and write videos, measures and report into a run folder.
 
@@ -56,6 +57,7 @@ def run_edit(
         resume: go on with an earlier edit run in it.
         stages: told which stage begins and how far it is.
         say: told what was chosen and found.
+        load: how the run comes by its pipeline; by default it loads one.
 
     Returns:
         One record per job.
@@ -67,11 +69,11 @@ def run_edit(
     jobs, profile = asked.listed, None if asked.profile is None else EntropyProfile.load(asked.profile)
     command = command_line("edit", asked, out)
     with open_run(out, "edit", asked.as_record(), command=command, overwrite=overwrite, resume=resume) as run:
-        pipe = asked.hardware.load(asked.model)
+        pipe = load(asked.hardware, asked.model)
         run.note(model=describe(pipe), jobs=[dataclasses.asdict(job) for job in jobs])
         editor = _Editor(run, pipe, asked, profile, stages, say)
         records = [editor.do(job, f"{job.name}/" if asked.jobs else "") for job in jobs]
-        run.write("report.html", render_report(edit_report(asked, records, run)))
+        write_report(run, edit_report(asked, records, run))
     return records
 
 

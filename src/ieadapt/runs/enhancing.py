@@ -11,7 +11,7 @@ from diffusers import DiffusionPipeline
 
 from ieadapt.attention import AttentionSite, find_sites
 from ieadapt.errors import UsageError
-from ieadapt.methods import EnhanceConfig, EntropyProfile, GenerationConfig, measure
+from ieadapt.methods import PRESETS, EnhanceConfig, EntropyProfile, GenerationConfig
 from ieadapt.runs.enhance_pairs import (
     Cost,
     PairTask,
@@ -24,12 +24,11 @@ from ieadapt.runs.enhance_pairs import (
 )
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import RunFolder, open_run
-from ieadapt.runs.measuring import PROFILE_FILES, profile_blocks, report_record, write_profile
-from ieadapt.runs.pipelines import Hardware, check_prompts, describe, spoken_folder, suited
+from ieadapt.runs.measuring import profile_blocks, quick_profile, report_record, sites_table
+from ieadapt.runs.pipelines import Hardware, Load, check_prompts, describe, spoken_folder, suited
 from ieadapt.runs.progress import Stages, silent
-from ieadapt.runs.report import Clip, Gallery, Report, Section, Table, figure_png, render_report
+from ieadapt.runs.report import Clip, Gallery, Report, Section, figure_png, write_report
 
-PROFILE_STEPS, PROFILE_PROMPTS = 5, 4
 REPORTED_CLIPS = 24
 
 
@@ -65,7 +64,11 @@ class EnhanceRun:
     seed: int = field(default=0, metadata={"help": "seed of the first prompt; the next ones count up"})
     seeds: int = field(default=1, metadata={"help": "videos of each prompt"})
     preset: str | None = field(
-        default=None, metadata={"help": "a method by name: pag, seg, stg-a, stg-r, enhance-a-video or freeu"}
+        default=None,
+        metadata={
+            "help": "a method by name: pag, seg, stg-a, stg-r, enhance-a-video or freeu",
+            "choices": tuple(PRESETS),
+        },
     )
     force: bool = field(default=False, metadata={"help": "go on with a profile of another model or size"})
     hardware: Hardware = field(default_factory=Hardware)
@@ -94,6 +97,7 @@ def run_enhance(
     overwrite: bool = False,
     resume: bool = False,
     stages: Stages = silent,
+    load: Load = Hardware.load,
 ) -> list[AttentionSite]:
     """Generate every prompt and seed plain and enhanced and write videos and report into a run folder.
 
@@ -106,6 +110,7 @@ def run_enhance(
         overwrite: replace an earlier run in it.
         resume: go on with an earlier enhance run in it.
         stages: told which stage begins and how far it is.
+        load: how the run comes by its pipeline; by default it loads one.
 
     Returns:
         The sites that were changed.
@@ -119,11 +124,11 @@ def run_enhance(
     command = command_line("enhance", asked, out)
     config = dataclasses.asdict(asked)
     with open_run(out, "enhance", config, command=command, overwrite=overwrite, resume=resume) as run:
-        pipe = asked.hardware.load(asked.model)
+        pipe = load(asked.hardware, asked.model)
         profile = given or _own_profile(pipe, asked, run, stages)
         made = _Made(run, asked, profile)
         made.generate(pipe, stages)
-        run.write("report.html", render_report(_report(asked, out, made, profile, run.record)))
+        write_report(run, _report(asked, out, made, profile, run.record))
     return made.sites
 
 
@@ -169,27 +174,7 @@ class _Made:
 
 def _own_profile(pipe: DiffusionPipeline, asked: EnhanceRun, run: RunFolder, stages: Stages) -> EntropyProfile | None:
     """A quick profile of this model, saved with the run, if the choice of sites needs one."""
-    if not asked.method.needs_profile:
-        return None
-    steps = min(PROFILE_STEPS, asked.generation.num_inference_steps)
-    quick = dataclasses.replace(asked.generation, num_inference_steps=steps)
-    prompts = list(asked.prompts[:PROFILE_PROMPTS])
-    if all((run.path / name).is_file() for name in PROFILE_FILES):
-        kept = EntropyProfile.load(run.path)
-        if [kept.metadata.get(name) for name in ("prompts", "seed")] == [prompts, asked.seed]:
-            return kept
-    profile = measure(pipe, prompts, quick, seed=asked.seed, progress=stages("measuring"))
-    write_profile(run, profile, asked.model)
-    return profile
-
-
-def sites_table(chosen: Sequence[AttentionSite], profile: EntropyProfile | None) -> Table:
-    """The chosen sites with their EP, where it is known."""
-    ep = profile.ep if profile else {}
-    rows = [
-        [str(site.order), site.name, site.kind, f"{ep[site.name]:.1f}" if site.name in ep else "–"] for site in chosen
-    ]
-    return Table(("#", "site", "kind", "EP %"), rows, "The changed attention sites.", numeric=(0, 3))
+    return quick_profile(pipe, asked, run, stages) if asked.method.needs_profile else None
 
 
 def _report(

@@ -21,7 +21,7 @@ from ieadapt.runs.evaluation_tables import MetricSummary, markdown, remarks, sum
 from ieadapt.runs.flags import flag_words
 from ieadapt.runs.folder import open_run
 from ieadapt.runs.progress import Stages, silent
-from ieadapt.runs.report import Report, Section, Table, render_report
+from ieadapt.runs.report import Report, Section, Table, write_report
 from ieadapt.runs.weight_places import read_places
 
 VALUES, SUMMARY, TABLE = "values.parquet", "evaluation.json", "table.md"
@@ -129,7 +129,7 @@ def run_evaluation(
         run.write(VALUES, _parquet(values))
         run.write(SUMMARY, json.dumps(_record(found, pairing, usable), indent=1, ensure_ascii=False) + "\n")
         run.write(TABLE, markdown(table))
-        run.write("report.html", render_report(_report(found, usable, pairing, command)))
+        write_report(run, _report(found, usable, pairing, command))
     return found
 
 

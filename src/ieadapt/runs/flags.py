@@ -32,6 +32,7 @@ class Flag:
         type: the field's type.
         default: its default.
         help: what it sets, in a few words.
+        choices: the only values it takes; empty where there are too many to list.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Flag:
     type: Any
     default: Any
     help: str
+    choices: tuple[str, ...] = ()
 
     @property
     def option(self) -> str:
@@ -69,7 +71,8 @@ def _flags(config: type, path: tuple[str, ...], outer: frozenset[str], defaults:
             short = _SHORT.get(field.name, field.name)
             short = field.name if path and short in outer else short
             name = f"{path[-1]}_{field.name}" if clashes else short
-            yield Flag(name, here, _as_typed(types[field.name]), default, field.metadata.get("help", ""))
+            told, choices = field.metadata.get("help", ""), tuple(field.metadata.get("choices", ()))
+            yield Flag(name, here, _as_typed(types[field.name]), default, told, choices)
 
 
 def assemble(config: type, values: Mapping[str, Any]) -> Any:

@@ -12,9 +12,9 @@ from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import open_run
 from ieadapt.runs.maps_summary import describe_maps
 from ieadapt.runs.measuring import report_record
-from ieadapt.runs.pipelines import Hardware, check_prompts, describe, suited
+from ieadapt.runs.pipelines import Hardware, Load, check_prompts, describe, suited
 from ieadapt.runs.progress import Stages, silent
-from ieadapt.runs.report import Block, Clip, Gallery, Picture, Report, Section, Text, figure_png, render_report
+from ieadapt.runs.report import Block, Clip, Gallery, Picture, Report, Section, Text, figure_png, write_report
 from ieadapt.runs.videos import encode_video
 
 CAPTIONS = {
@@ -99,7 +99,14 @@ class MapsRun:
         return None if self.query is None else _whole_numbers(self.query, "--query", "FRAME,ROW,COL")
 
 
-def run_maps(asked: MapsRun, out: str | Path, *, overwrite: bool = False, stages: Stages = silent) -> AttentionMaps:
+def run_maps(
+    asked: MapsRun,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    stages: Stages = silent,
+    load: Load = Hardware.load,
+) -> AttentionMaps:
     """Draw the maps of one site and write pictures, numbers, video and report into a run folder.
 
     Args:
@@ -107,6 +114,7 @@ def run_maps(asked: MapsRun, out: str | Path, *, overwrite: bool = False, stages
         out: the run folder.
         overwrite: replace an earlier run in it.
         stages: told which stage begins and how far it is.
+        load: how the run comes by its pipeline; by default it loads one.
 
     Raises:
         UsageError: what was asked cannot be.
@@ -115,7 +123,7 @@ def run_maps(asked: MapsRun, out: str | Path, *, overwrite: bool = False, stages
     asked = dataclasses.replace(asked, generation=suited(asked.generation, asked.model))
     command = command_line("maps", asked, out)
     with open_run(out, "maps", dataclasses.asdict(asked), command=command, overwrite=overwrite) as run:
-        pipe = asked.hardware.load(asked.model)
+        pipe = load(asked.hardware, asked.model)
         run.note(seeds=[asked.seed], model=describe(pipe))
         maps = attention_maps(
             pipe,
@@ -135,7 +143,7 @@ def run_maps(asked: MapsRun, out: str | Path, *, overwrite: bool = False, stages
         pictures = {name: figure_png(figure) for name, figure in maps.figures(asked.threshold).items()}
         for name, picture in pictures.items():
             run.write(f"{name}.png", picture)
-        run.write("report.html", render_report(_report(asked, maps, pictures, clip, run.record)))
+        write_report(run, _report(asked, maps, pictures, clip, run.record))
     return maps
 
 

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import polars as pl
+from diffusers import DiffusionPipeline
 
-from ieadapt.attention import find_sites, select_sites
+from ieadapt.attention import AttentionSite, find_sites, select_sites
 from ieadapt.functional import row_sample
 from ieadapt.methods import EntropyProfile, GenerationConfig, measure
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import RunFolder, open_run
-from ieadapt.runs.pipelines import Hardware, check_prompts, describe, spoken_folder, suited
+from ieadapt.runs.pipelines import Hardware, Load, check_prompts, describe, spoken_folder, suited
 from ieadapt.runs.progress import Stages, silent
-from ieadapt.runs.report import Block, Picture, Report, Section, Table, figure_png, render_report
+from ieadapt.runs.report import Block, Picture, Report, Section, Table, figure_png, write_report
 
 PROFILE_FILES = ("profile.parquet", "profile.json")
+PROFILE_STEPS, PROFILE_PROMPTS = 5, 4
+"""Of a profile that a run measures by itself."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,12 @@ class MeasureRun:
 
 
 def run_measure(
-    asked: MeasureRun, out: str | Path, *, overwrite: bool = False, stages: Stages = silent
+    asked: MeasureRun,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    stages: Stages = silent,
+    load: Load = Hardware.load,
 ) -> EntropyProfile:
     """Measure a model and write profile, plot and report into a run folder.
 
@@ -62,6 +70,7 @@ def run_measure(
         out: the run folder.
         overwrite: replace an earlier run in it.
         stages: told which stage begins and how far it is.
+        load: how the run comes by its pipeline; by default it loads one.
 
     Raises:
         UsageError: what was asked cannot be.
@@ -70,7 +79,7 @@ def run_measure(
     asked = dataclasses.replace(asked, generation=suited(asked.generation, asked.model))
     command = command_line("measure", asked, out)
     with open_run(out, "measure", dataclasses.asdict(asked), command=command, overwrite=overwrite) as run:
-        pipe = asked.hardware.load(asked.model)
+        pipe = load(asked.hardware, asked.model)
         chosen = select_sites(find_sites(pipe), asked.sites)
         seeds = list(range(asked.seed, asked.seed + len(asked.prompts)))
         run.note(seeds=seeds, sites=[site.name for site in chosen], model=describe(pipe))
@@ -85,7 +94,7 @@ def run_measure(
             progress=progress,
         )
         plot = write_profile(run, profile, asked.model)
-        run.write("report.html", render_report(_report(asked, out, profile, plot, run.record)))
+        write_report(run, _report(asked, out, profile, plot, run.record))
     return profile
 
 
@@ -98,6 +107,41 @@ def write_profile(run: RunFolder, profile: EntropyProfile, model: str) -> bytes:
     plot = figure_png(profile.plot())
     run.write("ep.png", plot)
     return plot
+
+
+@runtime_checkable
+class Prompted(Protocol):
+    """What is asked of a run that makes videos."""
+
+    @property
+    def model(self) -> str:
+        """A bundled name, a folder or a hub id."""
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """What the videos show."""
+
+    @property
+    def generation(self) -> GenerationConfig:
+        """Steps, size, guidance."""
+
+    @property
+    def seed(self) -> int:
+        """Of the first prompt."""
+
+
+def quick_profile(pipe: DiffusionPipeline, asked: Prompted, run: RunFolder, stages: Stages) -> EntropyProfile:
+    """A profile on a few of a run's prompts and steps, saved with the run; an earlier one that is there is taken."""
+    steps = min(PROFILE_STEPS, asked.generation.num_inference_steps)
+    quick = dataclasses.replace(asked.generation, num_inference_steps=steps)
+    prompts = list(asked.prompts[:PROFILE_PROMPTS])
+    if all((run.path / name).is_file() for name in PROFILE_FILES):
+        kept = EntropyProfile.load(run.path)
+        if [kept.metadata.get(name) for name in ("prompts", "seed")] == [prompts, asked.seed]:
+            return kept
+    profile = measure(pipe, prompts, quick, seed=asked.seed, progress=stages("measuring"))
+    write_profile(run, profile, asked.model)
+    return profile
 
 
 def describe_profile(profile: EntropyProfile) -> list[str]:
@@ -137,6 +181,15 @@ def profile_table(profile: EntropyProfile) -> Table:
     return Table(
         headings, rows, "Means over prompts, steps and guidance branches.", numeric=(0, *range(3, len(headings)))
     )
+
+
+def sites_table(chosen: Sequence[AttentionSite], profile: EntropyProfile | None) -> Table:
+    """The chosen sites with their EP, where it is known."""
+    ep = profile.ep if profile else {}
+    rows = [
+        [str(site.order), site.name, site.kind, f"{ep[site.name]:.1f}" if site.name in ep else "–"] for site in chosen
+    ]
+    return Table(("#", "site", "kind", "EP %"), rows, "The changed attention sites.", numeric=(0, 3))
 
 
 def profile_blocks(profile: EntropyProfile, plot: bytes) -> list[Block]:

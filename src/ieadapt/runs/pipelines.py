@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,8 @@ class Hardware:
 
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda or cuda:N"})
     dtype: str = field(
-        default="auto", metadata={"help": "auto, float32, bfloat16 or float16; auto is float32 on a CPU"}
+        default="auto",
+        metadata={"help": "auto, float32, bfloat16 or float16; auto is float32 on a CPU", "choices": tuple(_DTYPES)},
     )
 
     def __post_init__(self) -> None:
@@ -50,6 +51,10 @@ class Hardware:
     def load(self, model: str) -> DiffusionPipeline:
         """The pipeline, on this hardware."""
         return load(model, device=self.device, dtype=_DTYPES[self.dtype])
+
+
+Load = Callable[[Hardware, str], DiffusionPipeline]
+"""How a run comes by its pipeline: given the hardware and the model's name."""
 
 
 def check_prompts(prompts: tuple[str, ...]) -> None:

@@ -11,6 +11,8 @@ from typing import ClassVar, Protocol, runtime_checkable
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
+from ieadapt.runs.folder import RunFolder
+
 
 @runtime_checkable
 class Block(Protocol):
@@ -135,6 +137,12 @@ def render_report(report: Report) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template("report.html.j2").render(report=report)
+
+
+def write_report(run: RunFolder, report: Report) -> None:
+    """Write a report into its run, and into the run's record what was found and the lines that do it again."""
+    run.note(found=list(report.found), repeat=dict(report.repeat))
+    run.write("report.html", render_report(report))
 
 
 def figure_png(figure: Figure, dots_per_inch: int = 140) -> bytes:

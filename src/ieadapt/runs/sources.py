@@ -44,7 +44,10 @@ class SourceConfig:
     fps: int | float | None = field(
         default=None, metadata={"help": "frames taken per second of the video; by default all of them"}
     )
-    size: str = field(default="crop", metadata={"help": "crop (fill the frame) or fit (all of it, with black bars)"})
+    size: str = field(
+        default="crop",
+        metadata={"help": "crop (fill the frame) or fit (all of it, with black bars)", "choices": tuple(FITTINGS)},
+    )
 
     def __post_init__(self) -> None:
         if not self.start >= 0:

@@ -15,6 +15,12 @@ Method = Literal["inversion", "noise-path", "flowedit", "sdedit"]
 Negative = Literal["empty", "source"]
 Branch = Literal["cond", "both"]
 
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "method": get_args(Method),
+    "negative": get_args(Negative),
+    "inject_branch": get_args(Branch),
+    "inversion_prompt": get_args(Negative),
+}
 BRANCHES: Mapping[str, tuple[Guidance, ...]] = {"cond": ("cond", "none"), "both": ALL_GUIDANCE}
 
 _REWEIGHT = re.compile(r"(?P<word>[^=]+?)\s*=\s*(?P<factor>\d+(?:\.\d+)?)")
@@ -57,26 +63,38 @@ class EditConfig:
         SiteChoice(rule='bottom', amount=0.5, kind='spatial', names=None, seed=0, by='ep', within='kind')
     """
 
-    method: str = field(default="inversion", metadata={"help": "inversion, noise-path, flowedit or sdedit"})
+    method: str = field(
+        default="inversion",
+        metadata={"help": "inversion, noise-path, flowedit or sdedit", "choices": _CHOICES["method"]},
+    )
     start: float = field(default=0.1, metadata={"help": "fraction of the steps skipped; higher keeps more"})
     residual: float = field(default=1.0, metadata={"help": "0..1, the source's own correction given to the target"})
     guidance_scale: int | float = field(default=3.0, metadata={"help": "guidance of the edit; 1 is none"})
     guidance_window: str = field(default="0:1", metadata={"help": "START:STOP, the guided part of the steps"})
     source_guidance: int | float = field(default=1.0, metadata={"help": "guidance of the source branch"})
-    negative: str = field(default="empty", metadata={"help": "guide away from: empty, or the source prompt (source)"})
+    negative: str = field(
+        default="empty",
+        metadata={"help": "guide away from: empty, or the source prompt (source)", "choices": _CHOICES["negative"]},
+    )
     inject: str = field(
         default="none",
         metadata={"help": "source's maps at: none, all, coarse, [KIND:]bottom=N, top=N, random=N, or names"},
     )
     inject_window: str = field(default="0:1", metadata={"help": "START:STOP, the steps with injection"})
-    inject_branch: str = field(default="cond", metadata={"help": "inject into cond rows, or both guidance branches"})
+    inject_branch: str = field(
+        default="cond",
+        metadata={"help": "inject into cond rows, or both guidance branches", "choices": _CHOICES["inject_branch"]},
+    )
     mask: str = field(default="none", metadata={"help": "what may change: none, difference, or cross:WORD"})
     mask_threshold: float = field(default=0.3, metadata={"help": "0..1 of the mask's maximum; higher changes less"})
     words: str = field(
         default="none", metadata={"help": "cross-attention by words: none, replace, WORD=FACTOR, with commas"}
     )
     words_window: str = field(default="0:0.8", metadata={"help": "START:STOP, the steps with word control"})
-    inversion_prompt: str = field(default="source", metadata={"help": "prompt of the inversion: source or empty"})
+    inversion_prompt: str = field(
+        default="source",
+        metadata={"help": "prompt of the inversion: source or empty", "choices": _CHOICES["inversion_prompt"]},
+    )
     iterations: int = field(default=10, metadata={"help": "most corrections of one inversion step; 0 is none"})
     tolerance: float = field(default=1e-3, metadata={"help": "relative change at which the correction of a step ends"})
     seed: int = field(default=0, metadata={"help": "seed of noise and of a random choice of sites"})
@@ -146,12 +164,6 @@ class EditConfig:
         return [entry.strip() for entry in self.words.split(",") if entry.strip()]
 
 
-_CHOICES: Mapping[str, tuple[str, ...]] = {
-    "method": get_args(Method),
-    "negative": get_args(Negative),
-    "inject_branch": get_args(Branch),
-    "inversion_prompt": get_args(Negative),
-}
 _RANGES: Mapping[str, tuple[float, float]] = {
     "start": (0.0, 0.99),
     "residual": (0.0, 1.0),

@@ -30,8 +30,8 @@ _VALUES: Mapping[str, Sequence[str]] = {
 }
 
 
-def _option(default: Any, help_text: str) -> Any:
-    return field(default=default, metadata={"help": help_text})
+def _option(default: Any, help_text: str, choices: Sequence[str] = ()) -> Any:
+    return field(default=default, metadata={"help": help_text, "choices": choices})
 
 
 @dataclass(frozen=True, repr=False)
@@ -75,16 +75,16 @@ class EnhanceConfig:
         (EnhanceConfig(sites='temporal:top=3', scale=0.5), 50)
     """
 
-    mode: str = _option("guidance", "guidance (a weak pass to push away from) or direct (one pass)")
+    mode: str = _option("guidance", "guidance (a weak pass to push away from) or direct (one pass)", _VALUES["mode"])
     perturbation: str = _option(
         "identity", f"identity, uniform, {AMOUNTS}, skip, skip-block, cross-frame:WEIGHT, freeu:S1:S2:B1:B2"
     )
     sites: str = _option("auto", "auto, names, or [KIND:][level-][energy-]RULE=AMOUNT, as in temporal:top=3")
     heads: str = _option("all", "all, or heads of the sites by EP, as in top=0.25 or at-least=90")
     entropy: str = _option("profile", "profile, or online[:N]: measured in the first N steps of the same run")
-    weighting: str = _option("even", "even, or ep: every map changes by the share EP / 100 only")
-    scope: str = _option("video", "part of a joint map that changes: video, video-renormalised, all")
-    branch: str = _option("both", "direct mode: both guidance branches, or cond alone")
+    weighting: str = _option("even", "even, or ep: every map changes by the share EP / 100 only", _VALUES["weighting"])
+    scope: str = _option("video", "part of a joint map that changes: video, video-renormalised, all", _VALUES["scope"])
+    branch: str = _option("both", "direct mode: both guidance branches, or cond alone", _VALUES["branch"])
     scale: int | float = _option(1.0, "guidance scale, or in direct mode the share of the new map; 0 changes nothing")
     schedule: str = _option("constant", "factor on the scale: constant, linear:A:B, cosine[:A:B], or one per step")
     start: int | float = _option(0.5, "fraction of the steps at which enhancement begins")

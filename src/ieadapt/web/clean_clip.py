@@ -1,0 +1,151 @@
+"""The process that decodes an uploaded file: limits itself, reads pictures, writes a clean clip, says what it did.
+
+Started as `python -m ieadapt.web.clean_clip` with a JSON object on standard input (see `ieadapt.web.uploads`); it
+answers with one on standard output. It imports no torch, so that its memory can be small.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import sys
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image
+
+from ieadapt.errors import UsageError
+from ieadapt.runs.decoding import Header, Picture, every_picture, read_header
+
+CONTAINERS = frozenset(
+    [*("mov", "mp4", "m4a", "3gp", "3g2", "mj2", "matroska", "webm", "avi", "gif", "mpeg", "mpegts"), "yuv4mpegpipe"]
+)
+"""Containers that are opened. No playlist is among them: it could name other files, and addresses."""
+TOO_MUCH: dict[str, Any] = {"too much": "memory"}
+"""The answer where the memory did not do."""
+_QUALITY = {"crf": "10", "preset": "veryfast", "threads": "2"}
+
+
+def main() -> None:
+    """Read what is asked, and answer."""
+    asked = json.load(sys.stdin)
+    _limit(asked["memory"], asked["patience"])
+    try:
+        answer: dict[str, Any] = {"clip": clean(Path(asked["source"]), Path(asked["target"]), asked)}
+    except UsageError as error:
+        answer = TOO_MUCH if os.strerror(errno.ENOMEM) in str(error) else {"refused": _said(error)}
+    except MemoryError:
+        answer = TOO_MUCH
+    json.dump(answer, sys.stdout)
+
+
+def clean(source: Path, target: Path, limits: Mapping[str, int]) -> dict[str, Any]:
+    """Decode a video within limits into H.264 of at most so many pixels a side; what was done.
+
+    Raises:
+        UsageError: no video of a container that is opened, or more than the limits allow.
+    """
+    _check_container(source)
+    header = read_header(source)
+    _check_header(header, limits)
+    rate = header.rate if 1 <= header.rate <= 120 else Fraction(25)
+    size = _size(header.size, limits["side"])
+    count = 0
+    with av.open(str(target), mode="w", format="mp4", options={"movflags": "faststart"}) as container:
+        stream: Any = container.add_stream("libx264", rate=rate.limit_denominator(1001), options=_QUALITY)
+        stream.pix_fmt = "yuv420p"
+        for count, picture in enumerate(_pictures(source, limits), start=1):
+            if count == 1:
+                size = _size((picture.shape[1], picture.shape[0]), limits["side"])
+                stream.width, stream.height = size
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(_sized(picture, size), format="rgb24")))
+        container.mux(stream.encode(None))
+    notes = [f"shrunk from {header.size[0]}x{header.size[1]}"] if max(header.size) > limits["side"] else []
+    notes += ["its sound is not kept"] if header.has_sound else []
+    promised = round((header.seconds or 0) * float(header.rate))
+    notes += [f"the file is cut off: it promises {promised} frames"] if count < 0.9 * promised else []
+    return {"frames": count, "width": size[0], "height": size[1], "rate": round(float(rate), 3), "notes": notes}
+
+
+def _limit(memory: int, seconds: int) -> None:
+    """Give this process no more than it is allowed, and no file but a small one."""
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _check_container(source: Path) -> None:
+    """Refuse what FFmpeg takes for anything but an ordinary video file, without following what it names."""
+    allowed = {"format_whitelist": ",".join(sorted(CONTAINERS))}
+    try:
+        with av.open(str(source), options={**allowed, "protocol_whitelist": "file"}) as container:
+            if set(container.format.name.split(",")) & CONTAINERS:
+                return
+    except (av.FFmpegError, OSError):
+        pass
+    raise UsageError(
+        "this is no video that can be uploaded",
+        expected="MP4, WebM, MOV, MKV, AVI, GIF or MPEG",
+        remedy="convert it to MP4 (H.264) and try again",
+    )
+
+
+def _check_header(header: Header, limits: Mapping[str, int]) -> None:
+    width, height = header.size
+    if width * height > limits["pixels"]:
+        _refuse("the pictures of the clip are too large", f"at most {limits['pixels']} pixels", f"{width}x{height}")
+    if min(header.size) < limits["least"]:
+        _refuse("the pictures of the clip are too small", f"{limits['least']} pixels a side", f"{width}x{height}")
+    if header.seconds is not None and header.seconds > limits["seconds"]:
+        _refuse("the clip is too long", f"at most {limits['seconds']} s", f"{header.seconds:.1f} s")
+
+
+def _pictures(source: Path, limits: Mapping[str, int]) -> Iterator[Picture]:
+    """The pictures of a file; what its header did not say is checked as they come."""
+    count = 0
+    for shown, time in every_picture(source):
+        count += 1
+        height, width = shown.picture.shape[:2]
+        if count > limits["frames"]:
+            _refuse("the clip has too many frames", f"at most {limits['frames']}", f"more than {limits['frames']}")
+        if time is not None and time > limits["seconds"]:
+            _refuse("the clip is too long", f"at most {limits['seconds']} s", f"more than {limits['seconds']} s")
+        if width * height > limits["pixels"]:
+            _refuse("the pictures of the clip are too large", f"at most {limits['pixels']} pixels", f"{width}x{height}")
+        yield shown.picture
+    if count < 2:
+        _refuse("this is a picture, not a video", "2 frames or more", f"{count} frame")
+
+
+def _refuse(problem: str, expected: str, got: str) -> None:
+    raise UsageError(problem, expected=expected, got=got, remedy="cut or shrink the clip first")
+
+
+def _size(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Width and height within a side, even, as H.264 with halved colours needs them."""
+    share = min(1.0, side / max(size))
+    width, height = (max(2, round(length * share / 2) * 2) for length in size)
+    return width, height
+
+
+def _sized(picture: Picture, size: tuple[int, int]) -> Picture:
+    if (picture.shape[1], picture.shape[0]) == size:
+        return np.ascontiguousarray(picture)
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
+
+
+def _said(error: UsageError) -> dict[str, str | None]:
+    """An error in words, without the place of the file."""
+    told = {"expected": error.expected, "got": error.got, "remedy": error.remedy}
+    return {"problem": error.problem, **{name: None if value is None else str(value) for name, value in told.items()}}
+
+
+if __name__ == "__main__":
+    main()
