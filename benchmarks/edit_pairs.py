@@ -11,7 +11,7 @@ makes it end in time. `table` chooses the default on one half of the pairs, repo
 writes the records `edit-pairs`, `edit-kinds`, `edit-choice` and `edit-injection` (see `benchmarks.edit_table`).
 
 `benchmarks/edits/shapes-choose.jsonl` keeps the rows of an unfinished run on the half for choosing (25 steps; two
-NVIDIA H100, two rows on a CPU): copied to the cells file, it is gone on from.
+NVIDIA H100, a few rows on a CPU): copied to the cells file, it is gone on from.
 """
 
 from __future__ import annotations

@@ -61,6 +61,10 @@ def test_what_was_spared_is_said() -> None:
     for _ in range(2):
         cost.add({**told, "seconds_saved": 0.5, "sites": []})
     assert cost.sentence() == (
-        "8 weak passes took 2.5 s. They replayed 12 of 40 blocks, which the passes before had computed: "
+        "8 weak passes took 2.5 s. 12 of 40 blocks were replayed, since the pass before had computed them: "
         "about 1.0 s were saved."
+    )
+    nothing = Cost(weak_passes=1, blocks_computed=14, weak_seconds=2.0)
+    assert nothing.sentence() == (
+        "1 weak pass took 2.0 s. No block comes before the first changed site, so none was replayed."
     )

@@ -99,9 +99,12 @@ class Cost:
         blocks = self.blocks_replayed + self.blocks_computed
         if not blocks:
             return ""
+        took = f"{self.weak_passes} weak pass{'es' * (self.weak_passes != 1)} took {self.weak_seconds:.1f} s"
+        if not self.blocks_replayed:
+            return f"{took}. No block comes before the first changed site, so none was replayed."
         return (
-            f"{self.weak_passes} weak passes took {self.weak_seconds:.1f} s. They replayed {self.blocks_replayed} of "
-            f"{blocks} blocks, which the passes before had computed: about {self.seconds_saved:.1f} s were saved."
+            f"{took}. {self.blocks_replayed} of {blocks} blocks were replayed, since the pass before had computed them: "
+            f"about {self.seconds_saved:.1f} s were saved."
         )
 
 
