@@ -103,8 +103,8 @@ class Cost:
         if not self.blocks_replayed:
             return f"{took}. No block comes before the first changed site, so none was replayed."
         return (
-            f"{took}. {self.blocks_replayed} of {blocks} blocks were replayed, since the pass before had computed them: "
-            f"about {self.seconds_saved:.1f} s were saved."
+            f"{took}. {self.blocks_replayed} of {blocks} blocks were replayed, since the pass before had computed "
+            f"them: about {self.seconds_saved:.1f} s were saved."
         )
 
 
