@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from diffusers import DiffusionPipeline
 
-from ieadapt.methods import EditConfig, GenerationConfig, edit
+from ieadapt.methods import GenerationConfig, edit, edit_preset
 from ieadapt.runs.edit_marks import EditMarks, mark_edit
 from ieadapt.runs.edit_pictures import rows_of_frames
 from ieadapt.runs.folder import RunFolder
@@ -17,6 +17,8 @@ from ieadapt.testbed.edits import EditPair, edit_pairs
 
 KIND = "colour"
 STEPS = 6
+PRESET = "flowedit"
+"""Ahead of the default settings in the rows of the edit benchmark that exist so far, and needs no inversion."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ class DemoEdit:
     def sentences(self) -> list[str]:
         """What came out, in words."""
         return [
-            f"Edited: “{self.pair.source_prompt}” into “{self.pair.prompt}”. The reconstruction of the source has "
-            f"{self.psnr:.1f} dB.",
+            f"Edited with the preset {PRESET}: “{self.pair.source_prompt}” into “{self.pair.prompt}”. The "
+            f"reconstruction of the source has {self.psnr:.1f} dB.",
             f"The edit has {self.marks.psnr:.1f} dB to the perfect edit, where a copy of the source has "
             f"{self.copy.psnr:.1f} dB, and {self.marks.kept:.1f} dB where nothing should change. The new "
             f"{self.pair.kind} is {'read' if self.marks.success else 'not read'} by the scorer.",
@@ -58,14 +60,14 @@ class DemoEdit:
 
 
 def demo_edit(pipe: DiffusionPipeline, run: RunFolder, stages: Stages = silent) -> DemoEdit:
-    """Edit one clip with the default settings in a few steps, and write it into the demo's folder."""
+    """Edit one clip by a preset in a few steps, and write it into the demo's folder."""
     pair = edit_pairs(1, [KIND])[0]
     result = edit(
         pipe,
         pair.source_frames,
         pair.prompt,
         source_prompt=pair.source_prompt,
-        config=EditConfig(),
+        config=edit_preset(PRESET),
         generation=GenerationConfig(num_inference_steps=STEPS),
         progress=stages("editing"),
     )
