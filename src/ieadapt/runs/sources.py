@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
+import psutil
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -178,13 +178,8 @@ def check_memory(header: Header, wanted: Frames, seconds: float, path: Path, mem
 
 
 def free_memory() -> int:
-    """Bytes of memory that a program can still have; all of the machine's where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    found = next((line for line in lines if line.startswith("MemAvailable:")), None)
-    return int(found.split()[1]) * 1024 if found else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Bytes of the machine's memory that a program can still have."""
+    return int(psutil.virtual_memory().available)
 
 
 def _check_length(header: Header, wanted: Frames, config: SourceConfig, rate: Fraction, path: Path) -> None:
