@@ -10,7 +10,7 @@ import torch
 
 from ieadapt.errors import UsageError
 from ieadapt.methods import EnhanceConfig, GenerationConfig, enhance, generate, measure
-from ieadapt.models import load
+from ieadapt.models import check_memory, load, loaded_size
 from ieadapt.models.memory import memory_estimate, weights_size
 from tests.families import PROMPTS, every_family, tiny_pipeline
 from tests.methods.test_generation import config_for
@@ -107,3 +107,25 @@ def _without_vae(family: str) -> object:
     pipe = build(family)
     pipe.vae = None
     return pipe
+
+
+def test_what_will_be_free_counts_as_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = loaded_size("shapes")
+    limit(monkeypatch, size // 2)
+    check_memory("shapes", spare=size)
+    with pytest.raises(UsageError, match="the model's weights are too large for the memory"):
+        check_memory("shapes")
+
+
+def test_a_bundled_model_takes_at_least_what_is_said() -> None:
+    pipe = load("shapes")
+    parts = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+    there = sum(tensor.nbytes for part in parts for tensor in part.state_dict().values())
+    assert 0.75 * there < loaded_size("shapes") <= there  # AnimateDiff holds its motion modules twice
+    assert loaded_size("shapes", dtype=torch.bfloat16) * 2 == loaded_size("shapes")
+
+
+def test_a_damaged_file_counts_nothing(tmp_path: Path) -> None:
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "model.safetensors").write_bytes(b"no weights")
+    assert weights_size(tmp_path, torch.float32) == 0

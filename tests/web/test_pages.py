@@ -10,7 +10,7 @@ import torch
 
 from ieadapt.errors import UsageError
 from ieadapt.methods import EntropyProfile
-from ieadapt.runs import encode_video, model_memory, open_run
+from ieadapt.runs import encode_video, open_run
 from ieadapt.runs.measuring import MeasureRun
 from ieadapt.runs.pipelines import Hardware
 from ieadapt.web.app import App
@@ -105,9 +105,9 @@ def test_an_empty_folder_of_runs_says_how_to_begin(app: App) -> None:
 def test_a_model_for_which_the_memory_will_not_do_is_refused_before_its_job_waits(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_memory, "free_memory", lambda: 1_000_000)
+    monkeypatch.setattr("ieadapt.models.memory.free_memory", lambda device: 1_000_000)
     asked = MeasureRun("shapes", ("a red star",), hardware=Hardware(device="cpu"))
-    with pytest.raises(UsageError, match="the model is too large for the memory"):
+    with pytest.raises(UsageError, match="the model's weights are too large for the memory"):
         app.start("measure", measure.measured, asked)
     assert app.workspace.runs() == []
 

@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from ieadapt.errors import UsageError
 from ieadapt.models.location import model_folder, pipeline_class_name
-from ieadapt.models.memory import check_weights
+from ieadapt.models.memory import check_weights, weights_size
 
 _DENOISERS = ("transformer", "unet")
 _STORED = {"F16": torch.float16, "BF16": torch.bfloat16}
@@ -42,10 +42,8 @@ def load(model: str | Path, *, device: str = "cpu", dtype: torch.dtype | None = 
         >>> type(pipe).__name__, pipe.unet.dtype
         ('AnimateDiffPipeline', torch.float32)
     """
-    place = _device(device)
-    folder = model_folder(model)
+    folder, place, precision = _destination(model, device, dtype)
     pipeline_class = _pipeline_class(folder)
-    precision = dtype or _default_dtype(folder, place)
     check_weights(folder, place, precision)
     try:
         pipe = pipeline_class.from_pretrained(str(folder), dtype=precision, use_safetensors=True, local_files_only=True)
@@ -58,6 +56,38 @@ def load(model: str | Path, *, device: str = "cpu", dtype: torch.dtype | None = 
             remedy="save it again with save_pretrained(folder); pickled weights (.bin) are not read",
         ) from error
     return pipe.to(place)
+
+
+def loaded_size(model: str | Path, *, device: str = "cpu", dtype: torch.dtype | None = None) -> int:
+    """Bytes that a model's weights take once `load` has loaded them; the arguments are those of `load`.
+
+    Example:
+        >>> loaded_size("shapes") > 10_000_000
+        True
+    """
+    folder, _, precision = _destination(model, device, dtype)
+    return weights_size(folder, precision)
+
+
+def check_memory(model: str | Path, *, device: str = "cpu", dtype: torch.dtype | None = None, spare: int = 0) -> None:
+    """Refuse a model for which the memory will not do, as `load` would, without loading it.
+
+    Args:
+        model: as for `load`.
+        device: as for `load`.
+        dtype: as for `load`.
+        spare: bytes in use now that will be free by then.
+
+    Raises:
+        UsageError: the weights do not fit.
+    """
+    check_weights(*_destination(model, device, dtype), spare)
+
+
+def _destination(model: str | Path, device: str, dtype: torch.dtype | None) -> tuple[Path, torch.device, torch.dtype]:
+    """Where a model's weights are, where they go, and in which precision."""
+    place, folder = _device(device), model_folder(model)
+    return folder, place, dtype or _default_dtype(folder, place)
 
 
 def _device(name: str) -> torch.device:

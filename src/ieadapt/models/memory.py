@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import torch
 from diffusers import DiffusionPipeline
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from ieadapt.attention import denoisers_of
 from ieadapt.errors import UsageError
@@ -94,17 +94,23 @@ def check_run(pipe: DiffusionPipeline, size: dict[str, int | None], rows: int) -
     warnings.warn(f"the run may be too large for the memory; {told}", stacklevel=3)
 
 
-def check_weights(folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+def check_weights(folder: Path, device: torch.device, dtype: torch.dtype, spare: int = 0) -> None:
     """Refuse a model whose weights do not fit into the memory, before they are read.
 
     They are read into the machine's memory first and then go to the device, so they must fit into both.
+
+    Args:
+        folder: of the pipeline.
+        device: where it will be.
+        dtype: in which precision.
+        spare: bytes in use now that will be free by then.
 
     Raises:
         UsageError: they do not; told with their size.
     """
     needed = weights_size(folder, dtype)
     for place in dict.fromkeys((torch.device("cpu"), device)):
-        free = free_memory(place)
+        free = free_memory(place) + spare
         if needed > free:
             raise UsageError(
                 "the model's weights are too large for the memory",
@@ -123,8 +129,12 @@ def weights_size(folder: Path, dtype: torch.dtype) -> int:
 
 
 def _elements(file: Path) -> int:
-    with safe_open(file, framework="pt") as weights:
-        return sum(_product(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    """Numbers in a file; none in a damaged one, of which loading says more."""
+    try:
+        with safe_open(file, framework="pt") as weights:
+            return sum(_product(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    except SafetensorError:
+        return 0
 
 
 def _product(shape: list[int]) -> int:

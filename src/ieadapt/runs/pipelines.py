@@ -16,7 +16,7 @@ from torch import nn
 from ieadapt.attention import denoisers_of, family_of
 from ieadapt.errors import UsageError
 from ieadapt.methods import GenerationConfig
-from ieadapt.models import known_models, load
+from ieadapt.models import check_memory, known_models, load, loaded_size
 
 _DTYPES: Mapping[str, torch.dtype | None] = {
     "auto": None,
@@ -51,6 +51,22 @@ class Hardware:
     def load(self, model: str) -> DiffusionPipeline:
         """The pipeline, on this hardware."""
         return load(model, device=self.device, dtype=_DTYPES[self.dtype])
+
+    def loaded_size(self, model: str) -> int:
+        """Bytes that the model's weights take, loaded on this hardware."""
+        return loaded_size(model, device=self.device, dtype=_DTYPES[self.dtype])
+
+    def check_memory(self, model: str, spare: int = 0) -> None:
+        """Refuse a model for which the memory will not do, without loading it.
+
+        Args:
+            model: as for `load`.
+            spare: bytes in use now that will be free by then.
+
+        Raises:
+            UsageError: its weights do not fit.
+        """
+        check_memory(model, device=self.device, dtype=_DTYPES[self.dtype], spare=spare)
 
 
 Load = Callable[[Hardware, str], DiffusionPipeline]

@@ -7,7 +7,6 @@ import gc
 import torch
 from diffusers import DiffusionPipeline
 
-from ieadapt.runs.model_memory import check_memory, weights_bytes
 from ieadapt.runs.pipelines import Hardware
 
 
@@ -33,7 +32,6 @@ class ModelShelf:
         if self._pipe is not None and self._held == (hardware, model):
             return self._pipe
         self.clear()
-        check_memory(model, hardware)
         self._pipe, self._held = hardware.load(model), (hardware, model)
         return self._pipe
 
@@ -41,12 +39,12 @@ class ModelShelf:
         """Refuse a model for which the memory will not do, before its job waits in the line.
 
         Raises:
-            UsageError: as `check_memory` does.
+            UsageError: as `Hardware.check_memory` does.
         """
         if self._held == (hardware, model):
             return
-        held = weights_bytes(self._held[1], self._held[0]) if self._held else 0
-        check_memory(model, hardware, spare=held or 0)
+        spare = self._held[0].loaded_size(self._held[1]) if self._held else 0
+        hardware.check_memory(model, spare)
 
     def clear(self) -> None:
         """Let the model go."""
