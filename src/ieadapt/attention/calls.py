@@ -110,6 +110,11 @@ class AttentionCall:
             own=not self._computed,
         )
 
+    def is_whole(self, scope: Scope) -> bool:
+        """Whether a replacement of this scope takes over the whole map, so that nothing of a row's own stays."""
+        video = self.joint_video
+        return scope == "all" or video is None or not video.text_slices(self.key.shape[-2])
+
     def with_maps_of(self, order: Sequence[int]) -> Float[Tensor, "row head query value_dim"]:
         """The output if each denoiser row had the attention map of another one: its queries, keys and mask.
 
@@ -172,7 +177,7 @@ class AttentionCall:
         n_queries, n_keys = self.query.shape[-2], self.key.shape[-2]
         output = self.value.new_zeros((*self.query.shape[:-1], self.value.shape[-1]))
         video = self.joint_video
-        if scope == "all" or video is None or not video.text_slices(n_keys):
+        if video is None or self.is_whole(scope):
             return output
         replaced = video.rows(n_queries, n_keys)
         for kept in (slice(0, replaced.start), slice(replaced.stop, n_queries)):

@@ -51,7 +51,7 @@ class Inject:
         targets = call.rows.denoiser_rows(self.guidance, ("target",))
         if not targets:
             return None
-        if self._whole_map(call) and not call.earlier:
+        if call.is_whole(self.scope) and not call.earlier:
             sources = {row: _source_row(call, call.rows.guidance[row]) for row in targets}
             return call.with_maps_of([sources.get(row, row) for row in range(len(call.rows.guidance))])
         output = call.kept_output(targets, self.scope)
@@ -76,11 +76,6 @@ class Inject:
                 scope=self.scope,
             )
         return output
-
-    def _whole_map(self, call: AttentionCall) -> bool:
-        """Whether no part of the target's own map stays."""
-        video = call.joint_video
-        return self.scope == "all" or video is None or not video.text_slices(call.key.shape[-2])
 
     def __repr__(self) -> str:
         return f"Inject(scope={self.scope!r})"
