@@ -84,14 +84,21 @@ def _temporal_candidates() -> dict[str, EditConfig]:
     """Shared words and the source's temporal maps: motion is held, while what a place shows is free to change."""
     base = replace(BASE, residual=1.0, words="replace", inject="temporal", inject_branch="both", mask="none", start=0.1)
     fresh = replace(base, method="flowedit", start=0.2)
+    half, whole = "0:0.5", {"start": 0.0}
     changes: dict[str, dict[str, Any]] = {
-        "start 0": {"start": 0.0},
+        "start 0": whole,
+        "start 0, guidance 4.5": whole | {"guidance_scale": 4.5},
+        "start 0, guidance 6": whole | {"guidance_scale": 6.0},
+        "start 0, words until half": whole | {"words_window": half},
+        "start 0, maps until half": whole | {"inject_window": half},
+        "start 0, guidance 4.5, words until half": whole | {"guidance_scale": 4.5, "words_window": half},
+        "start 0, no words": whole | {"words": "none"},
         "start 0.3": {"start": 0.3},
         "guidance 4.5": {"guidance_scale": 4.5},
         "guidance 6": {"guidance_scale": 6.0},
         "source guided": {"source_guidance": 3.0},
         "words all along": {"words_window": "0:1"},
-        "words until half": {"words_window": "0:0.5"},
+        "words until half": {"words_window": half},
         "difference mask": {"mask": "difference"},
         "mask of the changed words": {"mask": f"cross:{CHANGED}"},
         "noise path": {"method": "noise-path"},

@@ -122,10 +122,10 @@ def run_stage(name: str, tasks: Sequence[Task], arguments: argparse.Namespace) -
 
 
 def tasks_of(names: Sequence[str], texts: Sequence[str], seeds: tuple[int, ...], size: int) -> Iterator[Task]:
-    """Tasks of about so many videos each."""
+    """Tasks of about so many videos each, variants taking turns, so that an early end leaves all of them alike."""
     step = max(1, size // len(seeds))
-    for name in names:
-        for start in range(0, len(texts), step):
+    for start in range(0, len(texts), step):
+        for name in names:
             yield Task(name, tuple(texts[start : start + step]), seeds)
 
 
@@ -147,9 +147,10 @@ def summary(table: pl.DataFrame, steps: int, against: str = PLAIN) -> list[dict[
 
 
 def finalists(chosen: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The second stage: every plain setting, the best two by entropy with controls, the best of every baseline."""
+    """The second stage: every plain setting, the default and the best two by entropy with controls, the best of every
+    baseline."""
     ranked = sorted(chosen, key=lambda row: -row["fidelity_difference"])
-    kept = {name for name, variant in VARIANTS.items() if variant.group == "plain"}
+    kept = {DEFAULT} | {name for name, variant in VARIANTS.items() if variant.group == "plain"}
     for group in dict.fromkeys(variant.group for variant in VARIANTS.values()):
         best = [str(row["variant"]) for row in ranked if VARIANTS[str(row["variant"])].group == group]
         kept |= set(best[: {"entropy": 2, "plain": len(best)}.get(group, 1)])
