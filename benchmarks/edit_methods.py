@@ -104,9 +104,13 @@ def _temporal_candidates() -> dict[str, EditConfig]:
         "noise path": {"method": "noise-path"},
     }
     found = {f"words, temporal maps, {name}": replace(base, **change) for name, change in changes.items()}
+    found["words, temporal maps, noise path, start 0"] = replace(base, method="noise-path", start=0.0)
     found["fresh noise, words"] = replace(fresh, inject="none")
-    found["fresh noise, temporal maps"] = replace(fresh, words="none")
-    found["fresh noise, words, temporal maps"] = fresh
+    for tied, config in (("words, temporal maps", fresh), ("temporal maps", replace(fresh, words="none"))):
+        found[f"fresh noise, {tied}"] = config
+        for start in (0.0, 0.1):
+            found[f"fresh noise, {tied}, start {start:g}"] = replace(config, start=start)
+        found[f"fresh noise, {tied}, start 0.1, guidance 4.5"] = replace(config, start=0.1, guidance_scale=4.5)
     return found
 
 

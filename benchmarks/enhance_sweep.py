@@ -137,6 +137,8 @@ def summary(table: pl.DataFrame, steps: int, against: str = PLAIN) -> list[dict[
     rows: list[dict[str, Value]] = []
     for name in [name for name in VARIANTS if name in set(table["variant"])]:
         both = means.filter(pl.col("variant") == name).join(base, on="caption", suffix="_plain")
+        if both.is_empty():  # a run that was cut off
+            continue
         row: dict[str, Value] = {"variant": name, "captions": both.height, **VARIANTS[name].told(steps)}
         for column in columns:
             interval = paired_interval(both[column].to_list(), both[f"{column}_plain"].to_list())
@@ -147,8 +149,7 @@ def summary(table: pl.DataFrame, steps: int, against: str = PLAIN) -> list[dict[
 
 
 def finalists(chosen: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The second stage: every plain setting, the default and the best two by entropy with controls, the best of every
-    baseline."""
+    """The second stage: plain settings, the default and the best two by entropy with controls, best of each baseline."""
     ranked = sorted(chosen, key=lambda row: -row["fidelity_difference"])
     kept = {DEFAULT} | {name for name, variant in VARIANTS.items() if variant.group == "plain"}
     for group in dict.fromkeys(variant.group for variant in VARIANTS.values()):
