@@ -149,7 +149,7 @@ def summary(table: pl.DataFrame, steps: int, against: str = PLAIN) -> list[dict[
 
 
 def finalists(chosen: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The second stage: plain ones, the default and the best two by entropy with controls, the best of each baseline."""
+    """The second stage: plain ones, the default and the best two by entropy with controls, best of each baseline."""
     ranked = sorted(chosen, key=lambda row: -row["fidelity_difference"])
     kept = {DEFAULT} | {name for name, variant in VARIANTS.items() if variant.group == "plain"}
     for group in dict.fromkeys(variant.group for variant in VARIANTS.values()):
