@@ -16,6 +16,17 @@ COPY, RECONSTRUCTION, CEILING = "copy of the source", "reconstruction", "perfect
 WITHOUT_EDIT = (COPY, RECONSTRUCTION, CEILING)
 
 BASE = EditConfig()
+PLAIN = EditConfig(
+    "inversion",
+    start=0.1,
+    residual=1.0,
+    inject="none",
+    inject_window="0:1",
+    inject_branch="cond",
+    mask="none",
+    words="none",
+)
+"""What the candidates change: source and target from the inverted noise, tied by nothing but the residual."""
 NO_MAPS = "inject none"
 CHANGED = "CHANGED"
 """Stands in a mask for the words that a pair changes."""
@@ -28,7 +39,7 @@ def candidates() -> dict[str, EditConfig]:
 
 def _plain_candidates() -> dict[str, EditConfig]:
     """Start, residual, guidance, masks and noise paths, with no attention map touched."""
-    base = replace(BASE, inject="none", words="none", mask="none")
+    base = PLAIN
     found = {
         f"start {start:g}, residual {residual:g}": replace(base, start=start, residual=residual)
         for start, residual in ((0.0, 1.0), (0.1, 0.0), *((start, 1.0) for start in (0.1, 0.2, 0.3, 0.4, 0.5)))
@@ -52,7 +63,7 @@ def _plain_candidates() -> dict[str, EditConfig]:
 
 def _tied_candidates() -> dict[str, EditConfig]:
     """Shared words keep the source's cross-attention maps, alone and with the source's other maps."""
-    words = replace(BASE, residual=1.0, words="replace", inject="none", mask="none")
+    words = replace(PLAIN, words="replace")
     maps = replace(words, inject="all", inject_branch="both")
     found: dict[str, EditConfig] = {}
     for start in (0.0, 0.1, 0.2, 0.3):
@@ -82,7 +93,7 @@ def _tied_candidates() -> dict[str, EditConfig]:
 
 def _temporal_candidates() -> dict[str, EditConfig]:
     """Shared words and the source's temporal maps: motion is held, while what a place shows is free to change."""
-    base = replace(BASE, residual=1.0, words="replace", inject="temporal", inject_branch="both", mask="none", start=0.1)
+    base = replace(PLAIN, words="replace", inject="temporal", inject_branch="both")
     fresh = replace(base, method="flowedit", start=0.2)
     half, whole = "0:0.5", {"start": 0.0}
     changes: dict[str, dict[str, Any]] = {
@@ -104,6 +115,14 @@ def _temporal_candidates() -> dict[str, EditConfig]:
         "noise path": {"method": "noise-path"},
     }
     found = {f"words, temporal maps, {name}": replace(base, **change) for name, change in changes.items()}
+    late = replace(fresh, start=0.1)
+    found |= {
+        "fresh noise, words, temporal maps, start 0.1, words until half": replace(late, words_window=half),
+        "fresh noise, words, temporal maps, start 0.1, maps until half": replace(late, inject_window=half),
+        "fresh noise, words, temporal maps, start 0.1, maps until half, guidance 4.5": replace(
+            late, inject_window=half, guidance_scale=4.5
+        ),
+    }
     found["words, temporal maps, noise path, start 0"] = replace(base, method="noise-path", start=0.0)
     found["fresh noise, words"] = replace(fresh, inject="none")
     for tied, config in (("words, temporal maps", fresh), ("temporal maps", replace(fresh, words="none"))):

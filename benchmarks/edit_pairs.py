@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,8 @@ class _Process:
     bench: Bench | None = None
 
 
-def _start(model: str, device: str, generation: GenerationConfig, profile: EntropyProfile | None) -> None:
+def _start(model: str, devices: Queue[str], generation: GenerationConfig, profile: EntropyProfile | None) -> None:
+    device = devices.get()
     torch.set_num_threads(1)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     _Process.bench = Bench(PairEditor(load(model, device=device, dtype=torch.float32), generation, profile))
@@ -145,17 +147,25 @@ def _work(
     needed = {name for _, names in tasks for name in names} - set(WITHOUT_EDIT)
     choices = [methods()[name].injection for name in needed]
     profile = _profile(arguments) if any(choice and choice.needs_entropy for choice in choices) else None
-    start = (arguments.model, arguments.device, generation, profile)
+    context = multiprocessing.get_context("spawn")
+    devices = context.Queue()
+    for worker in range(max(1, arguments.workers)):
+        devices.put(_place(arguments.device, worker))
+    start = (arguments.model, devices, generation, profile)
     if arguments.workers <= 1:
         _start(*start)
         yield from (_do(pair, names, deadline) for pair, names in tasks)
         return
-    context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(arguments.workers, mp_context=context, initializer=_start, initargs=start) as pool:
         waiting = {pool.submit(_do, pair, names, deadline) for pair, names in tasks}
         while waiting:
             finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             yield from (each.result() for each in finished)
+
+
+def _place(device: str, worker: int) -> str:
+    """The device of a worker; they take turns on several GPUs."""
+    return f"cuda:{worker % torch.cuda.device_count()}" if device == "cuda" else device
 
 
 def _profile(arguments: argparse.Namespace) -> EntropyProfile:

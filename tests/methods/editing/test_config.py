@@ -23,7 +23,7 @@ from ieadapt.methods import EDIT_PRESETS, EditConfig, SiteChoice, edit_preset
         ({"inject_window": "0.5:0.5"}, "not a window of steps; expected START:STOP.*in inject_window"),
         ({"guidance_window": "all"}, "not a window of steps.*in guidance_window"),
         ({"mask": "cross:"}, "unknown mask of an edit; expected none, difference or cross:WORD; got cross:"),
-        ({"words": "ball"}, "unknown word control; expected none, replace or WORD=FACTOR; got ball"),
+        ({"words": "ball"}, "unknown word control; expected auto, none, replace or WORD=FACTOR; got ball"),
         ({"inject": "top=0"}, "a choice of no sites"),
         ({"method": "sdedit", "inject": "all"}, "sdedit has no source branch.*got inject all"),
     ],

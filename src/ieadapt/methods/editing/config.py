@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -21,6 +22,8 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "inject_branch": get_args(Branch),
     "inversion_prompt": get_args(Negative),
 }
+AUTO = "auto"
+"""What is best on the testbed, as far as the model has the sites for it; see `EditConfig.settled`."""
 BRANCHES: Mapping[str, tuple[Guidance, ...]] = {"cond": ("cond", "none"), "both": ALL_GUIDANCE}
 
 _REWEIGHT = re.compile(r"(?P<word>[^=]+?)\s*=\s*(?P<factor>\d+(?:\.\d+)?)")
@@ -40,15 +43,17 @@ class EditConfig:
         guidance_window: `start:stop`, the part of the steps that is guided; outside it the weight is 1.
         source_guidance: classifier-free guidance of the source branch; it matters where `residual` is above 0.
         negative: what guidance pushes away from: the `empty` prompt or the `source` prompt.
-        inject: sites whose maps the target takes from the source: `none`, `all`, `coarse` (spatial, below the finest
-            resolution), or a choice such as `spatial:bottom=0.5`, `temporal:top=3`, `random=4`, names or patterns.
+        inject: sites whose maps the target takes from the source: `auto` (the temporal ones, none where there are
+            none), `none`, `all`, `coarse` (spatial, below the finest resolution), or a choice such as
+            `spatial:bottom=0.5`, `temporal:top=3`, `random=4`, names or patterns.
         inject_window: `start:stop`, the part of the steps at which maps are injected.
         inject_branch: `cond` rows alone, or `both` guidance branches.
         mask: what may change: `none` (everything), `difference` (where the two predictions differ), `cross:WORD`
             (where the prompt's words look; several with `+`). Outside it the target takes the source's latents.
         mask_threshold: 0..1 of the mask's strongest place; higher changes less.
         words: control of cross-attention by words: `none`, `replace` (words that both prompts share keep the source's
-            maps), and `WORD=FACTOR` entries that reweight words of the target, with commas.
+            maps), and `WORD=FACTOR` entries that reweight words of the target, with commas; `auto` is `replace` where
+            the model has cross-attention and the source a prompt, else `none`.
         words_window: `start:stop`, the part of the steps at which `words` acts.
         inversion_prompt: prompt of the inversion and of the source branch: the `source` prompt or the `empty` one.
         iterations: most corrections of one inversion step by fixed-point refinement; 0 is plain inversion.
@@ -64,7 +69,7 @@ class EditConfig:
     """
 
     method: str = field(
-        default="inversion",
+        default="flowedit",
         metadata={"help": "inversion, noise-path, flowedit or sdedit", "choices": _CHOICES["method"]},
     )
     start: float = field(default=0.1, metadata={"help": "fraction of the steps skipped; higher keeps more"})
@@ -77,18 +82,18 @@ class EditConfig:
         metadata={"help": "guide away from: empty, or the source prompt (source)", "choices": _CHOICES["negative"]},
     )
     inject: str = field(
-        default="none",
-        metadata={"help": "source's maps at: none, all, coarse, [KIND:]bottom=N, top=N, random=N, or names"},
+        default=AUTO,
+        metadata={"help": "source's maps at: auto, none, all, coarse, [KIND:]bottom=N, top=N, random=N, or names"},
     )
-    inject_window: str = field(default="0:1", metadata={"help": "START:STOP, the steps with injection"})
+    inject_window: str = field(default="0:0.5", metadata={"help": "START:STOP, the steps with injection"})
     inject_branch: str = field(
-        default="cond",
+        default="both",
         metadata={"help": "inject into cond rows, or both guidance branches", "choices": _CHOICES["inject_branch"]},
     )
     mask: str = field(default="none", metadata={"help": "what may change: none, difference, or cross:WORD"})
     mask_threshold: float = field(default=0.3, metadata={"help": "0..1 of the mask's maximum; higher changes less"})
     words: str = field(
-        default="none", metadata={"help": "cross-attention by words: none, replace, WORD=FACTOR, with commas"}
+        default=AUTO, metadata={"help": "cross-attention by words: auto, none, replace, WORD=FACTOR, with commas"}
     )
     words_window: str = field(default="0:0.8", metadata={"help": "START:STOP, the steps with word control"})
     inversion_prompt: str = field(
@@ -112,7 +117,8 @@ class EditConfig:
             window(getattr(self, name), name)
         if self.mask not in ("none", "difference") and not self.mask_words:
             raise UsageError("unknown mask of an edit", expected="none, difference or cross:WORD", got=self.mask)
-        if self.method == "sdedit" and (self.inject, self.mask, self.words) != ("none", "none", "none"):
+        tied = {self.inject, self.mask, self.words} - {"none", AUTO}
+        if self.method == "sdedit" and tied:
             raise UsageError(
                 "sdedit has no source branch, so nothing can be taken from it",
                 expected="inject, mask and words none",
@@ -121,10 +127,28 @@ class EditConfig:
             )
         _ = self.injection, self.reweighted
 
+    def settled(self, kinds: Collection[str]) -> EditConfig:
+        """The same with `auto` replaced by what it stands for.
+
+        Args:
+            kinds: of the sites at which `auto` may act.
+
+        Example:
+            >>> EditConfig().settled(["joint", "cross"]).words, EditConfig().settled(["temporal"]).inject
+            ('replace', 'temporal')
+        """
+        words = "replace" if "cross" in kinds else "none"
+        inject = "temporal" if "temporal" in kinds else "none"
+        return dataclasses.replace(
+            self,
+            words=words if self.words == AUTO else self.words,
+            inject=inject if self.inject == AUTO else self.inject,
+        )
+
     @property
     def injection(self) -> SiteChoice | None:
         """The choice of sites that get the source's maps, or None; for `coarse`, a choice among the coarse sites."""
-        if self.inject == "none":
+        if self.inject in ("none", AUTO):
             return None
         return SiteChoice() if self.inject in ("all", "coarse") else SiteChoice.parse(self.inject, self.seed)
 
@@ -147,11 +171,11 @@ class EditConfig:
     @property
     def reweighted(self) -> dict[str, float]:
         """Factor by word of the target prompt."""
-        entries = [entry for entry in self._word_entries if entry not in ("none", "replace")]
+        entries = [entry for entry in self._word_entries if entry not in ("none", "replace", AUTO)]
         matches = [(entry, _REWEIGHT.fullmatch(entry)) for entry in entries]
         wrong = [entry for entry, match in matches if match is None]
         if wrong:
-            raise UsageError("unknown word control", expected="none, replace or WORD=FACTOR", got=wrong[0])
+            raise UsageError("unknown word control", expected="auto, none, replace or WORD=FACTOR", got=wrong[0])
         return {match["word"]: float(match["factor"]) for _, match in matches if match}
 
     @property

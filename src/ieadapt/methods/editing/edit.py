@@ -157,11 +157,12 @@ class _Editor:
         inversion: Inversion,
         profile: EntropyProfile | None,
     ) -> None:
-        self.runner, self._config, self._inversion = runner, config, inversion
+        self.runner, self._inversion = runner, inversion
         self._clean = inversion.clean.to(runner.pipe._execution_device)
         self._path = runner.path_of(self._clean)
         self.first = self._path.first(config.start)
         self._reached = active_sites(runner.pipe, self._path.timesteps[self.first :].tolist())
+        self._config = config.settled(self._free_kinds(config, inversion.prompt))
         self._source = self._source_path()
         self._source_prompt = inversion.prompt
         self._negative = source_prompt if config.negative == "source" else ""
@@ -236,6 +237,15 @@ class _Editor:
             }
         )
 
+    def _free_kinds(self, config: EditConfig, source_prompt: str) -> set[str]:
+        """The kinds of sites at which the editor may act of its own accord: within their windows, on shared words."""
+        kinds = {site.kind for site in self._reached} if config.method != "sdedit" else set()
+        if not source_prompt.strip() or not self._reaches(config.words_window, "words_window"):
+            kinds.discard("cross")
+        if not self._reaches(config.inject_window, "inject_window"):
+            kinds.discard("temporal")
+        return kinds
+
     def _check_words(self) -> None:
         """Refuse word control that would have no site or no step."""
         if not self._config.controls_words:
@@ -275,15 +285,19 @@ class _Editor:
 
     def _require_window(self, name: str) -> None:
         """Refuse a window in which the edit, which may begin late, makes no step."""
-        start, stop = window(getattr(self._config, name), name)
-        total = len(self._path)
-        if not any(start <= step / total < stop for step in range(self.first, total)):
+        asked = getattr(self._config, name)
+        if not self._reaches(asked, name):
             raise UsageError(
                 "no step of the edit lies in the window",
-                expected=f"a window that reaches into {self.first / total:.2f}..1, where the edit runs",
-                got=f"{start:g}:{stop:g}",
+                expected=f"a window that reaches into {self.first / len(self._path):.2f}..1, where the edit runs",
+                got=asked,
                 where=name,
             )
+
+    def _reaches(self, asked: str, name: str) -> bool:
+        start, stop = window(asked, name)
+        total = len(self._path)
+        return any(start <= step / total < stop for step in range(self.first, total))
 
     def _mask(self, targets: int) -> ChangeMask | None:
         if self._config.mask == "none":
@@ -301,6 +315,8 @@ class _Editor:
         if self.sites:
             kinds = ", ".join(sorted({site.kind for site in self.sites}))
             notes.append(f"the source's maps are injected at {len(self.sites)} sites ({kinds})")
+        if self._config.replaces_words:
+            notes.append("words that both prompts share keep the source's cross-attention maps")
         return tuple(notes)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
+import torch
 from diffusers import DiffusionPipeline
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from ieadapt.attention import denoisers_of
 from ieadapt.methods.editing.config import EditConfig
 from ieadapt.methods.generation import GenerationConfig
 
-FORMAT = 1
+FORMAT = 2
 
 
 def inversion_key(
@@ -58,6 +59,11 @@ def inversion_key(
 
 
 def _add_weights(digest: hashlib._Hash, module: nn.Module) -> None:
+    """Names, shapes and a sample of every parameter; the samples leave their device in one piece."""
+    samples: list[Tensor] = []
     for name, parameter in module.named_parameters():
-        sample = parameter.detach().flatten()[:: max(1, parameter.numel() // 4)][:4].float().cpu()
-        digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode() + sample.numpy().tobytes())
+        digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
+        samples.append(parameter.detach().flatten()[:: max(1, parameter.numel() // 4)][:4].float())
+    devices = dict.fromkeys(sample.device for sample in samples)
+    for device in devices:
+        digest.update(torch.cat([sample for sample in samples if sample.device == device]).cpu().numpy().tobytes())

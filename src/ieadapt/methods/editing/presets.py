@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 
 from ieadapt.errors import UsageError
 from ieadapt.methods.editing.config import EditConfig
 
-# The whole run from the inverted noise, source not corrected, nothing kept: what the injecting methods start from.
-_PLAIN: dict[str, Any] = {"method": "inversion", "start": 0.0, "residual": 0.0}
+_PLAIN = EditConfig("inversion", start=0.0, residual=0.0, inject="none", inject_branch="cond", words="none")
+"""The whole run from the inverted noise, source not corrected, nothing kept: what the injecting methods start from."""
+_MOST = replace(_PLAIN, inject="all", inject_window="0:0.8")
+_FRESH = EditConfig("flowedit", start=0.34, residual=1.0, inject="none", words="none")
 
 EDIT_PRESETS: Mapping[str, EditConfig] = {
     "default": EditConfig(),
-    "inversion": EditConfig(**_PLAIN),
-    "sdedit-0.4": EditConfig(method="sdedit", start=0.6),
-    "sdedit-0.6": EditConfig(method="sdedit", start=0.4),
-    "sdedit-0.8": EditConfig(method="sdedit", start=0.2),
-    "uniedit": EditConfig(**_PLAIN, inject="spatial/joint", inject_window="0:0.4", inject_branch="both"),
-    "all": EditConfig(**_PLAIN, inject="all", inject_window="0:0.8"),
-    "fpe": EditConfig(**_PLAIN, inject="coarse", inject_window="0:0.8"),
-    "high-ep": EditConfig(**_PLAIN, inject="top=0.5", inject_window="0:0.8"),
-    "low-ep": EditConfig(**_PLAIN, inject="bottom=0.5", inject_window="0:0.8"),
-    "random": EditConfig(**_PLAIN, inject="random=0.5", inject_window="0:0.8"),
-    "prompt-to-prompt": EditConfig(
-        **_PLAIN, words="replace", words_window="0:0.8", inject="spatial/joint", inject_window="0:0.4"
+    "inversion": _PLAIN,
+    "sdedit-0.4": EditConfig("sdedit", start=0.6),
+    "sdedit-0.6": EditConfig("sdedit", start=0.4),
+    "sdedit-0.8": EditConfig("sdedit", start=0.2),
+    "uniedit": replace(_PLAIN, inject="spatial/joint", inject_window="0:0.4", inject_branch="both"),
+    "all": _MOST,
+    "fpe": replace(_MOST, inject="coarse"),
+    "high-ep": replace(_MOST, inject="top=0.5"),
+    "low-ep": replace(_MOST, inject="bottom=0.5"),
+    "random": replace(_MOST, inject="random=0.5"),
+    "prompt-to-prompt": replace(
+        _PLAIN, words="replace", words_window="0:0.8", inject="spatial/joint", inject_window="0:0.4"
     ),
-    "flowedit": EditConfig(method="flowedit", start=0.34, residual=1.0, source_guidance=1.5, guidance_scale=5.5),
+    "flowedit": replace(_FRESH, source_guidance=1.5, guidance_scale=5.5),
 }
 """Sources: SDEdit arXiv 2108.01073; UniEdit arXiv 2402.13185 (all spatial self-attention, 20 of 50 steps); FPE arXiv
 2403.03431 (self-attention below the finest resolution, 80 % of the steps, conditional rows); prompt-to-prompt arXiv
