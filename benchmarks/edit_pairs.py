@@ -92,6 +92,8 @@ class _Process:
 
 def _start(model: str, devices: Queue[str], generation: GenerationConfig, profile: EntropyProfile | None) -> None:
     device = devices.get()
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)
     torch.set_num_threads(1)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     _Process.bench = Bench(PairEditor(load(model, device=device, dtype=torch.float32), generation, profile))

@@ -80,6 +80,7 @@ def tiling_of(dim: int, itemsize: int, *, chosen: bool = False) -> Tiling:
     if itemsize == 4:
         return Tiling(64, 32, 4, 2) if wide <= 128 else Tiling(32, 32, 4, 1)
     found = Tiling(128, 64, 8, 3, 128 if wide <= 64 else None) if wide <= 128 else Tiling(64, 64, 8, 2)
+    found = Tiling(256, 64, 8, 3) if dim < wide <= 64 else found
     return Tiling(64, found.block_n, 4, found.stages) if chosen else found
 
 
