@@ -102,6 +102,8 @@ def _temporal_candidates() -> dict[str, EditConfig]:
         "start 0, guidance 6": whole | {"guidance_scale": 6.0},
         "start 0, words until half": whole | {"words_window": half},
         "start 0, maps until half": whole | {"inject_window": half},
+        "start 0, guidance 4.5, maps until half": whole | {"guidance_scale": 4.5, "inject_window": half},
+        "start 0, guidance 6, words until half": whole | {"guidance_scale": 6.0, "words_window": half},
         "start 0, guidance 4.5, words until half": whole | {"guidance_scale": 4.5, "words_window": half},
         "start 0, no words": whole | {"words": "none"},
         "start 0.3": {"start": 0.3},
@@ -119,6 +121,9 @@ def _temporal_candidates() -> dict[str, EditConfig]:
     found |= {
         "fresh noise, words, temporal maps, start 0.1, words until half": replace(late, words_window=half),
         "fresh noise, words, temporal maps, start 0.1, maps until half": replace(late, inject_window=half),
+        "fresh noise, words, temporal maps, start 0.1, words and maps until half": replace(
+            late, words_window=half, inject_window=half
+        ),
         "fresh noise, words, temporal maps, start 0.1, maps until half, guidance 4.5": replace(
             late, inject_window=half, guidance_scale=4.5
         ),

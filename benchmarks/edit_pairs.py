@@ -10,8 +10,8 @@ most of the time:
 makes it end in time. `table` chooses the default on one half of the pairs, reports every method on the other, and
 writes the records `edit-pairs`, `edit-kinds`, `edit-choice` and `edit-injection` (see `benchmarks.edit_table`).
 
-`benchmarks/edits/shapes-choose.jsonl` keeps the rows of an unfinished run on the half for choosing (25 steps; two
-NVIDIA H100, a few rows on a CPU): copied to the cells file, it is gone on from.
+`benchmarks/edits/shapes.jsonl` keeps the rows that exist (25 steps; two NVIDIA H100, many rows on a CPU): copied to
+the cells file, it is gone on from.
 """
 
 from __future__ import annotations
@@ -53,9 +53,8 @@ class Bench:
 
     editor: PairEditor
 
-    def cells(self, pair: EditPair, names: Sequence[str], deadline: float) -> list[Cell]:
+    def cells(self, pair: EditPair, names: Sequence[str], deadline: float) -> Iterator[Cell]:
         """One row per method, as many as begin before the deadline (seconds since the epoch)."""
-        rows = []
         for name in names:
             if time.time() > deadline:
                 break
@@ -65,8 +64,7 @@ class Bench:
                 print(f"{name}, {pair.name}: {error}", file=sys.stderr, flush=True)
                 continue
             told = {"pair": pair.name, "kind": pair.kind, "half": pair.half, "method": name}
-            rows.append({**told, **mark_edit(frames, pair).as_dict(), **facts})
-        return rows
+            yield {**told, **mark_edit(frames, pair).as_dict(), **facts}
 
     def frames(self, pair: EditPair, name: str) -> tuple[Tensor, dict[str, float]]:
         """What a method makes of a pair, the figures of its inversion, and the time of the edit without it."""
@@ -85,24 +83,34 @@ UNEDITED: Mapping[str, Callable[[PairEditor, EditPair], tuple[Tensor, dict[str, 
 
 
 class _Process:
-    """The bench of a worker process, made when it starts."""
+    """The bench of a worker process and the file it writes to, made when it starts."""
 
     bench: Bench | None = None
+    cells: Path
 
 
-def _start(model: str, devices: Queue[str], generation: GenerationConfig, profile: EntropyProfile | None) -> None:
+def _start(
+    model: str, devices: Queue[str], generation: GenerationConfig, profile: EntropyProfile | None, cells: Path
+) -> None:
     device = devices.get()
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
     torch.set_num_threads(1)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    _Process.cells = cells
     _Process.bench = Bench(PairEditor(load(model, device=device, dtype=torch.float32), generation, profile))
 
 
-def _do(pair: EditPair, names: Sequence[str], deadline: float) -> list[Cell]:
+def _do(pair: EditPair, names: Sequence[str], deadline: float) -> int:
+    """Write a line per edit as soon as it is made, and say how many there were."""
     if _Process.bench is None:
         raise RuntimeError("the worker has not started")
-    return _Process.bench.cells(pair, names, deadline)
+    done = 0
+    for row in _Process.bench.cells(pair, names, deadline):
+        done += 1
+        with _Process.cells.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+    return done
 
 
 def missing(pairs: Sequence[EditPair], names: Sequence[str], cells: Sequence[Cell]) -> list[tuple[EditPair, list[str]]]:
@@ -130,12 +138,9 @@ def run(arguments: argparse.Namespace) -> int:
     tasks = missing(pairs, select(arguments.methods), read_cells(arguments.cells))
     total, done, began = sum(len(names) for _, names in tasks), 0, time.time()
     arguments.cells.parent.mkdir(parents=True, exist_ok=True)
-    with arguments.cells.open("a") as file:
-        for rows in _work(arguments, generation, tasks, began + arguments.seconds):
-            file.write("".join(json.dumps(row) + "\n" for row in rows))
-            file.flush()
-            done += len(rows)
-            print(f"{done} of {total} cells, {time.time() - began:.0f} s", file=sys.stderr, flush=True)
+    for made in _work(arguments, generation, tasks, began + arguments.seconds):
+        done += made
+        print(f"{done} of {total} cells, {time.time() - began:.0f} s", file=sys.stderr, flush=True)
     return int(done < total)
 
 
@@ -144,8 +149,8 @@ def _work(
     generation: GenerationConfig,
     tasks: Sequence[tuple[EditPair, list[str]]],
     deadline: float,
-) -> Iterator[list[Cell]]:
-    """Rows as they are finished, from this process or from several."""
+) -> Iterator[int]:
+    """Numbers of rows as pairs are finished, in this process or in several."""
     needed = {name for _, names in tasks for name in names} - set(WITHOUT_EDIT)
     choices = [methods()[name].injection for name in needed]
     profile = _profile(arguments) if any(choice and choice.needs_entropy for choice in choices) else None
@@ -153,7 +158,7 @@ def _work(
     devices = context.Queue()
     for worker in range(max(1, arguments.workers)):
         devices.put(_place(arguments.device, worker))
-    start = (arguments.model, devices, generation, profile)
+    start = (arguments.model, devices, generation, profile, arguments.cells)
     if arguments.workers <= 1:
         _start(*start)
         yield from (_do(pair, names, deadline) for pair, names in tasks)
