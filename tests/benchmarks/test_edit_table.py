@@ -43,7 +43,7 @@ def some_cells() -> list[dict[str, Any]]:
 
 def test_the_best_that_succeeds_often_enough_is_chosen() -> None:
     order = [row["method"] for row in ranked(by_method(some_cells(), "choose", ["colour"]))]
-    assert order == [OTHER, DEFAULT, LOUD]
+    assert order == [OTHER, LOUD]
 
 
 def test_the_report_uses_the_other_half_only() -> None:

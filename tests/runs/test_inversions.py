@@ -13,7 +13,7 @@ from ieadapt.methods import EditConfig, GenerationConfig
 from ieadapt.runs.inversions import InversionCache, default_cache
 from tests.tiny import build
 
-CONFIG = EditConfig(start=0.0, iterations=1)
+CONFIG = EditConfig("inversion", start=0.0, iterations=1)
 GENERATION = GenerationConfig(num_inference_steps=2)
 CLIP = torch.rand(5, 3, 16, 24, generator=torch.Generator().manual_seed(0))
 

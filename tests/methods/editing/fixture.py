@@ -12,12 +12,14 @@ from torch import Tensor
 
 from ieadapt.attention import denoisers_of
 from ieadapt.attention.denoiser_calls import prediction_of, with_prediction
-from ieadapt.methods import GenerationConfig
+from ieadapt.methods import EditConfig, GenerationConfig
 from tests.families import tiny_pipeline
 from tests.tiny import call_arguments
 
 SOURCE, TARGET = "a red ball", "a blue star"
 STEPS = GenerationConfig(num_inference_steps=4)
+INVERTED = EditConfig("inversion", inject="none", inject_window="0:1", inject_branch="cond", words="none")
+"""Source and target from the inverted noise, with nothing injected."""
 
 
 def clip(family: str) -> Tensor:

@@ -34,14 +34,26 @@ def test_configurations_that_cannot_be(arguments: dict[str, Any], message: str) 
 
 
 def test_what_the_texts_mean() -> None:
-    assert EditConfig().injection is None
+    assert EditConfig(inject="none").injection is None
     assert EditConfig(inject="all").injection == SiteChoice()
     assert EditConfig(mask="cross:ball+big star").mask_words == ("ball", "big star")
     config = EditConfig(words="replace, ball=2, red = 0.5")
     assert config.replaces_words
     assert config.reweighted == {"ball": 2.0, "red": 0.5}
     assert EditConfig(words="ball=2").controls_words
-    assert not EditConfig().controls_words
+    assert not EditConfig(words="none").controls_words
+
+
+def test_auto_follows_what_the_model_has() -> None:
+    auto = EditConfig()
+    assert (auto.settled(["cross", "temporal"]).words, auto.settled(["cross", "temporal"]).inject) == (
+        "replace",
+        "temporal",
+    )
+    assert (auto.settled(["joint"]).words, auto.settled(["joint"]).inject) == ("none", "none")
+    asked = EditConfig(words="ball=2", inject="all")
+    assert asked.settled(["cross", "temporal"]) == asked
+    assert EditConfig("sdedit").settled([]).inject == "none"
 
 
 def test_every_field_has_help() -> None:

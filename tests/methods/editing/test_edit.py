@@ -20,10 +20,10 @@ from ieadapt.methods.editing.edit import run_edit
 from ieadapt.methods.editing.path_run import PathPipeline
 from ieadapt.methods.editing.sites import SELF_ATTENTION, coarse_sites
 from tests.families import every_family, tiny_pipeline
-from tests.methods.editing.fixture import SOURCE, STEPS, TARGET, clip
+from tests.methods.editing.fixture import INVERTED, SOURCE, STEPS, TARGET, clip
 from tests.tiny import build
 
-QUICK = EditConfig(start=0.5, iterations=0)
+QUICK = dataclasses.replace(INVERTED, start=0.5, iterations=0)
 FREE = dataclasses.replace(QUICK, residual=0.0)
 
 
@@ -180,7 +180,7 @@ def test_sdedit_is_the_target_alone_from_the_noised_clip() -> None:
 
 def test_flowedit_follows_the_difference_of_two_velocities() -> None:
     """Against FlowEdit as it is written: an edited clip z that moves by (velocity target - velocity source)."""
-    config = EditConfig(method="flowedit", start=0.5, guidance_scale=1.0, seed=5)
+    config = EditConfig(start=0.5, guidance_scale=1.0, seed=5, inject="none", words="none")
     found = made("wan", [TARGET], config)
     runner, clean = PathPipeline.of(tiny_pipeline("wan"), clip("wan"), 4), found.inversion.clean
     path, velocities = runner.path_of(clean), {}
@@ -209,9 +209,27 @@ def test_sites_by_entropy_are_measured_on_the_source() -> None:
     ep = found.profile.ep
     lowest = min((site for site in found.profile.sites if site.kind == "spatial"), key=lambda site: ep[site.name])
     assert lowest.name in {site.name for site in found.sites}
-    later = made("wan", [TARGET], EditConfig(method="noise-path", start=0.5, inject="bottom=1"))
+    later = made("wan", [TARGET], EditConfig(method="noise-path", start=0.5, inject="bottom=1", inject_window="0:1"))
     assert later.profile is not None
     assert len(later.sites) == 1
+
+
+@pytest.mark.parametrize(
+    ("family", "injected", "replaced"),
+    [("animatediff", "temporal", True), ("wan", None, True), ("cogvideox", None, False)],
+)
+def test_the_default_does_what_the_model_has_sites_for(family: str, injected: str | None, replaced: bool) -> None:
+    found = made(family, [TARGET], EditConfig())
+    assert {site.kind for site in found.sites} == ({injected} if injected else set())
+    assert any("keep the source's cross-attention maps" in note for note in found.notes) == replaced
+    late = made(family, [TARGET], EditConfig(start=0.9))  # past the windows
+    assert not late.sites
+
+
+def test_without_a_source_prompt_there_are_no_shared_words() -> None:
+    pipe, frames = tiny_pipeline("wan"), clip("wan")
+    found = edit(pipe, frames, TARGET, generation=STEPS)
+    assert not any("cross-attention" in note for note in found.notes)
 
 
 def test_coarse_sites_are_those_below_the_finest_resolution() -> None:
@@ -339,7 +357,7 @@ def test_every_preset_runs(name: str) -> None:
         generation=STEPS,
     )
     assert (found.edited[0] - found.inversion.decoded).abs().max() > 1e-3
-    assert bool(found.sites) == (config.inject != "none")
+    assert bool(found.sites) == (config.inject != "none" and config.method != "sdedit")
 
 
 def test_injection_keeps_to_its_window_counted_over_the_whole_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ def frames() -> Tensor:
 
 def test_refinement_brings_the_clip_back(pipe: DiffusionPipeline, frames: Tensor) -> None:
     plain, refined = (
-        invert(pipe, frames[:8], caption(SCENE), EditConfig(start=0.7, iterations=count, tolerance=0.0), STEPS)
+        invert(pipe, frames[:8], caption(SCENE), EditConfig("inversion", start=0.7, iterations=count, tolerance=0.0), STEPS)
         for count in (0, 2)
     )
     assert plain.vae_psnr > 30
@@ -47,7 +47,7 @@ def test_the_colour_changes_and_the_background_stays(pipe: DiffusionPipeline, fr
         frames,
         caption(target),
         source_prompt=caption(SCENE),
-        config=EditConfig(start=0.1, iterations=2),
+        config=EditConfig("inversion", start=0.1, iterations=2),
         generation=STEPS,
     )
     edge = torch.zeros_like(wanted, dtype=torch.bool)

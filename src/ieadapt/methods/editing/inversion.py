@@ -134,7 +134,8 @@ def invert(
         pipe: a text-to-video pipeline of a known family.
         frames: the clip in [0, 1], of a size that the pipeline takes.
         prompt: what the clip shows; may be empty.
-        config: method, start, iterations, tolerance; the methods without a trajectory only pass through the VAE.
+        config: method, start, iterations, tolerance; by default the method `inversion`, since those without a
+            trajectory only pass through the VAE.
         generation: its number of steps.
         progress: called with (steps done, steps in all).
 
@@ -144,7 +145,7 @@ def invert(
 
     Source: DDIM inversion, arXiv 2010.02502; fixed-point refinement as in arXiv 2309.04907, reconstruction.
     """
-    config, generation = config or EditConfig(), generation or GenerationConfig()
+    config, generation = config or EditConfig("inversion"), generation or GenerationConfig()
     check_clip(pipe, frames)
     told = prompt if config.inversion_prompt == "source" else ""
     check_length(pipe, told)

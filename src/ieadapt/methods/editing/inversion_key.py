@@ -39,7 +39,7 @@ def inversion_key(
     Returns:
         Forty hexadecimal digits.
     """
-    config, generation = config or EditConfig(), generation or GenerationConfig()
+    config, generation = config or EditConfig("inversion"), generation or GenerationConfig()
     entropies = config.injection is not None and config.injection.needs_entropy
     described = {
         "format": FORMAT,
