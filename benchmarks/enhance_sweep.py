@@ -36,6 +36,7 @@ from torch import Tensor
 
 from benchmarks.enhance_variants import PLAIN, VARIANTS
 from benchmarks.results import Value, record
+from ieadapt.errors import FailureError
 from ieadapt.methods import EntropyProfile, GenerationConfig
 from ieadapt.metrics import METRICS, evaluate
 from ieadapt.metrics.intervals import paired_interval
@@ -194,16 +195,21 @@ def main(arguments: argparse.Namespace) -> None:
 def write(arguments: argparse.Namespace) -> None:
     """Write the records of both stages, and keep their tables."""
     command = f"python -m benchmarks.enhance_sweep {arguments.model} --out runs/sweep --captions {arguments.captions}"
+    command += f" --first {arguments.first}"
     note = (
         f"{arguments.steps} steps and guidance {arguments.guidance_scale:g} where the row does not say otherwise; "
         "differences are paired by caption, 95 % bootstrap, not corrected for the number of rows. Passes: network "
         "passes per video, weak ones counted whole."
     )
-    tables = {stage: pl.read_parquet(arguments.out / f"{stage}.parquet") for stage in ("choose", "report")}
+    made = {stage: pl.read_parquet(arguments.out / f"{stage}.parquet") for stage in ("choose", "report")}
     kept = FOLDER / arguments.model
     kept.mkdir(parents=True, exist_ok=True)
-    for stage, table in tables.items():
+    for stage, table in made.items():
         table.write_parquet(kept / f"{stage}.parquet")
+    tables = {stage: shared(table) for stage, table in made.items()}
+    if arguments.machine:
+        note += " Versions and commit are those of the recording, not of the machine that made the videos."
+    note += "".join(cut_off(stage, made[stage], tables[stage]) for stage in made)
     for file in arguments.out.glob("profile.*"):
         shutil.copy(file, kept)
     reported = ranked(summary(tables["report"], arguments.steps))
@@ -218,17 +224,42 @@ def write(arguments: argparse.Namespace) -> None:
         record(f"{name}-{arguments.model}", command, found, notes=note, machine=arguments.machine)
 
 
+def shared(table: pl.DataFrame) -> pl.DataFrame:
+    """The rows of the captions that every variant has, so that a stage that was cut off compares like with like.
+
+    Raises:
+        FailureError: no caption has every variant.
+
+    Example:
+        >>> table = pl.DataFrame({"variant": ["plain", "pag", "plain"], "caption": ["a", "a", "b"]})
+        >>> shared(table)["caption"].to_list()
+        ['a', 'a']
+    """
+    variants = table.group_by("caption").agg(pl.col("variant").n_unique())
+    full = variants.filter(pl.col("variant") == table["variant"].n_unique())
+    if full.is_empty():
+        raise FailureError("no caption has every variant; run the stage again, it does what is missing")
+    return table.join(full, on="caption", how="semi", maintain_order="left")
+
+
+def cut_off(stage: str, made: pl.DataFrame, kept: pl.DataFrame) -> str:
+    """A sentence on what `shared` left out; nothing where it left nothing out."""
+    if kept.height == made.height:
+        return ""
+    captions = kept["caption"].n_unique()
+    return f" The stage `{stage}` was cut off: only the {captions} captions that every row has are counted."
+
+
 def ranked(rows: Sequence[dict[str, Value]]) -> list[dict[str, Value]]:
     """The best first, by ground-truth fidelity."""
     return sorted(rows, key=lambda row: -float(row["fidelity_difference"] or 0.0))
 
 
 def leading(reported: Sequence[dict[str, Value]], default: str) -> list[dict[str, Value]]:
-    """The rows that a reader asks for first: the default, its controls, plain, and every baseline that is complete."""
-    most = max(int(row["captions"] or 0) for row in reported)
+    """The rows that a reader asks for first: the default, its controls, plain, and every baseline."""
     first = [PLAIN, "plain, 1.25 x steps", "plain, 1.5 x steps", default, *VARIANTS[default].controls]
     names = [*first, *(name for name, row in VARIANTS.items() if row.group not in ("plain", "entropy", "control"))]
-    found = {str(row["variant"]): row for row in reported if row["captions"] == most}
+    found = {str(row["variant"]): row for row in reported}
     found[default] = found[default] | {"variant": f"{default} (default)"}
     return [found[name] for name in names if name in found]
 
