@@ -8,8 +8,9 @@ Two stages, each resumable, each a table of scores per video (`choose.parquet`, 
   baseline, and every plain setting.
 
 `--record` writes `enhance-choose-MODEL` and `enhance-methods-MODEL` from the two tables, `enhance-summary-MODEL` (the
-leading rows of the second), `enhance-contrasts-MODEL` (the default against every other row of it) and
-`enhance-default-MODEL` (the default against plain, measure by measure).
+leading rows of the second), `enhance-contrasts-MODEL` (the default against every other row of it),
+`enhance-chosen-MODEL` (the first half's best entropy-chosen variant, likewise) and `enhance-default-MODEL` (the default
+against plain, measure by measure).
 
 Run it from the root of the repository: `python -m benchmarks.enhance_sweep shapes --out runs/sweep [--device cuda]`.
 """
@@ -21,7 +22,6 @@ import dataclasses
 import functools
 import itertools
 import multiprocessing
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +36,7 @@ from torch import Tensor
 
 from benchmarks.enhance_variants import PLAIN, VARIANTS
 from benchmarks.results import Value, record
+from ieadapt.errors import FailureError
 from ieadapt.methods import EntropyProfile, GenerationConfig
 from ieadapt.metrics import METRICS, evaluate
 from ieadapt.metrics.intervals import paired_interval
@@ -194,28 +195,62 @@ def main(arguments: argparse.Namespace) -> None:
 def write(arguments: argparse.Namespace) -> None:
     """Write the records of both stages, and keep their tables."""
     command = f"python -m benchmarks.enhance_sweep {arguments.model} --out runs/sweep --captions {arguments.captions}"
+    command += f" --first {arguments.first}"
     note = (
         f"{arguments.steps} steps and guidance {arguments.guidance_scale:g} where the row does not say otherwise; "
         "differences are paired by caption, 95 % bootstrap, not corrected for the number of rows. Passes: network "
         "passes per video, weak ones counted whole."
     )
-    tables = {stage: pl.read_parquet(arguments.out / f"{stage}.parquet") for stage in ("choose", "report")}
+    made = {stage: pl.read_parquet(arguments.out / f"{stage}.parquet") for stage in ("choose", "report")}
     kept = FOLDER / arguments.model
     kept.mkdir(parents=True, exist_ok=True)
-    for stage, table in tables.items():
+    for stage, table in made.items():
         table.write_parquet(kept / f"{stage}.parquet")
-    for file in arguments.out.glob("profile.*"):
-        shutil.copy(file, kept)
+    tables = {stage: shared(table) for stage, table in made.items()}
+    if arguments.machine:
+        note += " Versions and commit are those of the recording, not of the machine that made the videos."
+    note += "".join(cut_off(stage, made[stage], tables[stage]) for stage in made)
+    profile = EntropyProfile.load(arguments.out)
+    EntropyProfile(profile.table, {**profile.metadata, "model": arguments.model}).save(kept)
     reported = ranked(summary(tables["report"], arguments.steps))
+    choosing = ranked(summary(tables["choose"], arguments.steps))
+    chosen = next(str(row["variant"]) for row in choosing if row["group"] == "entropy")
     rows: dict[str, Sequence[Mapping[str, Value]]] = {
-        "enhance-summary": leading(reported, arguments.default),
-        "enhance-choose": ranked(summary(tables["choose"], arguments.steps)),
+        "enhance-summary": leading(reported, arguments.default, chosen),
+        "enhance-choose": choosing,
         "enhance-methods": reported,
-        "enhance-contrasts": contrasts(tables["report"], arguments),
+        "enhance-contrasts": contrasts(tables["report"], arguments.default, arguments.steps),
+        "enhance-chosen": contrasts(tables["report"], chosen, arguments.steps),
         "enhance-default": [row.as_dict() for row in against_plain(tables["report"], arguments.default)],
     }
     for name, found in rows.items():
         record(f"{name}-{arguments.model}", command, found, notes=note, machine=arguments.machine)
+
+
+def shared(table: pl.DataFrame) -> pl.DataFrame:
+    """The rows of the captions that every variant has, so that a stage that was cut off compares like with like.
+
+    Raises:
+        FailureError: no caption has every variant.
+
+    Example:
+        >>> table = pl.DataFrame({"variant": ["plain", "pag", "plain"], "caption": ["a", "a", "b"]})
+        >>> shared(table)["caption"].to_list()
+        ['a', 'a']
+    """
+    variants = table.group_by("caption").agg(pl.col("variant").n_unique())
+    full = variants.filter(pl.col("variant") == table["variant"].n_unique())
+    if full.is_empty():
+        raise FailureError("no caption has every variant", remedy="run the stage again: it does what is missing")
+    return table.join(full, on="caption", how="semi", maintain_order="left")
+
+
+def cut_off(stage: str, made: pl.DataFrame, kept: pl.DataFrame) -> str:
+    """A sentence on what `shared` left out; nothing where it left nothing out."""
+    if kept.height == made.height:
+        return ""
+    captions = kept["caption"].n_unique()
+    return f" The stage `{stage}` was cut off: only the {captions} captions that every row has are counted."
 
 
 def ranked(rows: Sequence[dict[str, Value]]) -> list[dict[str, Value]]:
@@ -223,12 +258,12 @@ def ranked(rows: Sequence[dict[str, Value]]) -> list[dict[str, Value]]:
     return sorted(rows, key=lambda row: -float(row["fidelity_difference"] or 0.0))
 
 
-def leading(reported: Sequence[dict[str, Value]], default: str) -> list[dict[str, Value]]:
-    """The rows that a reader asks for first: the default, its controls, plain, and every baseline that is complete."""
-    most = max(int(row["captions"] or 0) for row in reported)
-    first = [PLAIN, "plain, 1.25 x steps", "plain, 1.5 x steps", default, *VARIANTS[default].controls]
+def leading(reported: Sequence[dict[str, Value]], default: str, chosen: str) -> list[dict[str, Value]]:
+    """The rows that a reader asks for first: plain, the default and the first half's best, controls, every baseline."""
+    first = [PLAIN, "plain, 1.25 x steps", "plain, 1.5 x steps"]
+    first += [name for own in dict.fromkeys((default, chosen)) for name in (own, *VARIANTS[own].controls)]
     names = [*first, *(name for name, row in VARIANTS.items() if row.group not in ("plain", "entropy", "control"))]
-    found = {str(row["variant"]): row for row in reported if row["captions"] == most}
+    found = {str(row["variant"]): row for row in reported}
     found[default] = found[default] | {"variant": f"{default} (default)"}
     return [found[name] for name in names if name in found]
 
@@ -244,14 +279,14 @@ def against_plain(table: pl.DataFrame, default: str) -> list[Comparison]:
     return compare(plain, own)
 
 
-def contrasts(table: pl.DataFrame, arguments: argparse.Namespace) -> list[dict[str, Value]]:
-    """The default against every other row: paired differences, positive where the default is higher."""
+def contrasts(table: pl.DataFrame, variant: str, steps: int) -> list[dict[str, Value]]:
+    """A variant against every other row: paired differences, positive where the variant is higher."""
     rows = []
     for other in dict.fromkeys(table["variant"]):
-        both = table.filter(pl.col("variant").is_in([arguments.default, other]))
-        if other != arguments.default:
-            own = next(row for row in summary(both, arguments.steps, other) if row["variant"] == arguments.default)
-            told = {"passes_less": own["passes"] - VARIANTS[other].told(arguments.steps)["passes"]}  # type: ignore[operator]
+        both = table.filter(pl.col("variant").is_in([variant, other]))
+        if other != variant:
+            own = next(row for row in summary(both, steps, other) if row["variant"] == variant)
+            told = {"passes_less": own["passes"] - VARIANTS[other].told(steps)["passes"]}  # type: ignore[operator]
             rows.append({"against": other, **told, **own})
     return rows
 
