@@ -10,7 +10,7 @@ most of the time:
 makes it end in time. `table` chooses the default on one half of the pairs, reports every method on the other, and
 writes the records `edit-pairs`, `edit-kinds`, `edit-choice` and `edit-injection` (see `benchmarks.edit_table`).
 
-`benchmarks/edits/shapes.jsonl` keeps the rows that exist (25 steps; two NVIDIA H100, many rows on a CPU): copied to
+`benchmarks/edits/shapes.jsonl` keeps the rows that exist (25 steps; part on NVIDIA H100, part on a CPU): copied to
 the cells file, it is gone on from.
 """
 

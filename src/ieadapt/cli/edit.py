@@ -29,10 +29,10 @@ def command(
     resume: Annotated[bool, typer.Option("--resume", help="go on with the edit run in that folder")] = False,
     as_json: Json = False,
 ) -> None:
-    """The source is a video file or generated; it is inverted first, and how well that reconstructs it is said.
+    """The source is a video file or generated; how well the model gives it back without an edit is said first.
 
-    Several `--prompt`s share one inversion, which is kept for later runs. The run folder gets source, reconstruction
-    and edits as videos, pictures of their frames, measures and a report.
+    Several `--prompt`s share that, and `--method inversion` keeps its inversion for later runs. The run folder gets
+    source, reconstruction and edits as videos, pictures of their frames, measures and a report.
 
     Example: `ieadapt edit shapes --video clip.mp4 --source-prompt "a big red star moving left over hills"
     --prompt "a big blue star moving left over hills" --out runs/edited`

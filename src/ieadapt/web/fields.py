@@ -17,9 +17,9 @@ MOST_PROMPTS, LONGEST_PROMPT = 100, 2000
 SUGGESTED: Mapping[str, Sequence[str]] = {
     "perturbation": ("identity", "uniform", "mix:0.5", "temperature:2", "blur:1", "skip"),
     "sites": ("auto", "temporal", "spatial", "joint", "cross", "temporal:top=0.5", "temporal:bottom=0.5", "random=3"),
-    "inject": ("none", "all", "coarse", "spatial:bottom=0.5", "spatial:top=0.5", "temporal:top=0.5"),
+    "inject": ("auto", "none", "all", "temporal", "coarse", "spatial:bottom=0.5", "temporal:top=0.5"),
     "mask": ("none", "difference", "cross:WORD"),
-    "words": ("none", "replace"),
+    "words": ("auto", "none", "replace"),
     "schedule": ("constant", "linear:1:0", "cosine"),
     "entropy": ("profile", "online", "online:4"),
     "device": ("auto", "cpu", "cuda"),

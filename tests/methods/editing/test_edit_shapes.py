@@ -29,7 +29,7 @@ def frames() -> Tensor:
 
 def test_refinement_brings_the_clip_back(pipe: DiffusionPipeline, frames: Tensor) -> None:
     plain, refined = (
-        invert(pipe, frames[:8], caption(SCENE), EditConfig("inversion", start=0.7, iterations=count, tolerance=0.0), STEPS)
+        invert(pipe, frames[:8], caption(SCENE), EditConfig("inversion", 0.7, iterations=count, tolerance=0.0), STEPS)
         for count in (0, 2)
     )
     assert plain.vae_psnr > 30

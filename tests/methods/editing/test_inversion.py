@@ -16,6 +16,7 @@ from tests.families import every_family, tiny_pipeline
 from tests.methods.editing.fixture import SOURCE, STEPS, calm, clip
 
 CLOSE = EditConfig("inversion", start=0.25, iterations=12, tolerance=1e-6)
+ONCE, UNREFINED = EditConfig("inversion", iterations=1), EditConfig("inversion", iterations=0)
 
 
 @every_family
@@ -57,20 +58,21 @@ def test_a_method_without_trajectory_only_passes_through_the_vae() -> None:
 
 def test_the_key_names_everything_that_matters() -> None:
     pipe, frames = tiny_pipeline("wan"), clip("wan")
-    made = invert(pipe, frames, SOURCE, EditConfig("inversion", iterations=1), STEPS)
-    key = inversion_key(pipe, frames, SOURCE, EditConfig("inversion", iterations=1), STEPS)
+    made = invert(pipe, frames, SOURCE, ONCE, STEPS)
+    key = inversion_key(pipe, frames, SOURCE, ONCE, STEPS)
     assert made.key == key
     assert (
-        inversion_key(pipe, frames, SOURCE, EditConfig("inversion", iterations=1, guidance_scale=7, mask="difference"), STEPS) == key
+        inversion_key(pipe, frames, SOURCE, dataclasses.replace(ONCE, guidance_scale=7, mask="difference"), STEPS)
+        == key
     )
     others = [
-        inversion_key(pipe, frames + 1e-3, SOURCE, EditConfig("inversion", iterations=1), STEPS),
-        inversion_key(pipe, frames, "a blue ball", EditConfig("inversion", iterations=1), STEPS),
+        inversion_key(pipe, frames + 1e-3, SOURCE, ONCE, STEPS),
+        inversion_key(pipe, frames, "a blue ball", ONCE, STEPS),
         inversion_key(pipe, frames, SOURCE, EditConfig("inversion", iterations=2), STEPS),
-        inversion_key(pipe, frames, SOURCE, EditConfig("inversion", iterations=1, start=0.3), STEPS),
-        inversion_key(pipe, frames, SOURCE, EditConfig("inversion", iterations=1, inject="top=1"), STEPS),
-        inversion_key(pipe, frames, SOURCE, EditConfig("inversion", iterations=1), GenerationConfig(num_inference_steps=5)),
-        inversion_key(tiny_pipeline("ltx"), frames, SOURCE, EditConfig("inversion", iterations=1), STEPS),
+        inversion_key(pipe, frames, SOURCE, dataclasses.replace(ONCE, start=0.3), STEPS),
+        inversion_key(pipe, frames, SOURCE, dataclasses.replace(ONCE, inject="top=1"), STEPS),
+        inversion_key(pipe, frames, SOURCE, ONCE, GenerationConfig(num_inference_steps=5)),
+        inversion_key(tiny_pipeline("ltx"), frames, SOURCE, ONCE, STEPS),
     ]
     assert len({key, *others}) == 8
 
@@ -83,7 +85,7 @@ def test_the_key_of_an_empty_inversion_prompt_ignores_the_source_prompt() -> Non
 
 @pytest.mark.parametrize("inject", ["none", "joint:bottom=1"])
 def test_an_inversion_is_kept_in_a_file(tmp_path: Path, inject: str) -> None:
-    made = invert(tiny_pipeline("wan"), clip("wan"), SOURCE, EditConfig("inversion", iterations=1, inject=inject), STEPS)
+    made = invert(tiny_pipeline("wan"), clip("wan"), SOURCE, dataclasses.replace(ONCE, inject=inject), STEPS)
     found = Inversion.load(made.save(tmp_path / "one.safetensors"))
     for item in dataclasses.fields(Inversion):
         mine, other = getattr(made, item.name), getattr(found, item.name)
@@ -103,7 +105,7 @@ def test_a_file_that_holds_no_inversion(tmp_path: Path) -> None:
 
 
 def test_a_poor_reconstruction_is_warned_about() -> None:
-    found = invert(tiny_pipeline("animatediff"), clip("animatediff"), SOURCE, EditConfig("inversion", iterations=0), STEPS)
+    found = invert(tiny_pipeline("animatediff"), clip("animatediff"), SOURCE, UNREFINED, STEPS)
     assert found.psnr < 25
     warning = next(note for note in found.notes if note.startswith("warning: the reconstruction"))
     assert f"has {found.psnr:.1f} dB, under 25 (VAE alone {found.vae_psnr:.1f}" in warning
@@ -113,7 +115,7 @@ def test_a_poor_reconstruction_is_warned_about() -> None:
 def test_latents_that_shrink_are_warned_about(monkeypatch: pytest.MonkeyPatch) -> None:
     pipe, path_type = tiny_pipeline("wan"), "ieadapt.methods.editing.noise_path.NoisePath.backward"
     monkeypatch.setattr(path_type, lambda self, step, latents, prediction: latents * 0.5)
-    found = invert(pipe, clip("wan"), SOURCE, EditConfig("inversion", iterations=0), STEPS)
+    found = invert(pipe, clip("wan"), SOURCE, UNREFINED, STEPS)
     assert found.std_ratio < 0.5
     assert any("of the clean latents' standard deviation" in note for note in found.notes)
 

@@ -239,7 +239,7 @@ class _Editor:
 
     def _free_kinds(self, config: EditConfig, source_prompt: str) -> set[str]:
         """The kinds of sites at which the editor may act of its own accord: within their windows, on shared words."""
-        kinds = {site.kind for site in self._reached} if config.method != "sdedit" else set()
+        kinds: set[str] = set() if config.method == "sdedit" else {site.kind for site in self._reached}
         if not source_prompt.strip() or not self._reaches(config.words_window, "words_window"):
             kinds.discard("cross")
         if not self._reaches(config.inject_window, "inject_window"):
