@@ -28,7 +28,7 @@ from ieadapt.testbed.edits import EditPair
 Frames = Float[Tensor, "frame channel height width"]
 Made = tuple[Frames, dict[str, float]]
 """An edit, and the figures of how it was made."""
-WHOLE_SOURCE = EditConfig(start=0.0)
+WHOLE_SOURCE = EditConfig("inversion", start=0.0)
 THROUGH_VAE = EditConfig(method="sdedit")
 
 
