@@ -16,16 +16,7 @@ COPY, RECONSTRUCTION, CEILING = "copy of the source", "reconstruction", "perfect
 WITHOUT_EDIT = (COPY, RECONSTRUCTION, CEILING)
 
 BASE = EditConfig()
-PLAIN = EditConfig(
-    "inversion",
-    start=0.1,
-    residual=1.0,
-    inject="none",
-    inject_window="0:1",
-    inject_branch="cond",
-    mask="none",
-    words="none",
-)
+PLAIN = replace(EDIT_PRESETS["inversion"], start=0.1, residual=1.0, inject_window="0:1")
 """What the candidates change: source and target from the inverted noise, tied by nothing but the residual."""
 NO_MAPS = "inject none"
 CHANGED = "CHANGED"
@@ -39,12 +30,11 @@ def candidates() -> dict[str, EditConfig]:
 
 def _plain_candidates() -> dict[str, EditConfig]:
     """Start, residual, guidance, masks and noise paths, with no attention map touched."""
-    base = PLAIN
     found = {
-        f"start {start:g}, residual {residual:g}": replace(base, start=start, residual=residual)
+        f"start {start:g}, residual {residual:g}": replace(PLAIN, start=start, residual=residual)
         for start, residual in ((0.0, 1.0), (0.1, 0.0), *((start, 1.0) for start in (0.1, 0.2, 0.3, 0.4, 0.5)))
     }  # a refined inversion leaves next to nothing to correct, so that `residual` is compared at one start only
-    at = replace(base, start=0.2, residual=1.0)
+    at = replace(PLAIN, start=0.2)
     for weight in (2.0, 4.5, 6.0):
         found[f"start 0.2, guidance {weight:g}"] = replace(at, guidance_scale=weight)
     for weight in (2.0, 3.0):
@@ -117,17 +107,14 @@ def _temporal_candidates() -> dict[str, EditConfig]:
         "noise path": {"method": "noise-path"},
     }
     found = {f"words, temporal maps, {name}": replace(base, **change) for name, change in changes.items()}
-    late = replace(fresh, start=0.1)
-    found |= {
-        "fresh noise, words, temporal maps, start 0.1, words until half": replace(late, words_window=half),
-        "fresh noise, words, temporal maps, start 0.1, maps until half": replace(late, inject_window=half),
-        "fresh noise, words, temporal maps, start 0.1, words and maps until half": replace(
-            late, words_window=half, inject_window=half
-        ),
-        "fresh noise, words, temporal maps, start 0.1, maps until half, guidance 4.5": replace(
-            late, inject_window=half, guidance_scale=4.5
-        ),
+    windows: dict[str, dict[str, Any]] = {
+        "words until half": {"words_window": half},
+        "maps until half": {"inject_window": half},
+        "words and maps until half": {"words_window": half, "inject_window": half},
+        "maps until half, guidance 4.5": {"inject_window": half, "guidance_scale": 4.5},
     }
+    for name, change in windows.items():
+        found[f"fresh noise, words, temporal maps, start 0.1, {name}"] = replace(fresh, start=0.1, **change)
     found["words, temporal maps, noise path, start 0"] = replace(base, method="noise-path", start=0.0)
     found["fresh noise, words"] = replace(fresh, inject="none")
     for tied, config in (("words, temporal maps", fresh), ("temporal maps", replace(fresh, words="none"))):

@@ -1,7 +1,7 @@
 """From single edits to tables: the default chosen on one half of the pairs, every method reported on the other.
 
 - `edit-choice`: the candidates on the first half, best first; the best one that changes what it should is chosen;
-- `edit-pairs`: every method on the second half, all kinds but motion together, with the chosen one's paired advantage;
+- `edit-pairs`: every method on the second half, all kinds but motion together, with the default's paired advantage;
 - `edit-kinds`: the same for every kind by itself, motion included;
 - `edit-injection`: sites chosen by EP against as many random ones, per kind of edit.
 """

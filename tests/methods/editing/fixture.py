@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,13 +13,13 @@ from torch import Tensor
 
 from ieadapt.attention import denoisers_of
 from ieadapt.attention.denoiser_calls import prediction_of, with_prediction
-from ieadapt.methods import EditConfig, GenerationConfig
+from ieadapt.methods import EDIT_PRESETS, GenerationConfig
 from tests.families import tiny_pipeline
 from tests.tiny import call_arguments
 
 SOURCE, TARGET = "a red ball", "a blue star"
 STEPS = GenerationConfig(num_inference_steps=4)
-INVERTED = EditConfig("inversion", inject="none", inject_window="0:1", inject_branch="cond", words="none")
+INVERTED = dataclasses.replace(EDIT_PRESETS["inversion"], start=0.1, residual=1.0, inject_window="0:1")
 """Source and target from the inverted noise, with nothing injected."""
 
 

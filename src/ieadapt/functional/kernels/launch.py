@@ -79,8 +79,12 @@ def tiling_of(dim: int, itemsize: int, *, chosen: bool = False) -> Tiling:
     wide = padded(dim)
     if itemsize == 4:
         return Tiling(64, 32, 4, 2) if wide <= 128 else Tiling(32, 32, 4, 1)
-    found = Tiling(128, 64, 8, 3, 128 if wide <= 64 else None) if wide <= 128 else Tiling(64, 64, 8, 2)
-    found = Tiling(256, 64, 8, 3) if dim < wide <= 64 else found
+    if wide > 128:
+        found = Tiling(64, 64, 8, 2)
+    elif wide > 64:
+        found = Tiling(128, 64, 8, 3)
+    else:
+        found = Tiling(256, 64, 8, 3) if dim < wide else Tiling(128, 64, 8, 3, 128)
     return Tiling(64, found.block_n, 4, found.stages) if chosen else found
 
 

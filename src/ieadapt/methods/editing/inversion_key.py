@@ -59,11 +59,10 @@ def inversion_key(
 
 
 def _add_weights(digest: hashlib._Hash, module: nn.Module) -> None:
-    """Names, shapes and a sample of every parameter; the samples leave their device in one piece."""
+    """Names, shapes and a sample of every parameter, in one piece, since every copy from a GPU waits for it."""
     samples: list[Tensor] = []
     for name, parameter in module.named_parameters():
         digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
         samples.append(parameter.detach().flatten()[:: max(1, parameter.numel() // 4)][:4].float())
-    devices = dict.fromkeys(sample.device for sample in samples)
-    for device in devices:
-        digest.update(torch.cat([sample for sample in samples if sample.device == device]).cpu().numpy().tobytes())
+    together = torch.cat([sample.to(samples[0].device) for sample in samples])  # the same wherever the weights are
+    digest.update(together.cpu().numpy().tobytes())

@@ -11,7 +11,6 @@ from ieadapt.methods.editing.config import EditConfig
 _PLAIN = EditConfig("inversion", start=0.0, residual=0.0, inject="none", inject_branch="cond", words="none")
 """The whole run from the inverted noise, source not corrected, nothing kept: what the injecting methods start from."""
 _MOST = replace(_PLAIN, inject="all", inject_window="0:0.8")
-_FRESH = EditConfig("flowedit", start=0.34, residual=1.0, inject="none", words="none")
 
 EDIT_PRESETS: Mapping[str, EditConfig] = {
     "default": EditConfig(),
@@ -28,7 +27,9 @@ EDIT_PRESETS: Mapping[str, EditConfig] = {
     "prompt-to-prompt": replace(
         _PLAIN, words="replace", words_window="0:0.8", inject="spatial/joint", inject_window="0:0.4"
     ),
-    "flowedit": replace(_FRESH, source_guidance=1.5, guidance_scale=5.5),
+    "flowedit": EditConfig(
+        "flowedit", start=0.34, inject="none", words="none", source_guidance=1.5, guidance_scale=5.5
+    ),
 }
 """Sources: SDEdit arXiv 2108.01073; UniEdit arXiv 2402.13185 (all spatial self-attention, 20 of 50 steps); FPE arXiv
 2403.03431 (self-attention below the finest resolution, 80 % of the steps, conditional rows); prompt-to-prompt arXiv
