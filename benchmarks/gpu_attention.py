@@ -201,7 +201,7 @@ def table(shape: Shape, device: str, dtype: torch.dtype, repeats: int) -> Iterat
     yield row(shape, dtype, "attention, then entropy without values", milliseconds(apart, device, repeats), plain)
     for fraction in FRACTIONS:
         sample = RowSample(fraction)
-        if sample.blocks(query) is not None:
+        if not sample.takes_all(shape.tokens):
             error = measured_attention(
                 query, key, value, attend, video=shape.video, sample=sample, kernel="on"
             ).statistics.ep_error

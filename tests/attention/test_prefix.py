@@ -89,6 +89,23 @@ def test_two_weak_passes_in_one_step_replay_the_full_pass_both_times() -> None:
     assert not torch.equal(results[0], results[1])
 
 
+def test_a_chain_keeps_one_cut_for_all_its_stages() -> None:
+    denoiser, _ = captured("hunyuanvideo")
+    shapes: list[torch.Size] = []
+
+    def cut(tensor: Tensor) -> Tensor:
+        shapes.append(tensor.shape)
+        return tensor
+
+    with wrap_denoiser(denoiser, lambda call, prediction: None, _last_site("hunyuanvideo")) as (prefix,):
+        predict("hunyuanvideo")
+        with prefix.replaying(cut):
+            outputs = [stage() for stage in prefix.stages]
+    assert len(outputs) == 3
+    assert all(output is outputs[0] for output in outputs)
+    assert len(shapes) == len(outputs[0]) == 2  # the video's and the text's
+
+
 def test_outputs_are_let_go_afterwards() -> None:
     denoiser, _ = captured("wan")
     sites = _last_site("wan")

@@ -97,18 +97,24 @@ class Prefix:
             take: cuts a tensor to the rows of the weak pass.
             share: rows of the weak pass per row of the full one.
         """
-        kept = dict(self._outputs)
+        outputs = self._cut(take)
         with ExitStack() as stack:
-            replayed = self.stages if kept else ()
-            for stage in replayed:
-                output = map_tensors(kept[stage if self._all_needed else self.stages[-1]], take)
+            for stage, output in zip(self.stages, outputs, strict=False):
                 stack.enter_context(attribute(stage, "forward", _returning(output)))
-            self.replayed += len(replayed)
-            self.computed += len(self._all_stages) - len(replayed)
+            self.replayed += len(outputs)
+            self.computed += len(self._all_stages) - len(outputs)
             begin, end = self._span
-            if replayed and begin is not None and end is not None:
+            if outputs and begin is not None and end is not None:
                 self.saved.add(begin, end, share)
             yield
+
+    def _cut(self, take: Callable[[Tensor], Tensor]) -> list[Any]:
+        """What each stage returns in a weak pass: in a plain chain the last one's output, cut once for all."""
+        if not self._outputs:
+            return []
+        if self._all_needed:
+            return [map_tensors(self._outputs[stage], take) for stage in self.stages]
+        return [map_tensors(self._outputs[self.stages[-1]], take)] * len(self.stages)
 
 
 def _returning(output: Any) -> Callable[..., Any]:

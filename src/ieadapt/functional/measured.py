@@ -72,7 +72,7 @@ def measured_attention(
         (100.0, 0.0)
     """
     logits = Logits(query, key, KeyMask(mask, False, key.shape[-2]), scale, memory_limit)
-    every_row = sample is None or sample.blocks(query) is None
+    every_row = sample is None or sample.takes_all(query.shape[-2])
     if every_row and uses_kernel(
         query, key, value, mask=mask, scale=logits.factor, is_causal=False, video=video, choice=kernel
     ):

@@ -30,17 +30,9 @@ KEYS, VIDEO_KEYS = tl.constexpr(6), tl.constexpr(7)
 
 @triton.jit
 @no_type_check
-def load_tile(at, lines, line_mask: tl.constexpr, dims, dim_mask: tl.constexpr):
-    """Load a tile of keys or values: only the lines and channels that exist, zeros elsewhere."""
-    if line_mask and dim_mask:
-        tile = tl.load(at, mask=lines & dims, other=0.0)
-    elif line_mask:
-        tile = tl.load(at, mask=lines, other=0.0)
-    elif dim_mask:
-        tile = tl.load(at, mask=dims, other=0.0)
-    else:
-        tile = tl.load(at)
-    return tile
+def load_tile(at, lines, line_mask: tl.constexpr):
+    """Load a tile of keys or values: only the lines that exist, zeros elsewhere."""
+    return tl.load(at, mask=lines, other=0.0) if line_mask else tl.load(at)
 
 
 @triton.jit
@@ -92,17 +84,15 @@ def _close_frame(open_sums, closed, weights, products, late, top):
 @no_type_check
 def _block(
     state, column, high, query, at, strides, there, scale, positions,
-    TAIL: tl.constexpr, FRAMES: tl.constexpr, MASK: tl.constexpr, VALUE: tl.constexpr, DIM: tl.constexpr,
+    TAIL: tl.constexpr, FRAMES: tl.constexpr, MASK: tl.constexpr, VALUE: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """One block of keys: logits, softmax, output, and the sums behind the entropies."""
     acc, top, open_sums, closed, seen, boundary = state
     mass, moment = open_sums
     columns = column + tl.arange(0, BLOCK_N)
-    padded: tl.constexpr = query.shape[1] != DIM
-    dims = tl.arange(0, query.shape[1]) < DIM
     key_lines = (columns < high)[None, :]
-    key = load_tile(at[0] + column * strides[0], key_lines, TAIL, dims[:, None], padded)
+    key = load_tile(at[0] + column * strides[0], key_lines, TAIL)
     logits = tl.dot(query, key, input_precision=PRECISION)
     logits, factor, visible = _visible(logits, scale, at[2], strides[2], column, key_lines, there, TAIL, MASK)
     newest = tl.maximum(top, tl.max(logits, 1) * factor)
@@ -119,7 +109,7 @@ def _block(
             )
             boundary += positions
     if VALUE:
-        value = load_tile(at[1] + column * strides[1], (columns < high)[:, None], TAIL, dims[None, :], padded)
+        value = load_tile(at[1] + column * strides[1], (columns < high)[:, None], TAIL)
         acc = tl.dot(weights.to(value.dtype), value, acc * share[:, None], input_precision=PRECISION)
     return acc, newest, open_sums, closed, seen + visible, boundary
 
@@ -128,7 +118,7 @@ def _block(
 @no_type_check
 def _span(
     state, low, high, query, at, strides, there, scale, positions,
-    FRAMES: tl.constexpr, MASK: tl.constexpr, VALUE: tl.constexpr, DIM: tl.constexpr,
+    FRAMES: tl.constexpr, MASK: tl.constexpr, VALUE: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_N: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """A range of keys: whole blocks in a pipelined loop, then the rest."""
@@ -136,12 +126,12 @@ def _span(
     for column in tl.range(low, whole, BLOCK_N, num_stages=STAGES):
         state = _block(
             state, column, high, query, at, strides, there, scale, positions,
-            False, FRAMES, MASK, VALUE, DIM, PRECISION, BLOCK_N,
+            False, FRAMES, MASK, VALUE, PRECISION, BLOCK_N,
         )  # fmt: skip
     if whole < high:
         state = _block(
             state, whole, high, query, at, strides, there, scale, positions,
-            True, FRAMES, MASK, VALUE, DIM, PRECISION, BLOCK_N,
+            True, FRAMES, MASK, VALUE, PRECISION, BLOCK_N,
         )  # fmt: skip
     return state
 
@@ -177,7 +167,8 @@ def long_rows(
     TEMPORAL and SPATIAL (nats) and TEXT (share of the attention); with MASK also KEYS and VIDEO_KEYS (visible ones).
     Figures are (figure, batch, head, slot); a slot is a row, or with CHOSEN a row of the blocks that `chosen`
     (batch, head, block) names. Rows past the end are left alone. With REPAIR, blocks without a LOGSUMEXP of NaN are
-    left alone too. `scale` is in powers of two and positive.
+    left alone too. Keys and values have BLOCK_D channels, queries and output DIM. `scale` is in powers of two and
+    positive.
     """
     slot = tl.program_id(0) % n_blocks
     pair = tl.program_id(0) // n_blocks
@@ -212,7 +203,7 @@ def long_rows(
     if VIDEO:
         state = _span(
             state, video_start, video_stop, tile, at, strides, there[:, None], scale, positions,
-            True, MASK, VALUE, DIM, PRECISION, BLOCK_N, STAGES,
+            True, MASK, VALUE, PRECISION, BLOCK_N, STAGES,
         )  # fmt: skip
         acc, top, open_sums, closed, seen, boundary = state
         _write_video(figures, stride_figure, there, closed, seen, MASK)
@@ -221,14 +212,14 @@ def long_rows(
         for part in range(2):  # the keys before the video, then those after it
             state = _span(
                 state, part * video_stop, video_start + part * (n_keys - video_start), tile, at, strides,
-                there[:, None], scale, positions, False, MASK, VALUE, DIM, PRECISION, BLOCK_N, STAGES,
+                there[:, None], scale, positions, False, MASK, VALUE, PRECISION, BLOCK_N, STAGES,
             )  # fmt: skip
         on_video = video_mass * tl.exp2(video_top - state[1]) / state[2][0]
         tl.store(figures + TEXT * stride_figure, tl.maximum(1.0 - on_video, 0.0), mask=there)
     else:
         state = _span(
             state, 0, n_keys, tile, at, strides, there[:, None], scale, positions,
-            False, MASK, VALUE, DIM, PRECISION, BLOCK_N, STAGES,
+            False, MASK, VALUE, PRECISION, BLOCK_N, STAGES,
         )  # fmt: skip
 
     acc, top, open_sums, closed, seen, boundary = state
