@@ -23,16 +23,17 @@ def runs(query: Tensor, choice: Any = "on", **changed: Any) -> bool:
     return uses_kernel(query, query, given.pop("value"), choice=choice, **given)
 
 
-def test_auto_means_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_means_cuda(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
     query = random(1, 1, 4, 8)
     monkeypatch.delenv("IEADAPT_KERNEL", raising=False)
     assert not runs(query, None)
     assert not runs(query, "auto")
-    assert runs(query, "on")
+    assert runs(query.to(device), "auto") == (device.type == "cuda")
+    assert runs(query.to(device), "on")
 
 
-def test_the_argument_goes_before_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    query = random(1, 1, 4, 8)
+def test_the_argument_goes_before_the_variable(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
+    query = random(1, 1, 4, 8).to(device)
     monkeypatch.setenv("IEADAPT_KERNEL", "on")
     assert runs(query, None)
     assert not runs(query, "off")
@@ -52,9 +53,10 @@ def test_the_argument_goes_before_the_variable(monkeypatch: pytest.MonkeyPatch) 
         ({"mask": torch.zeros(4, 4, dtype=torch.int8)}, "a mask of torch.int8"),
     ],
 )
-def test_what_it_cannot_do_is_said(changed: dict[str, Any], why: str) -> None:
+def test_what_it_cannot_do_is_said(changed: dict[str, Any], why: str, device: torch.device) -> None:
+    there = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in changed.items()}
     with pytest.warns(UserWarning, match=f"measured without the fused kernel: .*{why}"):
-        assert not runs(random(1, 1, 4, 8), **changed)
+        assert not runs(random(1, 1, 4, 8).to(device), **there)
 
 
 def test_long_heads_doubles_and_gradients_are_refused() -> None:
@@ -79,8 +81,8 @@ def test_the_ordinary_output_where_it_does_not_run() -> None:
     assert torch.equal(found.statistics.ep, attention_statistics(query, query).ep)
 
 
-def test_recording_gives_the_model_the_kernels_output_once() -> None:
-    query, key, value = (random(4, 2, 6, 8, seed=seed) for seed in range(3))
+def test_recording_gives_the_model_the_kernels_output_once(device: torch.device) -> None:
+    query, key, value = (random(4, 2, 6, 8, seed=seed).to(device) for seed in range(3))
     asked: list[int] = []
 
     def attend() -> Tensor:
@@ -92,7 +94,7 @@ def test_recording_gives_the_model_the_kernels_output_once() -> None:
     record, usual = Record(kernel="on"), Record(kernel="off")
     record(call)
     assert not asked
-    assert torch.allclose(call.output, plain.output, atol=1e-6)
+    assert torch.allclose(call.output, plain.output, atol=1e-5)
     usual(plain)
     assert asked == [1]
     for fused, streamed in zip(record.rows(), usual.rows(), strict=True):

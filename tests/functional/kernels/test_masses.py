@@ -20,7 +20,9 @@ REPLACEMENTS: dict[str, Callable[..., Tensor]] = {
     "identity": identity_output,
     "skip": skip_output,
     "temperature": partial(temperature_output, temperature=2.0),
-    "inject": partial(inject_output, source_query=SOURCE, source_key=SOURCE),
+    "inject": lambda query, *given, **more: inject_output(
+        query, *given, source_query=SOURCE.to(query.device), source_key=SOURCE.to(query.device), **more
+    ),
 }
 MASKS = {
     "no mask": None,

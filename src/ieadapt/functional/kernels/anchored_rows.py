@@ -52,13 +52,15 @@ def _partial(tile):
 @no_type_check
 def _block(
     state, anchor, column, high, query, at, strides, scale, positions,
-    TAIL: tl.constexpr, FRAMES: tl.constexpr, VALUE: tl.constexpr,
+    TAIL: tl.constexpr, FRAMES: tl.constexpr, VALUE: tl.constexpr, DIM: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """One block of keys: logits, exponentials, output, and the sums behind the entropies."""
     acc, mass, moment, closed, product, boundary = state
     columns = column + tl.arange(0, BLOCK_N)
-    key = load_tile(at[0] + column * strides[0], (columns < high)[None, :], TAIL)
+    padded: tl.constexpr = query.shape[1] != DIM
+    dims = tl.arange(0, query.shape[1]) < DIM
+    key = load_tile(at[0] + column * strides[0], (columns < high)[None, :], TAIL, dims[:, None], padded)
     shifted = tl.dot(query, key, input_precision=PRECISION) * scale - anchor[:, None]
     if TAIL:
         shifted = tl.where((columns < high)[None, :], shifted, HIDDEN)
@@ -77,7 +79,7 @@ def _block(
     else:
         mass += _partial(weights)
     if VALUE:
-        value = load_tile(at[1] + column * strides[1], (columns < high)[:, None], TAIL)
+        value = load_tile(at[1] + column * strides[1], (columns < high)[:, None], TAIL, dims[None, :], padded)
         acc = tl.dot(weights.to(value.dtype), value, acc, input_precision=PRECISION)
     return acc, mass, moment, closed, product, boundary
 
@@ -86,7 +88,7 @@ def _block(
 @no_type_check
 def _span(
     state, anchor, low, high, query, at, strides, scale, positions,
-    FRAMES: tl.constexpr, VALUE: tl.constexpr,
+    FRAMES: tl.constexpr, VALUE: tl.constexpr, DIM: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_N: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """A range of keys: whole blocks in a pipelined loop, then the rest."""
@@ -94,22 +96,23 @@ def _span(
     for column in tl.range(low, whole, BLOCK_N, num_stages=STAGES):
         state = _block(
             state, anchor, column, high, query, at, strides, scale, positions,
-            False, FRAMES, VALUE, PRECISION, BLOCK_N,
+            False, FRAMES, VALUE, DIM, PRECISION, BLOCK_N,
         )  # fmt: skip
     if whole < high:
         state = _block(
             state, anchor, whole, high, query, at, strides, scale, positions,
-            True, FRAMES, VALUE, PRECISION, BLOCK_N,
+            True, FRAMES, VALUE, DIM, PRECISION, BLOCK_N,
         )  # fmt: skip
     return state
 
 
 @triton.jit
 @no_type_check
-def _anchor(low, high, query, key_at, stride, scale, PRECISION: tl.constexpr, BLOCK_N: tl.constexpr):
+def _anchor(low, high, query, key_at, stride, scale, DIM: tl.constexpr, PRECISION: tl.constexpr, BLOCK_N: tl.constexpr):
     """The largest logit of each row in the first block of keys."""
     there = (low + tl.arange(0, BLOCK_N) < high)[None, :]
-    key = tl.load(key_at + low * stride, mask=there, other=0.0)
+    dims = (tl.arange(0, query.shape[1]) < DIM)[:, None]
+    key = tl.load(key_at + low * stride, mask=there & dims, other=0.0)
     logits = tl.dot(query, key, input_precision=PRECISION)
     return tl.max(tl.where(there, logits, HIDDEN), 1) * scale
 
@@ -123,11 +126,11 @@ def anchored_rows(
     heads, n_queries, n_keys, n_slots, n_blocks, video_start, video_stop, positions, scale,
     VIDEO: tl.constexpr, VALUE: tl.constexpr, CHOSEN: tl.constexpr, DIM: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    STAGES: tl.constexpr,
+    ALIGN: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """A block of query rows of one head.
 
-    Reads and writes what `long_rows` does, in the same places. `scale` is in powers of two and positive.
+    Takes and writes what `long_rows` does, but for its mask.
     """
     slot = tl.program_id(0) % n_blocks
     pair = tl.program_id(0) // n_blocks
@@ -141,15 +144,15 @@ def anchored_rows(
     steps = tl.arange(0, BLOCK_N)
     there = rows < n_queries
     cells = there[:, None] & (dims < DIM)[None, :]
-    query_at = query + batch * stride_qb + head * stride_qh + rows[:, None] * stride_qn + dims[None, :]
+    query_at = query + (batch * stride_qb + head * stride_qh + rows[:, None] * stride_qn) * ALIGN + dims[None, :]
     tile = tl.load(query_at, mask=cells, other=0.0)
-    key_at = key + batch * stride_kb + head * stride_kh + steps[None, :] * stride_kn + dims[:, None]
-    value_at = value + batch * stride_vb + head * stride_vh + steps[:, None] * stride_vn + dims[None, :]
+    key_at = key + (batch * stride_kb + head * stride_kh + steps[None, :] * stride_kn) * ALIGN + dims[:, None]
+    value_at = value + (batch * stride_vb + head * stride_vh + steps[:, None] * stride_vn) * ALIGN + dims[None, :]
     at = (key_at, value_at)
-    strides = (stride_kn, stride_vn)
+    strides = (stride_kn * ALIGN, stride_vn * ALIGN)
     figures += pair.to(tl.int64) * n_slots + slot * BLOCK_M + tl.arange(0, BLOCK_M)
 
-    anchor = _anchor(video_start, n_keys, tile, key_at, stride_kn, scale, PRECISION, BLOCK_N)
+    anchor = _anchor(video_start, n_keys, tile, key_at, strides[0], scale, DIM, PRECISION, BLOCK_N)
     zero = tl.zeros([BLOCK_M], dtype=tl.float32)
     spread = tl.zeros([BLOCK_M, LANES], dtype=tl.float32)
     acc = tl.zeros([BLOCK_M, BLOCK_D], dtype=tl.float32)
@@ -157,7 +160,7 @@ def anchored_rows(
     if VIDEO:
         state = _span(
             state, anchor, video_start, video_stop, tile, at, strides, scale, positions,
-            True, VALUE, PRECISION, BLOCK_N, STAGES,
+            True, VALUE, DIM, PRECISION, BLOCK_N, STAGES,
         )  # fmt: skip
         _acc, _mass, moment, closed, product, _boundary = state
         whole = tl.log2(closed)
@@ -168,12 +171,12 @@ def anchored_rows(
         for part in range(2):  # the keys before the video, then those after it
             state = _span(
                 state, anchor, part * video_stop, video_start + part * (n_keys - video_start), tile, at, strides,
-                scale, positions, False, VALUE, PRECISION, BLOCK_N, STAGES,
+                scale, positions, False, VALUE, DIM, PRECISION, BLOCK_N, STAGES,
             )  # fmt: skip
     else:
         state = _span(
             state, anchor, 0, n_keys, tile, at, strides, scale, positions,
-            False, VALUE, PRECISION, BLOCK_N, STAGES,
+            False, VALUE, DIM, PRECISION, BLOCK_N, STAGES,
         )  # fmt: skip
 
     acc, mass_parts, moment_parts, closed, _product, _boundary = state
@@ -187,7 +190,7 @@ def anchored_rows(
     tl.store(figures + LOGSUMEXP * stride_figure, logsumexp, mask=there)
     if VALUE:
         result = (acc / mass[:, None]).to(out.dtype.element_ty)
-        out_at = out + batch * stride_ob + head * stride_oh + rows[:, None] * stride_on + dims[None, :]
+        out_at = out + (batch * stride_ob + head * stride_oh + rows[:, None] * stride_on) * ALIGN + dims[None, :]
         tl.store(out_at, result, mask=cells)
         kept = result.to(tl.float32)
         tl.store(figures + ENERGY * stride_figure, tl.sum(kept * kept, 1), mask=there)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
-from math import log2
+from math import gcd, log2
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -140,10 +139,9 @@ def fused_rows(
             in any case for float16, with a mask, and where a logit lies too far above the anchor.
     """
     (batch, heads, n_queries, dim), n_keys = query.shape, key.shape[-2]
+    query, key = _dense_channels(query), _dense_channels(key)
+    values = query if value is None else _dense_channels(value)
     short = n_queries == n_keys <= SHORT and mask is None and video is None and chosen is None
-    whole = _dense_channels if short else _whole_channels
-    query, key = _dense_channels(query), whole(key)
-    values = query if value is None else whole(value)
     tiling = tiling or tiling_of(dim, query.element_size(), chosen=chosen is not None)
     tiling = fitting(tiling, dim, query.element_size(), _shared_memory(query.device))
     slots = n_queries if chosen is None else chosen.shape[-1] * tiling.block_m
@@ -168,14 +166,16 @@ def _launch_short(
     together = SHORT // length
     grid = (-(-batch * heads // together),)
     out = query if output is None else output
+    strides, align = _strides(query, key, value, out)
     short_rows[grid](
         *(query, key, value, out, figures),
-        *(stride for part in (query, key, value, out) for stride in part.stride()[:3]),
+        *strides,
         *(figures.stride(0), heads, batch * heads, scale * log2(torch.e)),
         LENGTH=length,
         VALUE=output is not None,
         DIM=dim,
         PRECISION=_precision(query),
+        ALIGN=align,
         BLOCK_D=padded(dim),
         BLOCK_M=SHORT,
         num_warps=4,
@@ -203,12 +203,13 @@ def _launch_long(
     out = query if output is None else output
     entries, mask_strides = _mask_entries(mask, (batch, heads, n_queries, n_keys))
     start, stop, positions = (0, 0, 0) if video is None else (video.start, video.stop, video.positions)
-    strides = [stride for part in (query, key, value, out) for stride in part.stride()[:3]]
+    strides, align = _strides(query, key, value, out)
     sizes = (heads, n_queries, n_keys, figures.shape[-1], blocks, start, stop, positions, scale * log2(torch.e))
     constants = {
         "VIDEO": video is not None,
         "VALUE": output is not None,
         "CHOSEN": chosen is not None,
+        "ALIGN": align,
         **_tile_constants(query, tiling, positions),
     }
     grid = (blocks * batch * heads,)
@@ -239,6 +240,17 @@ def _tile_constants(query: Tensor, tiling: Tiling, positions: int) -> dict[str, 
     }
 
 
+def _strides(*tensors: Tensor) -> tuple[list[int], int]:
+    """Strides of batch, head and token, counted in as many elements as all are multiples of, up to 16 bytes.
+
+    That number is known when a kernel is compiled. Triton sees by itself only that a stride is a multiple of 16: at a
+    head_dim of 40 it would load 2 bytes at a time.
+    """
+    strides = [stride for tensor in tensors for stride in tensor.stride()[:3]]
+    align = gcd(16 // tensors[0].element_size(), *strides)
+    return [stride // align for stride in strides], align
+
+
 def _shared_memory(device: torch.device) -> int:
     """Bytes that a program may have; without limit in the interpreter."""
     if device.type != "cuda":
@@ -261,15 +273,6 @@ def _precision(query: Tensor) -> str:
 
 def _dense_channels(tensor: Tensor) -> Tensor:
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
-
-
-def _whole_channels(tensor: Tensor) -> Tensor:
-    """Keys or values with as many channels as a tile has, zeros where they have fewer.
-
-    The copy costs a twentieth of an attention; tiles of which a part of every line is masked cost its double.
-    """
-    missing = padded(tensor.shape[-1]) - tensor.shape[-1]
-    return F.pad(tensor, (0, missing)) if missing else _dense_channels(tensor)
 
 
 def _like_layout(query: Tensor) -> Tensor:

@@ -30,9 +30,17 @@ KEYS, VIDEO_KEYS = tl.constexpr(6), tl.constexpr(7)
 
 @triton.jit
 @no_type_check
-def load_tile(at, lines, line_mask: tl.constexpr):
-    """Load a tile of keys or values: only the lines that exist, zeros elsewhere."""
-    return tl.load(at, mask=lines, other=0.0) if line_mask else tl.load(at)
+def load_tile(at, lines, line_mask: tl.constexpr, dims, dim_mask: tl.constexpr):
+    """Load a tile of keys or values: only the lines and channels that exist, zeros elsewhere."""
+    if line_mask and dim_mask:
+        tile = tl.load(at, mask=lines & dims, other=0.0)
+    elif line_mask:
+        tile = tl.load(at, mask=lines, other=0.0)
+    elif dim_mask:
+        tile = tl.load(at, mask=dims, other=0.0)
+    else:
+        tile = tl.load(at)
+    return tile
 
 
 @triton.jit
@@ -84,15 +92,17 @@ def _close_frame(open_sums, closed, weights, products, late, top):
 @no_type_check
 def _block(
     state, column, high, query, at, strides, there, scale, positions,
-    TAIL: tl.constexpr, FRAMES: tl.constexpr, MASK: tl.constexpr, VALUE: tl.constexpr,
+    TAIL: tl.constexpr, FRAMES: tl.constexpr, MASK: tl.constexpr, VALUE: tl.constexpr, DIM: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """One block of keys: logits, softmax, output, and the sums behind the entropies."""
     acc, top, open_sums, closed, seen, boundary = state
     mass, moment = open_sums
     columns = column + tl.arange(0, BLOCK_N)
+    padded: tl.constexpr = query.shape[1] != DIM
+    dims = tl.arange(0, query.shape[1]) < DIM
     key_lines = (columns < high)[None, :]
-    key = load_tile(at[0] + column * strides[0], key_lines, TAIL)
+    key = load_tile(at[0] + column * strides[0], key_lines, TAIL, dims[:, None], padded)
     logits = tl.dot(query, key, input_precision=PRECISION)
     logits, factor, visible = _visible(logits, scale, at[2], strides[2], column, key_lines, there, TAIL, MASK)
     newest = tl.maximum(top, tl.max(logits, 1) * factor)
@@ -109,7 +119,7 @@ def _block(
             )
             boundary += positions
     if VALUE:
-        value = load_tile(at[1] + column * strides[1], (columns < high)[:, None], TAIL)
+        value = load_tile(at[1] + column * strides[1], (columns < high)[:, None], TAIL, dims[None, :], padded)
         acc = tl.dot(weights.to(value.dtype), value, acc * share[:, None], input_precision=PRECISION)
     return acc, newest, open_sums, closed, seen + visible, boundary
 
@@ -118,7 +128,7 @@ def _block(
 @no_type_check
 def _span(
     state, low, high, query, at, strides, there, scale, positions,
-    FRAMES: tl.constexpr, MASK: tl.constexpr, VALUE: tl.constexpr,
+    FRAMES: tl.constexpr, MASK: tl.constexpr, VALUE: tl.constexpr, DIM: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_N: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """A range of keys: whole blocks in a pipelined loop, then the rest."""
@@ -126,12 +136,12 @@ def _span(
     for column in tl.range(low, whole, BLOCK_N, num_stages=STAGES):
         state = _block(
             state, column, high, query, at, strides, there, scale, positions,
-            False, FRAMES, MASK, VALUE, PRECISION, BLOCK_N,
+            False, FRAMES, MASK, VALUE, DIM, PRECISION, BLOCK_N,
         )  # fmt: skip
     if whole < high:
         state = _block(
             state, whole, high, query, at, strides, there, scale, positions,
-            True, FRAMES, MASK, VALUE, PRECISION, BLOCK_N,
+            True, FRAMES, MASK, VALUE, DIM, PRECISION, BLOCK_N,
         )  # fmt: skip
     return state
 
@@ -159,7 +169,7 @@ def long_rows(
     heads, n_queries, n_keys, n_slots, n_blocks, video_start, video_stop, positions, scale,
     VIDEO: tl.constexpr, MASK: tl.constexpr, VALUE: tl.constexpr, CHOSEN: tl.constexpr, REPAIR: tl.constexpr,
     DIM: tl.constexpr, PRECISION: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    STAGES: tl.constexpr,
+    ALIGN: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """A block of query rows of one head.
 
@@ -167,7 +177,7 @@ def long_rows(
     TEMPORAL and SPATIAL (nats) and TEXT (share of the attention); with MASK also KEYS and VIDEO_KEYS (visible ones).
     Figures are (figure, batch, head, slot); a slot is a row, or with CHOSEN a row of the blocks that `chosen`
     (batch, head, block) names. Rows past the end are left alone. With REPAIR, blocks without a LOGSUMEXP of NaN are
-    left alone too. Keys and values have BLOCK_D channels, queries and output DIM. `scale` is in powers of two and
+    left alone too. Strides of queries, keys, values and output count ALIGN elements. `scale` is in powers of two and
     positive.
     """
     slot = tl.program_id(0) % n_blocks
@@ -178,23 +188,23 @@ def long_rows(
     if CHOSEN:
         place = tl.load(chosen + pair * n_blocks + slot)
     rows = place * BLOCK_M + tl.arange(0, BLOCK_M)
-    dims = tl.arange(0, BLOCK_D)
-    steps = tl.arange(0, BLOCK_N)
     there = rows < n_queries
-    cells = there[:, None] & (dims < DIM)[None, :]
-    query_at = query + batch * stride_qb + head * stride_qh + rows[:, None] * stride_qn + dims[None, :]
-    tile = tl.load(query_at, mask=cells, other=0.0)
-    key_at = key + batch * stride_kb + head * stride_kh + steps[None, :] * stride_kn + dims[:, None]
-    value_at = value + batch * stride_vb + head * stride_vh + steps[:, None] * stride_vn + dims[None, :]
-    mask_at = mask + batch * stride_mb + head * stride_mh
-    mask_at = mask_at + rows.to(tl.int64)[:, None] * stride_mq + steps[None, :] * stride_mk
-    at = (key_at, value_at, mask_at)
-    strides = (stride_kn, stride_vn, stride_mk)
     figures += pair.to(tl.int64) * n_slots + slot * BLOCK_M + tl.arange(0, BLOCK_M)
     if REPAIR:
         logsumexp = tl.load(figures + LOGSUMEXP * stride_figure, mask=there, other=0.0)
         if tl.max((logsumexp != logsumexp).to(tl.int32), 0) == 0:
             return
+    dims = tl.arange(0, BLOCK_D)
+    steps = tl.arange(0, BLOCK_N)
+    cells = there[:, None] & (dims < DIM)[None, :]
+    query_at = query + (batch * stride_qb + head * stride_qh + rows[:, None] * stride_qn) * ALIGN + dims[None, :]
+    tile = tl.load(query_at, mask=cells, other=0.0)
+    key_at = key + (batch * stride_kb + head * stride_kh + steps[None, :] * stride_kn) * ALIGN + dims[:, None]
+    value_at = value + (batch * stride_vb + head * stride_vh + steps[:, None] * stride_vn) * ALIGN + dims[None, :]
+    mask_at = mask + batch * stride_mb + head * stride_mh
+    mask_at = mask_at + rows.to(tl.int64)[:, None] * stride_mq + steps[None, :] * stride_mk
+    at = (key_at, value_at, mask_at)
+    strides = (stride_kn * ALIGN, stride_vn * ALIGN, stride_mk)
 
     zero = tl.zeros([BLOCK_M], dtype=tl.float32)
     hidden = zero + HIDDEN
@@ -203,7 +213,7 @@ def long_rows(
     if VIDEO:
         state = _span(
             state, video_start, video_stop, tile, at, strides, there[:, None], scale, positions,
-            True, MASK, VALUE, PRECISION, BLOCK_N, STAGES,
+            True, MASK, VALUE, DIM, PRECISION, BLOCK_N, STAGES,
         )  # fmt: skip
         acc, top, open_sums, closed, seen, boundary = state
         _write_video(figures, stride_figure, there, closed, seen, MASK)
@@ -212,14 +222,14 @@ def long_rows(
         for part in range(2):  # the keys before the video, then those after it
             state = _span(
                 state, part * video_stop, video_start + part * (n_keys - video_start), tile, at, strides,
-                there[:, None], scale, positions, False, MASK, VALUE, PRECISION, BLOCK_N, STAGES,
+                there[:, None], scale, positions, False, MASK, VALUE, DIM, PRECISION, BLOCK_N, STAGES,
             )  # fmt: skip
         on_video = video_mass * tl.exp2(video_top - state[1]) / state[2][0]
         tl.store(figures + TEXT * stride_figure, tl.maximum(1.0 - on_video, 0.0), mask=there)
     else:
         state = _span(
             state, 0, n_keys, tile, at, strides, there[:, None], scale, positions,
-            False, MASK, VALUE, PRECISION, BLOCK_N, STAGES,
+            False, MASK, VALUE, DIM, PRECISION, BLOCK_N, STAGES,
         )  # fmt: skip
 
     acc, top, open_sums, closed, seen, boundary = state
@@ -230,7 +240,7 @@ def long_rows(
         tl.store(figures + KEYS * stride_figure, seen, mask=there)
     if VALUE:
         result = (acc / mass[:, None]).to(out.dtype.element_ty)
-        out_at = out + batch * stride_ob + head * stride_oh + rows[:, None] * stride_on + dims[None, :]
+        out_at = out + (batch * stride_ob + head * stride_oh + rows[:, None] * stride_on) * ALIGN + dims[None, :]
         tl.store(out_at, result, mask=cells)
         kept = result.to(tl.float32)
         tl.store(figures + ENERGY * stride_figure, tl.sum(kept * kept, 1), mask=there)

@@ -22,12 +22,13 @@ def short_rows(
     stride_qb, stride_qh, stride_qn, stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn,
     stride_ob, stride_oh, stride_on, stride_figure, heads, n_pairs, scale,
     LENGTH: tl.constexpr, VALUE: tl.constexpr, DIM: tl.constexpr, PRECISION: tl.constexpr,
-    BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr,
+    ALIGN: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr,
 ):  # fmt: skip
     """BLOCK_M // LENGTH sequences of LENGTH tokens; a pair is a batch entry and a head.
 
     Writes the output and, per row, the figures ENTROPY (nats), LOGSUMEXP and, with VALUE, ENERGY, as
-    (figure, batch, head, row). `scale` is in powers of two and positive.
+    (figure, batch, head, row). Strides of queries, keys, values and output count ALIGN elements. `scale` is in powers
+    of two and positive.
     """
     together: tl.constexpr = BLOCK_M // LENGTH
     slots = tl.arange(0, BLOCK_M)
@@ -39,8 +40,8 @@ def short_rows(
     token = (slots % LENGTH).to(tl.int64)
     dims = tl.arange(0, BLOCK_D)
     cells = there[:, None] & (dims < DIM)[None, :]
-    query_at = (batch * stride_qb + head * stride_qh + token * stride_qn)[:, None] + dims[None, :]
-    key_at = (batch * stride_kb + head * stride_kh + token * stride_kn)[:, None] + dims[None, :]
+    query_at = (batch * stride_qb + head * stride_qh + token * stride_qn)[:, None] * ALIGN + dims[None, :]
+    key_at = (batch * stride_kb + head * stride_kh + token * stride_kn)[:, None] * ALIGN + dims[None, :]
     queries = tl.load(query + query_at, mask=cells, other=0.0)
     keys = tl.load(key + key_at, mask=cells, other=0.0)
     logits = tl.dot(queries, tl.trans(keys), input_precision=PRECISION) * scale
@@ -54,11 +55,11 @@ def short_rows(
     tl.store(figures + ENTROPY * stride_figure, tl.maximum(tl.log2(mass) - moment / mass, 0.0) * LN2, mask=there)
     tl.store(figures + LOGSUMEXP * stride_figure, (top + tl.log2(mass)) * LN2, mask=there)
     if VALUE:
-        value_at = (batch * stride_vb + head * stride_vh + token * stride_vn)[:, None] + dims[None, :]
+        value_at = (batch * stride_vb + head * stride_vh + token * stride_vn)[:, None] * ALIGN + dims[None, :]
         values = tl.load(value + value_at, mask=cells, other=0.0)
         acc = tl.dot(weights.to(values.dtype), values, input_precision=PRECISION)
         result = (acc / mass[:, None]).to(out.dtype.element_ty)
-        out_at = (batch * stride_ob + head * stride_oh + token * stride_on)[:, None] + dims[None, :]
+        out_at = (batch * stride_ob + head * stride_oh + token * stride_on)[:, None] * ALIGN + dims[None, :]
         tl.store(out + out_at, result, mask=cells)
         kept = result.to(tl.float32)
         tl.store(figures + ENERGY * stride_figure, tl.sum(kept * kept, 1), mask=there)
