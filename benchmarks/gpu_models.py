@@ -7,6 +7,7 @@ are latents.
 from __future__ import annotations
 
 import argparse
+import gc
 import statistics
 import sys
 import time
@@ -197,6 +198,7 @@ def record_models(name: str, table: Table, note: str, words: Sequence[str] | Non
     for model in REHEARSAL if arguments.device == "cpu" else MODELS:
         if arguments.only in model.name:
             rows.extend(table(model, arguments.device, arguments.repeats, budget))
+            gc.collect()  # a pipeline refers to itself: without this the next model's peak would hold this one's weights
             if arguments.device != "cpu":
                 torch.cuda.empty_cache()
     command = f"{parser.prog} {' '.join(given)}".strip()
