@@ -198,7 +198,7 @@ def record_models(name: str, table: Table, note: str, words: Sequence[str] | Non
     for model in REHEARSAL if arguments.device == "cpu" else MODELS:
         if arguments.only in model.name:
             rows.extend(table(model, arguments.device, arguments.repeats, budget))
-            gc.collect()  # a pipeline refers to itself: without this the next model's peak would hold this one's weights
+            gc.collect()  # a pipeline refers to itself, and would be in the next model's peak
             if arguments.device != "cpu":
                 torch.cuda.empty_cache()
     command = f"{parser.prog} {' '.join(given)}".strip()
