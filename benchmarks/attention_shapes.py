@@ -54,6 +54,18 @@ WIDE = (
 )
 """Tile sizes tried where head_dim is 128."""
 
+WHOLE = (
+    Tiling(64, 64, 4, 1),
+    Tiling(64, 64, 2, 1),
+    Tiling(64, 64, 8, 1),
+    Tiling(32, 32, 1, 1),
+    Tiling(32, 32, 2, 1),
+    Tiling(16, 16, 1, 1),
+    Tiling(128, 128, 4, 1),
+    Tiling(128, 128, 8, 1),
+)
+"""Tile sizes tried where whole sequences share a tile; only rows and warps matter."""
+
 SPECIALISED = (Tiling(128, 128, 12, 2), Tiling(128, 128, 12, 3), Tiling(128, 64, 12, 4))
 """Tile sizes tried with specialised warps, which are twelve and have their registers fixed."""
 
@@ -63,13 +75,13 @@ SHAPES = (
     Shape("Wan2.1-14B, 81 frames 480p", 1, 40, 32760, 128, VideoTokens(0, 21, 1560), WIDE),
     Shape("Wan2.1-14B, not split", 1, 40, 32760, 128, None, WIDE),
     Shape("AnimateDiff spatial, 64x64 latents", 16, 8, 4096, 40, None, NARROW),
-    Shape("AnimateDiff temporal, 64x64 latents", 8192, 8, 16, 40),
+    Shape("AnimateDiff temporal, 64x64 latents", 8192, 8, 16, 40, None, WHOLE),
 )
 
 REHEARSAL = (
     Shape("joint", 1, 2, 170, 16, VideoTokens(10, 4, 40), (Tiling(64, 32, 4, 2),)),
     Shape("spatial", 1, 2, 400, 40, None, (Tiling(64, 32, 4, 2, 128),)),
-    Shape("temporal", 5, 2, 16, 40),
+    Shape("temporal", 5, 2, 16, 40, None, (Tiling(32, 32, 2, 1),)),
 )
 """Shapes small enough for Triton's interpreter."""
 

@@ -53,6 +53,10 @@ class Tiling:
         return {"STAGES": self.stages, "num_warps": self.warps, **limit}
 
 
+WHOLE = Tiling(64, 64, 4, 1)
+"""The tile of whole short sequences."""
+
+
 @dataclass(frozen=True)
 class FusedRows:
     """What one pass of the kernel gives, float32 but for the output.
@@ -142,14 +146,14 @@ def fused_rows(
     query, key = _dense_channels(query), _dense_channels(key)
     values = query if value is None else _dense_channels(value)
     short = n_queries == n_keys <= SHORT and mask is None and video is None and chosen is None
-    tiling = tiling or tiling_of(dim, query.element_size(), chosen=chosen is not None)
+    tiling = tiling or (WHOLE if short else tiling_of(dim, query.element_size(), chosen=chosen is not None))
     tiling = fitting(tiling, dim, query.element_size(), _shared_memory(query.device))
     slots = n_queries if chosen is None else chosen.shape[-1] * tiling.block_m
     number = 8 if mask is not None else 6 if video is not None else 3
     figures = torch.empty((number, batch, heads, slots), dtype=torch.float32, device=query.device)
     output = None if value is None else _like_layout(query)
     if short:
-        _launch_short(query, key, values, output, figures, scale)
+        _launch_short(query, key, values, output, figures, scale, tiling)
     else:
         maximum = maximum or ("anchored" if n_keys >= FEW_KEYS else "running")
         anchored = maximum == "anchored" and mask is None and query.dtype in WIDE_RANGE
@@ -158,12 +162,19 @@ def fused_rows(
 
 
 def _launch_short(
-    query: Tensor, key: Tensor, value: Tensor, output: Tensor | None, figures: Tensor, scale: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    output: Tensor | None,
+    figures: Tensor,
+    scale: float,
+    tiling: Tiling,
 ) -> None:
     from ieadapt.functional.kernels.short_rows import short_rows
 
     batch, heads, length, dim = query.shape
-    together = SHORT // length
+    rows = max(tiling.block_m, 1 << (length - 1).bit_length())
+    together = rows // length
     grid = (-(-batch * heads // together),)
     out = query if output is None else output
     strides, align = _strides(query, key, value, out)
@@ -177,8 +188,8 @@ def _launch_short(
         PRECISION=_precision(query),
         ALIGN=align,
         BLOCK_D=padded(dim),
-        BLOCK_M=SHORT,
-        num_warps=4,
+        BLOCK_M=rows,
+        num_warps=tiling.warps,
     )
 
 

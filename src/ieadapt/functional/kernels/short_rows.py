@@ -33,10 +33,10 @@ def short_rows(
     together: tl.constexpr = BLOCK_M // LENGTH
     slots = tl.arange(0, BLOCK_M)
     own = slots // LENGTH
-    pairs = tl.program_id(0).to(tl.int64) * together + own
+    pairs = tl.program_id(0) * together + own
     there = (own < together) & (pairs < n_pairs)
-    batch = pairs // heads
-    head = pairs % heads
+    batch = (pairs // heads).to(tl.int64)  # divided in 32 bits: a GPU divides 64 by a subroutine
+    head = (pairs % heads).to(tl.int64)
     token = (slots % LENGTH).to(tl.int64)
     dims = tl.arange(0, BLOCK_D)
     cells = there[:, None] & (dims < DIM)[None, :]
@@ -51,14 +51,14 @@ def short_rows(
     weights = tl.exp2(shifted)
     mass = tl.sum(weights, 1)
     moment = tl.sum(weights * shifted, 1)
-    figures += pairs * LENGTH + token
+    figures += pairs.to(tl.int64) * LENGTH + token
     tl.store(figures + ENTROPY * stride_figure, tl.maximum(tl.log2(mass) - moment / mass, 0.0) * LN2, mask=there)
     tl.store(figures + LOGSUMEXP * stride_figure, (top + tl.log2(mass)) * LN2, mask=there)
     if VALUE:
         value_at = (batch * stride_vb + head * stride_vh + token * stride_vn)[:, None] * ALIGN + dims[None, :]
         values = tl.load(value + value_at, mask=cells, other=0.0)
         acc = tl.dot(weights.to(values.dtype), values, input_precision=PRECISION)
-        result = (acc / mass[:, None]).to(out.dtype.element_ty)
+        result = (acc * (1.0 / mass)[:, None]).to(out.dtype.element_ty)
         out_at = (batch * stride_ob + head * stride_oh + token * stride_on)[:, None] * ALIGN + dims[None, :]
         tl.store(out + out_at, result, mask=cells)
         kept = result.to(tl.float32)
