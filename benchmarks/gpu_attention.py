@@ -301,8 +301,9 @@ def main(words: Sequence[str] | None = None) -> int:
     name = "gpu-attention-sweep" if arguments.sweep else "gpu-attention"
     command = f"python -m benchmarks.gpu_attention {' '.join(sys.argv[1:] if words is None else words)}".strip()
     note = (
-        "Medians of the GPU's time, queueing by the CPU left out; ratios to PyTorch's fastest attention backend of the same run; errors "
-        "against float64 on 64 rows of up to six heads; queries of unequal size, in the memory layout of the models."
+        "Medians of the GPU's time, queueing by the CPU left out; ratios to PyTorch's fastest attention backend of the "
+        "same run; errors against float64 on 64 rows of up to six heads; queries of unequal size, in the memory layout "
+        "of the models."
     )
     record(name, command, rows, notes=note, versions=versions(), folder=arguments.out)
     return 0
