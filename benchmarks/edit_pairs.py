@@ -1,17 +1,18 @@
 """Edits of held-out pairs of scenes, whose perfect result is known: every method on every pair.
 
-Run it from the root of the repository, with as many processes as fit one GPU, since the bundled model leaves it idle
+Run it from the root of the repository, with as many processes as fit one GPU, since the bundled models leave it idle
 most of the time:
 
-    python -m benchmarks.edit_pairs run --device cuda --workers 14 --methods all --cells runs/edit-cells.jsonl
-    python -m benchmarks.edit_pairs table --cells runs/edit-cells.jsonl
+    python -m benchmarks.edit_pairs run --device cuda --workers 12 --methods candidates --half choose
+    python -m benchmarks.edit_pairs run --device cuda --workers 12 --methods injections --half report
+    ieadapt bench testbed --tracks editing --device cuda --workers 12 --out runs/testbed
+    python -m benchmarks.edit_pairs keep --bench runs/testbed
+    python -m benchmarks.edit_pairs table
 
-`run` appends one line per pair and method to the cells file and goes on where an earlier call stopped; `--seconds`
-makes it end in time. `table` chooses the default on one half of the pairs, reports every method on the other, and
-writes the records `edit-pairs`, `edit-kinds`, `edit-choice` and `edit-injection` (see `benchmarks.edit_table`).
-
-`benchmarks/edits/shapes.jsonl` keeps the rows that exist (25 steps; part on NVIDIA H100, part on a CPU): copied to
-the cells file, it is gone on from.
+`run` appends one line per pair and method to the cells file, in turns over the kinds of edit, and leaves out what is
+there or in `benchmarks/edits`; `--seconds` makes it end in time. `keep` puts the cells, and the rows of the testbed
+benchmark as a third set of pairs, into `benchmarks/edits/MODEL.parquet`. `table` writes the records `edit-choice`,
+`edit-pairs`, `edit-kinds` and `edit-injection` of a model (see `benchmarks.edit_table`).
 """
 
 from __future__ import annotations
@@ -28,10 +29,14 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+import polars.selectors as cs
 import torch
 from torch import Tensor
 
 from benchmarks.edit_methods import CEILING, COPY, RECONSTRUCTION, WITHOUT_EDIT, methods, select, suited
+from benchmarks.edit_table import BENCH, write
+from benchmarks.results import FOLDER
 from ieadapt.errors import IEAdaptError
 from ieadapt.methods import EntropyProfile, GenerationConfig
 from ieadapt.models import load
@@ -41,6 +46,12 @@ from ieadapt.runs.testbed_bench.scenes import PROFILE_STEPS, training_profile
 from ieadapt.testbed.edits import EDIT_KINDS, MOTION_KIND, EditPair, edit_pairs
 
 Cell = dict[str, Any]
+
+CELLS = Path("runs/edit-cells.jsonl")
+KEPT = Path(__file__).parent / "edits"
+"""Finished rows, one file per model."""
+BENCH_NAMES = {"copy": COPY, "reconstruction": RECONSTRUCTION, "ceiling": CEILING}
+"""Names that methods have in the testbed benchmark, and here."""
 
 
 @dataclass
@@ -128,6 +139,37 @@ def read_cells(path: Path) -> list[Cell]:
     return [json.loads(line) for line in lines if line.endswith("}")]
 
 
+def kept_cells(model: str, folder: Path = KEPT) -> list[Cell]:
+    """The rows that were made before."""
+    file = folder / f"{model}.parquet"
+    return pl.read_parquet(file).to_dicts() if file.is_file() else []
+
+
+def bench_cells(folder: Path) -> list[Cell]:
+    """The rows of `ieadapt bench testbed`, whose pairs of scenes are others than those of both halves."""
+    rows = [json.loads(file.read_text()) for file in sorted((folder / "rows" / "editing").glob("*/*.json"))]
+    return [
+        {
+            **{name: value for name, value in row.items() if name not in ("scene", "steps", "passes")},
+            "pair": f"bench {row['scene']}",
+            "half": BENCH,
+            "method": BENCH_NAMES.get(row["method"], row["method"]),
+        }
+        for row in rows
+    ]
+
+
+def keep(arguments: argparse.Namespace) -> int:
+    """Add what was made to the kept rows; a row that was made again replaces the earlier one."""
+    made = read_cells(arguments.cells) + ([] if arguments.bench is None else bench_cells(arguments.bench))
+    cells = {(cell["pair"], cell["method"]): cell for cell in [*kept_cells(arguments.model, arguments.kept), *made]}
+    arguments.kept.mkdir(parents=True, exist_ok=True)
+    table = pl.DataFrame(list(cells.values()), infer_schema_length=None).with_columns(cs.float().cast(pl.Float32))
+    table.write_parquet(arguments.kept / f"{arguments.model}.parquet", compression="zstd", compression_level=19)
+    print(f"{len(cells)} rows of {arguments.model}")
+    return 0
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Do what is missing, until the time is up; 0 when nothing is left."""
     generation = GenerationConfig(arguments.steps)
@@ -135,7 +177,8 @@ def run(arguments: argparse.Namespace) -> int:
     pairs += edit_pairs(arguments.motion, [MOTION_KIND]) if arguments.motion else []
     if arguments.half != "both":
         pairs = [pair for pair in pairs if pair.half == arguments.half]
-    tasks = missing(pairs, select(arguments.methods), read_cells(arguments.cells))
+    done_before = [*kept_cells(arguments.model), *read_cells(arguments.cells)]
+    tasks = missing(pairs, select(arguments.methods), done_before)
     total, done, began = sum(len(names) for _, names in tasks), 0, time.time()
     arguments.cells.parent.mkdir(parents=True, exist_ok=True)
     for made in _work(arguments, generation, tasks, began + arguments.seconds):
@@ -181,12 +224,20 @@ def _profile(arguments: argparse.Namespace) -> EntropyProfile:
     return training_profile(pipe, GenerationConfig(min(PROFILE_STEPS, arguments.steps), guidance_scale=3.0))
 
 
+def tabulate(arguments: argparse.Namespace) -> int:
+    """Write the records of a model's kept rows."""
+    write(arguments.model, kept_cells(arguments.model), arguments.folder, arguments.device_name)
+    return 0
+
+
+COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {"run": run, "keep": keep, "table": tabulate}
+
+
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     running = commands.add_parser("run", help="edit what is missing")
-    running.add_argument("--model", default="shapes", help="the bundled model, or a folder of one trained like it")
     running.add_argument("--device", default="cpu", help="cpu or cuda")
     running.add_argument("--pairs", type=int, default=200, help="pairs of colour, background, shape and size together")
     running.add_argument("--motion", type=int, default=50, help="pairs of motion, reported apart")
@@ -197,24 +248,23 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     running.add_argument("--steps", type=int, default=25, help="denoising steps")
     running.add_argument("--workers", type=int, default=1, help="processes")
     running.add_argument("--seconds", type=float, default=1e9, help="begin no further edit after so long")
-    running.add_argument("--cells", type=Path, default=Path("runs/edit-cells.jsonl"), help="one line per edit")
+    keeping = commands.add_parser("keep", help="add what was made to the rows in benchmarks/edits")
+    keeping.add_argument("--bench", type=Path, help="folder of a run of `ieadapt bench testbed`")
+    keeping.add_argument("--kept", type=Path, default=KEPT, help="folder of the kept rows")
     table = commands.add_parser("table", help="choose, report and record")
-    table.add_argument("--cells", type=Path, default=Path("runs/edit-cells.jsonl"), help="one line per edit")
-    table.add_argument("--folder", type=Path, help="where the records go; benchmarks/results by default")
+    table.add_argument("--folder", type=Path, default=FOLDER, help="where the records go")
     table.add_argument("--device-name", help="for the records: the machine that made the edits, if it is another one")
-    table.add_argument("--made-by", default="", help="for the records: the command that made the cells")
+    for command in (running, keeping, table):
+        command.add_argument("--model", default="shapes", help="a bundled model")
+    for command in (running, keeping):
+        command.add_argument("--cells", type=Path, default=CELLS, help="one line per edit")
     return parser.parse_args(words)
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run, or make the table."""
+    """Run, keep, or make the table."""
     arguments = parse(words)
-    if arguments.command == "run":
-        return run(arguments)
-    from benchmarks.edit_table import write
-
-    write(arguments, read_cells(arguments.cells))
-    return 0
+    return COMMANDS[arguments.command](arguments)
 
 
 if __name__ == "__main__":

@@ -1,27 +1,31 @@
-"""From single edits to tables: the default chosen on one half of the pairs, every method reported on the other.
+"""From single edits to tables: the default chosen on some pairs of scenes, every method reported on others.
 
 - `edit-choice`: the candidates on the first half, best first; the best one that changes what it should is chosen;
-- `edit-pairs`: every method on the second half, all kinds but motion together, with the default's paired advantage;
-- `edit-kinds`: the same for every kind by itself, motion included;
-- `edit-injection`: sites chosen by EP against as many random ones, per kind of edit.
+- `edit-pairs`: every method on the pairs of the testbed benchmark (on the second half, where that was not run), with
+  the default's paired advantage;
+- `edit-kinds`: the default beside the copy and the best published method, for every kind of edit by itself;
+- `edit-injection`: sites chosen by EP against as many random ones, per kind of edit: in the default edit, on the second
+  half, and in the inverted one, on the pairs of the testbed benchmark.
 """
 
 from __future__ import annotations
 
-import argparse
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.edit_methods import BASE, COPY, DEFAULT, NO_MAPS, WITHOUT_EDIT, candidates, methods
-from benchmarks.results import FOLDER, Value, record
+from benchmarks.results import Value, record
 from ieadapt.methods import EDIT_PRESETS
 from ieadapt.metrics.intervals import Interval, paired_interval
 from ieadapt.testbed.edits import EDIT_KINDS, MOTION_KIND
 
+BENCH = "bench"
+"""Stands for the half of the pairs of the testbed benchmark."""
 MARKS = ("psnr", "ssim", "kept", "change", "success", "preserved")
+ADVANTAGE = ("advantage", "advantage_low", "advantage_high")
 LEAST_SUCCESS = 0.9
 """Share of the edits that a default must make visible."""
 LEAST_PAIRS = 25
@@ -48,12 +52,8 @@ def row(method: str, cells: Mapping[str, Cell], chosen: Mapping[str, Cell] | Non
     shared = [] if chosen is None else sorted(set(cells) & set(chosen))
     gain = advantage(chosen or {}, cells, shared) if shared else None
     told["advantage_pairs"] = len(shared)
-    told |= {
-        "advantage": None if gain is None else gain.mean,
-        "advantage_low": None if gain is None else gain.low,
-        "advantage_high": None if gain is None else gain.high,
-    }
-    return told
+    ends = (None, None, None) if gain is None else gain
+    return told | dict(zip(ADVANTAGE, ends, strict=True))
 
 
 def advantage(
@@ -90,42 +90,60 @@ def report(found: ByMethod, chosen: str) -> list[dict[str, Value]]:
     return sorted(rows, key=lambda each: (each["method"] not in WITHOUT_EDIT, -_number(each["psnr"])))
 
 
-def by_kind(cells: Sequence[Cell], chosen: str) -> list[dict[str, Value]]:
-    """`report` for each kind by itself."""
+def by_kind(cells: Sequence[Cell], half: str) -> list[dict[str, Value]]:
+    """For each kind of edit the default, the copy of the source, and the published method that comes nearest to it."""
     rows: list[dict[str, Value]] = []
-    for kind in (*EDIT_KINDS, MOTION_KIND):
-        rows += [{"kind": kind, **each} for each in report(by_method(cells, "report", [kind]), chosen)]
+    for kind in EDIT_KINDS:
+        found = by_method(cells, half, [kind])
+        if DEFAULT not in found:
+            continue
+        told = {name: row(name, of_kind, found[DEFAULT]) for name, of_kind in found.items()}
+        own = told[DEFAULT]
+        line: dict[str, Value] = {"kind": kind, "pairs": own["pairs"]}
+        line |= {mark: own[mark] for mark in ("psnr", "kept", "success", "preserved")}
+        line["copy"] = told[COPY]["psnr"] if COPY in told else None
+        others = [each for name, each in told.items() if name in EDIT_PRESETS and name != DEFAULT]
+        best = max(others, key=lambda each: _number(each["psnr"]), default=None)
+        line["best_other"] = None if best is None else best["method"]
+        line |= {name: None if best is None else best[name] for name in ADVANTAGE}
+        rows.append(line)
     return rows
-
-
-_INJECTED = re.compile(r"inject (?P<where>\w+) (?P<rule>low EP|high EP)")
 
 
 def injection(cells: Sequence[Cell]) -> list[dict[str, Value]]:
-    """Sites chosen by EP against as many random ones (the mean over their draws), pair by pair, per kind of edit."""
+    """Sites of low and high EP against as many random ones (the mean over their draws), pair by pair, per kind."""
     rows: list[dict[str, Value]] = []
     for label, kinds in (("all four", EDIT_KINDS), *((kind, [kind]) for kind in (*EDIT_KINDS, MOTION_KIND))):
-        found = by_method(cells, "report", kinds)
-        for name in filter(_INJECTED.fullmatch, found):
-            where, rule = _INJECTED.fullmatch(name).groups()  # type: ignore[union-attr]
-            draws = [found[other] for other in found if other.startswith(f"inject {where} random")]
-            against = {"as many random sites": draws, "no injection": [found[NO_MAPS]] if NO_MAPS in found else []}
-            for control, others in against.items():
-                interval = _against(found[name], others)
-                if interval is not None:
-                    rows.append(
-                        {"edits": label, "sites": where, "rule": rule, "against": control, "draws": len(others)}
-                        | {"difference": interval.mean, "low": interval.low, "high": interval.high}
-                    )
+        for edit, sites, found in _injected(cells, kinds):
+            draws = [of for name, of in found.items() if name.startswith("random")]
+            line: dict[str, Value] = {"edits": label, "edit": edit, "sites": sites, "draws": len(draws)}
+            for name, rule in (("low", "low EP"), ("high", "high EP"), ("none", "none")):
+                line |= _against(name, found.get(rule, {}), draws)
+            if line["low_pairs"]:
+                rows.append(line)
     return rows
 
 
-def _against(ours: Mapping[str, Cell], others: Sequence[Mapping[str, Cell]]) -> Interval | None:
+def _injected(cells: Sequence[Cell], kinds: Sequence[str]) -> Iterator[tuple[str, str, ByMethod]]:
+    """The edit, its sites, and the cells of `low EP`, `high EP`, `random ...` and `none`."""
+    found = by_method(cells, "report", kinds)
+    for where in ("any", "spatial", "temporal"):
+        of = {name.removeprefix(f"inject {where} "): done for name, done in found.items() if f" {where} " in name}
+        yield "default", where, {**of, "none": found.get(NO_MAPS, {})}
+    presets = {"low-ep": "low EP", "high-ep": "high EP", "random": "random", "inversion": "none"}
+    bench = by_method(cells, BENCH, kinds)
+    yield "inverted", "any", {presets[name]: done for name, done in bench.items() if name in presets}
+
+
+def _against(name: str, ours: Mapping[str, Cell], others: Sequence[Mapping[str, Cell]]) -> dict[str, Value]:
+    """Ours less the mean of the others: the number of shared pairs, the difference in PSNR, and its interval."""
     pairs = sorted(set(ours).intersection(*others)) if others else []
-    if not pairs:
-        return None
-    theirs = [float(np.mean([other[pair]["psnr"] for other in others])) for pair in pairs]
-    return paired_interval([ours[pair]["psnr"] for pair in pairs], theirs)
+    told: dict[str, Value] = {f"{name}_pairs": len(pairs)}
+    ends: Sequence[float | None] = (None, None, None)
+    if pairs:
+        theirs = [float(np.mean([other[pair]["psnr"] for other in others])) for pair in pairs]
+        ends = paired_interval([ours[pair]["psnr"] for pair in pairs], theirs)
+    return told | dict(zip((f"{name}_difference", f"{name}_from", f"{name}_to"), ends, strict=True))
 
 
 def verdicts(rows: Sequence[Mapping[str, Value]], chosen: str) -> list[str]:
@@ -152,25 +170,43 @@ def verdicts(rows: Sequence[Mapping[str, Value]], chosen: str) -> list[str]:
     return said
 
 
-def write(arguments: argparse.Namespace, cells: Sequence[Cell]) -> None:
-    """Choose, report, record and print."""
+def write(model: str, cells: Sequence[Cell], folder: Path, device_name: str | None = None) -> None:
+    """Choose, report, record and print.
+
+    Args:
+        model: whose edits they are.
+        cells: one per pair and method.
+        folder: of the records.
+        device_name: the machine that made the edits, if it is another one.
+    """
+    half = BENCH if any(cell["half"] == BENCH for cell in cells) else "report"
     choice = ranked(by_method(cells, "choose", EDIT_KINDS))
-    chosen = str(choice[0]["method"]) if choice else DEFAULT
-    rows = report(by_method(cells, "report", EDIT_KINDS), DEFAULT)
-    folder = arguments.folder or FOLDER
-    machine = {"gpu": arguments.device_name} if arguments.device_name else None
-    command = arguments.made_by or "python -m benchmarks.edit_pairs run; python -m benchmarks.edit_pairs table"
+    rows = report(by_method(cells, half, EDIT_KINDS), DEFAULT)
+    command = "python -m benchmarks.edit_pairs run; python -m benchmarks.edit_pairs keep --bench runs/testbed; "
+    command += f"python -m benchmarks.edit_pairs table --model {model}"
     note = (
-        f"Chosen on the first half of the pairs: {chosen} ({methods().get(chosen)}). This is the second half. PSNR and "
-        "SSIM to the perfect edit; kept is PSNR where the perfect edit changes nothing; success is the share of edits "
-        "whose new attribute the scorer reads; preserved is the mean mark of the other attributes. The advantage is "
-        "the default's in PSNR, paired, with bootstrap 95 % intervals, not corrected for the number of rows."
+        f"25 steps. {'The pairs of the testbed benchmark' if half == BENCH else 'The second half of the pairs'}, on "
+        "which nothing was chosen. PSNR and SSIM to the perfect edit; kept is PSNR where the perfect edit changes "
+        "nothing; success is the share of edits whose new attribute the scorer reads; preserved is the mean mark of "
+        "the other attributes. Advantages are the default's in PSNR, paired, with bootstrap 95 % intervals, not "
+        "corrected for the number of rows."
     )
-    tables = {"edit-choice": choice, "edit-pairs": rows, "edit-kinds": by_kind(cells, DEFAULT)}
-    tables["edit-injection"] = injection(cells)
-    for name, content in tables.items():
+    chosen = f"Chosen: {choice[0]['method']} ({methods().get(str(choice[0]['method']))}). " if choice else ""
+    tables = {
+        "edit-choice": (choice, f"{chosen}Advantages are those of the default's settings on the first half. {note}"),
+        "edit-pairs": (rows, note),
+        "edit-kinds": (by_kind(cells, half), note),
+        "edit-injection": (
+            injection(cells),
+            "PSNR to the perfect edit, in dB, less that of as many random sites (the mean of the draws); paired, "
+            "bootstrap 95 % intervals. The default edit on the second half of the pairs, as far as it was run, the "
+            "inverted one (presets low-ep, high-ep, random, inversion) on the pairs of the testbed benchmark.",
+        ),
+    }
+    machine = {"gpu": device_name} if device_name else None
+    for name, (content, told) in tables.items():
         if content:
-            record(name, command, content, notes=note, machine=machine, folder=folder)
+            record(f"{name}-{model}", command, content, notes=told, machine=machine, folder=folder)
     for each in rows:
         print(_line(each))
     there = DEFAULT in {each["method"] for each in rows}

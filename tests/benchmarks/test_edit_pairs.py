@@ -32,8 +32,11 @@ def test_other_configurations_are_the_same_for_every_pair() -> None:
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_where_it_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_goes_on_where_it_stopped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     cells = tmp_path / "cells.jsonl"
+    monkeypatch.setattr("benchmarks.edit_pairs.kept_cells", lambda model: [])
     words = ["run", "--pairs", "4", "--motion", "0", "--steps", "2", "--half", "choose", "--cells", str(cells)]
     assert main([*words, "--methods", f"{COPY}; {CEILING}"]) == 0
     found = read_cells(cells)

@@ -1,8 +1,7 @@
-"""The table of edits: chosen on one half, reported on the other, with paired intervals; and cells that resume."""
+"""The table of edits: chosen on some pairs, reported on others, with paired intervals; and cells that are kept."""
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ import pytest
 
 from benchmarks import results
 from benchmarks.edit_methods import CEILING, COPY, DEFAULT, WITHOUT_EDIT, candidates, injections, methods, select
-from benchmarks.edit_pairs import missing, read_cells
-from benchmarks.edit_table import by_method, injection, ranked, report, verdicts, write
+from benchmarks.edit_pairs import bench_cells, kept_cells, main, missing, read_cells
+from benchmarks.edit_table import by_kind, by_method, injection, ranked, report, verdicts, write
 from ieadapt.testbed.edits import edit_pairs
 
 OTHER, PUBLISHED = next(iter(candidates())), "sdedit-0.6"
@@ -77,22 +76,64 @@ def test_sites_by_ep_are_held_against_the_mean_of_random_draws() -> None:
             cell(number, "inject spatial random 0", 20.0),
             cell(number, "inject spatial random 1", 21.0),
         ]
-    rows = {(row["edits"], row["against"]): row for row in injection(cells)}
-    assert rows["colour", "as many random sites"]["difference"] == pytest.approx(0.5)
-    assert rows["colour", "as many random sites"]["draws"] == 2
-    assert rows["all four", "no injection"]["difference"] == pytest.approx(1.0)
-    assert ("shape", "no injection") not in rows
+    presets = {"low-ep": 19.0, "high-ep": 23.0, "random": 21.0, "inversion": 20.0}
+    cells += [{**cell(0, name, psnr), "half": "bench"} for name, psnr in presets.items()]
+    found = injection(cells)
+    inverted = next(row for row in found if (row["edits"], row["edit"]) == ("colour", "inverted"))
+    assert [inverted[f"{name}_difference"] for name in ("low", "high", "none")] == [-2.0, 2.0, -1.0]
+    rows = {(row["edits"], row["sites"]): row for row in found if row["edit"] == "default"}
+    assert set(rows) == {("all four", "spatial"), ("colour", "spatial")}
+    of_colour = rows["colour", "spatial"]
+    assert (of_colour["draws"], of_colour["low_pairs"], of_colour["high_pairs"]) == (2, 4, 0)
+    assert of_colour["low_difference"] == pytest.approx(0.5)
+    assert of_colour["high_difference"] is None
+    assert of_colour["none_difference"] == pytest.approx(-0.5)
+
+
+def test_kinds_name_the_published_method_that_comes_nearest() -> None:
+    cells = some_cells() + [cell(number, "uniedit", 19.0) for number in range(12)]
+    (row,) = by_kind(cells, "report")
+    assert (row["kind"], row["pairs"], row["best_other"]) == ("colour", 6, PUBLISHED)
+    assert row["copy"] == pytest.approx(15.1, abs=0.05)
+    assert row["advantage"] == pytest.approx(-9.9, abs=0.05)
 
 
 def test_records_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = argparse.Namespace(folder=tmp_path, device_name="a GPU", made_by="")
-    write(arguments, some_cells())
-    content = results.load("edit-pairs", folder=tmp_path)
+    write("shapes", some_cells(), tmp_path, "a GPU")
+    content = results.load("edit-pairs-shapes", folder=tmp_path)
     assert content["machine"] == {"gpu": "a GPU"}
-    assert f"Chosen on the first half of the pairs: {OTHER}" in content["notes"]
-    assert {row["kind"] for row in results.load("edit-kinds", folder=tmp_path)["rows"]} == {"colour"}
-    assert not (tmp_path / "edit-injection.json").exists()
+    assert "The second half of the pairs" in content["notes"]
+    assert f"Chosen: {OTHER} (" in results.load("edit-choice-shapes", folder=tmp_path)["notes"]
+    assert {row["kind"] for row in results.load("edit-kinds-shapes", folder=tmp_path)["rows"]} == {"colour"}
+    assert not (tmp_path / "edit-injection-shapes.json").exists()
     assert ", the copy of the source among them." in capsys.readouterr().out
+
+
+def test_pairs_of_the_testbed_benchmark_go_before_the_second_half(tmp_path: Path) -> None:
+    others = [{**cell(0, DEFAULT, 25.0), "half": "bench", "pair": "bench colour-000"}]
+    write("shapes", some_cells() + others, tmp_path)
+    content = results.load("edit-pairs-shapes", folder=tmp_path)
+    assert [(row["method"], row["pairs"]) for row in content["rows"]] == [(DEFAULT, 1)]
+    assert "The pairs of the testbed benchmark" in content["notes"]
+
+
+def test_kept_rows_gain_what_was_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, run = tmp_path / "cells.jsonl", tmp_path / "run"
+    row = {**cell(0, "copy", 15.0, success=0.0), "scene": "colour-000", "steps": 25, "passes": 0.0}
+    place = run / "rows" / "editing" / "copy" / "colour-000.json"
+    place.parent.mkdir(parents=True)
+    place.write_text(json.dumps({name: value for name, value in row.items() if name not in ("pair", "half")}))
+    assert [(each["pair"], each["half"], each["method"]) for each in bench_cells(run)] == [
+        ("bench colour-000", "bench", COPY)
+    ]
+    words = ["keep", "--kept", str(tmp_path / "kept"), "--cells", str(file), "--bench", str(run)]
+    for psnr in (20.0, 21.0):
+        file.write_text(json.dumps(cell(0, DEFAULT, psnr)) + "\n")
+        assert main(words) == 0
+    kept = {(each["pair"], each["method"]): each["psnr"] for each in kept_cells("shapes", tmp_path / "kept")}
+    assert kept == {("colour-000", DEFAULT): 21.0, ("bench colour-000", COPY): 15.0}
+    assert "2 rows of shapes" in capsys.readouterr().out
+    assert kept_cells("shapes-dit", tmp_path / "kept") == []
 
 
 def test_finished_cells_are_not_done_again(tmp_path: Path) -> None:
