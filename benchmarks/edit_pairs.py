@@ -12,7 +12,7 @@ most of the time:
 `run` appends one line per pair and method to the cells file, in turns over the kinds of edit, and leaves out what is
 there or in `benchmarks/edits`; `--seconds` makes it end in time. `keep` puts the cells, and the rows of the testbed
 benchmark as a third set of pairs, into `benchmarks/edits/MODEL.parquet`. `table` writes the records `edit-choice`,
-`edit-pairs`, `edit-kinds` and `edit-injection` of a model (see `benchmarks.edit_table`).
+`edit-pairs`, `edit-kinds`, `edit-injection` and `edit-injection-kinds` of a model (see `benchmarks.edit_table`).
 """
 
 from __future__ import annotations

@@ -90,6 +90,18 @@ def test_sites_by_ep_are_held_against_the_mean_of_random_draws() -> None:
     assert of_colour["none_difference"] == pytest.approx(-0.5)
 
 
+def test_kinds_are_recorded_apart(tmp_path: Path) -> None:
+    cells = some_cells() + [
+        cell(number, f"inject any {rule}", 20.0) for number in range(12) for rule in ("low EP", "random 0")
+    ]
+    write("shapes", cells, tmp_path)
+    together, apart = (
+        results.load(f"{name}-shapes", folder=tmp_path)["rows"] for name in ("edit-injection", "edit-injection-kinds")
+    )
+    assert [row["edits"] for row in together] == ["all four"]
+    assert [row["edits"] for row in apart] == ["colour"]
+
+
 def test_kinds_name_the_published_method_that_comes_nearest() -> None:
     cells = some_cells() + [cell(number, "uniedit", 19.0) for number in range(12)]
     (row,) = by_kind(cells, "report")
