@@ -81,8 +81,10 @@ def test_perturb_layers_picked_in_the_heat_map(browse: Open, served: Served) -> 
         page.get_by_role("button", name=f"{MIDDLE}.{half}").click()
     sites = page.get_by_label("Sites")
     page.wait_for_function("() => document.querySelectorAll('.layer[aria-pressed=true]').length === 2")
-    page.wait_for_timeout(500)
-    assert sites.input_value() == f"{MIDDLE}.attn1, {MIDDLE}.attn2"
+    both = f"{MIDDLE}.attn1, {MIDDLE}.attn2"
+    page.wait_for_function("([field, text]) => field.value === text", arg=[sites.element_handle(), both])
+    page.wait_for_timeout(500)  # no late answer undoes it
+    assert sites.input_value() == both
     start(page, "Perturb")
     page.locator(".pair").wait_for()
     record = read_run(served.app.workspace.folder(run_of(page)))

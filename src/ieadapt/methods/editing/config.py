@@ -56,7 +56,7 @@ class EditConfig:
             the model has cross-attention and the source a prompt, else `none`.
         words_window: `start:stop`, the part of the steps at which `words` acts.
         inversion_prompt: prompt of the inversion and of the source branch: the `source` prompt or the `empty` one.
-        iterations: most corrections of one inversion step by fixed-point refinement; 0 is plain inversion.
+        iterations: most corrections of one inversion step, by Anderson acceleration; 0 is plain inversion.
         tolerance: refinement of a step ends when the latents move by less than this, relative to their size.
         seed: of noise paths and of a random choice of sites.
 
@@ -101,7 +101,7 @@ class EditConfig:
         metadata={"help": "prompt of the inversion: source or empty", "choices": _CHOICES["inversion_prompt"]},
     )
     iterations: int = field(default=10, metadata={"help": "most corrections of one inversion step; 0 is none"})
-    tolerance: float = field(default=1e-3, metadata={"help": "relative change at which the correction of a step ends"})
+    tolerance: float = field(default=3e-4, metadata={"help": "relative change at which the correction of a step ends"})
     seed: int = field(default=0, metadata={"help": "seed of noise and of a random choice of sites"})
 
     def __post_init__(self) -> None:

@@ -23,6 +23,7 @@ from ieadapt.errors import UsageError
 from ieadapt.interventions import Record
 from ieadapt.methods.editing.clip_check import check_clip
 from ieadapt.methods.editing.config import EditConfig
+from ieadapt.methods.editing.fixed_point import fixed_point
 from ieadapt.methods.editing.inversion_key import inversion_key
 from ieadapt.methods.editing.noise_path import Latents, NoisePath
 from ieadapt.methods.editing.path_run import PathPipeline, PathScheduler
@@ -252,21 +253,14 @@ class Refinement:
     def __call__(self, call: DenoiserCall, prediction: Tensor) -> Tensor:
         """The prediction whose step leads back to the latents at hand most closely."""
         path, step, given = self._scheduler.path, self._scheduler.step_index, self._scheduler.latents
-        best = used = prediction.float()
-        shift, least, share = torch.zeros(()), float("inf"), 1.0
-        for _ in range(self._iterations):
+
+        def corrected(used: Tensor) -> tuple[Tensor, float]:
             place = path.backward(step, given, used)
             made = call.again(range(len(call.rows)), latents=place.to(call.latents.dtype)).float()
             self.corrections += 1
-            move = float((path.backward(step, given, made) - place).norm() / place.norm())
-            if move < least:
-                best, shift, least = used, made - used, move
-            else:  # it led away, or to something that is not finite: go half as far
-                share /= 2
-            used = best + share * shift
-            if move < self._tolerance:
-                break
-        return used.to(prediction.dtype)
+            return made, float((path.backward(step, given, made) - place).norm() / place.norm())
+
+        return fixed_point(prediction.float(), corrected, self._iterations, self._tolerance).to(prediction.dtype)
 
     def __repr__(self) -> str:
         return f"fixed-point refinement, up to {self._iterations} corrections a step"

@@ -14,7 +14,7 @@ from ieadapt.attention import denoisers_of
 from ieadapt.methods.editing.config import EditConfig
 from ieadapt.methods.generation import GenerationConfig
 
-FORMAT = 2
+FORMAT = 3
 
 
 def inversion_key(
