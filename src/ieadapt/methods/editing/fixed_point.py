@@ -58,21 +58,23 @@ def fixed_point(start: Tensor, follow: Follow, iterations: int, tolerance: float
             history = []
             guess = best + share * (arrived - best)
             continue
-        history = [*history[-DEPTH:], (guess, led)]
-        guess = _mixed(history)
+        history = [*history[-DEPTH:], (_flat(guess), _flat(led))]
+        guess = _mixed(history).view_as(led).to(led)
     return arrived
+
+
+def _flat(place: Tensor) -> Tensor:
+    return place.double().cpu().flatten()
 
 
 def _mixed(history: list[tuple[Tensor, Tensor]]) -> Tensor:
     """The mix of places led to whose moves, were the map linear, would cancel best."""
-    guesses, led = (torch.stack([pair[part].double().cpu().flatten() for pair in history]) for part in (0, 1))
+    guesses, led = map(torch.stack, zip(*history, strict=True))
+    if len(history) == 1:
+        return led[-1]
     moves = led - guesses
-    last = led[-1]
-    if len(history) > 1:
-        turns = moves.diff(dim=0)
-        normal = turns @ turns.T
-        normal += RIDGE * normal.diagonal().mean() * torch.eye(len(normal), dtype=normal.dtype)
-        weights = torch.linalg.lstsq(normal, turns @ moves[-1]).solution
-        last = last - weights @ led.diff(dim=0)
-    newest = history[-1][1]
-    return last.view_as(newest).to(newest)
+    turns = moves.diff(dim=0)
+    normal = turns @ turns.T
+    normal += RIDGE * normal.diagonal().mean() * torch.eye(len(normal), dtype=normal.dtype)
+    weights = torch.linalg.lstsq(normal, turns @ moves[-1]).solution
+    return led[-1] - weights @ led.diff(dim=0)
