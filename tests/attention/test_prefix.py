@@ -32,7 +32,7 @@ def test_replayed_equals_computed(family: str) -> None:
     for perturbed in ((), sites):
         weak = _Weak()
         with (
-            intercept(denoiser, Identity(guidance=("weak",)), sites),
+            intercept(denoiser, Identity(), sites, guidance="weak"),
             wrap_denoiser(denoiser, weak, perturbed) as prefixes,
         ):
             plain = predict(family)
@@ -49,7 +49,7 @@ def test_nothing_is_replayed_before_the_first_site(family: str) -> None:
     denoiser, _ = captured(family)
     first = [site for site in find_sites(denoiser) if site.kind != "cross"][:1]
     weak = _Weak()
-    with intercept(denoiser, Identity(guidance=("weak",)), first), wrap_denoiser(denoiser, weak, first) as (prefix,):
+    with intercept(denoiser, Identity(), first, guidance="weak"), wrap_denoiser(denoiser, weak, first) as (prefix,):
         predict(family)
     assert not prefix.stages
     assert prefix.replayed == 0
@@ -65,7 +65,7 @@ def test_blocks_are_not_computed_twice(family: str) -> None:
 
     with (
         intercept(pipe, count),
-        intercept(pipe, Identity(guidance=("weak",)), sites),
+        intercept(pipe, Identity(), sites, guidance="weak"),
         wrap_denoiser(pipe, _Weak(), sites) as (prefix,),
     ):
         run(family)
@@ -83,7 +83,7 @@ def test_two_weak_passes_in_one_step_replay_the_full_pass_both_times() -> None:
     def twice(call: DenoiserCall, prediction: Tensor) -> None:
         results.extend([call.again([0]), call.again([len(call.rows) - 1]), call.again([0])])
 
-    with intercept(denoiser, Identity(guidance=("weak",)), sites), wrap_denoiser(denoiser, twice, sites):
+    with intercept(denoiser, Identity(), sites, guidance="weak"), wrap_denoiser(denoiser, twice, sites):
         predict("animatediff")
     assert torch.equal(results[0], results[2])
     assert not torch.equal(results[0], results[1])
@@ -119,7 +119,7 @@ def test_a_prefix_aimed_elsewhere_follows() -> None:
     denoiser, _ = captured("wan")
     first, last = ([site for site in find_sites(denoiser) if site.kind == "joint"][at] for at in (0, -1))
     weak, expected = _Weak(), _Weak()
-    with intercept(denoiser, Identity(guidance=("weak",)), last):
+    with intercept(denoiser, Identity(), last, guidance="weak"):
         with wrap_denoiser(denoiser, expected):
             predict("wan")
         with wrap_denoiser(denoiser, weak, [first]) as (prefix,):

@@ -25,7 +25,7 @@ SPLIT = ("wan", "hunyuanvideo")
 
 
 class _Calls:
-    """Keeps (step, fraction, rows) of every call of the first self-attention site, with Mochi's rows put together."""
+    """Keeps (step, fraction) and rows of every call of a site, with Mochi's rows put together."""
 
     def __init__(self) -> None:
         self.steps: list[tuple[int, float]] = []
@@ -47,7 +47,7 @@ def _first_site(family: str) -> Any:
 
 
 def _watch(family: str, *args: Any, streams: Any = None, **kwargs: Any) -> _Calls:
-    with intercept(tiny_pipeline(family), _Calls(), [_first_site(family)], streams=streams) as calls:
+    with intercept(tiny_pipeline(family), _Calls(), [_first_site(family)], streams=streams, guidance="all") as calls:
         run(family, *args, **kwargs)
     return calls
 
@@ -61,7 +61,7 @@ def test_steps_and_fractions_of_a_whole_run(family: str) -> None:
 
 @every_family
 def test_a_second_run_in_the_same_block_starts_from_step_0(family: str) -> None:
-    with intercept(tiny_pipeline(family), _Calls(), [_first_site(family)]) as calls:
+    with intercept(tiny_pipeline(family), _Calls(), [_first_site(family)], guidance="all") as calls:
         run(family, steps=3, **UNGUIDED[family], **({"true_cfg_scale": 1.0} if family == "hunyuanvideo" else {}))
         run(family, steps=2, **UNGUIDED[family], **({"true_cfg_scale": 1.0} if family == "hunyuanvideo" else {}))
     assert [step for step, _ in calls.steps] == [0, 1, 2, 0, 1]
@@ -83,7 +83,7 @@ def test_guided_rows_of_two_prompts_and_two_videos_each(family: str) -> None:
 def test_rows_without_guidance(family: str) -> None:
     off = {"true_cfg_scale": 1.0} if family == "hunyuanvideo" else {}
     calls = _watch(family, PROMPTS, **UNGUIDED[family], **off)
-    assert set(calls.rows) == {RowMap(("none",) * 2, ("none",) * 2, (0, 1))}
+    assert set(calls.rows) == {RowMap(("cond",) * 2, ("none",) * 2, (0, 1))}
 
 
 def test_dynamic_guidance_keeps_both_branches() -> None:
@@ -94,11 +94,11 @@ def test_dynamic_guidance_keeps_both_branches() -> None:
 @every_family
 def test_a_denoiser_called_by_hand_counts_each_call_as_a_step(family: str) -> None:
     denoiser, _ = captured(family)
-    with intercept(denoiser, _Calls(), [_first_site(family)]) as calls:
+    with intercept(denoiser, _Calls(), [_first_site(family)], guidance="all") as calls:
         predict(family)
         predict(family)
     assert calls.steps == [(0, 0.0), (1, 0.0)]
-    assert {branch for rows in calls.rows for branch in rows.guidance} == {"none"}
+    assert {branch for rows in calls.rows for branch in rows.guidance} == {"cond"}
 
 
 def test_a_window_acts_on_its_steps_only() -> None:

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import log
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ieadapt.functional import VideoTokens
+from ieadapt.functional import Attention, AttentionStatistics, VideoTokens, attention_statistics
 
 
-def attention_map(
-    query: Tensor, key: Tensor, mask: Tensor | None = None, scale: float | None = None, is_causal: bool = False
-) -> Tensor:
+def measure(
+    query: Tensor,
+    key: Tensor,
+    *,
+    mask: Tensor | None = None,
+    scale: float | None = None,
+    video: VideoTokens | None = None,
+    **how: Any,
+) -> AttentionStatistics:
+    """Measure the map of some queries and keys; not a reference, but what is tested."""
+    return attention_statistics(Attention(query, key, key, mask, scale, video), **how)
+
+
+def attention_map(query: Tensor, key: Tensor, mask: Tensor | None = None, scale: float | None = None) -> Tensor:
     """Return the map of (batch, head, query, key) in float64."""
-    return logits(query, key, mask, scale, is_causal).softmax(dim=-1)
+    return logits(query, key, mask, scale).softmax(dim=-1)
 
 
-def logits(
-    query: Tensor, key: Tensor, mask: Tensor | None = None, scale: float | None = None, is_causal: bool = False
-) -> Tensor:
+def logits(query: Tensor, key: Tensor, mask: Tensor | None = None, scale: float | None = None) -> Tensor:
     """Return scale * query . key + bias in float64, -inf at hidden keys."""
     values = query.double() @ key.double().transpose(-1, -2) * (query.shape[-1] ** -0.5 if scale is None else scale)
-    if is_causal:
-        values = values.masked_fill(~torch.ones(values.shape[-2:], dtype=torch.bool).tril(), -torch.inf)
     if mask is not None and mask.dtype == torch.bool:
         values = values.masked_fill(~mask, -torch.inf)
     elif mask is not None:
@@ -36,11 +45,13 @@ def entropy(probabilities: Tensor) -> Tensor:
     return -torch.xlogy(probabilities, probabilities).sum(dim=-1)
 
 
-def statistics(values: Tensor, video: VideoTokens | None = None) -> dict[str, Tensor]:
-    """Return every statistic of a map given by its logits, from the definitions, one row at a time."""
+def statistics(
+    values: Tensor, video: VideoTokens | None = None, rows: Iterable[int] | None = None
+) -> dict[str, Tensor]:
+    """Return every statistic of a map given by its logits, from the definitions, one row at a time; None = all rows."""
     batch, heads, n_queries, n_keys = values.shape
     found: dict[str, list[Tensor]] = {}
-    for row in range(n_queries):
+    for row in range(n_queries) if rows is None else rows:
         probabilities = values[:, :, row].softmax(dim=-1)
         visible = torch.isfinite(values[:, :, row]).sum(dim=-1).double()
         found.setdefault("entropy", []).append(entropy(probabilities))

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ieadapt.errors import FailureError, UsageError
-from ieadapt.functional.map_rows import map_rows, map_sums, mean_map_rows
+from ieadapt.errors import UsageError
+from ieadapt.functional import Attention, map_rows, map_sums, mean_map_rows
 
 LIMITS = [2**12, 2**28]
 MASKS = ["none", "keys", "keys per head", "rows", "additive"]
@@ -19,6 +19,11 @@ MASKS = ["none", "keys", "keys per head", "rows", "additive"]
 def qkv(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
     torch.manual_seed(0)
     return torch.randn(2, 3, 11, 8).to(dtype), torch.randn(2, 3, 7, 8).to(dtype)
+
+
+def attention(mask: Tensor | None = None) -> Attention:
+    query, key = qkv()
+    return Attention(query, key, key, mask)
 
 
 def make_mask(name: str) -> Tensor | None:
@@ -45,7 +50,7 @@ def dense(query: Tensor, key: Tensor, mask: Tensor | None, scale: float = 8**-0.
 @pytest.mark.parametrize("name", MASKS)
 def test_rows_are_those_of_the_dense_map(name: str, limit: int) -> None:
     (query, key), mask = qkv(), make_mask(name)
-    found = map_rows(query, key, [5, 0, 5], mask=mask, memory_limit=limit)
+    found = map_rows(Attention(query, key, key, mask), [5, 0, 5], memory_limit=limit)
     torch.testing.assert_close(found.double(), dense(query, key, mask)[:, :, [5, 0, 5]], atol=1e-6, rtol=1e-5)
 
 
@@ -53,7 +58,7 @@ def test_rows_are_those_of_the_dense_map(name: str, limit: int) -> None:
 @pytest.mark.parametrize("name", MASKS)
 def test_means_are_those_of_the_dense_map(name: str, limit: int) -> None:
     (query, key), mask = qkv(), make_mask(name)
-    found = mean_map_rows(query, key, [slice(0, 11), slice(2, 4)], mask=mask, scale=0.7, memory_limit=limit)
+    found = mean_map_rows(Attention(query, key, key, mask, 0.7), [slice(0, 11), slice(2, 4)], memory_limit=limit)
     whole = dense(query, key, mask, 0.7)
     expected = torch.stack([whole.mean(2), whole[:, :, 2:4].mean(2)], 2)
     torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=1e-5)
@@ -65,13 +70,13 @@ def test_sums_are_those_of_the_dense_map(name: str, limit: int) -> None:
     (query, key), mask = qkv(), make_mask(name)
     groups = torch.zeros(7, 2)
     groups[[1, 4], 0], groups[6, 1] = 1, 1
-    found = map_sums(query, key, groups, mask=mask, memory_limit=limit)
+    found = map_sums(Attention(query, key, key, mask), groups, memory_limit=limit)
     torch.testing.assert_close(found.double(), dense(query, key, mask) @ groups.double(), atol=1e-6, rtol=1e-5)
 
 
 def test_half_precision_is_computed_in_float32() -> None:
     query, key = qkv(torch.bfloat16)
-    found = map_rows(query, key, range(11))
+    found = map_rows(Attention(query, key, key), range(11))
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), dense(query, key, None), atol=1e-6, rtol=1e-5)
 
@@ -79,43 +84,49 @@ def test_half_precision_is_computed_in_float32() -> None:
 @pytest.mark.parametrize("rows", [[11], [-1], []])
 def test_a_row_that_is_no_query_is_refused(rows: list[int]) -> None:
     with pytest.raises(UsageError, match=r"no rows of the attention map; expected at least one index in 0\.\.10"):
-        map_rows(*qkv(), rows)
+        map_rows(attention(), rows)
 
 
 @pytest.mark.parametrize("span", [slice(3, 3), slice(8, 12)])
 def test_a_span_outside_the_queries_is_refused(span: slice) -> None:
     with pytest.raises(UsageError, match=r"no such span of queries; expected within 0\.\.11"):
-        mean_map_rows(*qkv(), [span])
+        mean_map_rows(attention(), [span])
 
 
 def test_groups_of_other_keys_are_refused() -> None:
     with pytest.raises(UsageError, match="groups do not fit the keys; expected 7 keys; got 8"):
-        map_sums(*qkv(), torch.ones(8, 2))
+        map_sums(attention(), torch.ones(8, 2))
 
 
 def test_a_limit_below_one_row_is_refused() -> None:
     with pytest.raises(UsageError, match="memory limit holds less than one row"):
-        map_rows(*qkv(), [0], memory_limit=64)
+        map_rows(attention(), [0], memory_limit=64)
 
 
-def test_a_row_without_keys_is_an_error() -> None:
-    with pytest.raises(FailureError, match="leaves a query row no key"):
-        map_rows(*qkv(), [3], mask=torch.zeros(11, 7, dtype=torch.bool))
+def test_a_row_without_keys_is_zero() -> None:
+    mask = torch.ones(11, 7, dtype=torch.bool)
+    mask[3] = False
+    sums = map_rows(attention(mask), [3, 4]).sum(-1)
+    torch.testing.assert_close(sums, torch.tensor([0.0, 1.0]).expand(2, 3, 2))
+    assert mean_map_rows(attention(mask), [slice(3, 4)]).sum() == 0
+    assert map_sums(attention(mask), torch.ones(7, 1))[:, :, 3].sum() == 0
 
 
 MEASURE = """
 import resource, sys, torch
 torch.set_num_threads(1)
-from ieadapt.functional.map_rows import map_rows, map_sums, mean_map_rows
+from ieadapt.functional import Attention, map_rows, map_sums, mean_map_rows
 query, key = torch.randn(1, 1, 17776, 64), torch.randn(1, 1, 17776, 64)
-map_rows(query[..., :64, :], key[..., :64, :], [0])  # first calls load kernels
+small = [each[..., :64, :] for each in (query, key, key)]
+attention = Attention(query, key, key)
+map_rows(Attention(*small), [0])  # first calls load kernels
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 if sys.argv[1] == "row":
-    row = map_rows(query, key, [226], memory_limit=2**20)
+    row = map_rows(attention, [226], memory_limit=2**20)
     assert row.shape == (1, 1, 1, 17776) and abs(row.sum().item() - 1) < 1e-4
 else:
-    mean_map_rows(query, key, [slice(226, 226 + 1350)], memory_limit=2**24)
-    map_sums(query[..., :1350, :], key, torch.ones(17776, 3), memory_limit=2**24)
+    mean_map_rows(attention, [slice(226, 226 + 1350)], memory_limit=2**24)
+    map_sums(attention.of_rows(slice(0, 1350)), torch.ones(17776, 3), memory_limit=2**24)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
 

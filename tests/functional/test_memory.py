@@ -10,18 +10,20 @@ import pytest
 MEASURE = """
 import resource, sys, torch
 torch.set_num_threads(1)
-from ieadapt.functional import VideoTokens, attention_statistics, identity_output, temperature_output, uniform_output
+from ieadapt.functional import Attention, VideoTokens, attention_statistics, identity_output, temperature_output
+from ieadapt.functional import uniform_output
 start, frames, positions, which = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 video = VideoTokens(start, frames, positions)
 query, key, value = (torch.randn(1, 1, video.stop, 64) for _ in range(3))
-attention_statistics(query[..., :64, :], key[..., :64, :])  # first calls load kernels
+attention = Attention(query, key, value, video=video)
+attention_statistics(Attention(*(each[..., :64, :] for each in (query, key, value))))  # first calls load kernels
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 if which == "statistics":
-    attention_statistics(query, key, video=video)
+    attention_statistics(attention)
 else:
-    identity_output(query, key, value, value, video=video)
-    uniform_output(query, key, value, value, video=video)
-    temperature_output(query, key, value, value, temperature=2.0, video=video)
+    identity_output(attention, value)
+    uniform_output(attention, value)
+    temperature_output(attention, value, temperature=2.0)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 

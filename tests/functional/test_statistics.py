@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ieadapt.errors import FailureError, UsageError
-from ieadapt.functional import AttentionStatistics, VideoTokens, attention_statistics, energy
-from ieadapt.functional.logits import Logits, plan_blocks
-from ieadapt.functional.masks import KeyMask
+from ieadapt.functional import Attention, AttentionStatistics, VideoTokens, energy
+from ieadapt.functional.logits import logit_blocks, plan_blocks
 from tests.functional import dense
+from tests.functional.dense import measure
 
 VIDEO = VideoTokens(start=3, frames=4, positions=6)
 
@@ -51,7 +51,7 @@ MASKS = {
 def test_equals_the_dense_reference(name: str, video: VideoTokens | None) -> None:
     query, key, mask = random(2, 3, 29, 8, spread=2), random(2, 3, 29, 8, seed=8), MASKS[name]
     close(
-        attention_statistics(query, key, mask=mask, video=video),
+        measure(query, key, mask=mask, video=video),
         dense.statistics(dense.logits(query, key, mask), video),
     )
 
@@ -61,7 +61,7 @@ def test_equals_the_dense_reference(name: str, video: VideoTokens | None) -> Non
 def test_flat_and_steep_logits(spread: float, video: VideoTokens | None) -> None:
     signs = random(1, 2, 29, 29).sign() if spread == 80 else random(1, 2, 29, 29)
     query, key = torch.eye(29).expand(1, 2, 29, 29), signs.transpose(-1, -2) * spread
-    found = attention_statistics(query, key, scale=1.0, video=video)
+    found = measure(query, key, scale=1.0, video=video)
     close(found, dense.statistics(dense.logits(query, key, scale=1.0), video))
 
 
@@ -69,7 +69,7 @@ def test_text_that_outweighs_video_by_far() -> None:
     query, key = torch.ones(1, 1, 29, 1), torch.full((1, 1, 29, 1), -80.0)
     key[:, :, VIDEO.slice, 0] += random(1, 1, 24)
     key[:, :, : VIDEO.start] = 80.0
-    found = attention_statistics(query, key, scale=1.0, video=VIDEO)
+    found = measure(query, key, scale=1.0, video=VIDEO)
     close(found, dense.statistics(dense.logits(query, key, scale=1.0), VIDEO))
     assert found.text_mass is not None
     assert found.text_mass.item() == 1
@@ -81,47 +81,39 @@ def test_text_that_outweighs_video_by_far() -> None:
 @pytest.mark.parametrize("n_keys", [1, 7, 40])
 def test_cross_attention_and_scales(scale: float | None, n_keys: int) -> None:
     query, key = random(2, 2, 12, 8), random(2, 2, n_keys, 8, seed=1)
-    close(attention_statistics(query, key, scale=scale), dense.statistics(dense.logits(query, key, scale=scale)))
+    close(measure(query, key, scale=scale), dense.statistics(dense.logits(query, key, scale=scale)))
 
 
 def test_video_in_cross_attention_means_over_all_rows() -> None:
     query, key = random(2, 2, 12, 8), random(2, 2, 29, 8, seed=1)
-    close(attention_statistics(query, key, video=VIDEO), dense.statistics(dense.logits(query, key), VIDEO))
-
-
-@pytest.mark.parametrize("mask", [None, random(2, 1, 29, 29, seed=3) > -1.5])
-def test_causal(mask: Tensor | None) -> None:
-    mask = None if mask is None else mask | torch.eye(29, dtype=torch.bool)
-    query, key = random(2, 3, 29, 8), random(2, 3, 29, 8, seed=1)
-    found = attention_statistics(query, key, mask=mask, is_causal=True)
-    close(found, dense.statistics(dense.logits(query, key, mask, is_causal=True)))
+    close(measure(query, key, video=VIDEO), dense.statistics(dense.logits(query, key), VIDEO))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_measured_in_float32(dtype: torch.dtype) -> None:
     query, key = random(2, 3, 29, 8, spread=2).to(dtype), random(2, 3, 29, 8, seed=1).to(dtype)
-    found = attention_statistics(query, key, video=VIDEO)
+    found = measure(query, key, video=VIDEO)
     assert found.entropy.dtype == torch.float32
     close(found, dense.statistics(dense.logits(query, key), VIDEO))
 
 
 def test_float64_stays() -> None:
     query, key = random(1, 2, 29, 8).double(), random(1, 2, 29, 8, seed=1).double()
-    found = attention_statistics(query, key, video=VIDEO)
+    found = measure(query, key, video=VIDEO)
     assert found.ep.dtype == torch.float64
     close(found, dense.statistics(dense.logits(query, key), VIDEO), points=1e-9)
 
 
 def test_identity_and_uniform_maps_span_the_scale() -> None:
     tokens = torch.eye(16).expand(1, 2, 16, 16)
-    assert attention_statistics(tokens, tokens, scale=1e4).ep.abs().max() == 0
-    assert (attention_statistics(tokens * 0, tokens).ep - 100).abs().max() < 1e-4
+    assert measure(tokens, tokens, scale=1e4).ep.abs().max() == 0
+    assert (measure(tokens * 0, tokens).ep - 100).abs().max() < 1e-4
 
 
 def test_one_key_counts_as_zero() -> None:
     mask = torch.zeros(1, 1, 5, 5, dtype=torch.bool)
     mask[..., 0] = True
-    found = attention_statistics(random(1, 1, 5, 4), random(1, 1, 5, 4, seed=1), mask=mask)
+    found = measure(random(1, 1, 5, 4), random(1, 1, 5, 4, seed=1), mask=mask)
     assert found.ep.item() == 0
     assert found.n_keys.item() == 1
 
@@ -143,7 +135,7 @@ def test_mixing_with_uniform_never_lowers_entropy(
     # A map's logarithm is its logits, and an identity matrix of queries reads them out.
     query = torch.eye(4).expand(1, 1, 4, 4)
     keys = [probabilities.clamp(min=1e-38).log().transpose(-1, -2) for probabilities in maps]
-    less, more = (attention_statistics(query, key, scale=1.0).ep.item() for key in keys)
+    less, more = (measure(query, key, scale=1.0).ep.item() for key in keys)
     assert more >= less - 1e-3
 
 
@@ -160,9 +152,9 @@ def test_chain_rule(seed: int, start: int, frames: int, positions: int, after: i
     video = VideoTokens(start, frames, positions)
     size = video.stop + after
     query, key = random(1, 2, size, 8, seed=seed, spread=spread), random(1, 2, size, 8, seed=seed + 1)
-    found = attention_statistics(query, key, video=video)
+    found = measure(query, key, video=video)
     rows = query[:, :, video.slice], key[:, :, video.slice]
-    alone = attention_statistics(*rows).entropy
+    alone = measure(*rows).entropy
     assert found.temporal_entropy is not None
     assert found.spatial_entropy is not None
     assert (found.temporal_entropy + found.spatial_entropy - alone).abs().max() < 1e-4
@@ -171,7 +163,7 @@ def test_chain_rule(seed: int, start: int, frames: int, positions: int, after: i
 def test_single_frame_or_position_has_no_percentage_to_divide_by() -> None:
     query = random(1, 1, 6, 4)
     for video in (VideoTokens(0, 1, 6), VideoTokens(0, 6, 1)):
-        found = attention_statistics(query, query, video=video)
+        found = measure(query, query, video=video)
         assert found.temporal_ep is not None
         assert found.spatial_ep is not None
         assert min(found.temporal_ep.item(), found.spatial_ep.item()) == 0
@@ -182,8 +174,8 @@ def test_single_frame_or_position_has_no_percentage_to_divide_by() -> None:
 @pytest.mark.parametrize("memory_limit", [4 * 4 * 29, 10_000, 100_000, 2**28])
 def test_every_memory_limit_gives_the_same(memory_limit: int, video: VideoTokens | None) -> None:
     query, key, mask = random(3, 4, 29, 8), random(3, 4, 29, 8, seed=1), random(3, 1, 29, 29) > -1
-    expected = attention_statistics(query, key, mask=mask, video=video)
-    found = attention_statistics(query, key, mask=mask, video=video, memory_limit=memory_limit)
+    expected = measure(query, key, mask=mask, video=video)
+    found = measure(query, key, mask=mask, video=video, memory_limit=memory_limit)
     for name, value in dataclasses.asdict(expected).items():
         if value is not None:
             assert torch.allclose(getattr(found, name), value, atol=1e-5), name
@@ -194,9 +186,8 @@ def test_every_memory_limit_gives_the_same(memory_limit: int, video: VideoTokens
 def test_blocks_stay_under_the_limit_and_cover_every_row_once(shape: tuple[int, int, int], memory_limit: int) -> None:
     batch, heads, size = shape
     query = random(batch, heads, size, 4)
-    logits = Logits(query, query, KeyMask(None, False, size), None, memory_limit)
     seen = torch.zeros(shape)
-    for block, values, counts in logits.blocks(slice(0, size)):
+    for block, values, counts in logit_blocks(Attention(query, query, query), slice(0, size), memory_limit):
         seen[block] += 1
         assert values.numel() * 4 * 4 <= memory_limit
         assert values.numel() <= 2**19
@@ -213,13 +204,13 @@ def test_short_sequences_take_one_block() -> None:
 
 def test_transposed_inputs_are_taken_as_they_are() -> None:
     query, key = random(2, 29, 3, 8).transpose(1, 2), random(2, 29, 3, 8, seed=1).transpose(1, 2)
-    close(attention_statistics(query, key), dense.statistics(dense.logits(query, key)))
+    close(measure(query, key), dense.statistics(dense.logits(query, key)))
 
 
 def test_inputs_are_left_alone() -> None:
     query, key, mask = random(1, 2, 29, 8), random(1, 2, 29, 8, seed=1), random(1, 2, 29, 29, seed=2)
     kept = query.clone(), key.clone(), mask.clone()
-    attention_statistics(query, key, mask=mask, video=VIDEO)
+    measure(query, key, mask=mask, video=VIDEO)
     assert all(torch.equal(*pair) for pair in zip(kept, (query, key, mask), strict=True))
 
 
@@ -229,52 +220,77 @@ def test_energy() -> None:
     assert energy(torch.full((1, 1, 100, 100), 100.0, dtype=torch.float16)).item() == pytest.approx(1e8)
 
 
-def test_row_without_keys_is_named() -> None:
+@pytest.mark.parametrize("kind", ["bool", "additive"])
+@pytest.mark.parametrize("video", [None, VIDEO], ids=str)
+def test_rows_without_keys_are_left_out(video: VideoTokens | None, kind: str) -> None:
+    """A text encoder's padding, say: its rows see nothing, and a model makes nothing of them."""
+    query, key, mask = random(2, 3, 29, 8, spread=2), random(2, 3, 29, 8, seed=1), random(2, 1, 29, 29, seed=2) > -0.5
+    blind = [1, 2, 9, 17, 28]
+    mask[1, 0, blind] = False
+    found = measure(query, key, mask=mask if kind == "bool" else mask * 10_000.0 - 10_000.0, video=video)
+    kept = [row for row in range(29) if row not in blind]
+    logits = dense.logits(query, key, mask)
+    whole, rest = dense.statistics(logits[:1], video), dense.statistics(logits[1:], video, rows=kept)
+    close(found, {name: torch.cat([whole[name], rest[name]]) for name in whole})
+
+
+def test_no_row_with_a_key_is_an_error() -> None:
     mask = torch.ones(2, 1, 29, 29, dtype=torch.bool)
-    mask[1, 0, 17] = False
+    mask[1] = False
     query = random(2, 3, 29, 8)
-    with pytest.raises(FailureError, match=r"no key to attend to; .*in batch 1, head 0, query 17"):
-        attention_statistics(query, query, mask=mask)
-    with pytest.raises(FailureError, match=r"in batch 1, head 0, query 17"):
-        attention_statistics(query, query, mask=mask * 10_000.0 - 10_000.0, memory_limit=2**14)
+    with pytest.raises(FailureError, match=r"leaves no query row a key to attend to; .*in batch 1"):
+        measure(query, query, mask=mask)
 
 
-def test_video_row_without_video_keys_is_refused() -> None:
-    mask = torch.ones(29, dtype=torch.bool)
-    mask[VIDEO.slice] = False
+def test_video_rows_without_video_keys_are_left_out_of_the_split() -> None:
+    mask = torch.ones(29, 29, dtype=torch.bool)
+    mask[5:9, VIDEO.slice] = False
     query = random(1, 1, 29, 8)
-    assert attention_statistics(query, query, mask=mask).n_keys.item() == 5
-    with pytest.raises(FailureError, match="no video key"):
-        attention_statistics(query, query, mask=mask, video=VIDEO)
+    found = measure(query, query, mask=mask, video=VIDEO)
+    others = [row for row in range(VIDEO.start, VIDEO.stop) if row not in range(5, 9)]
+    expected = dense.statistics(dense.logits(query, query, mask), VIDEO, rows=others)
+    assert found.temporal_entropy is not None
+    assert found.temporal_entropy.item() == pytest.approx(expected["temporal_entropy"].item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_does_not_reach_the_figures(dtype: torch.dtype) -> None:
+    query, key = random(1, 2, 29, 8, spread=3), random(1, 2, 29, 8, seed=1, spread=3)
+    expected = measure(query, key, video=VIDEO)
+    with torch.autocast("cpu", dtype):
+        found = measure(query, key, video=VIDEO)
+    for name, value in dataclasses.asdict(expected).items():
+        assert value is None or torch.equal(getattr(found, name), value), name
 
 
 def test_bad_input_is_named() -> None:
     query = random(1, 2, 29, 8)
     with pytest.raises(UsageError, match=r"reach past the end of the keys; .* 5 \+ 5 \* 5 = 30"):
-        attention_statistics(query, query, video=VideoTokens(5, 5, 5))
+        measure(query, query, video=VideoTokens(5, 5, 5))
     with pytest.raises(UsageError, match=r"less than one row of logits; expected >= 464 bytes for 29 keys; got 463"):
-        attention_statistics(query, query, memory_limit=463)
+        measure(query, query, memory_limit=463)
     with pytest.raises(UsageError, match=r"does not fit the keys; .*got \(1, 1, 29, 28\)"):
-        attention_statistics(query, query, mask=torch.ones(1, 1, 29, 28))
+        measure(query, query, mask=torch.ones(1, 1, 29, 28))
     with pytest.raises(UsageError, match=r"frames of the video tokens is out of range; expected >= 1; got 0"):
         VideoTokens(0, 0, 4)
 
 
 def test_grouped_heads_must_be_repeated() -> None:
-    with pytest.raises(UsageError, match=r"do not fit each other; .*\(1, 4, 5, 8\) and \(1, 2, 5, 8\).*repeat_inter"):
-        Logits(random(1, 4, 5, 8), random(1, 2, 5, 8), KeyMask(None, False, 5))
+    query, key = random(1, 4, 5, 8), random(1, 2, 5, 8)
+    with pytest.raises(UsageError, match=r"do not fit each other; .*\(1, 4, 5, 8\), \(1, 2, 5, 8\).*repeat_inter"):
+        Attention(query, key, key)
 
 
 def test_key_count_is_exact() -> None:
     query = torch.zeros(1, 1, 4099, 1)
-    assert attention_statistics(query, query).n_keys.item() == 4099
+    assert measure(query, query).n_keys.item() == 4099
 
 
 def test_uniform_entropy_is_the_logarithm_of_the_keys() -> None:
-    found = attention_statistics(torch.zeros(1, 1, 3, 4), random(1, 1, 50, 4))
+    found = measure(torch.zeros(1, 1, 3, 4), random(1, 1, 50, 4))
     assert found.entropy.item() == pytest.approx(log(50), abs=1e-5)
 
 
 def test_gradients_are_not_tracked() -> None:
     query = random(1, 1, 29, 8).requires_grad_()
-    assert not attention_statistics(query, query, video=VIDEO).entropy.requires_grad
+    assert not measure(query, query, video=VIDEO).entropy.requires_grad

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from ieadapt.attention import AttentionCall, find_sites, intercept
-from ieadapt.errors import FailureError, UsageError
+from ieadapt.errors import UsageError
+from ieadapt.functional import Attention
 from ieadapt.interventions import Inject
 from tests.families import PROMPTS, captured, every_family, predict, run, tiny_pipeline
 from tests.interventions.dense_maps import dense_logits
@@ -24,11 +25,11 @@ def _dense(call: AttentionCall) -> torch.Tensor:
     """The captured batch is [source, target] or [source, target, source, target]; row 0 is the source everywhere."""
     output = call.output.double().clone()
     calls = (*call.earlier, call)
-    source = calls[0].restricted([0])
+    source = calls[0].part([0])
     for index, stream in enumerate(call.rows.stream):
         if stream != "target":
             continue
-        own = call.restricted([index])
+        own = call.part([index])
         layout = call.layout
         start = layout.start if call.site.kind == "joint" else 0
         stop = start + layout.frames * layout.height * layout.width
@@ -37,7 +38,7 @@ def _dense(call: AttentionCall) -> torch.Tensor:
         foreign = dense_logits(source)[..., offset : offset + stop - start, offset : offset + stop - start].softmax(-1)
         mass = own_map[..., start:stop, start:stop].sum(-1, keepdim=True)
         own_map[..., start:stop, start:stop] = foreign * mass
-        output[own.source_rows] = own_map @ own.value.double()
+        output[call.rows.index([index])] = own_map @ own.value.double()
     return output.to(call.value.dtype)
 
 
@@ -61,10 +62,10 @@ def test_the_whole_map_is_the_sources_with_scope_all(family: str) -> None:
 
     def dense(call: AttentionCall) -> torch.Tensor:
         output = call.output.double().clone()
-        source_map = dense_logits(call.restricted([0])).softmax(-1)
+        source_map = dense_logits(call.part([0])).softmax(-1)
         for index in call.rows.denoiser_rows(stream=("target",)):
-            own = call.restricted([index])
-            output[own.source_rows] = source_map @ own.value.double()
+            own = call.part([index])
+            output[call.rows.index([index])] = source_map @ own.value.double()
         return output.to(call.value.dtype)
 
     with intercept(denoiser, Inject(scope="all"), _self_sites(family), streams=streams):
@@ -75,7 +76,7 @@ def test_the_whole_map_is_the_sources_with_scope_all(family: str) -> None:
 
 def test_scope_all_needs_as_many_tokens() -> None:
     with (
-        pytest.raises(FailureError, match=r"source and target differ in their number of tokens.*use scope=\"video\""),
+        pytest.raises(UsageError, match=r"source and target differ in their number of tokens.*use scope=\"video\""),
         intercept(captured("mochi")[0], Inject(scope="all"), "joint", streams=("source", "target") * 2),
     ):
         predict("mochi")
@@ -99,18 +100,26 @@ def test_equal_prompts_and_noise_give_the_source_again(family: str) -> None:
     torch.testing.assert_close(target, source, rtol=1e-4, atol=1e-4)
 
 
-def test_only_cond_rows_by_default() -> None:
-    changed: dict[str, bool] = {}
-    inject = Inject()
+@every_family
+@pytest.mark.parametrize("guidance", ["cond", "all"])
+def test_only_the_branches_that_are_asked_for_change(family: str, guidance: str) -> None:
+    """Of the unconditional rows, source and target, nothing changes by default."""
+    changed: set[str] = set()
 
-    def watch(call: AttentionCall) -> torch.Tensor | None:
-        result = inject(call)
-        changed[call.rows.guidance[0]] = result is not None
-        return result
+    def watch(call: AttentionCall) -> None:
+        for index in call.rows.denoiser_rows(stream=("target",)):
+            own, source = call.part([index]), Attention(call.query, call.key, call.value).output()
+            if not torch.allclose(own.output, source[call.rows.index([index])], atol=1e-5):
+                changed.add(call.rows.guidance[index])
 
-    with intercept(tiny_pipeline("wan"), watch, "joint", streams=("source", "target")):
-        run("wan", PROMPTS)
-    assert changed == {"cond": True, "uncond": False}
+    pipe, streams = tiny_pipeline(family), ("source", "target")
+    site = _self_sites(family)[-1]
+    with (
+        intercept(pipe, Inject(scope="all"), [site], guidance=guidance, streams=streams),
+        intercept(pipe, watch, [site], guidance="all", streams=streams),
+    ):
+        run(family, PROMPTS)
+    assert changed == {"cond": {"cond"}, "all": {"cond", "uncond"}}[guidance]
 
 
 def test_without_streams_there_is_no_source() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ieadapt.attention import AttentionCall, AttentionSite, RowMap
 from ieadapt.attention.layouts import TokenLayout
+from ieadapt.functional import Attention
 from ieadapt.interventions import Identity, Inject, Mix, Temperature, Uniform
 from ieadapt.interventions.perturbation import Perturbation
 
@@ -21,6 +22,7 @@ def joint_call(streams: tuple[str, ...] = ("none", "none"), layout: TokenLayout 
     """A joint call whose whole attention must not be asked for."""
     tokens = layout.frames * layout.height * layout.width + layout.text
     query, key, value = torch.randn(3, 2, 4, tokens, 8, generator=torch.Generator().manual_seed(0)).unbind(0)
+    mask = torch.randn(1, 1, tokens, tokens, generator=torch.Generator().manual_seed(1))
 
     def attend() -> Tensor:
         raise AssertionError("the whole attention was computed")
@@ -28,15 +30,10 @@ def joint_call(streams: tuple[str, ...] = ("none", "none"), layout: TokenLayout 
     return AttentionCall(
         site=AttentionSite("block.attn1", "joint", 0, 4),
         step=0,
-        fraction=0.0,
-        query=query,
-        key=key,
-        value=value,
-        mask=torch.randn(1, 1, tokens, tokens, generator=torch.Generator().manual_seed(1)),
-        scale=0.5,
+        steps=None,
+        attention=Attention(query, key, value, mask, 0.5, layout.video),
         layout=layout,
         rows=RowMap(("cond", "cond"), streams, (0, 1), 1),
-        earlier=(),
         attend=attend,
         own=True,
     )

@@ -1,4 +1,4 @@
-"""Perturbations act on the rows of the branches they are told, and check their amounts."""
+"""Perturbations act on every row of the call they are given, and check their amounts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import torch
 
 from ieadapt.attention import AttentionCall, AttentionSite, RowMap
 from ieadapt.errors import UsageError
-from ieadapt.interventions import Identity, Mix, Temperature, Uniform
+from ieadapt.functional import Attention
+from ieadapt.interventions import Mix, Temperature, Uniform
 
 
 def make_call(guidance: tuple[str, ...] = ("uncond", "cond"), repeats: int = 2, **changes: object) -> AttentionCall:
@@ -18,29 +19,13 @@ def make_call(guidance: tuple[str, ...] = ("uncond", "cond"), repeats: int = 2, 
     settings = {
         "site": AttentionSite("block.attn1", "spatial", 0, 2),
         "step": 0,
-        "fraction": 0.0,
-        "query": query,
-        "key": key,
-        "value": value,
-        "mask": None,
-        "scale": 0.5,
+        "steps": None,
+        "attention": Attention(query, key, value, changes.pop("mask", None)),
         "layout": None,
         "rows": RowMap(guidance, ("none",) * len(guidance), tuple(range(len(guidance))), repeats),
-        "earlier": (),
         "attend": lambda: output,
     }
     return AttentionCall(**{**settings, **changes})
-
-
-def test_only_rows_of_the_chosen_branch_change() -> None:
-    call = make_call()
-    output = Identity(guidance=("cond",))(call)
-    assert torch.equal(output[:2], call.output[:2])
-    assert torch.equal(output[2:], call.value[2:])
-
-
-def test_no_row_of_the_branch_means_looking_only() -> None:
-    assert Uniform(guidance=("weak",))(make_call()) is None
 
 
 def test_all_rows() -> None:
@@ -53,7 +38,9 @@ def test_a_mask_of_one_row_per_batch_row_follows_its_rows() -> None:
     mask = torch.ones(4, 1, 1, 6, dtype=torch.bool)
     mask[3, ..., 2:] = False
     call = make_call(mask=mask)
-    output = Uniform(guidance=("cond",))(call)
+    part = call.part([1])
+    output = call.replaced([(part, Uniform()(part))])
+    assert torch.equal(output[:2], call.output[:2])
     torch.testing.assert_close(output[2], call.value[2].mean(1, keepdim=True).expand(-1, 6, -1))
     torch.testing.assert_close(output[3], call.value[3, :, :2].mean(1, keepdim=True).expand(-1, 6, -1))
 
@@ -70,26 +57,17 @@ def test_temperature_must_be_positive(value: float) -> None:
         Temperature(value)
 
 
-def test_only_the_chosen_heads_change() -> None:
+def test_a_part_of_rows_and_heads_is_put_back_where_it_came_from() -> None:
     call = make_call()
-    output = Uniform(heads=(1,), guidance=("cond",))(call)
+    part = call.part([1], [1])
+    output = call.replaced([(part, Uniform()(part))])
+    assert torch.equal(part.output, call.output[2:, 1:])
     assert torch.equal(output[:, 0], call.output[:, 0])
     assert torch.equal(output[:2], call.output[:2])
     mean = call.value[2:, 1].mean(1, keepdim=True)
     torch.testing.assert_close(output[2:, 1], mean.expand(-1, 6, -1))
 
 
-def test_all_heads_by_name_are_all_heads() -> None:
-    call = make_call()
-    assert torch.equal(Identity(heads=(0, 1))(call), Identity()(call))
-
-
-@pytest.mark.parametrize("head", [2, -1])
-def test_a_head_that_the_site_lacks(head: int) -> None:
-    with pytest.raises(UsageError, match=rf"the site has no such head; expected 0..1; got \[{head}\]; in block.attn1"):
-        Identity(heads=(head,))(make_call())
-
-
-def test_heads_are_told() -> None:
-    assert repr(Mix(0.5, heads=(3,))) == "Mix(0.5, scope='video', heads=(3,))"
+def test_perturbations_say_what_they_are() -> None:
+    assert repr(Mix(0.5, scope="all")) == "Mix(0.5, scope='all')"
     assert repr(Uniform()) == "Uniform(scope='video')"

@@ -29,7 +29,7 @@ class _DenseRecord:
         ep = torch.where(keys > 1, 100 * entropy / keys.clamp(min=2).log(), 0.0)
         energy = call.output.double().square().sum((2, 3))
         for index, branch in enumerate(call.rows.guidance):
-            for row in call.rows.expand([index]).tolist():
+            for row in range(*call.rows.index([index]).indices(call.query.shape[0])):
                 for head in range(ep.shape[1]):
                     place = (call.site.name, head, call.step, branch)
                     self.ep[place].append(ep[row, head].mean())
@@ -39,8 +39,8 @@ class _DenseRecord:
 @every_family
 def test_equals_dense_maps_over_a_guided_run(family: str) -> None:
     with (
-        intercept(tiny_pipeline(family), Record()) as record,
-        intercept(tiny_pipeline(family), _DenseRecord()) as dense,
+        intercept(tiny_pipeline(family), Record(), guidance="all") as record,
+        intercept(tiny_pipeline(family), _DenseRecord(), guidance="all") as dense,
     ):
         run(family, PROMPTS)
     rows = list(record.rows())

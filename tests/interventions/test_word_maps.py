@@ -29,13 +29,13 @@ def test_equals_the_dense_reference(family: str) -> None:
 
     def dense(call: AttentionCall) -> Tensor:
         output = call.output.double().clone()
-        for index in call.rows.denoiser_rows(("none",), ("target",)):
-            own, source = call.restricted([index]), call.restricted([0])
+        for index in call.rows.denoiser_rows(stream=("target",)):
+            own, source = call.part([index]), call.part([0])
             mine, theirs = dense_logits(own).softmax(-1), dense_logits(source).softmax(-1)
             taken, factors = CONTROL.columns(mine.shape[-1], theirs.shape[-1])
             for column, other in enumerate(taken.tolist()):
                 mine[..., column] = theirs[..., other] if other >= 0 else mine[..., column]
-            output[own.source_rows] = (mine * factors) @ own.value.double()
+            output[call.rows.index([index])] = (mine * factors) @ own.value.double()
         return output.to(call.value.dtype)
 
     controls = WordMaps(dict.fromkeys(range(len(streams)), CONTROL))

@@ -16,7 +16,7 @@ RED = ("a red ball",)
 
 def test_the_perturbation_takes_amount_scope_and_branch() -> None:
     asked = PerturbRun("shapes", RED, perturbation="mix:0.25", scope="all", branch="cond")
-    assert asked.intervention == Mix(0.25, scope="all", guidance=("cond", "none"))
+    assert asked.intervention == Mix(0.25, scope="all")
 
 
 def test_the_command_repeats_it() -> None:

@@ -9,12 +9,11 @@ from ieadapt.attention.intercept import intercept, wrap_denoiser
 from ieadapt.attention.layouts import LatentGrid, TokenLayout
 from ieadapt.attention.prefix import Prefix
 from ieadapt.attention.projections import after_projection, without_projection
-from ieadapt.attention.rows import ALL_GUIDANCE, Guidance, RowMap, Stream
+from ieadapt.attention.rows import Guidance, GuidanceChoice, RowMap, StepWindow, Stream
 from ieadapt.attention.sites import KINDS, AttentionSite, Kind, Selection, select_sites
 from ieadapt.attention.timing import Clock
 
 __all__ = [
-    "ALL_GUIDANCE",
     "FAMILIES",
     "KINDS",
     "AttentionCall",
@@ -24,6 +23,7 @@ __all__ = [
     "DenoiserWrapper",
     "Family",
     "Guidance",
+    "GuidanceChoice",
     "Intervention",
     "Kind",
     "LatentGrid",
@@ -31,6 +31,7 @@ __all__ = [
     "RowMap",
     "Selection",
     "SkippedBlocks",
+    "StepWindow",
     "Stream",
     "TokenLayout",
     "active_sites",

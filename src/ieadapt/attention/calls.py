@@ -1,85 +1,103 @@
-"""What an intervention is given: one attention call, with its place in the model, the run and the batch."""
+"""From one call of PyTorch's attention to what an intervention is given: whose rows it holds, which tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from ieadapt.attention.layouts import TokenLayout
+from ieadapt.attention.denoiser_calls import DenoiserCall
+from ieadapt.attention.families import UNLISTED
+from ieadapt.attention.layouts import TokenLayout, token_layout
 from ieadapt.attention.rows import RowMap
 from ieadapt.attention.sites import AttentionSite
+from ieadapt.errors import FailureError
 from ieadapt.functional import (
+    DEFAULT_MEMORY_LIMIT,
+    Attention,
     AttentionStatistics,
-    MeasuredAttention,
     RowSample,
-    Scope,
-    VideoTokens,
-    attention_statistics,
     energy,
     measured_attention,
 )
 from ieadapt.functional.kernels import KernelChoice
+from ieadapt.functional.statistics import attention_statistics
 
-DEFAULT_MEMORY_LIMIT = 256 * 2**20
+Output = Float[Tensor, "row head query channel"]
 
 
 @dataclass(frozen=True)
 class AttentionCall:
-    """One call of scaled dot-product attention at one site.
-
-    Tensors are (batch, heads, tokens, head_dim), after rotary embedding and QK-norm.
+    """One call of scaled dot-product attention at one site: the rows and heads that the intervention asked for.
 
     Attributes:
         site: where.
         step: denoising step, from 0.
-        fraction: step / number of steps, in [0, 1); 0 where the number of steps is not known.
-        query: (row, head, query, dim).
-        key: (row, head, key, dim).
-        value: (row, head, key, dim).
-        mask: bool (True attends) or additive, broadcastable to (row, head, query, key), or None.
-        scale: factor on the logits.
+        steps: denoising steps of the run; None for a denoiser called by hand.
+        attention: queries, keys, values, mask and scale, (row, head, token, dim), after rotary embedding and QK-norm.
         layout: which query tokens are video and which text; None for a model outside the family table.
         rows: guidance branch, stream and video of every row.
         attend: gives the attention output so far.
-        source_rows: rows of the whole call that a restricted call holds, None if it is whole.
         earlier: calls that the same site made before this one in the same forward pass (Mochi calls once per row).
-        steps: denoising steps of the run; None for a denoiser called by hand.
         own: whether `attend` is the model's plain attention over these very tensors, so that measuring may compute it.
+        place: denoiser rows and heads of a larger call that this one holds; None for all.
     """
 
     site: AttentionSite
     step: int
-    fraction: float
-    query: Float[Tensor, "row head query dim"]
-    key: Float[Tensor, "row head key dim"]
-    value: Float[Tensor, "row head key value_dim"]
-    mask: Tensor | None
-    scale: float
+    steps: int | None
+    attention: Attention
     layout: TokenLayout | None
     rows: RowMap
-    earlier: tuple[AttentionCall, ...]
     attend: Callable[[], Tensor] = field(repr=False)
-    source_rows: slice | Int[Tensor, " row"] | None = field(default=None, repr=False)
-    steps: int | None = None
+    earlier: tuple[AttentionCall, ...] = field(default=(), repr=False)
     own: bool = False
+    place: tuple[Sequence[int] | None, Sequence[int] | None] = field(default=(None, None), repr=False)
+
+    @property
+    def query(self) -> Tensor:
+        """(row, head, query, dim)."""
+        return self.attention.query
+
+    @property
+    def key(self) -> Tensor:
+        """(row, head, key, dim)."""
+        return self.attention.key
+
+    @property
+    def value(self) -> Tensor:
+        """(row, head, key, channel)."""
+        return self.attention.value
+
+    @property
+    def mask(self) -> Tensor | None:
+        """Bool (True attends) or additive, broadcastable to (row, head, query, key), or None."""
+        return self.attention.mask
+
+    @property
+    def scale(self) -> float:
+        """Factor on the logits."""
+        return self.attention.factor
+
+    @property
+    def fraction(self) -> float:
+        """Step / number of steps, in [0, 1); 0 where the number of steps is not known."""
+        return self.step / self.steps if self.steps else 0.0
 
     @cached_property
-    def output(self) -> Float[Tensor, "row head query value_dim"]:
+    def output(self) -> Output:
         """The attention output so far: the model's own, or what an outer intervention put in its place."""
         return self.attend()
 
     @property
-    def joint_video(self) -> VideoTokens | None:
-        """The video tokens where text tokens or several frames share the sequence with them, else None."""
-        joint = self.layout is not None and self.site.kind == "joint"
-        return self.layout.video if joint and self.layout else None
+    def known_output(self) -> Tensor | None:
+        """The output where it is there already, or is another's to compute; None where it need not be computed."""
+        return self.output if not self.own or "output" in vars(self) else None
 
     @property
     def tokens_per_frame(self) -> int | None:
@@ -93,152 +111,60 @@ class AttentionCall:
         """The same call, seen by the next intervention with this output."""
         return replace(self, attend=lambda: output, own=False)
 
-    def restricted(self, denoiser_rows: Sequence[int]) -> AttentionCall:
-        """The same call with the attention rows of these denoiser rows only."""
-        index = self.rows.index(denoiser_rows, self.query.device)
-        mask = self.mask
-        if mask is not None and mask.ndim == 4 and mask.shape[0] > 1:
-            mask = mask[index]
-        parts = {name: getattr(self, name)[index] for name in ("query", "key", "value")}
+    def part(self, rows: Sequence[int] | None = None, heads: Sequence[int] | None = None) -> AttentionCall:
+        """The same call with some of its denoiser rows and heads only; None = all."""
+        if rows is None and heads is None:
+            return self
+        index: Any = slice(None) if rows is None else self.rows.index(rows, self.query.device)
+        which: Any = slice(None) if heads is None else list(heads)
         return replace(
             self,
-            **parts,
-            mask=mask,
-            rows=self.rows.take(denoiser_rows),
-            attend=lambda: self.output[index],
-            source_rows=index,
-            own=not self._computed,
+            attention=self.attention.part(index, which),
+            rows=self.rows if rows is None else self.rows.take(rows),
+            attend=lambda: self.output[index][:, which],
+            own=self.known_output is None,
+            place=(rows, heads),
         )
 
-    def is_whole(self, scope: Scope) -> bool:
-        """Whether a replacement of this scope takes over the whole map, so that nothing of a row's own stays."""
-        video = self.joint_video
-        return scope == "all" or video is None or not video.text_slices(self.key.shape[-2])
+    def replaced(self, parts: Sequence[tuple[AttentionCall, Tensor]]) -> Output:
+        """The output with that of some parts of the call replaced.
 
-    def with_maps_of(self, order: Sequence[int]) -> Float[Tensor, "row head query value_dim"]:
-        """The output if each denoiser row had the attention map of another one: its queries, keys and mask.
-
-        Args:
-            order: per denoiser row, whose map it has; rows with their own keep their output.
+        Where nobody needs the ordinary output of the replaced rows, it is not computed.
         """
-        mask = self.mask
-        if mask is not None and mask.ndim == 4 and mask.shape[0] > 1:
-            mask = self._reordered(mask, order)
-        query, key = self._reordered(self.query, order), self._reordered(self.key, order)
-        found = F.scaled_dot_product_attention(query, key, self.value, attn_mask=mask, scale=self.scale)
-        if not self._computed:
-            return found
-        output = self.output.clone()
-        for row in (row for row, other in enumerate(order) if row != other):
-            index = self.rows.index([row], output.device)
-            output[index] = found[index]
+        every = [row for part, _ in parts if part.place[1] is None for row in part.place[0] or range(len(self.rows))]
+        if self.known_output is not None or len(every) != sum(len(part.rows) for part, _ in parts):
+            output = self.output.clone()
+        else:
+            output = self.value.new_empty((*self.query.shape[:-1], self.value.shape[-1]))
+            others = [row for row in range(len(self.rows)) if row not in every]
+            if others:
+                output[self.rows.index(others, output.device)] = self.part(others).attention.output()
+        for part, result in parts:
+            rows, heads = part.place
+            index: Any = slice(None) if rows is None else self.rows.index(rows, output.device)
+            if heads is not None:
+                whole = output[index].clone()
+                whole[:, list(heads)] = result
+                result = whole
+            output[index] = result
         return output
-
-    def _reordered(self, tensor: Tensor, order: Sequence[int]) -> Tensor:
-        return torch.cat([tensor[self.rows.index([row], tensor.device)] for row in order])
-
-    def kept_output(self, replaced: Sequence[int], scope: Scope) -> Float[Tensor, "row head query value_dim"]:
-        """A new output in which some denoiser rows are to be replaced: theirs only as far as the scope keeps it.
-
-        What is replaced is zero here, unless the whole output is there already: it is not computed.
-
-        Args:
-            replaced: the denoiser rows.
-            scope: of the replacement.
-        """
-        if self._computed:
-            return self.output.clone()
-        output = self.value.new_zeros((*self.query.shape[:-1], self.value.shape[-1]))
-        part = self.restricted(replaced)
-        output[part.source_rows] = part._kept_output(scope)
-        others = [row for row in range(len(self.rows.guidance)) if row not in replaced]
-        if others:
-            rest = self.restricted(others)
-            output[rest.source_rows] = rest._attention(slice(None))
-        return output
-
-    def _attention(self, queries: slice) -> Tensor:
-        """The model's own attention, of some query rows."""
-        mask = self.mask
-        if mask is not None and mask.ndim > 1 and mask.shape[-2] > 1:
-            mask = mask[..., queries, :]
-        query = self.query[..., queries, :]
-        return F.scaled_dot_product_attention(query, self.key, self.value, attn_mask=mask, scale=self.scale)
-
-    @property
-    def _computed(self) -> bool:
-        """Whether the output is there already, or is another's to compute."""
-        return not self.own or "output" in vars(self)
-
-    def _kept_output(self, scope: Scope) -> Tensor:
-        """The output of the query rows that a replacement keeps; zero in the others, unless all is there already."""
-        if self._computed:
-            return self.output
-        n_queries, n_keys = self.query.shape[-2], self.key.shape[-2]
-        output = self.value.new_zeros((*self.query.shape[:-1], self.value.shape[-1]))
-        video = self.joint_video
-        if video is None or self.is_whole(scope):
-            return output
-        replaced = video.rows(n_queries, n_keys)
-        for kept in (slice(0, replaced.start), slice(replaced.stop, n_queries)):
-            if kept.start < kept.stop:
-                output[..., kept, :] = self._attention(kept)
-        return output
-
-    def for_replacement(self, keeping: Scope | None = None) -> dict[str, Any]:
-        """The arguments that every closed-form map replacement of `ieadapt.functional` takes.
-
-        Args:
-            keeping: the scope of a replacement that takes over the output of the rows outside it and reads no other;
-                only theirs is then computed. None = it reads all rows.
-        """
-        return {
-            "query": self.query,
-            "key": self.key,
-            "value": self.value,
-            "output": self.output if keeping is None else self._kept_output(keeping),
-            "mask": self.mask,
-            "scale": self.scale,
-            "video": self.joint_video,
-            "memory_limit": DEFAULT_MEMORY_LIMIT,
-        }
-
-    def statistics(self, memory_limit: int = DEFAULT_MEMORY_LIMIT) -> AttentionStatistics:
-        """Entropy and its parts per row and head, exact, in blocks of queries under `memory_limit` bytes."""
-        return attention_statistics(
-            self.query,
-            self.key,
-            mask=self.mask,
-            scale=self.scale,
-            video=self.joint_video,
-            memory_limit=memory_limit,
-        )
 
     def measured(
         self,
         memory_limit: int = DEFAULT_MEMORY_LIMIT,
         sample: RowSample | None = None,
         kernel: KernelChoice | None = None,
-    ) -> MeasuredAttention:
-        """Output, entropy statistics and energy of this call.
+    ) -> AttentionStatistics:
+        """Entropy statistics and energy of this call.
 
         Where the fused kernel measures a call whose output nobody has asked for yet, that output comes from the same
         pass, and is what the model gets: measuring takes the place of its attention instead of running beside it.
         """
-        how: dict[str, Any] = {
-            "mask": self.mask,
-            "scale": self.scale,
-            "video": self.joint_video,
-            "memory_limit": memory_limit,
-            "sample": sample,
-            "kernel": kernel,
-        }
-        if not self._computed:
-            found = measured_attention(self.query, self.key, self.value, self.attend, **how)
-            vars(self)["output"] = found.output
-            return found
-        statistics = attention_statistics(self.query, self.key, **how)
-        return MeasuredAttention(self.output, statistics, energy(self.output))
+        how: dict[str, Any] = {"memory_limit": memory_limit, "sample": sample, "kernel": kernel}
+        if self.known_output is None:
+            vars(self)["output"], statistics = measured_attention(self.attention, self.attend, **how)
+            return statistics
+        return replace(attention_statistics(self.attention, **how), energy=energy(self.output))
 
 
 @runtime_checkable
@@ -248,3 +174,72 @@ class Intervention(Protocol):
     def __call__(self, call: AttentionCall) -> Tensor | None:
         """Look at the call (return None) or give the attention output to use instead."""
         ...
+
+
+@dataclass
+class Visit:
+    """One forward pass through one attention module: the calls that it has made so far."""
+
+    site: AttentionSite
+    module: nn.Module
+    calls: list[AttentionCall] = field(default_factory=list)
+    seen: int = 0
+
+
+def attention_call(
+    outer: DenoiserCall, visit: Visit, attend: Callable[..., Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> AttentionCall:
+    """What the interventions see of one attention call.
+
+    Args:
+        outer: the denoiser call that is running.
+        visit: the pass through the site that made the call.
+        attend: PyTorch's function.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+
+    Raises:
+        FailureError: the call does not fit the family's row in the table.
+    """
+    names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+    given = dict(zip(names, args, strict=False)) | dict(kwargs)
+    query, key, value, mask = given["query"], given["key"], given["value"], given.get("attn_mask")
+    if key.shape[1] != query.shape[1]:
+        groups = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    if given.get("is_causal"):
+        mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
+    rows = _call_rows(outer, visit, query.shape[0])
+    layout = None
+    if outer.grid is not None:
+        layout = token_layout(visit.site, outer.grid, rows.repeats, query.shape[2], key.shape[2], outer.family.text)
+    video = layout.video if layout is not None and visit.site.kind == "joint" else None
+    return AttentionCall(
+        site=visit.site,
+        step=outer.step,
+        steps=outer.steps,
+        attention=Attention(query, key, value, mask, given.get("scale"), video),
+        layout=layout,
+        rows=rows,
+        attend=lambda: attend(*args, **kwargs),
+        earlier=tuple(visit.calls),
+        own=not given.get("dropout_p"),
+    )
+
+
+def _call_rows(outer: DenoiserCall, visit: Visit, batch: int) -> RowMap:
+    rows = outer.rows
+    if outer.family.calls == "per row" and batch == 1:
+        return rows.take([(visit.seen - 1) % len(rows)])
+    repeats, rest = divmod(batch, len(rows))
+    if not rest:
+        return replace(rows, repeats=repeats)
+    if outer.family is UNLISTED:
+        return RowMap(("cond",) * batch, ("none",) * batch, (0,) * batch)  # type: ignore[arg-type]
+    raise FailureError(
+        "the attention batch is no multiple of the denoiser's batch",
+        expected=f"a multiple of {len(rows)}",
+        got=batch,
+        where=visit.site.name,
+        remedy="the family's row in ieadapt/attention/families.py does not describe this model; please report it",
+    )

@@ -28,7 +28,6 @@ class DenoiserCall:
         grid: the latent grid in tokens; None for a model outside the family table.
         rows: guidance branch, stream and video of every row of the batch.
         step: denoising step, from 0.
-        fraction: step / number of steps.
         pipeline: the pipeline that is running, or None.
         weak: opens a block in which denoiser calls are extra passes.
         prefix: the stages that a weak pass can replay, or None.
@@ -42,7 +41,6 @@ class DenoiserCall:
     grid: LatentGrid | None
     rows: RowMap
     step: int
-    fraction: float
     pipeline: Any = field(repr=False)
     weak: Callable[[], AbstractContextManager[None]] = field(repr=False)
     prefix: Prefix | None = field(default=None, repr=False)
@@ -69,7 +67,7 @@ class DenoiserCall:
         arguments = {name: self._rows_of(name, value, rows) for name, value in given.items()}
         with ExitStack() as stack:
             if self.prefix is not None:
-                share = len(rows) / len(self.rows.guidance)
+                share = len(rows) / len(self.rows)
                 stack.enter_context(self.prefix.replaying(lambda tensor: self._chosen(tensor, rows), share))
             stack.enter_context(self.weak())
             stack.enter_context(torch.no_grad())

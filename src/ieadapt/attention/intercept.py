@@ -13,7 +13,7 @@ from ieadapt.attention.calls import Intervention
 from ieadapt.attention.denoiser_calls import DenoiserWrapper
 from ieadapt.attention.discovery import denoisers_of
 from ieadapt.attention.prefix import Prefix
-from ieadapt.attention.rows import Stream
+from ieadapt.attention.rows import GuidanceChoice, StepWindow, Stream, guidance_branches
 from ieadapt.attention.seam import Interception, Seam, open_seam
 from ieadapt.attention.sites import AttentionSite, Selection, select_sites
 from ieadapt.errors import FailureError, UsageError
@@ -26,8 +26,10 @@ def intercept(
     model: DiffusionPipeline | nn.Module,
     intervention: AnyIntervention,
     sites: Selection = None,
-    steps: tuple[float, float] = (0.0, 1.0),
+    steps: StepWindow | Sequence[int | float] = (0.0, 1.0),
     *,
+    guidance: GuidanceChoice = "cond",
+    heads: Sequence[int] | None = None,
     streams: Sequence[Stream] | None = None,
 ) -> Iterator[AnyIntervention]:
     """Apply an intervention at some attention sites while the block is open; the model is restored afterwards.
@@ -39,6 +41,10 @@ def intercept(
         intervention: called with every attention call at the chosen sites.
         sites: which sites, as `select_sites` understands them; None for all.
         steps: window of the denoising run as fractions; a step acts if start <= step / number of steps < stop.
+        guidance: the rows of the batch that the intervention is given, and that its result replaces: `cond` (all rows
+            where no classifier-free guidance runs), `uncond`, `all` for both, `weak` for the extra passes of an
+            enhancement, or a tuple of these.
+        heads: the attention heads that it is given, counted from 0; None for all.
         streams: in an edit, the role of each prompt of the batch, such as `("source", "target")`.
 
     Raises:
@@ -57,10 +63,16 @@ def intercept(
         >>> seen
         [TokenLayout(frames=2, height=2, width=3, start=0, text=0)]
     """
-    _check_window(model, steps)
+    window, branches = StepWindow.of(steps), guidance_branches(guidance)
+    if isinstance(model, nn.Module) and not window.whole:
+        raise UsageError(
+            "a bare denoiser has no known number of steps, so no window of them",
+            got=steps,
+            remedy="pass the pipeline instead of its denoiser",
+        )
     with open_seam(model) as seam:
         chosen = select_sites(_own_sites(seam, model), sites)
-        entry = Interception(intervention, frozenset(chosen), steps)
+        entry = Interception(intervention, frozenset(chosen), window, branches, None if heads is None else tuple(heads))
         outer_streams, seam.run.streams = seam.run.streams, tuple(streams) if streams else seam.run.streams
         seam.interceptions.append(entry)
         try:
@@ -98,18 +110,6 @@ def _own_sites(seam: Seam, model: DiffusionPipeline | nn.Module) -> list[Attenti
     return [site for module, site in seam.sites.items() if module in own]
 
 
-def _check_window(model: DiffusionPipeline | nn.Module, steps: tuple[float, float]) -> None:
-    start, stop = steps
-    if not 0.0 <= start < stop <= 1.0:
-        raise UsageError("not a window of steps", expected="fractions 0 <= start < stop <= 1", got=steps)
-    if isinstance(model, nn.Module) and (start, stop) != (0.0, 1.0):
-        raise UsageError(
-            "a bare denoiser has no known number of steps, so no window of them",
-            got=steps,
-            remedy="pass the pipeline instead of its denoiser",
-        )
-
-
 def _require_fired(entry: Interception, chosen: list[AttentionSite], seam: Seam) -> None:
     missing = [site for site in chosen if site not in entry.fired]
     if not missing:
@@ -117,7 +117,7 @@ def _require_fired(entry: Interception, chosen: list[AttentionSite], seam: Seam)
     if seam.run.step < 0:
         why = "the denoiser was not called inside the block"
     elif not entry.fired:
-        why = f"no step fell into the window {entry.window}, or the model does not run these sites"
+        why = f"no row of {entry.guidance} ran in {entry.window}, or the model does not run these sites"
     else:
         why = "the model did not run them"
     raise FailureError(

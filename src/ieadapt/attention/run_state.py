@@ -36,11 +36,6 @@ class RunState:
         self._looping = False
 
     @property
-    def fraction(self) -> float:
-        """Step / number of steps, in [0, 1); 0 while the number of steps is unknown."""
-        return self.step / self.total if self.total else 0.0
-
-    @property
     def total(self) -> int | None:
         """Number of denoising steps of the run, or None for a denoiser called by hand."""
         if self._total is None and self.pipeline is not None:
@@ -62,11 +57,9 @@ class RunState:
         guided = self.pipeline is not None and family.guided(self.pipeline, self._encoded)
         branch = BRANCHES.get(self.context or "")
         if branch is not None:
-            bare = self.pipeline is None
-            told: Guidance = branch if guided or bare else "none"
-            return self._row_map([told] * batch)
+            return self._row_map([branch if guided or self.pipeline is None else "cond"] * batch)
         if not guided or (family is UNLISTED and batch % 2):
-            return self._row_map(["none"] * batch)
+            return self._row_map(["cond"] * batch)
         self._refuse_further_branches(batch)
         halves: list[Guidance] = ["uncond", "cond"]
         return self._row_map([name for name in halves for _ in range(batch // 2)])

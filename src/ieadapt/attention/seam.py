@@ -20,12 +20,12 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ieadapt.attention.call_building import Visit, attention_call
-from ieadapt.attention.calls import AttentionCall, Intervention
+from ieadapt.attention.calls import AttentionCall, Intervention, Visit, attention_call
 from ieadapt.attention.denoiser_calls import DenoiserCall, DenoiserWrapper, prediction_of, with_prediction
 from ieadapt.attention.discovery import denoisers_of, site_modules
 from ieadapt.attention.families import family_of
 from ieadapt.attention.prefix import Prefix
+from ieadapt.attention.rows import Guidance, StepWindow
 from ieadapt.attention.run_state import RunState
 from ieadapt.attention.sites import AttentionSite
 from ieadapt.errors import FailureError, UsageError
@@ -36,16 +36,37 @@ NATIVE_BACKENDS = (None, "native", "_native_math", "_native_efficient", "_native
 
 @dataclass
 class Interception:
-    """One intervention on some sites in a window of steps, and how often each site fired."""
+    """One intervention on some sites, rows and heads in a window of steps, and how often each site fired."""
 
     intervention: Intervention
     sites: frozenset[AttentionSite]
-    window: tuple[float, float]
+    window: StepWindow
+    guidance: tuple[Guidance, ...]
+    heads: tuple[int, ...] | None
     fired: dict[AttentionSite, int] = field(default_factory=dict)
 
-    def wants(self, site: AttentionSite, fraction: float) -> bool:
-        """Whether the intervention acts at this site and step."""
-        return site in self.sites and self.window[0] <= fraction < max(self.window[1], 1e-12)
+    def wants(self, site: AttentionSite, call: DenoiserCall) -> bool:
+        """Whether the intervention acts at this site in this pass."""
+        acts = site in self.sites and self.window.contains(call.step, call.steps)
+        return acts and not set(self.guidance).isdisjoint(call.rows.guidance)
+
+    def part(self, call: AttentionCall) -> AttentionCall | None:
+        """The rows and heads of a call that the intervention is given, or None where it has no such row.
+
+        Raises:
+            UsageError: a head that the site does not have.
+        """
+        missing = [head for head in self.heads or () if not 0 <= head < call.query.shape[1]]
+        if missing:
+            raise UsageError(
+                "the site has no such head", expected=f"0..{call.query.shape[1] - 1}", got=missing, where=call.site.name
+            )
+        rows = call.rows.denoiser_rows(self.guidance)
+        if not rows:
+            return None
+        part = call.part(None if len(rows) == len(call.rows) else rows, self.heads)
+        earlier = tuple(before for each in call.earlier if (before := self.part(each)) is not None)
+        return replace(part, earlier=earlier) if call.earlier else part
 
 
 class Seam:
@@ -144,7 +165,6 @@ class Seam:
                 grid,
                 rows,
                 self.run.step,
-                self.run.fraction,
                 self.run.pipeline,
                 self.weak,
                 steps=self.run.total,
@@ -200,7 +220,7 @@ class Seam:
         )
 
     def _wanting(self, site: AttentionSite) -> list[Interception]:
-        return [entry for entry in self.interceptions if entry.wants(site, self.run.fraction)]
+        return [entry for entry in self.interceptions if entry.wants(site, self._calls[-1])]
 
     def _attention(self, attend: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """Called for every scaled dot-product attention inside a denoiser's forward pass."""
@@ -215,10 +235,14 @@ class Seam:
         call = attention_call(denoiser_call, visit, attend, args, kwargs)
         visit.calls.append(call)
         for entry in wanting:
+            part = entry.part(call)
+            if part is None:
+                continue
             entry.fired[visit.site] = entry.fired.get(visit.site, 0) + 1
-            result = entry.intervention(call)
+            result = entry.intervention(part)
             if result is not None:
-                call = call.with_output(_same_form(result, call, entry))
+                result = _same_form(result, part, entry)
+                call = call.with_output(result if part is call else call.replaced([(part, result)]))
                 denoiser_call.changed_by.append(visit.site.name)
         return call.output
 

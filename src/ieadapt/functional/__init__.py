@@ -4,29 +4,28 @@ Nothing here knows a model or a pipeline. Attention tensors are (batch, head, to
 dot-product attention takes them; masks are as it takes them too.
 """
 
+from ieadapt.functional.attention import Attention, Scope
 from ieadapt.functional.cross_frame import cross_frame_intensity
 from ieadapt.functional.energy import energy
 from ieadapt.functional.guidance import cfg, guidance_delta, restore_spread
-from ieadapt.functional.injection import inject_output
 from ieadapt.functional.logits import DEFAULT_MEMORY_LIMIT
-from ieadapt.functional.map_rows import map_rows, map_sums, mean_map_rows
-from ieadapt.functional.masses import Scope
-from ieadapt.functional.measured import MeasuredAttention, measured_attention
+from ieadapt.functional.map_rows import map_rows, map_sums, mean_map_rows, word_map_output
 from ieadapt.functional.replacements import (
     identity_output,
+    inject_output,
     mix_output,
     skip_output,
     temperature_output,
     uniform_output,
 )
 from ieadapt.functional.row_sampling import RowSample, row_sample
-from ieadapt.functional.statistics import AttentionStatistics, attention_statistics
+from ieadapt.functional.statistics import AttentionStatistics, attention_statistics, measured_attention
 from ieadapt.functional.video_tokens import VideoTokens
 
 __all__ = [
     "DEFAULT_MEMORY_LIMIT",
+    "Attention",
     "AttentionStatistics",
-    "MeasuredAttention",
     "RowSample",
     "Scope",
     "VideoTokens",
@@ -47,4 +46,5 @@ __all__ = [
     "skip_output",
     "temperature_output",
     "uniform_output",
+    "word_map_output",
 ]

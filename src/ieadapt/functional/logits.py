@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ieadapt.errors import UsageError
-from ieadapt.functional.masks import Block, KeyMask
+from ieadapt.functional.attention import Attention
+from ieadapt.functional.masks import Block
 
 DEFAULT_MEMORY_LIMIT = 256 * 2**20
 """Bytes that temporaries may take where the caller does not say."""
@@ -96,63 +97,32 @@ def _spans(start: int, stop: int, size: int) -> Iterator[slice]:
     return (slice(low, min(low + size, stop)) for low in range(start, stop, size))
 
 
-@dataclass(frozen=True)
-class Logits:
-    """The logits `scale * query . key + mask` of one attention call, iterated in blocks.
+def block_places(attention: Attention, rows: slice, memory_limit: int) -> Iterator[Block]:
+    """Yield the blocks that the given query rows of an attention fall into."""
+    (batch, heads), n_keys = attention.query.shape[:2], attention.key.shape[-2]
+    shape = (batch, heads, rows.stop - rows.start)
+    plan = plan_blocks(shape, n_keys, attention.dtype, attention.query.device, memory_limit)
+    return cut_blocks((batch, heads), rows, plan)
 
-    Half-precision queries and keys are multiplied in float32, block by block; float64 stays float64.
 
-    Args:
-        query: queries.
-        key: keys, with as many heads as the queries (repeat grouped keys first).
-        mask: which keys each row sees.
-        scale: factor of the products; None = 1 / sqrt(dim).
-        memory_limit: bytes of temporaries.
+def logit_blocks(
+    attention: Attention, rows: slice, memory_limit: int = DEFAULT_MEMORY_LIMIT
+) -> Iterator[tuple[Block, Float[Tensor, "batch head query key"], Tensor | None]]:
+    """Yield each block of the given query rows: where it is, its logits, and the keys left per row (None = all).
 
-    Raises:
-        UsageError: when batch, heads or channels of queries and keys differ, or there is no key.
+    Half-precision queries and keys are multiplied in float32, block by block; float64 stays float64. The logits are the
+    receiver's to overwrite.
     """
-
-    query: Tensor
-    key: Tensor
-    mask: KeyMask
-    scale: float | None = None
-    memory_limit: int = DEFAULT_MEMORY_LIMIT
-
-    def __post_init__(self) -> None:
-        _check_shapes(self.query, self.key)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of logits and of everything summed over them: float32, or float64 for float64 inputs."""
-        return torch.promote_types(self.query.dtype, torch.float32)
-
-    @property
-    def factor(self) -> float:
-        """The scale that applies."""
-        return self.query.shape[-1] ** -0.5 if self.scale is None else self.scale
-
-    def places(self, rows: slice) -> Iterator[Block]:
-        """Yield the blocks that the given query rows fall into."""
-        (batch, heads), n_keys = self.query.shape[:2], self.key.shape[-2]
-        shape = (batch, heads, rows.stop - rows.start)
-        plan = plan_blocks(shape, n_keys, self.dtype, self.query.device, self.memory_limit)
-        return cut_blocks((batch, heads), rows, plan)
-
-    def blocks(self, rows: slice) -> Iterator[tuple[Block, Float[Tensor, "batch head query key"], Tensor | None]]:
-        """Yield each block of the given query rows: where it is, its logits, and the keys left per row (None = all).
-
-        The logits are the receiver's to overwrite.
-        """
-        key_place, key = None, self.key
-        for block in self.places(rows):
-            if block[:2] != key_place:
-                key_place, key = block[:2], self.key[block[:2]].to(self.dtype).flatten(0, 1).transpose(1, 2)
-            query = self.query[block].to(self.dtype)
-            nothing = query.new_zeros(1, 1, 1)  # beta=0: not read, but it lets the product carry the scale
-            products = torch.baddbmm(nothing, query.flatten(0, 1), key, beta=0, alpha=self.factor)
-            logits = products.unflatten(0, query.shape[:2])
-            yield block, logits, self.mask.apply(logits, block)
+    key_place, key, keys = None, attention.key, attention.keys
+    for block in block_places(attention, rows, memory_limit):
+        if block[:2] != key_place:
+            key_place = block[:2]
+            key = attention.key[block[:2]].to(attention.dtype).flatten(0, 1).transpose(1, 2)
+        query = attention.query[block].to(attention.dtype)
+        nothing = query.new_zeros(1, 1, 1)  # beta=0: not read, but it lets the product carry the scale
+        products = torch.baddbmm(nothing, query.flatten(0, 1), key, beta=0, alpha=attention.factor)
+        logits = products.unflatten(0, query.shape[:2])
+        yield block, logits, keys.apply(logits, block)
 
 
 class RowMoments(NamedTuple):
@@ -180,16 +150,3 @@ def row_moments(logits: Float[Tensor, "batch head query key"]) -> RowMoments:
     total = weights.sum(dim=-1)
     entropy = total.log() - logits.mul_(weights).sum(dim=-1) / total
     return RowMoments(peak.squeeze(-1) + total.log(), entropy, weights)
-
-
-def _check_shapes(query: Tensor, key: Tensor) -> None:
-    same = query.ndim == key.ndim == 4 and query.shape[:2] == key.shape[:2] and query.shape[-1] == key.shape[-1]
-    if same and key.shape[-2] > 0:
-        return
-    raise UsageError(
-        "queries and keys do not fit each other",
-        expected="(batch, head, query, dim) and (batch, head, key, dim) with at least one key",
-        got=f"{tuple(query.shape)} and {tuple(key.shape)}",
-        where="query, key",
-        remedy="repeat grouped key heads to the number of query heads (repeat_interleave on axis 1)",
-    )

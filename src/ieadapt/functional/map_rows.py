@@ -1,4 +1,4 @@
-"""Parts of an attention map that can be looked at: chosen rows, means over rows, sums over keys; never the whole map.
+"""Parts of an attention map: chosen rows, means over rows, sums over keys, exchanged columns; never the whole map.
 
 All are exact: every row's softmax runs over all its keys, block by block of query rows.
 """
@@ -12,129 +12,108 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ieadapt.errors import UsageError
-from ieadapt.functional.logits import DEFAULT_MEMORY_LIMIT, Logits
-from ieadapt.functional.masks import KeyMask, Mask
+from ieadapt.functional.attention import Attention, measuring
+from ieadapt.functional.logits import DEFAULT_MEMORY_LIMIT, logit_blocks
 
 
-@torch.no_grad()
+@measuring
 def map_rows(
-    query: Float[Tensor, "batch head query dim"],
-    key: Float[Tensor, "batch head key dim"],
+    attention: Attention,
     rows: Sequence[int] | Int[Tensor, " row"],
     *,
-    mask: Mask | None = None,
-    scale: float | None = None,
     memory_limit: int = DEFAULT_MEMORY_LIMIT,
 ) -> Float[Tensor, "batch head row key"]:
     """Rows of the attention map softmax(scale * query . key + mask): where these queries look.
 
     Args:
-        query: queries, after rotary embedding and normalisation; half precision is computed in float32.
-        key: keys, as many heads as the queries.
+        attention: half precision is computed in float32.
         rows: indices of the queries, in the order wanted.
-        mask: boolean (True = attend) or additive, broadcastable to (batch, head, query, key).
-        scale: factor of the products; None = 1 / sqrt(dim).
         memory_limit: bytes that temporaries may take together, besides the result.
 
     Returns:
-        Weights in [0, 1]; each row sums to 1.
+        Weights in [0, 1]; each row sums to 1, or is 0 where the mask leaves it no key.
 
     Raises:
         UsageError: a row that is no query, shapes that do not fit, a limit below one row of logits.
-        FailureError: a row whose mask leaves no key.
 
     Example:
         >>> import torch
         >>> tokens = 10 * torch.eye(3)[None, None]  # every token looks at itself
-        >>> map_rows(tokens, tokens, [2]).round().tolist()
+        >>> map_rows(Attention(tokens, tokens, tokens), [2]).round().tolist()
         [[[[0.0, 0.0, 1.0]]]]
     """
-    index = torch.as_tensor(rows, dtype=torch.long, device=query.device)
-    if index.numel() == 0 or index.min() < 0 or index.max() >= query.shape[-2]:
+    index = torch.as_tensor(rows, dtype=torch.long, device=attention.query.device)
+    if index.numel() == 0 or index.min() < 0 or index.max() >= attention.query.shape[-2]:
         raise UsageError(
             "these are no rows of the attention map",
-            expected=f"at least one index in 0..{query.shape[-2] - 1}",
+            expected=f"at least one index in 0..{attention.query.shape[-2] - 1}",
             got=index.tolist(),
         )
-    return whole_map(query[..., index, :], key, mask_of(mask, index), scale, memory_limit)
+    return _every_row(attention.of_rows(index), memory_limit)
 
 
-def whole_map(
-    query: Float[Tensor, "batch head row dim"],
-    key: Float[Tensor, "batch head key dim"],
-    mask: Mask | None,
-    scale: float | None,
-    memory_limit: int = DEFAULT_MEMORY_LIMIT,
-) -> Float[Tensor, "batch head row key"]:
-    """The map of a few queries that were cut out before; see `map_rows`."""
-    logits = _logits(query, key, mask, scale, memory_limit)
-    found = torch.empty(*query.shape[:3], key.shape[-2], dtype=logits.dtype, device=query.device)
-    for block, values, _ in logits.blocks(slice(0, query.shape[-2])):
-        found[block] = values.softmax(dim=-1)
+def _every_row(attention: Attention, memory_limit: int) -> Float[Tensor, "batch head row key"]:
+    """The map of a few queries that were cut out before."""
+    found = attention.query.new_empty((*attention.query.shape[:3], attention.key.shape[-2]), dtype=attention.dtype)
+    for block, logits, counts in logit_blocks(attention, slice(0, attention.query.shape[-2]), memory_limit):
+        found[block] = _weights(logits, counts)
     return found
 
 
-@torch.no_grad()
+def _weights(logits: Tensor, counts: Tensor | None) -> Tensor:
+    """The rows of the map; 0 where a row sees no key."""
+    weights = logits.softmax(dim=-1)
+    return weights if counts is None else weights * (counts > 0)[..., None]
+
+
+@measuring
 def mean_map_rows(
-    query: Float[Tensor, "batch head query dim"],
-    key: Float[Tensor, "batch head key dim"],
+    attention: Attention,
     spans: Sequence[slice],
     *,
-    mask: Mask | None = None,
-    scale: float | None = None,
     memory_limit: int = DEFAULT_MEMORY_LIMIT,
 ) -> Float[Tensor, "batch head span key"]:
     """The mean row of the attention map over each span of queries: where these queries look on average.
 
     Args:
-        query: as for `map_rows`.
-        key: as for `map_rows`.
+        attention: as for `map_rows`.
         spans: ranges of queries, such as the tokens of one frame.
-        mask: as for `map_rows`.
-        scale: as for `map_rows`.
         memory_limit: bytes that temporaries may take together, besides the result.
 
     Returns:
-        Weights in [0, 1]; each row sums to 1.
+        Weights in [0, 1]; each row sums to 1, or is 0 where the mask leaves it no key.
 
     Raises:
         UsageError: an empty span or one that leaves the queries, shapes that do not fit, a limit below one row.
-        FailureError: a row whose mask leaves no key.
 
     Example:
         >>> import torch
         >>> tokens = 10 * torch.eye(3)[None, None]
-        >>> mean_map_rows(tokens, tokens, [slice(0, 2)]).mul(2).round().tolist()
+        >>> mean_map_rows(Attention(tokens, tokens, tokens), [slice(0, 2)]).mul(2).round().tolist()
         [[[[1.0, 1.0, 0.0]]]]
     """
-    logits = _logits(query, key, mask, scale, memory_limit)
-    sums = torch.zeros(*query.shape[:2], len(spans), key.shape[-2], dtype=logits.dtype, device=query.device)
+    n_queries, shape = attention.query.shape[-2], (*attention.query.shape[:2], len(spans), attention.key.shape[-2])
+    sums = attention.query.new_zeros(shape, dtype=attention.dtype)
     for index, span in enumerate(spans):
-        if not 0 <= span.start < span.stop <= query.shape[-2]:
-            raise UsageError("no such span of queries", expected=f"within 0..{query.shape[-2]}", got=span)
-        for block, values, _ in logits.blocks(span):
-            sums[*block[:2], index] += values.softmax(dim=-1).sum(dim=-2) / (span.stop - span.start)
+        if not 0 <= span.start < span.stop <= n_queries:
+            raise UsageError("no such span of queries", expected=f"within 0..{n_queries}", got=span)
+        for block, logits, counts in logit_blocks(attention, span, memory_limit):
+            sums[*block[:2], index] += _weights(logits, counts).sum(dim=-2) / (span.stop - span.start)
     return sums
 
 
-@torch.no_grad()
+@measuring
 def map_sums(
-    query: Float[Tensor, "batch head query dim"],
-    key: Float[Tensor, "batch head key dim"],
+    attention: Attention,
     groups: Float[Tensor, "member group"],
     *,
-    mask: Mask | None = None,
-    scale: float | None = None,
     memory_limit: int = DEFAULT_MEMORY_LIMIT,
 ) -> Float[Tensor, "batch head query group"]:
     """How much every query looks at each group of keys, such as the tokens of one word.
 
     Args:
-        query: as for `map_rows`.
-        key: as for `map_rows`.
+        attention: as for `map_rows`.
         groups: 1 where a key belongs to a group, else 0.
-        mask: as for `map_rows`.
-        scale: as for `map_rows`.
         memory_limit: bytes that temporaries may take together, besides the result.
 
     Returns:
@@ -142,30 +121,73 @@ def map_sums(
 
     Raises:
         UsageError: groups of another number of keys, shapes that do not fit, a limit below one row of logits.
-        FailureError: a row whose mask leaves no key.
 
     Example:
         >>> import torch
         >>> same = torch.zeros(1, 1, 4, 2)  # equal logits: a uniform map
-        >>> map_sums(same, same, torch.tensor([[1.0], [1.0], [1.0], [0.0]])).flatten().tolist()
+        >>> groups = torch.tensor([[1.0], [1.0], [1.0], [0.0]])
+        >>> map_sums(Attention(same, same, same), groups).flatten().tolist()
         [0.75, 0.75, 0.75, 0.75]
     """
-    if groups.shape[0] != key.shape[-2]:
-        raise UsageError("the groups do not fit the keys", expected=f"{key.shape[-2]} keys", got=groups.shape[0])
-    logits = _logits(query, key, mask, scale, memory_limit)
-    members = groups.to(device=query.device, dtype=logits.dtype)
-    found = torch.empty(*query.shape[:3], groups.shape[1], dtype=logits.dtype, device=query.device)
-    for block, values, _ in logits.blocks(slice(0, query.shape[-2])):
-        found[block] = values.softmax(dim=-1) @ members
+    if groups.shape[0] != attention.key.shape[-2]:
+        raise UsageError(
+            "the groups do not fit the keys", expected=f"{attention.key.shape[-2]} keys", got=groups.shape[0]
+        )
+    members = groups.to(device=attention.query.device, dtype=attention.dtype)
+    found = attention.query.new_empty((*attention.query.shape[:3], groups.shape[1]), dtype=attention.dtype)
+    for block, logits, counts in logit_blocks(attention, slice(0, attention.query.shape[-2]), memory_limit):
+        found[block] = _weights(logits, counts) @ members
     return found
 
 
-def _logits(query: Tensor, key: Tensor, mask: Mask | None, scale: float | None, memory_limit: int) -> Logits:
-    return Logits(query, key, KeyMask(mask, False, key.shape[-2]), scale, memory_limit)
+@measuring
+def word_map_output(
+    attention: Attention,
+    *,
+    source: Attention,
+    taken: Int[Tensor, " key"],
+    factors: Float[Tensor, " key"],
+    memory_limit: int = DEFAULT_MEMORY_LIMIT,
+) -> Float[Tensor, "batch head query channel"]:
+    """Return the output of cross-attention with columns of its map taken from another prompt's map, and weighed.
 
+    Column j becomes `factors[j] * source_map[:, taken[j]]`, or `factors[j] * map[:, j]` where `taken[j]` is -1. As in
+    the original, rows are not normalised again: a word that weighs more adds to the output.
 
-def mask_of(mask: Mask | None, index: slice | Int[Tensor, " row"]) -> Mask | None:
-    """The mask of these query rows; a mask common to all rows stays as it is."""
-    if mask is None or mask.ndim < 2 or mask.shape[-2] == 1:
-        return mask
-    return mask[..., index, :]
+    Args:
+        attention: one key per text token.
+        source: the other prompt's attention, of as many queries.
+        taken: per key, the index of the source's key whose column it takes; -1 keeps its own.
+        factors: per key.
+        memory_limit: bytes that the two maps of one block of queries may take.
+
+    Raises:
+        UsageError: `taken` names a key that the source lacks.
+
+    Source: prompt-to-prompt, arXiv 2208.01626, word swap, refinement and re-weighting.
+
+    Example:
+        >>> query, key = torch.randn(1, 1, 4, 8), torch.randn(1, 1, 3, 8)
+        >>> own = Attention(query, key, key)
+        >>> same = word_map_output(own, source=own, taken=torch.arange(3), factors=torch.ones(3))
+        >>> bool(torch.allclose(own.output(), same, atol=1e-6))
+        True
+    """
+    if int(taken.max()) >= source.key.shape[-2]:
+        raise UsageError(
+            "a word takes the map of a key that the source lacks",
+            expected=f"below {source.key.shape[-2]}",
+            got=int(taken.max()),
+        )
+    query, value = attention.query, attention.value
+    columns = torch.stack([taken.clamp_min(0), taken >= 0, factors], dim=0).to(query.device, non_blocking=True)
+    index, swapped, weights = columns[0].long(), columns[1].bool(), columns[2].float()
+    keys = max(attention.key.shape[-2], source.key.shape[-2])
+    size = max(memory_limit // (query.shape[0] * query.shape[1] * keys * 16), 1)
+    found = value.new_empty((*query.shape[:-1], value.shape[-1]))
+    for start in range(0, query.shape[-2], size):
+        rows = slice(start, start + size)
+        own, foreign = (_every_row(each.of_rows(rows), DEFAULT_MEMORY_LIMIT) for each in (attention, source))
+        mixed = torch.where(swapped, foreign[..., index], own) * weights
+        found[..., rows, :] = mixed.to(value.dtype) @ value
+    return found

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from ieadapt.errors import FailureError, UsageError
+from ieadapt.errors import UsageError
 
-Mask = Bool[Tensor, "..."] | Float[Tensor, "..."]
+Mask = Shaped[Tensor, "..."]
 """A boolean (True = attend) or additive mask, broadcastable to (batch, head, query, key)."""
 
 MASKED_BIAS = -9984.0
@@ -35,7 +35,6 @@ class KeyMask:
 
     Args:
         tensor: boolean (True = attend) or additive, broadcastable to (batch, head, query, key); None hides nothing.
-        is_causal: query i attends to keys 0..i only, besides what `tensor` says.
         n_keys: number of keys.
 
     Raises:
@@ -43,7 +42,6 @@ class KeyMask:
     """
 
     tensor: Mask | None
-    is_causal: bool
     n_keys: int
 
     def __post_init__(self) -> None:
@@ -58,14 +56,9 @@ class KeyMask:
             )
 
     @property
-    def hides(self) -> bool:
-        """Whether the mask can hide a key or bias a logit at all."""
-        return self.tensor is not None or self.is_causal
-
-    @property
     def per_query(self) -> bool:
         """Whether query rows of one head may see different keys."""
-        return self.is_causal or (self.tensor is not None and self.tensor.ndim > 1 and self.tensor.shape[-2] > 1)
+        return self.tensor is not None and self.tensor.ndim > 1 and self.tensor.shape[-2] > 1
 
     def of_block(self, block: Block) -> Tensor | None:
         """Return the part of `tensor` for a block: four axes, those of length 1 kept."""
@@ -75,54 +68,19 @@ class KeyMask:
         parts = (part if size > 1 else slice(None) for part, size in zip(block, four.shape, strict=False))
         return four[tuple(parts)].expand(*(-1,) * 3, self.n_keys)
 
-    def keep(self, block: Block, device: torch.device, keys: slice = slice(None)) -> Bool[Tensor, "_ _ _ key"] | None:
-        """Return which of the given keys a block's rows may attend to, or None for all of them.
-
-        Raises:
-            FailureError: when a row has none left.
-        """
+    def keep(self, block: Block, keys: slice = slice(None)) -> Bool[Tensor, "_ _ _ key"] | None:
+        """Return which of the given keys a block's rows may attend to, or None for all of them."""
         mask = self.of_block(block)
-        kept = None if mask is None else mask if mask.dtype == torch.bool else mask > MASKED_BIAS
-        if self.is_causal:
-            rows = torch.arange(block.query.start, block.query.stop, device=device)
-            past = (rows[:, None] >= torch.arange(self.n_keys, device=device))[None, None]
-            kept = past if kept is None else kept & past
-        if kept is None:
+        if mask is None:
             return None
-        kept = kept[..., keys]
-        check_rows(kept.any(dim=-1), block)
-        return kept
+        return (mask if mask.dtype == torch.bool else mask > MASKED_BIAS)[..., keys]
 
     def apply(self, logits: Float[Tensor, "batch head query key"], block: Block) -> Int[Tensor, "_ _ _"] | None:
         """Add the bias to a block's logits in place, hide what is masked, and return the keys left of each row."""
-        mask = self.of_block(block)
-        if mask is not None and mask.dtype != torch.bool:
-            logits.add_(mask)
-        kept = self.keep(block, logits.device)
-        if kept is None:
+        mask, kept = self.of_block(block), self.keep(block)
+        if mask is None or kept is None:
             return None
+        if mask.dtype != torch.bool:
+            logits.add_(mask)
         logits.masked_fill_(~kept, HIDDEN_LOGIT)
         return kept.sum(dim=-1)
-
-
-def check_rows(seeing: Bool[Tensor, "_ _ _"], block: Block) -> None:
-    """Raise unless every row of a block sees a key.
-
-    Args:
-        seeing: whether each row does; axes may have length 1.
-        block: where the rows are, for the message.
-
-    Raises:
-        FailureError: naming the first row that does not.
-    """
-    if seeing.all():
-        return
-    place = (~seeing).nonzero()[0].tolist()
-    batch, head, query = (part.start + offset for part, offset in zip(block, place, strict=True))
-    raise FailureError(
-        "the mask leaves a query row no key to attend to",
-        expected="at least one visible key in every row",
-        got="none",
-        where=f"batch {batch}, head {head}, query {query}",
-        remedy="unmask a key of that row, or leave the row out",
-    )

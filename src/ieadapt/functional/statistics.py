@@ -2,89 +2,248 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import log
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ieadapt.functional.entropies import WHOLE, AttentionStatistics
-from ieadapt.functional.kernels import KernelChoice, fused_rows, uses_kernel
-from ieadapt.functional.logits import DEFAULT_MEMORY_LIMIT, Logits
-from ieadapt.functional.masks import KeyMask, Mask
-from ieadapt.functional.row_sampling import RowSample, sampled_statistics
-from ieadapt.functional.row_statistics import statistics_of_rows
-from ieadapt.functional.streaming import row_blocks
-from ieadapt.functional.video_tokens import VideoTokens
+from ieadapt.errors import FailureError
+from ieadapt.functional.attention import Attention, measuring
+from ieadapt.functional.energy import energy
+from ieadapt.functional.kernels import FusedRows, KernelChoice, fused_rows, uses_kernel
+from ieadapt.functional.logits import DEFAULT_MEMORY_LIMIT, RowMoments, logit_blocks, row_moments
+from ieadapt.functional.masks import HIDDEN_LOGIT
+from ieadapt.functional.row_sampling import RowSample, rows_of_blocks, standard_error
 
-__all__ = ["AttentionStatistics", "attention_statistics"]
+PerHead = Float[Tensor, "batch head"]
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class AttentionStatistics:
+    """Means over the query rows of one attention, per batch entry and head; float32 (float64 for float64 inputs).
+
+    Rows whose mask leaves them no key count nowhere.
+
+    Attributes:
+        entropy: in nats, >= 0.
+        ep: entropy percentage 100 H / ln(keys of the row), 0..100: 0 for a map that copies one token, 100 for a uniform
+            one, 0 by definition where a row has one key.
+        n_keys: keys that a row may attend to.
+        temporal_entropy: of the frame marginal of a video row, with its map renormalised over the video keys; None
+            without video tokens, as all that follows.
+        spatial_entropy: within a frame given the frame; both add up to the entropy over video keys.
+        temporal_ep: in per cent of ln frames.
+        spatial_ep: in per cent of ln positions.
+        text_mass: share of a video row's attention on keys that are not video, 0..1.
+        ep_error: standard error of `ep` where it was measured on a sample of the rows; None where it is exact.
+        energy: sum of the squared output over tokens and channels; None where no output was asked for.
+    """
+
+    entropy: PerHead
+    ep: PerHead
+    n_keys: PerHead
+    temporal_entropy: PerHead | None = None
+    spatial_entropy: PerHead | None = None
+    temporal_ep: PerHead | None = None
+    spatial_ep: PerHead | None = None
+    text_mass: PerHead | None = None
+    ep_error: PerHead | None = None
+    energy: PerHead | None = None
+
+
+@measuring
 def attention_statistics(
-    query: Float[Tensor, "batch head query dim"],
-    key: Float[Tensor, "batch head key dim"],
+    attention: Attention,
     *,
-    mask: Mask | None = None,
-    scale: float | None = None,
-    is_causal: bool = False,
-    video: VideoTokens | None = None,
     memory_limit: int = DEFAULT_MEMORY_LIMIT,
     sample: RowSample | None = None,
     kernel: KernelChoice | None = None,
 ) -> AttentionStatistics:
-    """Measure the attention map softmax(scale * query . key + mask) exactly, without ever holding a whole map.
+    """Measure an attention map exactly, without ever holding a whole one.
 
     Args:
-        query: queries, after rotary embedding and normalisation; half precision is measured in float32.
-        key: keys, as many heads as the queries: repeat grouped key heads (GQA) before the call.
-        mask: boolean (True = attend) or additive, broadcastable to (batch, head, query, key). A key that is masked,
-            or biased by -1e4 or less, does not count as a key.
-        scale: factor of the products; None = 1 / sqrt(dim).
-        is_causal: query i sees keys 0..i only.
-        video: which keys are video, in a joint attention; their rows are meant where queries are the same tokens.
+        attention: half precision is measured in float32.
         memory_limit: bytes that temporaries may take together.
         sample: measure only a random part of the rows, with a standard error; None = all.
         kernel: whether the fused GPU kernel is used, see `ieadapt.functional.kernels`; None = as IEADAPT_KERNEL says.
 
     Raises:
-        UsageError: shapes that do not fit, video tokens past the keys, a limit below one row of logits.
-        FailureError: a row whose mask leaves no key, or a video row whose mask leaves no video key.
+        UsageError: a limit below one row of logits.
+        FailureError: the mask leaves none of the rows a key.
 
     Source: arXiv 2504.12027 (entropy of attention maps; the percentage is normalised by the row's own key count).
 
     Example:
         >>> import torch
-        >>> query = torch.zeros(1, 2, 6, 4)  # equal logits: a uniform map
-        >>> statistics = attention_statistics(query, query, video=VideoTokens(start=2, frames=2, positions=2))
+        >>> from ieadapt.functional import VideoTokens
+        >>> tokens = torch.zeros(1, 2, 6, 4)  # equal logits: a uniform map
+        >>> video = VideoTokens(start=2, frames=2, positions=2)
+        >>> statistics = attention_statistics(Attention(tokens, tokens, tokens, video=video))
         >>> statistics.ep.tolist()
         [[100.0, 100.0]]
         >>> statistics.text_mass  # 2 of 6 keys are text
         tensor([[0.3333, 0.3333]])
     """
-    logits = Logits(query, key, KeyMask(mask, is_causal, key.shape[-2]), scale, memory_limit)
+    blocks = None if sample is None else sample.blocks(attention.query)
+    index = None if blocks is None else rows_of_blocks(blocks)
+    if uses_kernel(attention, output=False, choice=kernel):
+        figures = _fused(fused_rows(attention, output=False, chosen=blocks), attention)
+    elif index is None:
+        figures = _streamed(attention, attention.video_rows, memory_limit)
+    else:
+        figures = _streamed(_gathered(attention, index), slice(0, index.shape[-1]), memory_limit)
+    return _means(figures, attention, index)
+
+
+@measuring
+def measured_attention(
+    attention: Attention,
+    attend: Callable[[], Tensor] | None = None,
+    *,
+    memory_limit: int = DEFAULT_MEMORY_LIMIT,
+    sample: RowSample | None = None,
+    kernel: KernelChoice | None = None,
+) -> tuple[Float[Tensor, "batch head query channel"], AttentionStatistics]:
+    """Return the attention output and its statistics, energy included.
+
+    Where the fused kernel runs, and all rows are measured, it gives the output as well, as exact as PyTorch's attention
+    in that type, and `attend` is not called. Everywhere else the output is what `attend` returns.
+
+    Args:
+        attention: as for `attention_statistics`, and so are the other arguments and what is raised.
+        attend: computes the ordinary output; None = PyTorch's attention.
+        memory_limit: as there.
+        sample: as there.
+        kernel: as there.
+
+    Example:
+        >>> import torch
+        >>> tokens = torch.zeros(1, 1, 4, 8)
+        >>> output, statistics = measured_attention(Attention(tokens, tokens, tokens))
+        >>> round(statistics.ep.item(), 3), statistics.energy.item()
+        (100.0, 0.0)
+    """
+    every_row = sample is None or sample.takes_all(attention.query.shape[-2])
+    if every_row and uses_kernel(attention, output=True, choice=kernel):
+        rows = fused_rows(attention)
+        assert rows.output is not None  # noqa: S101 - it was asked for
+        return rows.output, replace(_means(_fused(rows, attention), attention), energy=rows["energy"].sum(-1))
+    statistics = attention_statistics(attention, memory_limit=memory_limit, sample=sample, kernel=kernel)
+    output = (attend or attention.output)()
+    return output, replace(statistics, energy=energy(output))
+
+
+def _fused(rows: FusedRows, attention: Attention) -> dict[str, Tensor]:
+    """The kernel's figures of every row it ran on, by name; it writes only those that the call has."""
+    of_video, of_mask = attention.video is not None, attention.mask is not None
+    names = ["entropy", *["temporal", "spatial", "text"] * of_video, *["keys"] * of_mask]
+    return {name: rows[name] for name in [*names, *["video_keys"] * (of_video and of_mask)]}
+
+
+def _streamed(attention: Attention, rows: slice, memory_limit: int) -> dict[str, Tensor]:
+    """The same figures on any device in plain PyTorch, block by block of query rows; the split only of `rows`."""
+    video, (n_queries, n_keys) = attention.video, (attention.query.shape[-2], attention.key.shape[-2])
+    segments = (slice(0, n_keys),) if video is None else (video.slice, *attention.text)
+    figures: dict[str, Tensor] = {}
+
+    def keep(name: str, place: tuple[slice, ...], values: Tensor) -> None:
+        if name not in figures:
+            figures[name] = attention.query.new_zeros(attention.query.shape[:3], dtype=attention.dtype)
+        figures[name][place] = values.to(attention.dtype)
+
+    for block, logits, counts in logit_blocks(attention, slice(0, n_queries), memory_limit):
+        moments = [row_moments(logits[..., segment]) for segment in segments]
+        entropy, masses = _join(moments)
+        keep("entropy", block, entropy)
+        if counts is not None:
+            keep("keys", block, counts)
+        low, high = (min(max(edge - block.query.start, 0), logits.shape[-2]) for edge in (rows.start, rows.stop))
+        if video is None or low >= high:
+            continue
+        place = block._replace(query=slice(block.query.start + low, block.query.start + high))
+        weights = moments[0].weights[..., low:high, :].unflatten(-1, (video.frames, video.positions)).sum(dim=-1)
+        temporal = torch.special.entr(weights / weights.sum(dim=-1, keepdim=True)).sum(dim=-1)
+        keep("temporal", place, temporal)
+        keep("spatial", place, (moments[0].entropy[..., low:high] - temporal).clamp(min=0))
+        keep("text", place, torch.zeros_like(temporal) if masses is None else masses[1:, ..., low:high].sum(dim=0))
+        if counts is not None:
+            keep("video_keys", place, moments[0].logsumexp[..., low:high] > HIDDEN_LOGIT / 2)
+    return figures
+
+
+def _join(moments: list[RowMoments]) -> tuple[Tensor, Tensor | None]:
+    """Join a row's segments by the chain rule: its entropy, and each segment's mass (None where there is but one).
+
+    The entropy is that of the masses plus the sum of mass times entropy within the segment.
+    """
+    if len(moments) == 1:
+        return moments[0].entropy, None
+    logsumexps = torch.stack([moment.logsumexp for moment in moments])
+    log_masses = logsumexps - logsumexps.logsumexp(dim=0)
+    masses = log_masses.exp()
+    entropies = torch.stack([moment.entropy for moment in moments])
+    return (masses * (entropies - log_masses)).sum(dim=0), masses
+
+
+def _gathered(attention: Attention, index: Tensor) -> Attention:
+    """The attention of query rows that differ by batch entry and head; rows past the end are the last one again."""
+    query, mask = attention.query, attention.mask
+    index = index.clamp(max=query.shape[-2] - 1).long()
+    if attention.keys.per_query and mask is not None:
+        n_keys = attention.key.shape[-2]
+        four = mask[(None,) * (4 - mask.ndim)].expand(*index.shape[:2], -1, n_keys)
+        mask = four.gather(2, index[..., None].expand(*index.shape, n_keys))
+    return replace(attention, query=query.gather(2, index[..., None].expand(*index.shape, query.shape[-1])), mask=mask)
+
+
+def _means(figures: dict[str, Tensor], attention: Attention, index: Tensor | None = None) -> AttentionStatistics:
+    """Means over the rows that see a key: all query rows, or those that `index` numbers, some of them past the end."""
+    video, n_keys, n_queries = attention.video, attention.key.shape[-2], attention.query.shape[-2]
+    entropy, keys = figures["entropy"], figures.get("keys")
+    every, on_video = _members(figures, attention, index)
+    ep = entropy * percent_of(n_keys) if keys is None else 100 * entropy / keys.clamp(min=2).log()
+    counted = torch.full_like(entropy[..., 0], n_keys) if keys is None else _mean(keys, every)
+    means = {"entropy": _mean(entropy, every), "ep": _mean(ep, every), "n_keys": counted}
     if video is not None:
-        video.text_slices(key.shape[-2])  # refuses video tokens past the keys
-    fused = uses_kernel(
-        query, key, None, mask=mask, scale=logits.factor, is_causal=is_causal, video=video, choice=kernel
-    )
-    blocks = None if sample is None else sample.blocks(query)
-    if blocks is not None:
-        return sampled_statistics(logits, video, blocks, fused)
-    if fused:
-        rows = fused_rows(query, key, None, mask=mask, scale=logits.factor, video=video)
-        return statistics_of_rows(rows, logits, video)
-    return _streamed_statistics(logits, video)
-
-
-def _streamed_statistics(logits: Logits, video: VideoTokens | None) -> AttentionStatistics:
-    n_queries, n_keys = logits.query.shape[-2], logits.key.shape[-2]
-    rows = slice(0, 0) if video is None else video.rows(n_queries, n_keys)
-    sums: dict[str, Tensor] = {}
-    for block in row_blocks(logits, video, rows):
-        for name, values in {**block.whole, **block.video}.items():
-            if name not in sums:
-                sums[name] = values.new_zeros(logits.query.shape[:2])
-            sums[name][block.place[:2]] += values.sum(dim=-1)
-    n_video = max(rows.stop - rows.start, 1)
-    means = {name: total / (n_queries if name in WHOLE else n_video) for name, total in sums.items()}
-    means.setdefault("n_keys", torch.full_like(means["ep"], n_keys))
+        names = ("temporal", "spatial", "text")
+        temporal, spatial, text = (_mean(figures[name], on_video) for name in names)
+        means |= {"temporal_entropy": temporal, "temporal_ep": temporal * percent_of(video.frames)}
+        means |= {"spatial_entropy": spatial, "spatial_ep": spatial * percent_of(video.positions), "text_mass": text}
+    if index is not None and isinstance(every, Tensor):
+        means["ep_error"] = standard_error(ep, every, means["ep"], n_queries)
     return AttentionStatistics(**means)
+
+
+Members = slice | Tensor
+"""Which rows count: a range, or a boolean for each."""
+
+
+def _members(figures: dict[str, Tensor], attention: Attention, index: Tensor | None) -> tuple[Members, Members]:
+    """The rows that count, and the video rows among them."""
+    keys, span, n_queries = figures.get("keys"), attention.video_rows, attention.query.shape[-2]
+    if keys is None and index is None:
+        return slice(None), span
+    position = torch.arange(n_queries, device=attention.query.device) if index is None else index
+    every = position < n_queries if keys is None else (position < n_queries) & (keys > 0)
+    if keys is not None and not every.any(dim=-1).all():
+        raise FailureError(
+            "the mask leaves no query row a key to attend to",
+            expected="a row with a visible key in every batch entry and head",
+            where=f"batch {(~every.any(dim=-1)).nonzero()[0, 0].item()}",
+        )
+    on_video = every & (position >= span.start) & (position < span.stop)
+    return every, on_video & (figures["video_keys"] > 0) if "video_keys" in figures else on_video
+
+
+def _mean(values: Tensor, members: Members) -> Tensor:
+    if isinstance(members, slice):
+        return values[..., members].mean(dim=-1)
+    return torch.where(members, values, 0.0).sum(dim=-1) / members.sum(dim=-1)
+
+
+def percent_of(n_keys: int) -> float:
+    """Percent per nat where the most there can be is ln n_keys; 0 for one key, whose entropy is 0."""
+    return 100 / log(n_keys) if n_keys > 1 else 0.0

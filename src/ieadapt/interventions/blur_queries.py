@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -15,7 +15,7 @@ from ieadapt.functional import inject_output
 from ieadapt.interventions.perturbation import Perturbation
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BlurQueries(Perturbation):
     """Blur the video queries with a Gaussian over their grid: rows and columns of each frame, or frames.
 
@@ -42,7 +42,7 @@ class BlurQueries(Perturbation):
         if not self.sigma > 0:
             raise UsageError("the width of a blur must be positive", expected="> 0", got=self.sigma)
 
-    def replacement(self, call: AttentionCall) -> Tensor:
+    def __call__(self, call: AttentionCall) -> Tensor:
         """The attention of the blurred queries, within the scope."""
         if call.layout is None:
             raise UsageError(
@@ -58,12 +58,8 @@ class BlurQueries(Perturbation):
             grid = torch.tensordot(grid, weights, dims=([axis], [1])).movedim(-1, axis)
         blurred = call.query.clone()
         blurred[:, :, video.slice] = grid.flatten(2, 4)
-        return inject_output(
-            source_query=blurred, source_key=call.key, **call.for_replacement(self.scope), scope=self.scope
-        )
-
-    def __repr__(self) -> str:
-        return f"BlurQueries({self.sigma:g}, scope={self.scope!r})"
+        source = replace(call.attention, query=blurred)
+        return inject_output(call.attention, call.known_output, source=source, scope=self.scope)
 
 
 def blur_matrix(size: int, sigma: float) -> Float[Tensor, "size size"]:

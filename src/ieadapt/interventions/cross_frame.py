@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from ieadapt.attention import AttentionCall, AttentionSite, Guidance
+from ieadapt.attention import AttentionCall, AttentionSite
 from ieadapt.errors import UsageError
 from ieadapt.functional import cross_frame_intensity
 
 
 @dataclass(frozen=True)
 class _Factors:
-    """What one forward pass through a site found: a factor per row of its batch, and which tokens they are for."""
+    """What one call of a site found: a factor per row, which rows of the site's batch and which tokens they are for."""
 
     values: Tensor
-    start: int
-    tokens: int
+    rows: slice | Tensor
+    tokens: slice
 
 
 class CrossFrameScale:
@@ -31,7 +30,6 @@ class CrossFrameScale:
     Args:
         weight: the temperature of the method, positive; a uniform map gets 1 + weight / frames.
         strength: how much of the change is made in an attention call's step, 0..1: 1 + strength * (factor - 1).
-        guidance: the branches whose rows are touched.
         unprojected: names of the sites without an output projection.
 
     Raises:
@@ -47,10 +45,9 @@ class CrossFrameScale:
         weight: int | float,
         *,
         strength: Callable[[AttentionCall], int | float] = lambda call: 1.0,
-        guidance: tuple[Guidance, ...] = ("uncond", "cond", "none"),
         unprojected: Collection[str] = (),
     ) -> None:
-        self.weight, self.strength, self.guidance = weight, strength, guidance
+        self.weight, self.strength = weight, strength
         self._unprojected = frozenset(unprojected)
         self._found: dict[AttentionSite, list[_Factors]] = {}
 
@@ -59,7 +56,7 @@ class CrossFrameScale:
         found = self._factors(call)
         if call.site.name in self._unprojected:
             output = call.output.clone()
-            output[:, :, found.start : found.start + found.tokens] *= found.values.to(output)[:, None, None, None]
+            output[:, :, found.tokens] *= found.values.to(output)[:, None, None, None]
             return output
         self._found[call.site] = [*(self._found.get(call.site, []) if call.earlier else []), found]
         return None
@@ -78,20 +75,16 @@ class CrossFrameScale:
         each = cross_frame_intensity(query, key, scale=call.scale)
         per_video = each.unflatten(0, (-1, call.rows.repeats)).mean(1)
         factor = ((layout.frames + self.weight) * per_video).clamp(min=1)
-        touched = torch.zeros_like(factor)
-        touched[call.rows.denoiser_rows(self.guidance)] = self.strength(call)
-        values = (1 + touched * (factor - 1)).repeat_interleave(call.rows.repeats)
-        return _Factors(values, layout.video.start, layout.video.slice.stop - layout.video.start)
+        values = (1 + self.strength(call) * (factor - 1)).repeat_interleave(call.rows.repeats)
+        rows = call.rows.index(call.rows.batch or range(len(call.rows)), values.device)
+        return _Factors(values, rows, layout.video.slice)
 
     def change(self, site: AttentionSite, projected: Tensor) -> Tensor:
         """Scale what the output projection gave for the video tokens of the latest call."""
-        found = self._found[site]
-        values = torch.cat([each.values for each in found]).to(projected)
-        start, tokens = found[0].start, found[0].tokens
-        if projected.shape[1] == tokens:
-            return projected * values[:, None, None]
         scaled = projected.clone()
-        scaled[:, start : start + tokens] *= values[:, None, None]
+        for found in self._found[site]:
+            tokens = found.tokens if projected.shape[1] >= found.tokens.stop else slice(None)
+            scaled[found.rows, tokens] *= found.values.to(projected)[:, None, None]
         return scaled
 
     def __repr__(self) -> str:

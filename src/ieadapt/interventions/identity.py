@@ -12,7 +12,7 @@ from ieadapt.functional import identity_output
 from ieadapt.interventions.perturbation import Perturbation
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Identity(Perturbation):
     """Replace the attention map by the identity: output = V, EP 0 with scope `all`.
 
@@ -26,7 +26,7 @@ class Identity(Perturbation):
         Identity(scope='video')
     """
 
-    def replacement(self, call: AttentionCall) -> Tensor:
+    def __call__(self, call: AttentionCall) -> Tensor:
         """The value of each token as its output, within the scope."""
         if call.site.kind == "cross":
             raise UsageError(
@@ -34,7 +34,4 @@ class Identity(Perturbation):
                 where=call.site.name,
                 remedy="use uniform, mix or temperature there, or choose spatial, temporal or joint sites",
             )
-        return identity_output(**call.for_replacement(self.scope), scope=self.scope)
-
-    def __repr__(self) -> str:
-        return self._told()
+        return identity_output(call.attention, call.known_output, scope=self.scope)

@@ -12,7 +12,7 @@ from ieadapt.functional import mix_output
 from ieadapt.interventions.perturbation import Perturbation
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Mix(Perturbation):
     """Replace the map A by (1 - weight) A + weight U; entropy never falls (it is concave).
 
@@ -35,9 +35,6 @@ class Mix(Perturbation):
         if not 0.0 <= self.weight <= 1.0:
             raise UsageError("the weight of a mix is out of range", expected="0..1", got=self.weight)
 
-    def replacement(self, call: AttentionCall) -> Tensor:
+    def __call__(self, call: AttentionCall) -> Tensor:
         """The mixture's output, within the scope."""
-        return mix_output(**call.for_replacement(), scope=self.scope, weight=self.weight)
-
-    def __repr__(self) -> str:
-        return self._told(f"{self.weight:g}")
+        return mix_output(call.attention, call.output, scope=self.scope, weight=self.weight)

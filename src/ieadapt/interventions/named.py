@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ieadapt.attention import ALL_GUIDANCE, Guidance
 from ieadapt.errors import UsageError
 from ieadapt.functional import Scope
 from ieadapt.interventions.blur_queries import BlurQueries
@@ -26,15 +25,12 @@ PERTURBATIONS: Mapping[str, type[Perturbation]] = {
 AMOUNTS = "mix:WEIGHT, temperature:T or blur:SIGMA"
 
 
-def parse_perturbation(
-    text: str, *, scope: Scope = "video", guidance: tuple[Guidance, ...] = ALL_GUIDANCE
-) -> Perturbation:
+def parse_perturbation(text: str, *, scope: Scope = "video") -> Perturbation:
     """Read `identity`, `uniform`, `mix:WEIGHT`, `temperature:T`, `blur:SIGMA` (also `blur:inf`) or `skip`.
 
     Args:
         text: the perturbation, with its amount after a colon.
         scope: which part of a joint map it replaces.
-        guidance: the branches whose rows it touches.
 
     Raises:
         UsageError: unknown name, or an amount missing or out of range.
@@ -48,7 +44,7 @@ def parse_perturbation(
         raise UsageError("unknown perturbation", expected=", ".join(PERTURBATIONS), got=text)
     try:
         values = [float(amount)] if amount else []
-        return PERTURBATIONS[name](*values, scope=scope, guidance=guidance)
+        return PERTURBATIONS[name](*values, scope=scope)
     except (TypeError, ValueError) as error:
         if isinstance(error, UsageError):
             raise

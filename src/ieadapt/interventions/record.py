@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from ieadapt.attention import AttentionCall, AttentionSite, Guidance
-from ieadapt.attention.calls import DEFAULT_MEMORY_LIMIT
 from ieadapt.errors import FailureError
-from ieadapt.functional import row_sample
+from ieadapt.functional import DEFAULT_MEMORY_LIMIT, row_sample
 from ieadapt.functional.kernels import KernelChoice
 
 MEANS = ("n_keys", "entropy", "ep", "temporal_entropy", "spatial_entropy", "temporal_ep", "spatial_ep", "text_mass")
@@ -60,12 +59,11 @@ class Record:
         """Add one call to the running means."""
         with torch.no_grad():
             sample = self._sample and replace(self._sample, seed=self._calls)
-            measured = call.measured(self.memory_limit, sample, self._kernel)
-            statistics, error = measured.statistics, measured.statistics.ep_error
+            statistics = call.measured(self.memory_limit, sample, self._kernel)
+            variance = None if statistics.ep_error is None else statistics.ep_error.square()
+            columns = [*(getattr(statistics, name) for name in MEANS), variance, statistics.energy]
             nothing = torch.full_like(statistics.entropy, float("nan"))
-            means = [value if (value := getattr(statistics, name)) is not None else nothing for name in MEANS]
-            variance = nothing if error is None else error.square()
-            table = torch.stack([*means, variance, measured.energy]).double()
+            table = torch.stack([nothing if column is None else column for column in columns]).double()
         self._calls += 1
         self._resolutions[call.site] = call.tokens_per_frame
         for branch in dict.fromkeys(call.rows.guidance):
@@ -75,8 +73,7 @@ class Record:
     def _add(
         self, place: tuple[AttentionSite, int, Guidance], table: Tensor, call: AttentionCall, rows: list[int]
     ) -> None:
-        everything = len(rows) == len(call.rows.guidance)
-        chosen = table if everything else table[:, call.rows.expand(rows).to(table.device)]
+        chosen = table[:, call.rows.index(rows, table.device)]
         summed = chosen.sum(1)
         attended, videos = self._counts.get(place, (0, 0))
         self._sums[place] = summed if place not in self._sums else self._sums[place] + summed

@@ -11,7 +11,7 @@ from ieadapt.functional import skip_output
 from ieadapt.interventions.perturbation import Perturbation
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Skip(Perturbation):
     """Leave the attention's output out: zero, so that only the residual path (and the projection's bias) goes on.
 
@@ -26,9 +26,6 @@ class Skip(Perturbation):
         Skip(scope='video')
     """
 
-    def replacement(self, call: AttentionCall) -> Tensor:
+    def __call__(self, call: AttentionCall) -> Tensor:
         """Zero in place of what the video tokens gave, within the scope."""
-        return skip_output(**call.for_replacement(self.scope), scope=self.scope)
-
-    def __repr__(self) -> str:
-        return self._told()
+        return skip_output(call.attention, call.known_output, scope=self.scope)

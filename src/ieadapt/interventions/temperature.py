@@ -12,7 +12,7 @@ from ieadapt.functional import temperature_output
 from ieadapt.interventions.perturbation import Perturbation
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Temperature(Perturbation):
     """Divide the attention logits by a temperature: above 1 raises the map's entropy, below 1 lowers it.
 
@@ -35,9 +35,6 @@ class Temperature(Perturbation):
         if not self.temperature > 0.0:
             raise UsageError("the temperature of a softmax must be positive", expected="> 0", got=self.temperature)
 
-    def replacement(self, call: AttentionCall) -> Tensor:
+    def __call__(self, call: AttentionCall) -> Tensor:
         """The re-tempered map's output, within the scope."""
-        return temperature_output(**call.for_replacement(self.scope), scope=self.scope, temperature=self.temperature)
-
-    def __repr__(self) -> str:
-        return self._told(f"{self.temperature:g}")
+        return temperature_output(call.attention, call.known_output, scope=self.scope, temperature=self.temperature)

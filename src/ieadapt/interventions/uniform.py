@@ -11,7 +11,7 @@ from ieadapt.functional import uniform_output
 from ieadapt.interventions.perturbation import Perturbation
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Uniform(Perturbation):
     """Replace the attention map by the uniform one: output = mean of V over the keys not masked, EP 100.
 
@@ -22,9 +22,6 @@ class Uniform(Perturbation):
         Uniform(scope='all')
     """
 
-    def replacement(self, call: AttentionCall) -> Tensor:
+    def __call__(self, call: AttentionCall) -> Tensor:
         """The mean value as every token's output, within the scope."""
-        return uniform_output(**call.for_replacement(self.scope), scope=self.scope)
-
-    def __repr__(self) -> str:
-        return self._told()
+        return uniform_output(call.attention, call.known_output, scope=self.scope)

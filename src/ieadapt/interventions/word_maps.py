@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ieadapt.attention import AttentionCall, Guidance
+from ieadapt.attention import AttentionCall
 from ieadapt.errors import UsageError
-from ieadapt.functional.word_maps import word_map_output
+from ieadapt.functional import word_map_output
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,6 @@ class WordMaps:
 
     Attributes:
         controls: by video of the batch, 0 being the source.
-        guidance: branches whose target rows are touched.
 
     Raises:
         UsageError: the site is no cross-attention, or the batch has no source row.
@@ -66,10 +65,9 @@ class WordMaps:
     """
 
     controls: Mapping[int, WordControl]
-    guidance: tuple[Guidance, ...] = field(default=("cond", "none"))
 
     def __call__(self, call: AttentionCall) -> Tensor | None:
-        """The output with the target rows replaced, or None if the call holds no target row of a chosen branch."""
+        """The output with the target rows replaced, or None if the call holds no target row."""
         if call.site.kind != "cross":
             raise UsageError(
                 "words are controlled at cross-attention only",
@@ -77,30 +75,17 @@ class WordMaps:
                 where=call.site.name,
                 remedy="choose a model with cross-attention, such as AnimateDiff, ModelScope, Wan or LTX",
             )
-        targets = call.rows.denoiser_rows(self.guidance, ("target",))
-        if not targets:
-            return None
-        output = call.output.clone()
-        for index in targets:
+        parts = []
+        for index in call.rows.denoiser_rows(stream=("target",)):
             sources = call.rows.denoiser_rows((call.rows.guidance[index],), ("source",))
             if not sources:
                 raise UsageError("word control has no source", got=call.rows, where=call.site.name)
-            own, source = call.restricted([index]), call.restricted(sources[:1])
+            own, source = call.part([index]), call.part(sources[:1])
             control = self.controls[call.rows.video[index]]
             taken, factors = control.columns(own.key.shape[-2], source.key.shape[-2])
-            output[own.source_rows] = word_map_output(
-                own.query,
-                own.key,
-                own.value,
-                source_query=source.query,
-                source_key=source.key,
-                taken=taken,
-                factors=factors,
-                mask=own.mask,
-                source_mask=source.mask,
-                scale=own.scale,
-            )
-        return output
+            output = word_map_output(own.attention, source=source.attention, taken=taken, factors=factors)
+            parts.append((own, output))
+        return call.replaced(parts) if parts else None
 
     def __repr__(self) -> str:
         return f"WordMaps({len(self.controls)} target{'s' if len(self.controls) != 1 else ''})"

@@ -8,7 +8,7 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from ieadapt.attention import DenoiserCall, Selection, intercept, wrap_denoiser
-from ieadapt.attention.calls import DEFAULT_MEMORY_LIMIT
+from ieadapt.functional import DEFAULT_MEMORY_LIMIT
 from ieadapt.interventions import Record
 from ieadapt.methods.generation import GenerationConfig, Progress, generate
 from ieadapt.methods.profile import EntropyProfile
@@ -27,6 +27,8 @@ def measure(
     progress: Progress | None = None,
 ) -> EntropyProfile:
     """The entropy profile of a pipeline on some prompts; exact, and no attention map is ever built.
+
+    Rows of both guidance branches are measured, each under its own name.
 
     Args:
         pipe: any text-to-video pipeline.
@@ -49,7 +51,8 @@ def measure(
     config = config or GenerationConfig()
     listed = [prompts] if isinstance(prompts, str) else list(prompts)
     grid = _Grid()
-    with intercept(pipe, Record(memory_limit, rows), sites) as record, wrap_denoiser(pipe, grid):
+    recording = intercept(pipe, Record(memory_limit, rows), sites, guidance="all")
+    with recording as record, wrap_denoiser(pipe, grid):
         generate(pipe, listed, config, seed, progress)
     measured = {"rows": rows, "latent_grid": grid.found}
     return EntropyProfile.from_rows(record.rows(), _metadata(pipe, listed, config, seed) | measured)

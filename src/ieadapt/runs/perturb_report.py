@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ieadapt.methods import EntropyProfile
 from ieadapt.runs.folder import RunFolder
 from ieadapt.runs.measuring import report_record, sites_table
-from ieadapt.runs.perturb_run import Perturbed, PerturbResult, PerturbRun
+from ieadapt.runs.perturb_run import BRANCHES, Perturbed, PerturbResult, PerturbRun
 from ieadapt.runs.report import Block, Clip, Gallery, Picture, Report, Section, Table
 
 REPORTED = 24
@@ -89,13 +89,11 @@ def _told(each: Perturbed) -> str:
 def _python(asked: PerturbRun, result: PerturbResult) -> str:
     """The lines that make the perturbed videos again."""
     seeds = [each.seed for each in result.videos]
-    called = (
-        f'parse_perturbation("{asked.perturbation}", scope="{asked.scope}", guidance={asked.intervention.guidance})'
-    )
+    where = f'sites, ({asked.start}, {asked.stop}), guidance="{BRANCHES[asked.branch]}"'
     return (
         "import ieadapt\nfrom ieadapt.interventions import parse_perturbation\n\n"
         f'pipe = ieadapt.load("{asked.model}")\nsites = {[site.name for site in result.sites]}\n'
-        f"change = {called}\n"
-        f"with ieadapt.intercept(pipe, change, sites, steps=({asked.start}, {asked.stop})):\n"
+        f'change = parse_perturbation("{asked.perturbation}", scope="{asked.scope}")\n'
+        f"with ieadapt.intercept(pipe, change, {where}):\n"
         f"    videos = ieadapt.generate(pipe, {list(asked.prompts)}, ieadapt.{asked.generation}, {seeds})"
     )

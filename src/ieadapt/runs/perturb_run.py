@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
-from ieadapt.attention import ALL_GUIDANCE, AttentionSite, Guidance
+from ieadapt.attention import AttentionSite, GuidanceChoice, StepWindow
 from ieadapt.errors import UsageError
 from ieadapt.functional import Scope
 from ieadapt.interventions import AMOUNTS, Perturbation, parse_perturbation
 from ieadapt.methods import GenerationConfig, SiteChoice
 from ieadapt.runs.pipelines import Hardware, check_prompts
 
-BRANCHES: Mapping[str, tuple[Guidance, ...]] = {"both": ALL_GUIDANCE, "cond": ("cond", "none"), "uncond": ("uncond",)}
+BRANCHES: Mapping[str, GuidanceChoice] = {"both": "all", "cond": "cond", "uncond": "uncond"}
 
 
 @dataclass(frozen=True)
@@ -65,20 +65,21 @@ class PerturbRun:
 
     def __post_init__(self) -> None:
         check_prompts(self.prompts)
-        if not 0.0 <= self.start < self.stop <= 1.0:
-            raise UsageError(
-                "not a window of steps", expected="0 <= start < stop <= 1", got=f"{self.start}..{self.stop}"
-            )
         if self.branch not in BRANCHES:
             raise UsageError("unknown guidance branch", expected=", ".join(BRANCHES), got=self.branch, where="--branch")
         if self.scope not in get_args(Scope):
             raise UsageError("unknown scope", expected=", ".join(get_args(Scope)), got=self.scope, where="--scope")
-        _ = self.intervention, self.choice
+        _ = self.intervention, self.choice, self.steps
 
     @property
     def intervention(self) -> Perturbation:
         """The perturbation itself."""
-        return parse_perturbation(self.perturbation, scope=self.scope, guidance=BRANCHES[self.branch])  # type: ignore[arg-type]
+        return parse_perturbation(self.perturbation, scope=self.scope)  # type: ignore[arg-type]
+
+    @property
+    def steps(self) -> StepWindow:
+        """When maps are replaced."""
+        return StepWindow(self.start, self.stop)
 
     @property
     def choice(self) -> SiteChoice:

@@ -20,7 +20,7 @@ from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import RunFolder, open_run
 from ieadapt.runs.measuring import quick_profile
 from ieadapt.runs.perturb_report import perturb_report
-from ieadapt.runs.perturb_run import Perturbed, PerturbResult, PerturbRun
+from ieadapt.runs.perturb_run import BRANCHES, Perturbed, PerturbResult, PerturbRun
 from ieadapt.runs.pipelines import Hardware, Load, describe, suited
 from ieadapt.runs.progress import Stages, silent
 from ieadapt.runs.report import write_report
@@ -78,7 +78,7 @@ def _generated(
         seeds = [asked.seed + start + index for index in range(len(words))]
         suffix = "" if total <= size else f" {start + 1}–{start + len(words)} of {total}"
         original = generate(pipe, words, asked.generation, seeds, stages(f"original{suffix}"))
-        with intercept(pipe, asked.intervention, list(sites), (asked.start, asked.stop)):
+        with intercept(pipe, asked.intervention, list(sites), asked.steps, guidance=BRANCHES[asked.branch]):
             perturbed = generate(pipe, words, asked.generation, seeds, stages(f"perturbed{suffix}"))
         for index, (prompt, seed) in enumerate(zip(words, seeds, strict=True)):
             yield f"{start + index:02d}", prompt, seed, original[index], perturbed[index]

@@ -75,7 +75,7 @@ class StudyRun:
             raise UsageError("unknown engine", expected=", ".join(ENGINES), got=self.engine, where="--engine")
         if self.workers is not None and self.workers < 1:
             raise UsageError("a study needs workers", expected=">= 1", got=self.workers, where="--workers")
-        self.study.steps(self.generation.num_inference_steps)
+        self.study.perturbed.steps(self.generation.num_inference_steps)
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ class _Course:
     def settle(self) -> None:
         """See to the profile and the conditions."""
         self._work_off("measuring entropy", lambda failed: [] if self._folder.has_grid() else [Settle()], 1)
-        first, _ = self._plan.setting.study.steps(self._plan.setting.generation.num_inference_steps)
+        first = self._plan.setting.study.perturbed.steps(self._plan.setting.generation.num_inference_steps).start
         _, notes = self._folder.grid()
         if notes["runs_begin_at_step"] < first:
             self.notes.append(f"{notes['scheduler']} keeps a history: every run begins at step 0, not at the window")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ieadapt.errors import UsageError
-from ieadapt.functional import VideoTokens, attention_statistics, measured_attention
+from ieadapt.functional import Attention, VideoTokens, attention_statistics, measured_attention
 from ieadapt.functional.kernels import uses_kernel
 from ieadapt.interventions import Record
 from tests.functional.test_statistics import random
@@ -18,9 +18,8 @@ from tests.interventions.test_perturbation import make_call
 
 
 def runs(query: Tensor, choice: Any = "on", **changed: Any) -> bool:
-    given: dict[str, Any] = {"mask": None, "scale": 1.0, "is_causal": False, "video": None, "value": query}
-    given |= changed
-    return uses_kernel(query, query, given.pop("value"), choice=choice, **given)
+    attention = Attention(**{"query": query, "key": query, "value": query, "scale": 1.0, **changed})
+    return uses_kernel(attention, output=True, choice=choice)
 
 
 def test_auto_means_cuda(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
@@ -46,7 +45,6 @@ def test_the_argument_goes_before_the_variable(monkeypatch: pytest.MonkeyPatch, 
     ("changed", "why"),
     [
         ({"scale": -1.0}, "not positive"),
-        ({"is_causal": True}, "no causal form"),
         ({"video": VideoTokens(0, 2, 2)}, "frames have 2 tokens, fewer than 16"),
         ({"value": torch.zeros(1, 1, 4, 16)}, "values have another"),
         ({"value": torch.zeros(1, 1, 4, 8).double()}, "are not one of"),
@@ -76,9 +74,10 @@ def test_it_is_said_once() -> None:
 
 def test_the_ordinary_output_where_it_does_not_run() -> None:
     query = random(1, 2, 8, 8)
-    found = measured_attention(query, query, query, lambda: query, kernel="off")
-    assert found.output is query
-    assert torch.equal(found.statistics.ep, attention_statistics(query, query).ep)
+    attention = Attention(query, query, query)
+    output, statistics = measured_attention(attention, lambda: query, kernel="off")
+    assert output is query
+    assert torch.equal(statistics.ep, attention_statistics(attention).ep)
 
 
 def test_recording_gives_the_model_the_kernels_output_once(device: torch.device) -> None:
@@ -89,7 +88,7 @@ def test_recording_gives_the_model_the_kernels_output_once(device: torch.device)
         asked.append(1)
         return torch.nn.functional.scaled_dot_product_attention(query, key, value)
 
-    whole = {"query": query, "key": key, "value": value, "scale": 8**-0.5, "attend": attend}
+    whole = {"attention": Attention(query, key, value), "attend": attend}
     call, plain = make_call(**whole, own=True), make_call(**whole)
     record, usual = Record(kernel="on"), Record(kernel="off")
     record(call)

@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ieadapt.errors import FailureError
-from ieadapt.functional import AttentionStatistics, VideoTokens, attention_statistics, measured_attention
+from ieadapt.functional import Attention, AttentionStatistics, VideoTokens, measured_attention
 from ieadapt.functional.kernels import fused_rows
 from ieadapt.functional.kernels.launch import Tiling, padded, tiling_of
 from tests.functional import dense
+from tests.functional.dense import measure
 from tests.functional.test_statistics import random
 
 
@@ -46,20 +47,22 @@ def check(
     value = random(*key.shape, seed=5).to(query.dtype)
     on_device = [tensor.to(device) for tensor in (query, key, value)]
     there = None if mask is None else mask.to(device)
-    found = measured_attention(*on_device, never, mask=there, video=video, scale=scale, kernel="on")
+    given, found = measured_attention(Attention(*on_device, there, scale, video), never, kernel="on")
     logits = dense.logits(query, key, mask, scale)
     expected = dense.statistics(logits, video)
-    close(found.statistics, expected, points)
+    close(found, expected | {"energy": (logits.softmax(-1) @ value.double()).square().sum((-1, -2))}, points)
     output = logits.softmax(dim=-1) @ value.double()
-    worst = (found.output.cpu().double() - output).abs().max()
+    worst = (given.cpu().double() - output).abs().max()
     assert worst <= (float32_error if query.dtype == torch.float32 else 5e-3 if query.dtype == torch.float16 else 3e-2)
-    assert torch.allclose(found.energy.cpu().double(), output.square().sum((-1, -2)), rtol=1e-2, atol=1e-4)
 
 
 def close(found: AttentionStatistics, expected: dict[str, Tensor], points: float) -> None:
     values = {name: value.cpu() for name, value in dataclasses.asdict(found).items() if value is not None}
     assert values.keys() == expected.keys()
     for name, value in values.items():
+        if name == "energy":
+            assert torch.allclose(value.double(), expected[name], rtol=1e-2, atol=1e-4)
+            continue
         worst = (value.double() - expected[name]).abs().max()
         assert worst <= (points if name.endswith("ep") else 1e-4), (name, worst)
 
@@ -102,8 +105,8 @@ def test_joint_attention(name: str, device: torch.device) -> None:
     expected_points = 2e-3
     if name == "one frame":
         query, key = random(1, 1, tokens, 16, spread=3), random(1, 1, tokens, 16, seed=1)
-        found = attention_statistics(query.to(device), key.to(device), video=video, kernel="on")
-        slow = attention_statistics(query, key, video=video, kernel="off")
+        found = measure(query.to(device), key.to(device), video=video, kernel="on")
+        slow = measure(query, key, video=video, kernel="off")
         for name, value in dataclasses.asdict(slow).items():
             assert value is None or torch.allclose(getattr(found, name).cpu(), value, atol=1e-4), name
         return
@@ -149,8 +152,8 @@ def test_outliers(video: VideoTokens | None, device: torch.device) -> None:
 @pytest.mark.parametrize("tokens", [16, 100])
 def test_identity_and_uniform_maps(tokens: int, device: torch.device) -> None:
     query = torch.eye(tokens, device=device).expand(1, 2, tokens, tokens)
-    assert attention_statistics(query, query, scale=1e4, kernel="on").ep.abs().max() == 0
-    assert (attention_statistics(query * 0, query, kernel="on").ep - 100).abs().max() < 1e-3
+    assert measure(query, query, scale=1e4, kernel="on").ep.abs().max() == 0
+    assert (measure(query * 0, query, kernel="on").ep - 100).abs().max() < 1e-3
 
 
 @pytest.mark.parametrize("start", [0, 3])
@@ -162,21 +165,22 @@ def test_text_that_outweighs_video_by_far(start: int, device: torch.device) -> N
     check(query, key, device, scale=1.0, video=video)
 
 
-def test_row_without_keys_is_named(device: torch.device) -> None:
+@pytest.mark.parametrize("video", [None, VIDEO], ids=str)
+def test_rows_without_keys_are_left_out_as_elsewhere(video: VideoTokens | None, device: torch.device) -> None:
     mask = torch.ones(2, 1, 90, 90, dtype=torch.bool, device=device)
-    mask[1, 0, 17] = False
+    mask[1, 0, [1, 17, 89]] = False
+    mask[0, 0, 20, VIDEO.slice] = False
     query = random(2, 3, 90, 16).to(device)
-    with pytest.raises(FailureError, match=r"no key to attend to; .*in batch 1, head 0, query 17"):
-        attention_statistics(query, query, mask=mask, kernel="on")
-    mask[1, 0, 17, :3] = True
-    assert torch.isfinite(attention_statistics(query, query, mask=mask, kernel="on").ep).all()
-    with pytest.raises(FailureError, match="no video key"):
-        attention_statistics(query, query, mask=mask, video=VIDEO, kernel="on")
+    found, expected = (measure(query, query, mask=mask, video=video, kernel=kernel) for kernel in ("on", "off"))
+    for name, value in dataclasses.asdict(expected).items():
+        assert value is None or torch.allclose(getattr(found, name), value, atol=1e-3), name
+    with pytest.raises(FailureError, match="leaves no query row a key"):
+        measure(query, query, mask=torch.zeros_like(mask), kernel="on")
 
 
 def test_every_row_of_every_figure_is_written_and_nothing_else(device: torch.device) -> None:
     query = random(2, 3, 90, 40).to(device)
-    rows = fused_rows(query, query, query, scale=0.1, mask=torch.ones(90, device=device) > 0, video=VIDEO)
+    rows = fused_rows(Attention(query, query, query, torch.ones(90, device=device) > 0, 0.1, VIDEO))
     assert torch.isfinite(rows.figures).all()
     assert rows.output is not None
     assert torch.isfinite(rows.output).all()
@@ -188,7 +192,7 @@ def test_every_row_of_every_figure_is_written_and_nothing_else(device: torch.dev
 def test_output_lies_in_memory_as_the_queries_do(device: torch.device) -> None:
     query, key = (random(2, 29, 3, 8, seed=seed).transpose(1, 2) for seed in (0, 1))
     check(query, key, device)
-    rows = fused_rows(query.to(device), key.to(device), key.to(device), scale=1.0)
+    rows = fused_rows(Attention(query.to(device), key.to(device), key.to(device), scale=1.0))
     assert rows.output is not None
     assert rows.output.stride() == query.stride()
 
@@ -202,8 +206,8 @@ def test_channels_that_are_not_dense_are_read_rightly(device: torch.device) -> N
 def test_every_tiling_gives_the_same(tiling: Tiling, device: torch.device) -> None:
     query, key = random(1, 2, 178, 16, spread=3).to(device), random(1, 2, 178, 16, seed=1).to(device)
     video = VideoTokens(9, 5, 33)
-    usual = fused_rows(query, key, key, scale=0.25, video=video)
-    other = fused_rows(query, key, key, scale=0.25, video=video, tiling=tiling)
+    attention = Attention(query, key, key, scale=0.25, video=video)
+    usual, other = fused_rows(attention), fused_rows(attention, tiling=tiling)
     assert usual.output is not None
     assert other.output is not None
     assert torch.allclose(usual.output, other.output, atol=1e-5)
@@ -218,8 +222,9 @@ def test_logits_far_above_the_anchor(above: float, video: VideoTokens | None, de
     query[..., 0], key[..., 0] = 1.0, 0.0
     key[..., 150:170, 0] = above
     check(query, key, device, scale=1.0, video=video, points=1e-2, float32_error=2e-4)
+    query, key = query.to(device), key.to(device)
     rows = [
-        fused_rows(query.to(device), key.to(device), key.to(device), scale=1.0, video=video, maximum=maximum)
+        fused_rows(Attention(query, key, key, scale=1.0, video=video), maximum=maximum)
         for maximum in ("anchored", "running")
     ]
     for name in ("entropy", "logsumexp", "energy"):
@@ -231,8 +236,9 @@ def test_only_blocks_that_need_it_are_done_again(device: torch.device) -> None:
     query, key = random(1, 1, 256, 16).to(device), random(1, 1, 256, 16, seed=1).to(device)
     query[..., :128, 0], query[..., 128:, 0], key[..., 0] = 0.0, 1.0, 0.0
     key[..., 200, 0] = 300.0
-    given = {"scale": 1.0, "tiling": Tiling(64, 32, 4, 1)}
-    anchored, running = (fused_rows(query, key, key, maximum=maximum, **given) for maximum in ("anchored", "running"))
+    attention, tiling = Attention(query, key, key, scale=1.0), Tiling(64, 32, 4, 1)
+    anchored = fused_rows(attention, tiling=tiling, maximum="anchored")
+    running = fused_rows(attention, tiling=tiling, maximum="running")
     usual, far = slice(0, 128), slice(128, 256)
     assert torch.equal(anchored["logsumexp"][..., far], running["logsumexp"][..., far])
     assert not torch.equal(anchored["logsumexp"][..., usual], running["logsumexp"][..., usual])
@@ -250,6 +256,6 @@ def test_the_output_is_as_exact_as_torch_attention(device: torch.device) -> None
     query, key, value = (random(1, 2, 150, 64, seed=seed, spread=2).half().to(device) for seed in range(3))
     exact = F.scaled_dot_product_attention(query.double(), key.double(), value.double())
     usual = (F.scaled_dot_product_attention(query, key, value) - exact).abs().max()
-    rows = fused_rows(query, key, value, scale=64**-0.5)
+    rows = fused_rows(Attention(query, key, value))
     assert rows.output is not None
     assert (rows.output - exact).abs().max() <= 2 * usual

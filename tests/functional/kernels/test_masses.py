@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ieadapt.errors import FailureError
-from ieadapt.functional import VideoTokens, identity_output, inject_output, skip_output, temperature_output
+from ieadapt.functional import Attention, VideoTokens, identity_output, inject_output, skip_output, temperature_output
 from tests.functional.test_statistics import random
 
 VIDEO = VideoTokens(start=5, frames=3, positions=20)
@@ -20,8 +19,8 @@ REPLACEMENTS: dict[str, Callable[..., Tensor]] = {
     "identity": identity_output,
     "skip": skip_output,
     "temperature": partial(temperature_output, temperature=2.0),
-    "inject": lambda query, *given, **more: inject_output(
-        query, *given, source_query=SOURCE.to(query.device), source_key=SOURCE.to(query.device), **more
+    "inject": lambda attention, output: inject_output(
+        attention, output, source=Attention(*[SOURCE.to(output.device)] * 3, video=VIDEO)
     ),
 }
 MASKS = {
@@ -39,20 +38,21 @@ MASKS = {
 def test_equals_the_streaming_path(name: str, mask: str, device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     query, key, value, output = (random(2, 3, TOKENS, 16, seed=seed, spread=2).to(device) for seed in range(4))
     chosen = MASKS[mask]
-    given = {"mask": None if chosen is None else chosen.to(device), "video": VIDEO}
+    attention = Attention(query, key, value, None if chosen is None else chosen.to(device), video=VIDEO)
     found = {}
     for choice in ("on", "off"):
         monkeypatch.setenv("IEADAPT_KERNEL", choice)
-        found[choice] = REPLACEMENTS[name](query, key, value, output, **given)
+        found[choice] = REPLACEMENTS[name](attention, output)
     assert torch.isfinite(found["on"]).all()
     assert torch.allclose(found["on"], found["off"], atol=2e-5)
     assert torch.equal(found["on"][..., : VIDEO.start, :], output[..., : VIDEO.start, :])
 
 
-def test_a_row_without_keys_is_named(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_without_keys_gives_nothing(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IEADAPT_KERNEL", "on")
     query = random(1, 2, TOKENS, 16).to(device)
     mask = torch.ones(TOKENS, TOKENS, dtype=torch.bool, device=device)
     mask[VIDEO.start + 4] = False
-    with pytest.raises(FailureError, match=f"no key to attend to; .*query {VIDEO.start + 4}"):
-        skip_output(query, query, query, query, mask=mask, video=VIDEO)
+    found = identity_output(Attention(query, query, query, mask, video=VIDEO))
+    assert (found[..., VIDEO.start + 4, :] == 0).all()
+    assert torch.isfinite(found).all()

@@ -48,7 +48,7 @@ def test_the_sum_equals_the_formula_from_separate_passes(family: str, guided: bo
     sites, scale = NAMED.get(family, "joint"), 1.7
     plain = _first_step(family, None, **arguments)
     enhanced = _first_step(family, EnhanceConfig(start=0, scale=scale, sites=sites), **arguments)
-    branch = "cond" if guided else "none"
+    branch = "cond"
     call, prediction = next(pair for pair in plain if branch in pair[0].rows.guidance)
     with intercept(call.module, Identity(), sites), torch.no_grad():
         weak = call.module(**call.arguments)[0]

@@ -58,7 +58,7 @@ def added(family: str, config: EnhanceConfig, **arguments: Any) -> tuple[Denoise
     """The plain call that holds the conditional rows, its prediction, and what the enhancement added to those rows."""
     plain, enhanced = first_step(family, None, **arguments), first_step(family, config, **arguments)
     for (call, before), (_, after) in zip(plain, enhanced, strict=True):
-        rows = call.rows.denoiser_rows(("cond", "none"))
+        rows = call.rows.denoiser_rows(("cond",))
         if rows:
             return call, before[rows], (after - before)[rows]
     raise AssertionError("no conditional rows")
@@ -82,7 +82,7 @@ def test_block_skip_equals_a_pass_whose_block_returns_its_input(family: str) -> 
     with ExitStack() as stack, torch.no_grad():
         for block in _blocks(call.module, one_site(family)):
             stack.enter_context(attribute(block, "forward", passing_by))
-        weak = call.module(**call.arguments)[0][call.rows.denoiser_rows(("cond", "none"))]
+        weak = call.module(**call.arguments)[0][call.rows.denoiser_rows(("cond",))]
     assert delta.abs().max() > 1e-4
     torch.testing.assert_close(delta, 1.3 * (plain - weak), rtol=1e-3, atol=1e-4)
 
@@ -92,7 +92,7 @@ def test_smoothed_energy_guidance_is_the_blurred_pass(family: str) -> None:
     config = EnhanceConfig(start=0, perturbation="blur:0.5", sites=one_site(family), scope="all", scale=2)
     call, plain, delta = added(family, config)
     with intercept(call.module, BlurQueries(0.5, scope="all"), one_site(family)), torch.no_grad():
-        weak = call.module(**call.arguments)[0][call.rows.denoiser_rows(("cond", "none"))]
+        weak = call.module(**call.arguments)[0][call.rows.denoiser_rows(("cond",))]
     torch.testing.assert_close(delta, 2 * (plain - weak), rtol=1e-3, atol=1e-4)
 
 
@@ -102,7 +102,7 @@ def test_several_videos_per_prompt(family: str) -> None:
     call, plain, delta = added(family, config, num_videos_per_prompt=2, seeds=range(4))
     assert len(plain) == 4
     with intercept(call.module, Identity(), one_site(family)), torch.no_grad():
-        weak = call.module(**call.arguments)[0][call.rows.denoiser_rows(("cond", "none"))]
+        weak = call.module(**call.arguments)[0][call.rows.denoiser_rows(("cond",))]
     torch.testing.assert_close(delta, 1.5 * (plain - weak), rtol=1e-3, atol=1e-4)
 
 

@@ -50,14 +50,14 @@ def both(family: str, kind: str, **asked: Any) -> tuple[AttentionMaps, list[Tens
     calls: list[AttentionCall] = []
 
     def keep(call: AttentionCall) -> None:
-        if call.rows.denoiser_rows(("cond", "none")) and call.step in STEPS:
+        if call.rows.denoiser_rows(("cond",)) and call.step in STEPS:
             calls.append(call)
 
     site, pipe = site_of(family, kind), tiny_pipeline(family)
     with intercept(pipe, keep, [site]):
         maps = attention_maps(pipe, PROMPT, site, settings(family), steps=STEPS, memory_limit=2**16, **asked)
     assert len(calls) == len(STEPS)
-    rows = [call.rows.select(("cond", "none")) for call in calls]
+    rows = [call.rows.index(call.rows.denoiser_rows(("cond",))) for call in calls]
     dense = [dense_logits(call)[index].softmax(-1) for call, index in zip(calls, rows, strict=True)]
     return maps, dense, calls[-1]
 

@@ -68,7 +68,7 @@ def test_one_branch_and_one_head() -> None:
     condition = Condition((site.name,), site.kind, "identity", head=0)
     study = StudyConfig(branch="cond")
     frames = make_perturbed(pipe, condition, PAIRS, make_twins(pipe, PAIRS, study, config), study, config)
-    with intercept(pipe, Identity(guidance=("cond",), heads=(0,)), site):
+    with intercept(pipe, Identity(), site, heads=(0,)):
         torch.testing.assert_close(frames, generate(pipe, PROMPTS, config, [3, 3]))
 
 

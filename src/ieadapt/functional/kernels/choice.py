@@ -9,10 +9,9 @@ from importlib.util import find_spec
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
 
 from ieadapt.errors import UsageError
-from ieadapt.functional.video_tokens import VideoTokens
+from ieadapt.functional.attention import Attention
 
 KernelChoice = Literal["auto", "on", "off"]
 """auto: on CUDA devices; on: wherever Triton runs (its interpreter too); off: never."""
@@ -26,36 +25,21 @@ OFFSETS = 2**31
 """Elements past which the kernel's 32-bit offsets within one head do not reach."""
 
 
-def uses_kernel(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor | None,
-    *,
-    mask: Tensor | None,
-    scale: float,
-    is_causal: bool,
-    video: VideoTokens | None,
-    choice: KernelChoice | None,
-) -> bool:
+def uses_kernel(attention: Attention, *, output: bool, choice: KernelChoice | None = None) -> bool:
     """Tell whether the fused kernel measures this call; says once, as a warning, why it does not where it might.
 
     Args:
-        query: (batch, head, query, dim).
-        key: (batch, head, key, dim).
-        value: (batch, head, key, dim), or None where no output is wanted.
-        mask: as PyTorch takes it.
-        scale: factor of the products.
-        is_causal: whether each query sees earlier keys only.
-        video: the video tokens of a joint attention.
+        attention: the call.
+        output: whether its output is wanted too.
         choice: auto, on or off; None = what the variable IEADAPT_KERNEL says, auto where it is not set.
 
     Raises:
         UsageError: a choice that does not exist.
     """
     choice = kernel_choice(choice)
-    if choice == "off" or (choice == "auto" and not query.is_cuda):
+    if choice == "off" or (choice == "auto" and not attention.query.is_cuda):
         return False
-    reason = next(_obstacles(query, key, value, mask, scale, is_causal, video), None)
+    reason = next(_obstacles(attention, output), None)
     if reason is not None:
         warnings.warn(f"measured without the fused kernel: {reason}", stacklevel=2)
     return reason is None
@@ -78,17 +62,10 @@ def kernel_choice(choice: KernelChoice | None) -> KernelChoice:
     raise UsageError("no such choice of kernel", expected="auto, on or off", got=asked, where=f"kernel, {VARIABLE}")
 
 
-def _obstacles(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor | None,
-    mask: Tensor | None,
-    scale: float,
-    is_causal: bool,
-    video: VideoTokens | None,
-) -> Iterator[str]:
+def _obstacles(attention: Attention, output: bool) -> Iterator[str]:
     """Yield what the kernel cannot do about a call."""
-    tensors = [query, key] if value is None else [query, key, value]
+    query, key, value, mask, video = (getattr(attention, name) for name in ("query", "key", "value", "mask", "video"))
+    tensors = [query, key, value] if output else [query, key]
     if find_spec("triton") is None:
         yield "Triton is not installed"
     if not query.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
@@ -97,14 +74,12 @@ def _obstacles(
         yield "it is not tested on ROCm"
     if {tensor.dtype for tensor in tensors} - {query.dtype} or query.dtype not in _DTYPES:
         yield f"{', '.join(str(tensor.dtype) for tensor in tensors)} are not one of {_DTYPES}"
-    if query.shape[-1] > MAX_DIM or (value is not None and value.shape[-1] != query.shape[-1]):
+    if query.shape[-1] > MAX_DIM or (output and value.shape[-1] != query.shape[-1]):
         yield f"head_dim {query.shape[-1]} is above {MAX_DIM}, or values have another"
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         yield "gradients are wanted, and it has no backward pass"
-    if is_causal:
-        yield "it has no causal form"
-    if scale <= 0:
-        yield f"the scale {scale} is not positive"
+    if attention.factor <= 0:
+        yield f"the scale {attention.factor} is not positive"
     if video is not None and video.positions < LEAST_POSITIONS:
         yield f"frames have {video.positions} tokens, fewer than {LEAST_POSITIONS}"
     if any(tensor.shape[-2] * tensor.stride(-2) >= OFFSETS for tensor in tensors) or 0 in (*query.shape, *key.shape):

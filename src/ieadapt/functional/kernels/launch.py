@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ieadapt.functional.video_tokens import VideoTokens
+from ieadapt.functional.attention import Attention
 
 FIGURES = ("entropy", "energy", "logsumexp", "temporal", "spatial", "text", "keys", "video_keys")
 """Order of the kernel's figures in its buffer."""
@@ -117,108 +117,85 @@ def padded(dim: int) -> int:
 
 @torch.no_grad()
 def fused_rows(
-    query: Float[Tensor, "batch head query dim"],
-    key: Float[Tensor, "batch head key dim"],
-    value: Float[Tensor, "batch head key dim"] | None,
+    attention: Attention,
     *,
-    scale: float,
-    mask: Tensor | None = None,
-    video: VideoTokens | None = None,
+    output: bool = True,
     chosen: Int[Tensor, "batch head block"] | None = None,
     tiling: Tiling | None = None,
     maximum: Maximum | None = None,
 ) -> FusedRows:
-    """Run the kernel: entropy, log-sum-exp and the rest for every row, and the attention output where values are given.
+    """Run the kernel: entropy, log-sum-exp and the rest for every row, and the attention output where it is wanted.
 
     Args:
-        query: queries; all tensors of one type: float16, bfloat16 or float32.
-        key: keys.
-        value: values; None = no output, and no energy.
-        scale: factor of the products, positive.
-        mask: boolean (True = attend) or additive, broadcastable to (batch, head, query, key).
-        video: the video keys of a joint attention, frames of at least 16 tokens.
-        chosen: int32 numbers of the blocks of query rows to take, of the tiling's `block_m` rows each; no values then.
+        attention: all tensors of one type, float16, bfloat16 or float32; frames of at least 16 tokens.
+        output: whether the attention output, and its energy, are wanted.
+        chosen: int32 numbers of the blocks of query rows to take, of the tiling's `block_m` rows each; no output then.
         tiling: tile sizes; None = `tiling_of`.
         maximum: what logits are taken relative to; None = "anchored" where there are FEW_KEYS or more. It is "running"
             in any case for float16, with a mask, and where a logit lies too far above the anchor.
     """
+    query, key = _dense_channels(attention.query), _dense_channels(attention.key)
     (batch, heads, n_queries, dim), n_keys = query.shape, key.shape[-2]
-    query, key = _dense_channels(query), _dense_channels(key)
-    values = query if value is None else _dense_channels(value)
-    short = n_queries == n_keys <= SHORT and mask is None and video is None and chosen is None
+    value = _dense_channels(attention.value) if output else key
+    plain = attention.mask is None and attention.video is None and chosen is None
+    short = plain and n_queries == n_keys <= SHORT
     tiling = tiling or (WHOLE if short else tiling_of(dim, query.element_size(), chosen=chosen is not None))
     tiling = fitting(tiling, dim, query.element_size(), _shared_memory(query.device))
     slots = n_queries if chosen is None else chosen.shape[-1] * tiling.block_m
-    number = 8 if mask is not None else 6 if video is not None else 3
+    number = 8 if attention.mask is not None else 6 if attention.video is not None else 3
     figures = torch.empty((number, batch, heads, slots), dtype=torch.float32, device=query.device)
-    output = None if value is None else _like_layout(query)
+    dense = replace(attention, query=query, key=key, value=value)
+    rows = FusedRows(_like_layout(query) if output else None, figures)
     if short:
-        _launch_short(query, key, values, output, figures, scale, tiling)
+        _launch_short(dense, rows, tiling)
     else:
         maximum = maximum or ("anchored" if n_keys >= FEW_KEYS else "running")
-        anchored = maximum == "anchored" and mask is None and query.dtype in WIDE_RANGE
-        _launch_long(query, key, values, output, figures, scale, mask, video, chosen, tiling, anchored)
-    return FusedRows(output, figures)
+        anchored = maximum == "anchored" and attention.mask is None and query.dtype in WIDE_RANGE
+        _launch_long(dense, rows, chosen, tiling, anchored)
+    return rows
 
 
-def _launch_short(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    output: Tensor | None,
-    figures: Tensor,
-    scale: float,
-    tiling: Tiling,
-) -> None:
+def _launch_short(attention: Attention, rows: FusedRows, tiling: Tiling) -> None:
     from ieadapt.functional.kernels.short_rows import short_rows
 
+    query, figures = attention.query, rows.figures
     batch, heads, length, dim = query.shape
-    rows = max(tiling.block_m, 1 << (length - 1).bit_length())
-    together = rows // length
+    slots = max(tiling.block_m, 1 << (length - 1).bit_length())
+    together = slots // length
     grid = (-(-batch * heads // together),)
-    out = query if output is None else output
-    strides, align = _strides(query, key, value, out)
+    out = query if rows.output is None else rows.output
+    strides, align = _strides(query, attention.key, attention.value, out)
     short_rows[grid](
-        *(query, key, value, out, figures),
+        *(query, attention.key, attention.value, out, figures),
         *strides,
-        *(figures.stride(0), heads, batch * heads, scale * log2(torch.e)),
+        *(figures.stride(0), heads, batch * heads, attention.factor * log2(torch.e)),
         LENGTH=length,
-        VALUE=output is not None,
+        VALUE=rows.output is not None,
         DIM=dim,
         PRECISION=_precision(query),
         ALIGN=align,
         BLOCK_D=padded(dim),
-        BLOCK_M=rows,
+        BLOCK_M=slots,
         num_warps=tiling.warps,
     )
 
 
-def _launch_long(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    output: Tensor | None,
-    figures: Tensor,
-    scale: float,
-    mask: Tensor | None,
-    video: VideoTokens | None,
-    chosen: Tensor | None,
-    tiling: Tiling,
-    anchored: bool,
-) -> None:
+def _launch_long(attention: Attention, rows: FusedRows, chosen: Tensor | None, tiling: Tiling, anchored: bool) -> None:
     from ieadapt.functional.kernels.anchored_rows import anchored_rows
     from ieadapt.functional.kernels.long_rows import long_rows
 
+    query, key, value, mask, video = (getattr(attention, name) for name in ("query", "key", "value", "mask", "video"))
+    figures, out = rows.figures, query if rows.output is None else rows.output
     (batch, heads, n_queries, _), n_keys = query.shape, key.shape[-2]
     blocks = -(-n_queries // tiling.block_m) if chosen is None else chosen.shape[-1]
-    out = query if output is None else output
     entries, mask_strides = _mask_entries(mask, (batch, heads, n_queries, n_keys))
     start, stop, positions = (0, 0, 0) if video is None else (video.start, video.stop, video.positions)
     strides, align = _strides(query, key, value, out)
-    sizes = (heads, n_queries, n_keys, figures.shape[-1], blocks, start, stop, positions, scale * log2(torch.e))
+    factor = attention.factor * log2(torch.e)
+    sizes = (heads, n_queries, n_keys, figures.shape[-1], blocks, start, stop, positions, factor)
     constants = {
         "VIDEO": video is not None,
-        "VALUE": output is not None,
+        "VALUE": rows.output is not None,
         "CHOSEN": chosen is not None,
         "ALIGN": align,
         **_tile_constants(query, tiling, positions),

@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ieadapt.attention import AttentionCall, AttentionSite, DenoiserCall
-from ieadapt.attention.calls import DEFAULT_MEMORY_LIMIT
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.functional.map_rows import map_sums
 from ieadapt.methods.editing.noise_path import Latents
@@ -77,7 +76,7 @@ class DifferenceEvidence:
 
     def __call__(self, call: DenoiserCall, prediction: Tensor) -> None:
         """Look at the conditional rows [source, target, ...]."""
-        rows = call.rows.denoiser_rows(("cond", "none"))
+        rows = call.rows.denoiser_rows(("cond",))
         if not rows:
             return
         path, step, latents = self._scheduler.path, self._scheduler.step_index, self._scheduler.latents
@@ -110,29 +109,22 @@ class WordEvidence:
 
     def __call__(self, call: AttentionCall) -> None:
         """Look at one call: where the source or the target looks at the words, the edit may change."""
-        found = {call.rows.video[row]: self._looks(call, row) for row in call.rows.denoiser_rows(("cond", "none"))}
-        earlier = [
-            (each.rows.video[row], self._looks(each, row))
-            for each in call.earlier
-            for row in each.rows.denoiser_rows(("cond", "none"))
-        ]
-        found = dict(earlier) | found
+        calls = (*call.earlier, call)
+        found = {each.rows.video[row]: self._looks(each, row) for each in calls for row in range(len(each.rows))}
         if len(found) == len(self._tokens):
             source, *targets = (found[video] for video in range(len(self._tokens)))
             self._mask.add(torch.stack([torch.maximum(source, target) for target in targets]))
 
     def _looks(self, call: AttentionCall, row: int) -> Float[Tensor, "frame height width"]:
         """How much each place of a video looks at its prompt's words, 0..1."""
-        own, layout = call.restricted([row]), call.layout
+        own, layout = call.part([row]), call.layout
         if layout is None:
             raise FailureError("the model's tokens are not known", where=call.site.name)
         keys = own.key.shape[-2]
         groups = torch.zeros(keys, 1)
         first = _first_text_key(call)
         groups[[first + token for token in self._tokens[call.rows.video[row]] if first + token < keys]] = 1.0
-        sums = map_sums(
-            own.query, own.key, groups, mask=own.mask, scale=own.scale, memory_limit=DEFAULT_MEMORY_LIMIT
-        ).mean(dim=1)[..., 0]
+        sums = map_sums(own.attention, groups).mean(dim=1)[..., 0]
         return sums[:, layout.video.slice].reshape(-1, layout.height, layout.width)
 
     def __repr__(self) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from ieadapt.attention import ALL_GUIDANCE, Guidance
+from ieadapt.attention import GuidanceChoice, StepWindow
 from ieadapt.errors import UsageError
 from ieadapt.methods.layer_choice import SiteChoice
 
@@ -24,7 +24,6 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
 }
 AUTO = "auto"
 """What is best on the testbed, as far as the model has the sites for it; see `EditConfig.settled`."""
-BRANCHES: Mapping[str, tuple[Guidance, ...]] = {"cond": ("cond", "none"), "both": ALL_GUIDANCE}
 
 _REWEIGHT = re.compile(r"(?P<word>[^=]+?)\s*=\s*(?P<factor>\d+(?:\.\d+)?)")
 
@@ -114,7 +113,7 @@ class EditConfig:
                     f"{name} of an edit is out of range", expected=f"{low:g}..{high:g}", got=getattr(self, name)
                 )
         for name in ("guidance_window", "inject_window", "words_window"):
-            window(getattr(self, name), name)
+            StepWindow.of(getattr(self, name))
         if self.mask not in ("none", "difference") and not self.mask_words:
             raise UsageError("unknown mask of an edit", expected="none, difference or cross:WORD", got=self.mask)
         tied = {self.inject, self.mask, self.words} - {"none", AUTO}
@@ -153,9 +152,9 @@ class EditConfig:
         return SiteChoice() if self.inject in ("all", "coarse") else SiteChoice.parse(self.inject, self.seed)
 
     @property
-    def injected_branches(self) -> tuple[Guidance, ...]:
-        """The guidance branches that get the source's maps."""
-        return BRANCHES[self.inject_branch]
+    def injected_guidance(self) -> GuidanceChoice:
+        """The rows of which guidance get the source's maps."""
+        return "cond" if self.inject_branch == "cond" else "all"
 
     @property
     def mask_words(self) -> tuple[str, ...]:
@@ -197,25 +196,3 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "iterations": (0, 100),
     "tolerance": (0.0, 1.0),
 }
-
-
-def window(text: str, name: str) -> tuple[float, float]:
-    """Read `START:STOP`, fractions of the steps.
-
-    Raises:
-        UsageError: it is no window inside 0..1.
-
-    Example:
-        >>> window("0:0.8", "inject_window")
-        (0.0, 0.8)
-    """
-    start, _, stop = text.partition(":")
-    try:
-        found = float(start), float(stop)
-    except ValueError:
-        found = (-1.0, -1.0)
-    if not 0.0 <= found[0] < found[1] <= 1.0:
-        raise UsageError(
-            "not a window of steps", expected="START:STOP with 0 <= START < STOP <= 1", got=repr(text), where=name
-        )
-    return found

@@ -21,6 +21,7 @@ from torch import Tensor
 from ieadapt.attention import (
     AttentionSite,
     DenoiserWrapper,
+    StepWindow,
     Stream,
     active_sites,
     denoisers_of,
@@ -32,13 +33,13 @@ from ieadapt.interventions import Inject
 from ieadapt.interventions.word_maps import WordMaps
 from ieadapt.methods.editing.change_mask import ChangeMask, DifferenceEvidence, WordEvidence, text_sites
 from ieadapt.methods.editing.clip_check import check_clip
-from ieadapt.methods.editing.config import EditConfig, window
+from ieadapt.methods.editing.config import EditConfig
 from ieadapt.methods.editing.inversion import Clip, Inversion, counter, invert, source_profile
 from ieadapt.methods.editing.noise_path import Latents
 from ieadapt.methods.editing.path_run import PathPipeline, PathScheduler, forwards
 from ieadapt.methods.editing.sites import SELF_ATTENTION, coarse_sites
 from ieadapt.methods.editing.source_path import FRESH, Noised, Recorded, SourcePath
-from ieadapt.methods.editing.steps import During, RowGuidance, Tied
+from ieadapt.methods.editing.steps import RowGuidance, Tied
 from ieadapt.methods.editing.word_pairing import word_control
 from ieadapt.methods.generation import GenerationConfig, Progress, check_length
 from ieadapt.methods.maps.words import prompt_words
@@ -182,7 +183,7 @@ class _Editor:
         weights = [float(config.guidance_scale)] * len(rows)
         if not alone:
             weights[0] = float(config.source_guidance)
-        guided = window(config.guidance_window, "guidance_window")
+        guided = StepWindow.of(config.guidance_window)
 
         def wrapping(scheduler: PathScheduler) -> list[DenoiserWrapper]:
             wrappers: list[DenoiserWrapper] = []
@@ -210,16 +211,13 @@ class _Editor:
         streams: list[Stream] = ["source", *["target"] * (len(rows) - 1)]  # type: ignore[list-item]
         with ExitStack() as stack:
             if self.sites:
-                inject = During(
-                    scheduler,
-                    Inject(guidance=config.injected_branches),
-                    window(config.inject_window, "inject_window"),
-                )
-                stack.enter_context(intercept(pipe, inject, self.sites, streams=streams))
+                steps, guidance = self._during(config.inject_window), config.injected_guidance
+                inject = intercept(pipe, Inject(), self.sites, steps, guidance=guidance, streams=streams)
+                stack.enter_context(inject)
             if config.controls_words:
                 cross = [site for site in self._reached if site.kind == "cross"]
-                control = During(scheduler, self._word_maps(rows), window(config.words_window, "words_window"))
-                stack.enter_context(intercept(pipe, control, cross, streams=streams))
+                steps = self._during(config.words_window)
+                stack.enter_context(intercept(pipe, self._word_maps(rows), cross, steps, streams=streams))
             if mask is not None and config.mask_words:
                 words = [prompt_words(pipe, prompt) for prompt in rows]
                 evidence = WordEvidence(mask, words, config.mask_words)
@@ -240,9 +238,9 @@ class _Editor:
     def _free_kinds(self, config: EditConfig, source_prompt: str) -> set[str]:
         """The kinds of sites at which the editor may act of its own accord: within their windows, on shared words."""
         kinds: set[str] = set() if config.method == "sdedit" else {site.kind for site in self._reached}
-        if not source_prompt.strip() or not self._reaches(config.words_window, "words_window"):
+        if not source_prompt.strip() or not self._reaches(config.words_window):
             kinds.discard("cross")
-        if not self._reaches(config.inject_window, "inject_window"):
+        if not self._reaches(config.inject_window):
             kinds.discard("temporal")
         return kinds
 
@@ -250,7 +248,7 @@ class _Editor:
         """Refuse word control that would have no site or no step."""
         if not self._config.controls_words:
             return
-        self._require_window("words_window")
+        self._during(self._config.words_window)
         if not any(site.kind == "cross" for site in self._reached):
             raise UsageError(
                 "this model has no cross-attention, so words cannot be controlled",
@@ -274,7 +272,7 @@ class _Editor:
         choice = self._config.injection
         if choice is None:
             return []
-        self._require_window("inject_window")
+        self._during(self._config.inject_window)
         own = [site for site in self._reached if site.kind in SELF_ATTENTION or choice.names]
         if self._config.inject == "coarse":
             own = coarse_sites(self.runner.pipe, own)
@@ -283,21 +281,12 @@ class _Editor:
             self.profile = source_profile(self.runner, self._inversion, begin)
         return choice.choose(own, **(self.profile.figures if self.profile else {}))
 
-    def _require_window(self, name: str) -> None:
-        """Refuse a window in which the edit, which may begin late, makes no step."""
-        asked = getattr(self._config, name)
-        if not self._reaches(asked, name):
-            raise UsageError(
-                "no step of the edit lies in the window",
-                expected=f"a window that reaches into {self.first / len(self._path):.2f}..1, where the edit runs",
-                got=asked,
-                where=name,
-            )
+    def _during(self, window: str) -> StepWindow:
+        """A window of the whole run as the edit counts it, which may begin late."""
+        return StepWindow.of(window).after(self.first, len(self._path))
 
-    def _reaches(self, asked: str, name: str) -> bool:
-        start, stop = window(asked, name)
-        total = len(self._path)
-        return any(start <= step / total < stop for step in range(self.first, total))
+    def _reaches(self, window: str) -> bool:
+        return any(StepWindow.of(window).contains(step, len(self._path)) for step in range(self.first, len(self._path)))
 
     def _mask(self, targets: int) -> ChangeMask | None:
         if self._config.mask == "none":

@@ -232,7 +232,7 @@ def _reconstructed(runner: PathPipeline, latents: Latents, inversion: Inversion)
 def _measured(runner: PathPipeline, latents: Latents, inversion: Inversion) -> tuple[Clip, EntropyProfile]:
     """The clip that a free run of the source gives, and its entropies."""
     reached = active_sites(runner.pipe, runner.path_of(latents).timesteps[inversion.first :].tolist())
-    with intercept(runner.pipe, Record(), reached) as record:
+    with intercept(runner.pipe, Record(), reached, guidance="all") as record:
         frames = _reconstructed(runner, latents, inversion)
     return frames, EntropyProfile.from_rows(record.rows(), {"measured": "on the source", "prompt": inversion.prompt})
 

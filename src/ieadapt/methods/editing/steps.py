@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ieadapt.attention import AttentionCall, DenoiserCall, Intervention
+from ieadapt.attention import DenoiserCall, StepWindow
 from ieadapt.errors import FailureError
 from ieadapt.methods.editing.change_mask import ChangeMask
 from ieadapt.methods.editing.noise_path import Latents, NoisePath
@@ -54,11 +54,11 @@ class RowGuidance:
         scheduler: knows the step.
         pipeline_scale: w, above 1.
         weights: v of each row of a branch.
-        window: fractions of the steps; outside v is 1.
+        window: the part of the whole run in which they hold; outside v is 1.
     """
 
     def __init__(
-        self, scheduler: PathScheduler, pipeline_scale: float, weights: list[float], window: tuple[float, float]
+        self, scheduler: PathScheduler, pipeline_scale: float, weights: list[float], window: StepWindow
     ) -> None:
         self._scheduler, self._scale, self._weights, self._window = scheduler, pipeline_scale, weights, window
         self._cond: Tensor | None = None
@@ -66,7 +66,7 @@ class RowGuidance:
 
     def __call__(self, call: DenoiserCall, prediction: Tensor) -> Tensor | None:
         """The prediction with its unconditional rows changed, or None."""
-        guided = in_window(self._scheduler, self._window)
+        guided = self._window.contains(self._scheduler.step_index, len(self._scheduler.path))
         weights = [weight if guided else 1.0 for weight in self._weights]
         cond, uncond = (call.rows.denoiser_rows((branch,)) for branch in ("cond", "uncond"))
         if cond:
@@ -88,30 +88,3 @@ class RowGuidance:
 
     def __repr__(self) -> str:
         return f"guidance {self._weights} by row"
-
-
-@dataclass(frozen=True)
-class During:
-    """An intervention that acts in a window of an edit's steps, counted over the whole run, skipped steps included.
-
-    Attributes:
-        scheduler: knows the step.
-        intervention: what acts.
-        window: fractions of the steps.
-    """
-
-    scheduler: PathScheduler
-    intervention: Intervention
-    window: tuple[float, float]
-
-    def __call__(self, call: AttentionCall) -> Tensor | None:
-        """What the intervention says, inside the window."""
-        return self.intervention(call) if in_window(self.scheduler, self.window) else None
-
-    def __repr__(self) -> str:
-        return repr(self.intervention)
-
-
-def in_window(scheduler: PathScheduler, window: tuple[float, float]) -> bool:
-    """Whether the step that is running lies in a window of the whole run."""
-    return window[0] <= scheduler.step_index / len(scheduler.path) < window[1]

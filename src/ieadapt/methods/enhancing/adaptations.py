@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from ieadapt.attention import ALL_GUIDANCE, Guidance
 from ieadapt.errors import UsageError
 from ieadapt.interventions import Perturbation, parse_perturbation
 
@@ -35,11 +34,8 @@ class Adaptation:
 
 
 def map_change(config: EnhanceConfig) -> Perturbation:
-    """What the chosen maps become: on weak rows in guidance mode, on the chosen branches in direct mode."""
-    rows: dict[str, tuple[Guidance, ...]] = {"both": ALL_GUIDANCE, "cond": ("cond", "none")}
-    guidance: tuple[Guidance, ...] = ("weak",) if config.mode == "guidance" else rows[config.branch]
-    scope: Any = config.scope
-    return parse_perturbation(config.perturbation, scope=scope, guidance=guidance)
+    """What the chosen maps become."""
+    return parse_perturbation(config.perturbation, scope=config.scope)  # type: ignore[arg-type]
 
 
 def amounts(config: EnhanceConfig, number: int) -> tuple[float, ...]:

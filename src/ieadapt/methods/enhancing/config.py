@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
-from ieadapt.attention import AttentionSite
+from ieadapt.attention import AttentionSite, GuidanceChoice, StepWindow
 from ieadapt.errors import UsageError
 from ieadapt.functional import Scope
 from ieadapt.interventions import AMOUNTS, PERTURBATIONS
@@ -105,12 +105,8 @@ class EnhanceConfig:
             raise UsageError(
                 "the enhancement scale is out of range", expected=f"0..{limit} in {self.mode} mode", got=self.scale
             )
-        if not 0.0 <= self.start < self.stop <= 1.0:
-            raise UsageError(
-                "not a window of steps", expected="0 <= start < stop <= 1", got=f"{self.start}..{self.stop}"
-            )
         self._check_direct()
-        _ = self.adaptation, self.factors, self.online_steps, self.head_choice
+        _ = self.window, self.adaptation, self.factors, self.online_steps, self.head_choice
 
     def _check_direct(self) -> None:
         if not 0.0 <= self.rescale <= 1.0:
@@ -145,6 +141,16 @@ class EnhanceConfig:
             )
         found.check(self)
         return found
+
+    @property
+    def window(self) -> StepWindow:
+        """When the enhancement acts."""
+        return StepWindow(self.start, self.stop)
+
+    @property
+    def guidance(self) -> GuidanceChoice:
+        """The rows whose maps change: those of weak passes, or in direct mode of the chosen branches."""
+        return "weak" if self.mode == "guidance" else "all" if self.branch == "both" else "cond"
 
     @property
     def factors(self) -> Schedule:
@@ -201,7 +207,7 @@ class EnhanceConfig:
         if self.mode == "direct" or self.scale == 0:
             return own
         factors = self.factors.factors(steps)
-        window = (step for step in range(self.online_steps, steps) if self.start <= step / steps < self.stop)
+        window = (step for step in range(self.online_steps, steps) if self.window.contains(step, steps))
         return own + sum(factors[step] > 0 for step in window)
 
     @classmethod

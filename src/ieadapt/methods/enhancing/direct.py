@@ -10,7 +10,6 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from ieadapt.attention import (
-    ALL_GUIDANCE,
     AttentionCall,
     DenoiserCall,
     after_projection,
@@ -38,8 +37,8 @@ def changing_maps(
     maps = PlannedMaps(config, planner, strength_of(config))
     with maps.blaming(), ExitStack() as stack:
         if config.online_steps:
-            stack.enter_context(intercept(pipe, planner, planner.candidates))
-        stack.enter_context(intercept(pipe, maps, planner.candidates))
+            stack.enter_context(intercept(pipe, planner, planner.candidates, guidance="all"))
+        stack.enter_context(intercept(pipe, maps, planner.candidates, guidance=config.guidance))
         stack.enter_context(wrap_denoiser(pipe, _Count(config, planner, told)))
         yield
 
@@ -59,14 +58,13 @@ def scaling_cross_frame(
     scale = CrossFrameScale(
         *amounts(config, 1),
         strength=planned,
-        guidance=ALL_GUIDANCE if config.branch == "both" else ("cond", "none"),
         unprojected=without_projection(pipe, planner.candidates),
     )
     with ExitStack() as stack:
         if config.online_steps:
-            stack.enter_context(intercept(pipe, planner, planner.candidates))
+            stack.enter_context(intercept(pipe, planner, planner.candidates, guidance="all"))
         stack.enter_context(after_projection(pipe, planner.candidates, scale.change))
-        stack.enter_context(intercept(pipe, scale, planner.candidates))
+        stack.enter_context(intercept(pipe, scale, planner.candidates, guidance=config.guidance))
         stack.enter_context(wrap_denoiser(pipe, _Count(config, planner, told)))
         yield
 

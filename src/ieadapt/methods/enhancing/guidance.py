@@ -37,13 +37,13 @@ def guiding(pipe: DiffusionPipeline, config: EnhanceConfig, planner: Planner, to
     """Guide every call of the pipeline inside the block by a weak pass."""
     with ExitStack() as stack:
         if config.online_steps:
-            stack.enter_context(intercept(pipe, planner, planner.candidates))
+            stack.enter_context(intercept(pipe, planner, planner.candidates, guidance="all"))
         rescale = Rescale(config.rescale)
         stack.enter_context(rescale.installed(pipe))
         if config.adaptation.name == "maps":
             maps = PlannedMaps(config, planner)
             stack.enter_context(maps.blaming())
-            stack.enter_context(intercept(pipe, maps, planner.candidates))
+            stack.enter_context(intercept(pipe, maps, planner.candidates, guidance=config.guidance))
             weakened: Weakened = lambda plan: nullcontext()  # noqa: E731
         else:
             blocks = _Blocks(pipe, planner.candidates)
@@ -93,7 +93,7 @@ class WeakGuidance:
         self._told.changed_steps += 1
         if set(call.rows.guidance) == {"uncond"}:
             return prediction + self._held_delta(call)
-        strong = call.rows.denoiser_rows(("cond",)) or call.rows.denoiser_rows(("none",))
+        strong = call.rows.denoiser_rows(("cond",))
         delta = guidance_delta(prediction[strong], self._weak(call, plan, strong), scale)
         self._held, self._held_step = delta, call.step
         self._rescale.expect(delta)

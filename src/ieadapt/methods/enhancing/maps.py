@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -11,10 +10,10 @@ from torch import Tensor
 
 from ieadapt.attention import AttentionCall
 from ieadapt.errors import FailureError
-from ieadapt.interventions import Perturbation, Temperature
+from ieadapt.interventions import Temperature
 from ieadapt.methods.enhancing.adaptations import map_change
 from ieadapt.methods.enhancing.config import EnhanceConfig
-from ieadapt.methods.enhancing.plan import Plan, Planner
+from ieadapt.methods.enhancing.plan import Planner
 
 Strength = Callable[[int, int | None], int | float]
 """Share of a change, in 0..1, from a step and the number of steps."""
@@ -26,8 +25,7 @@ def strength_of(config: EnhanceConfig) -> Strength:
     def strength(step: int, steps: int | None) -> int | float:
         if steps is None:
             return config.scale
-        inside = config.start <= step / steps < config.stop
-        return config.scale * config.factors.factors(steps)[step] if inside else 0.0
+        return config.scale * config.factors.factors(steps)[step] if config.window.contains(step, steps) else 0.0
 
     return strength
 
@@ -44,34 +42,28 @@ class PlannedMaps:
     def __init__(self, config: EnhanceConfig, planner: Planner, strength: Strength = lambda step, steps: 1.0) -> None:
         self._planner, self._strength = planner, strength
         self._change = map_change(config)
-        self._sharp = Temperature(config.sharpen, scope="video", guidance=self._change.guidance)
+        self._sharp = Temperature(config.sharpen, scope="video")
         self._finite: dict[str, Tensor] = {}
         self._step = 0
 
     def __call__(self, call: AttentionCall) -> Tensor | None:
         """The call's output with its map changed, or None where the plan leaves it."""
-        if not call.rows.denoiser_rows(self._change.guidance):
-            return None
         plan = self._planner.at(call.step)
         if plan is None:
             return None
-        change, share = self._of_site(plan, call.site.name)
+        name = call.site.name
+        if name in plan.shares:
+            change, share, part = self._change, plan.shares[name], call.part(heads=plan.heads.get(name))
+        else:
+            change, share, part = self._sharp, plan.sharpened.get(name, 0.0), call
         share *= min(self._strength(call.step, call.steps), 1.0)
         if share == 0.0:
             return None
-        changed = change(call)
-        if changed is None:
-            return None
+        changed = change(part)
         self._step = call.step
-        self._finite[call.site.name] = torch.isfinite(changed).all()
+        self._finite[name] = torch.isfinite(changed).all()
+        changed = changed if part is call else call.replaced([(part, changed)])
         return changed if share == 1.0 else torch.lerp(call.output, changed, share)
-
-    def _of_site(self, plan: Plan, name: str) -> tuple[Perturbation, float]:
-        if name in plan.shares:
-            heads = plan.heads.get(name)
-            change = self._change if heads is None else dataclasses.replace(self._change, heads=heads)
-            return change, plan.shares[name]
-        return self._sharp, plan.sharpened.get(name, 0.0)
 
     @contextmanager
     def blaming(self) -> Iterator[None]:

@@ -112,7 +112,7 @@ class Planner:
     def __call__(self, call: AttentionCall) -> None:
         """Measure a call of the first steps."""
         self._notice(call.step)
-        if call.step < self._online and "weak" not in call.rows.guidance:
+        if call.step < self._online:
             self._record(call)
 
     def _notice(self, step: int) -> None:

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from ieadapt.attention import AttentionCall, DenoiserCall, Kind, TokenLayout
 from ieadapt.errors import FailureError, UsageError
-from ieadapt.functional import map_rows, map_sums, mean_map_rows
-from ieadapt.functional.masks import Block, KeyMask
+from ieadapt.functional import Attention, map_rows, map_sums, mean_map_rows
 from ieadapt.methods.maps.words import PromptWords
 
 
@@ -75,15 +74,15 @@ class MapView:
 
     def rows(self, indices: Sequence[int], batch: slice = slice(None)) -> Float[Tensor, "batch row key"]:
         """These rows of the map."""
-        return self._over_heads(lambda **call: map_rows(rows=indices, **call), batch)
+        return self._over_heads(lambda part: map_rows(part, indices, memory_limit=self.memory_limit), batch)
 
     def means(self, spans: Sequence[slice]) -> Float[Tensor, "batch span key"]:
         """The mean row of each span of queries."""
-        return self._over_heads(lambda **call: mean_map_rows(spans=spans, **call))
+        return self._over_heads(lambda part: mean_map_rows(part, spans, memory_limit=self.memory_limit))
 
     def sums(self, groups: Float[Tensor, "key label"], queries: slice) -> Float[Tensor, "batch query label"]:
         """The weight of every query on each group of keys."""
-        return self._over_heads(lambda **call: map_sums(groups=groups, **call), queries=queries)
+        return self._over_heads(lambda part: map_sums(part, groups, memory_limit=self.memory_limit), queries=queries)
 
     @property
     def span(self) -> slice:
@@ -91,21 +90,13 @@ class MapView:
         return slice(self.row * self.call.rows.repeats, (self.row + 1) * self.call.rows.repeats)
 
     def _over_heads(
-        self, compute: Callable[..., Tensor], batch: slice = slice(None), queries: slice = slice(None)
+        self, compute: Callable[[Attention], Tensor], batch: slice = slice(None), queries: slice = slice(None)
     ) -> Tensor:
         total: Tensor | float = 0.0
         own = range(*self.span.indices(self.call.query.shape[0]))[batch]
         for head in self.heads:
-            place = Block(slice(own.start, own.stop), slice(head, head + 1), queries)
-            mask = KeyMask(self.call.mask, False, self.call.key.shape[2]).of_block(place)
-            key = self.call.key[place[:2]]
-            total = total + compute(
-                query=self.call.query[place],
-                key=key,
-                mask=mask,
-                scale=float(self.call.scale),
-                memory_limit=self.memory_limit,
-            ).squeeze(1)
+            part = self.call.attention.part(slice(own.start, own.stop), slice(head, head + 1)).of_rows(queries)
+            total = total + compute(part).squeeze(1)
         return torch.as_tensor(total / len(self.heads))
 
 
@@ -209,9 +200,6 @@ class RecordMaps:
 
     def __call__(self, call: AttentionCall) -> None:
         """Read the call if it is one of an asked step and holds rows of the prompt."""
-        rows = call.rows.denoiser_rows(("cond", "none"))
-        if not rows:
-            return
         layout = _known_layout(call)
         self._check_query(call, layout)
         if call.site.kind == "temporal":
@@ -219,7 +207,7 @@ class RecordMaps:
         if call.step not in self.steps or call.step in self.maps:
             return
         heads = range(call.query.shape[1]) if self._head is None else [self._head]
-        view = MapView(call, layout, rows[0], heads, self._query, self._words, self._memory_limit)
+        view = MapView(call, layout, 0, heads, self._query, self._words, self._memory_limit)
         found = StepMap(**{name: part.float().cpu() for name, part in READERS[call.site.kind](view).tensors()})
         if not all(torch.isfinite(part).all() for _, part in found.tensors()):
             raise FailureError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from ieadapt.attention import ALL_GUIDANCE, Guidance
+from ieadapt.attention import StepWindow
 from ieadapt.errors import UsageError
 from ieadapt.interventions import PERTURBATIONS, parse_perturbation
 from ieadapt.metrics import METRICS, Metric, select_metrics
@@ -17,8 +17,6 @@ STUDY_METRICS = (
     *("psnr", "ssim", "st_lpips", "warp_error", "flicker", "mobilenet_consistency", "motion", "sharpness"),
 )
 """What a study measures unless told: at least one metric of every aspect, defined for clips of any size."""
-
-BRANCHES: dict[str, tuple[Guidance, ...]] = {"both": ALL_GUIDANCE, "cond": ("cond", "none")}
 
 
 @dataclass(frozen=True)
@@ -42,8 +40,8 @@ class StudyConfig:
 
     Example:
         >>> config = StudyConfig(perturb="identity, mix:0.5", window="0.5:1")
-        >>> config.perturbations, config.steps(8)
-        (('identity', 'mix:0.5'), (4, 8))
+        >>> config.perturbations, config.perturbed.steps(8)
+        (('identity', 'mix:0.5'), range(4, 8))
     """
 
     perturb: str = field(
@@ -70,7 +68,7 @@ class StudyConfig:
             raise UsageError("a study needs seeds", expected=">= 1", got=self.seeds, where="--seeds")
         if self.seed < 0:
             raise UsageError("a seed cannot be negative", expected=">= 0", got=self.seed, where="--seed")
-        _ = self.perturbations, self.fractions, self.chosen_metrics
+        _ = self.perturbations, self.perturbed, self.chosen_metrics
 
     @property
     def perturbations(self) -> tuple[str, ...]:
@@ -81,18 +79,9 @@ class StudyConfig:
         return tuple(dict.fromkeys(_normal(text) for text in listed))
 
     @property
-    def fractions(self) -> tuple[float, float]:
-        """The window as fractions of the run."""
-        start, _, stop = self.window.partition(":")
-        try:
-            window = float(start), float(stop)
-        except ValueError:
-            window = (-1.0, -1.0)
-        if not 0.0 <= window[0] < window[1] <= 1.0:
-            raise UsageError(
-                "not a window of steps", expected="START:STOP with 0 <= START < STOP <= 1", got=repr(self.window)
-            )
-        return window
+    def perturbed(self) -> StepWindow:
+        """The part of the run that is perturbed."""
+        return StepWindow.of(self.window)
 
     @property
     def chosen_metrics(self) -> list[Metric]:
@@ -100,21 +89,6 @@ class StudyConfig:
         if self.metrics is not None:
             return select_metrics(self.metrics.split(","))
         return [METRICS[name] for name in STUDY_METRICS if METRICS[name].available]
-
-    def steps(self, number: int) -> tuple[int, int]:
-        """The perturbed steps of a run of so many: the first, and the first that is not perturbed any more.
-
-        Raises:
-            UsageError: no step begins inside the window.
-        """
-        start, stop = (next((i for i in range(number) if i / number >= edge), number) for edge in self.fractions)
-        if start >= stop:
-            raise UsageError(
-                "no denoising step begins inside the window",
-                got=f"window {self.window} of {number} steps",
-                remedy="take more steps or a wider window",
-            )
-        return start, stop
 
 
 def _normal(text: str) -> str:

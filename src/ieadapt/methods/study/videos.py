@@ -11,10 +11,10 @@ from diffusers import DiffusionPipeline
 from jaxtyping import Float
 from torch import Tensor
 
-from ieadapt.attention import AttentionCall, intercept
-from ieadapt.interventions import Perturbation, parse_perturbation
+from ieadapt.attention import GuidanceChoice, intercept
+from ieadapt.interventions import parse_perturbation
 from ieadapt.methods.generation import GenerationConfig, generate
-from ieadapt.methods.study.config import BRANCHES, StudyConfig
+from ieadapt.methods.study.config import StudyConfig
 from ieadapt.methods.study.grid import Condition
 from ieadapt.methods.study.late_start import can_start_late, kept_latents, late_start
 
@@ -38,7 +38,7 @@ Pairs = Sequence[tuple[str, int]]
 
 def first_step(pipe: DiffusionPipeline, config: StudyConfig, generation: GenerationConfig) -> int:
     """The step at which perturbed runs begin: the window's first, or 0 where the scheduler keeps a history."""
-    start, _ = config.steps(generation.num_inference_steps)
+    start = config.perturbed.steps(generation.num_inference_steps).start
     return start if can_start_late(pipe) else 0
 
 
@@ -84,33 +84,16 @@ def make_perturbed(
         UsageError: the condition names a site or head that the model lacks.
         FailureError: a site never fired, or the frames are not finite.
     """
-    start, stop = config.steps(generation.num_inference_steps)
     begins = first_step(pipe, config, generation)
-    chosen = (condition.head,) if condition.head is not None else None
-    perturbation = dataclasses.replace(
-        parse_perturbation(condition.perturbation), guidance=BRANCHES[config.branch], heads=chosen
-    )
-    gate = _InSteps(perturbation, start - begins, stop - begins)
+    window = config.perturbed.after(begins, generation.num_inference_steps)
+    heads = None if condition.head is None else (condition.head,)
+    guidance: GuidanceChoice = "all" if config.branch == "both" else "cond"
     together = dataclasses.replace(generation, batch_size=len(pairs))
     prompts, seeds = [prompt for prompt, _ in pairs], [seed for _, seed in pairs]
-    with intercept(pipe, gate, list(condition.sites)):
+    perturbation = parse_perturbation(condition.perturbation)
+    with intercept(pipe, perturbation, list(condition.sites), window, guidance=guidance, heads=heads):
         if not begins:
             return generate(pipe, prompts, together, seeds)
         latents = torch.stack([twin.latents for twin in twins if twin.latents is not None])
         with late_start(pipe, latents, begins):
             return generate(pipe, prompts, together, seeds)
-
-
-@dataclass(frozen=True)
-class _InSteps:
-    """A perturbation that acts from one step of the run to another; a late run counts its steps from its own start."""
-
-    perturbation: Perturbation
-    start: int
-    stop: int
-
-    def __call__(self, call: AttentionCall) -> Tensor | None:
-        return self.perturbation(call) if self.start <= call.step < self.stop else None
-
-    def __repr__(self) -> str:
-        return repr(self.perturbation)

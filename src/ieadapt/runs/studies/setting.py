@@ -54,7 +54,7 @@ class Setting:
             "perturbation": condition.perturbation,
             "head": condition.head,
             "rank": condition.rank,
-            "window": "{:g}:{:g}".format(*self.study.fractions),
+            "window": str(self.study.perturbed),
             "branch": self.study.branch,
             "metrics": ",".join(self.metrics),
             **self._run(),
@@ -66,7 +66,7 @@ class Setting:
 
     def twin_key(self, prompt: str, seed: int) -> str:
         """The name of an unperturbed video's file; it depends on where the window begins, for the latents it keeps."""
-        start, _ = self.study.steps(self.generation.num_inference_steps)
+        start = self.study.perturbed.steps(self.generation.num_inference_steps).start
         shared = {"format": FORMAT, "model": self.model, "weights_hash": self.weights_hash, **self._run()}
         return fingerprint({**shared, "prompt": prompt, "seed": seed, "kept_at": start})
 
@@ -79,7 +79,7 @@ class Setting:
         """What was asked, in a form that can be compared with what another process asks."""
         study = dataclasses.asdict(self.study) | {
             "perturb": ",".join(self.study.perturbations),
-            "window": "{:g}:{:g}".format(*self.study.fractions),
+            "window": str(self.study.perturbed),
             "metrics": ",".join(self.metrics),
         }
         shared = {"model": self.model, "weights_hash": self.weights_hash, "prompts": list(prompts)}

@@ -37,7 +37,7 @@ class Settle:
         profile = measure(pipe, prompts, setting.generation, seed=setting.study.seed)
         profile.metadata["model"] = setting.model
         made = conditions(setting.study, find_sites(pipe), profile.ep)
-        first, _ = setting.study.steps(setting.generation.num_inference_steps)
+        first = setting.study.perturbed.steps(setting.generation.num_inference_steps).start
         notes = {
             "dtype": number_type(pipe),
             "scheduler": type(pipe.scheduler).__name__,

@@ -1,0 +1,153 @@
+"""One attention: queries, keys, values, mask, scale, and which tokens are video. All else is computed from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import wraps
+from typing import Literal, ParamSpec, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from ieadapt.errors import UsageError
+from ieadapt.functional.masks import KeyMask, Mask
+from ieadapt.functional.video_tokens import VideoTokens
+
+Scope = Literal["video", "video-renormalised", "all"]
+"""Which part of the map is replaced, see `ieadapt.functional.replacements`."""
+
+Rows = slice | Sequence[int] | Tensor
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """The map softmax(scale * query . key + mask), which is never built, and the values it weighs.
+
+    Tensors are (batch, head, token, dim), after rotary embedding and normalisation of queries and keys.
+
+    Attributes:
+        query: queries.
+        key: keys, as many heads as the queries: repeat grouped key heads (GQA) first.
+        value: values, one per key.
+        mask: boolean (True = attend) or additive, broadcastable to (batch, head, query, key); None hides nothing. A key
+            that is masked, or biased by -1e4 or less, does not count as a key.
+        scale: factor of the products; None = 1 / sqrt(dim).
+        video: which keys are video where text tokens or several frames share the sequence; None = no such difference.
+
+    Raises:
+        UsageError: shapes that do not fit, or video tokens past the keys.
+
+    Example:
+        >>> import torch
+        >>> tokens = torch.randn(1, 2, 6, 4)
+        >>> attention = Attention(tokens, tokens, tokens, video=VideoTokens(start=2, frames=2, positions=2))
+        >>> attention.video_rows, attention.text
+        (slice(2, 6, None), (slice(0, 2, None),))
+    """
+
+    query: Float[Tensor, "batch head query dim"]
+    key: Float[Tensor, "_ _ key _"]
+    value: Float[Tensor, "_ _ _ channel"]
+    mask: Mask | None = None
+    scale: float | None = None
+    video: VideoTokens | None = None
+
+    def __post_init__(self) -> None:
+        query, key, value = self.query, self.key, self.value
+        same = query.ndim == key.ndim == value.ndim == 4 and query.shape[:2] == key.shape[:2] == value.shape[:2]
+        if not same or query.shape[-1] != key.shape[-1] or not key.shape[2] == value.shape[2] > 0:
+            raise UsageError(
+                "queries, keys and values do not fit each other",
+                expected="(batch, head, query, dim), (batch, head, key, dim) and (batch, head, key, channel)",
+                got=", ".join(str(tuple(tensor.shape)) for tensor in (query, key, value)),
+                where="query, key, value",
+                remedy="repeat grouped key heads to the number of query heads (repeat_interleave on axis 1)",
+            )
+        _ = self.keys, self.text  # refuse a mask of another size, and video tokens past the keys
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of logits and of everything summed over them: float32, or float64 for float64 inputs."""
+        return torch.promote_types(self.query.dtype, torch.float32)
+
+    @property
+    def factor(self) -> float:
+        """The scale that applies."""
+        return self.query.shape[-1] ** -0.5 if self.scale is None else self.scale
+
+    @property
+    def keys(self) -> KeyMask:
+        """Which keys each query sees."""
+        return KeyMask(self.mask, self.key.shape[-2])
+
+    @property
+    def layout(self) -> VideoTokens:
+        """The video tokens; without a difference every key is one."""
+        return VideoTokens(0, 1, self.key.shape[-2]) if self.video is None else self.video
+
+    @property
+    def video_rows(self) -> slice:
+        """The query rows that are video: the video tokens in self-attention, all rows in cross-attention."""
+        return self.layout.rows(self.query.shape[-2], self.key.shape[-2])
+
+    @property
+    def text(self) -> tuple[slice, ...]:
+        """The ranges of keys that are not video."""
+        return self.layout.text_slices(self.key.shape[-2])
+
+    def is_whole(self, scope: Scope) -> bool:
+        """Whether a replacement of this scope takes over the whole map: asked for, or nothing but video is there."""
+        return scope == "all" or not self.text
+
+    def text_of(self, tokens: Tensor, axis: int = -2) -> Tensor:
+        """What a tensor holds at the text keys."""
+        return torch.cat([tokens.narrow(axis, part.start, part.stop - part.start) for part in self.text], dim=axis)
+
+    def of_rows(self, rows: Rows) -> Attention:
+        """The same attention of some of its query rows; video keys stay, and all of these rows count as video."""
+        mask = self.mask
+        if mask is not None and mask.ndim > 1 and mask.shape[-2] > 1:
+            mask = mask[..., rows, :]
+        return replace(self, query=self.query[..., rows, :], mask=mask)
+
+    def part(self, batch: Rows = slice(None), heads: Rows = slice(None)) -> Attention:
+        """The same attention of some entries of the batch, and of some heads."""
+        mask = self.mask
+        if mask is not None and mask.ndim == 4:
+            mask = mask[batch] if mask.shape[0] > 1 else mask
+            mask = mask[:, heads] if mask.shape[1] > 1 else mask
+        query, key, value = (tensor[batch][:, heads] for tensor in (self.query, self.key, self.value))
+        return replace(self, query=query, key=key, value=value, mask=mask)
+
+    def output(self) -> Float[Tensor, "batch head query channel"]:
+        """What PyTorch's attention gives."""
+        mask = None if self.mask is None else torch.atleast_2d(self.mask)
+        return F.scaled_dot_product_attention(self.query, self.key, self.value, attn_mask=mask, scale=self.factor)
+
+    def outside_video(self) -> Float[Tensor, "batch head query channel"]:
+        """PyTorch's attention in the rows that are not video, zero in all others, which are not computed."""
+        output = self.value.new_zeros((*self.query.shape[:-1], self.value.shape[-1]))
+        video = self.video_rows
+        for rows in (slice(0, video.start), slice(video.stop, self.query.shape[-2])):
+            if rows.start < rows.stop:
+                output[..., rows, :] = self.of_rows(rows).output()
+        return output
+
+
+def measuring(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Run a function without gradients and in full precision, also where the caller is under `torch.autocast`.
+
+    Autocast would compute logits in bfloat16, whose 8 bits move an entropy percentage by .3.
+    """
+
+    @wraps(function)
+    def measured(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        with torch.no_grad(), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            return function(*args, **kwargs)
+
+    return measured
