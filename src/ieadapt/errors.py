@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import NoneType
+from typing import Any, get_args, get_type_hints
+
 
 class IEAdaptError(Exception):
     """Base of every error this package raises on purpose.
@@ -43,3 +46,38 @@ class UsageError(IEAdaptError, ValueError):
 
 class FailureError(IEAdaptError, RuntimeError):
     """The request was sound but could not be carried out: a site that never fired, a NaN, a full disk (exit code 1)."""
+
+
+PLAIN = (str, int, float, bool, NoneType)
+
+
+def require_types(config: Any) -> None:
+    """Refuse a config of which a field of words or numbers holds something else, such as a function or a list.
+
+    Raises:
+        UsageError: naming the field.
+
+    Example:
+        >>> @dataclasses.dataclass
+        ... class Config:
+        ...     scale: int | float = 1.0
+        >>> require_types(Config("much"))
+        Traceback (most recent call last):
+        ...
+        ieadapt.errors.UsageError: scale cannot be this; expected int or float; got str 'much'; in Config
+    """
+    for name, kind in get_type_hints(type(config)).items():
+        members, value = get_args(kind) or (kind,), getattr(config, name, None)
+        plain = [member for member in members if member in PLAIN]
+        if len(plain) < len(members):
+            continue
+        numbers = {int, float} & set(plain)
+        if (isinstance(value, bool) and bool not in plain) or not (
+            isinstance(value, tuple(plain)) or (float in numbers and isinstance(value, int))
+        ):
+            raise UsageError(
+                f"{name} cannot be this",
+                expected=" or ".join(member.__name__.replace("NoneType", "None") for member in plain),
+                got=f"{type(value).__name__} {value!r}",
+                where=type(config).__name__,
+            )

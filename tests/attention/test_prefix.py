@@ -64,7 +64,7 @@ def test_blocks_are_not_computed_twice(family: str) -> None:
         seen.setdefault(call.site, set()).update(call.rows.guidance)
 
     with (
-        intercept(pipe, count),
+        intercept(pipe, count, guidance=("cond", "weak")),
         intercept(pipe, Identity(), sites, guidance="weak"),
         wrap_denoiser(pipe, _Weak(), sites) as (prefix,),
     ):

@@ -36,7 +36,7 @@ def test_rows_that_are_taken_know_where_they_were() -> None:
 
 @pytest.mark.parametrize(
     ("choice", "branches"),
-    [("cond", ("cond",)), ("all", ("uncond", "cond")), (("weak", "cond"), ("weak", "cond"))],
+    [("cond", ("cond",)), ("all", ("uncond", "cond", "unknown")), (("weak", "cond"), ("weak", "cond"))],
 )
 def test_choices_of_guidance(choice: GuidanceChoice, branches: tuple[Guidance, ...]) -> None:
     assert guidance_branches(choice) == branches
@@ -44,7 +44,7 @@ def test_choices_of_guidance(choice: GuidanceChoice, branches: tuple[Guidance, .
 
 @pytest.mark.parametrize("choice", ["none", "both", (), ("cond", "none"), None, 3])
 def test_other_choices_of_guidance_are_refused(choice: Any) -> None:
-    with pytest.raises(UsageError, match=r"not a choice of guidance; expected uncond, cond, weak, all, or a tuple"):
+    with pytest.raises(UsageError, match=r"not a choice of guidance; expected uncond, cond, weak, unknown, all"):
         guidance_branches(choice)
 
 

@@ -171,7 +171,11 @@ def test_nested_blocks_on_the_pipeline_and_its_denoiser_share_the_run() -> None:
 
 @pytest.mark.parametrize("call", [False, True], ids=["not called", "called outside the window"])
 def test_a_site_that_never_fires_is_an_error_on_leaving(call: bool) -> None:
-    why = "no row of" if call else "the denoiser was not called inside the block"
+    why = (
+        r"no cond rows of their denoiser ran in the window 0\.9:1"
+        if call
+        else "the denoiser was not called inside the block"
+    )
     with (
         pytest.raises(FailureError, match=rf"4 of 4 chosen attention sites never fired; got {why}"),
         intercept(tiny_pipeline("wan"), look, steps=(0.9, 1.0)),

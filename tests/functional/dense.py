@@ -19,10 +19,11 @@ def measure(
     mask: Tensor | None = None,
     scale: float | None = None,
     video: VideoTokens | None = None,
+    padding: Tensor | None = None,
     **how: Any,
 ) -> AttentionStatistics:
     """Measure the map of some queries and keys; not a reference, but what is tested."""
-    return attention_statistics(Attention(query, key, key, mask, scale, video), **how)
+    return attention_statistics(Attention(query, key, key, mask, scale, video, padding), **how)
 
 
 def attention_map(query: Tensor, key: Tensor, mask: Tensor | None = None, scale: float | None = None) -> Tensor:
@@ -50,28 +51,39 @@ def statistics(
 ) -> dict[str, Tensor]:
     """Return every statistic of a map given by its logits, from the definitions, one row at a time; None = all rows."""
     batch, heads, n_queries, n_keys = values.shape
+    joint = video is not None and n_queries == n_keys
+    text = joint and video is not None and video.count < n_keys
     found: dict[str, list[Tensor]] = {}
+
+    def keep(name: str, value: Tensor) -> None:
+        found.setdefault(name, []).append(value)
+
     for row in range(n_queries) if rows is None else rows:
         probabilities = values[:, :, row].softmax(dim=-1)
         visible = torch.isfinite(values[:, :, row]).sum(dim=-1).double()
-        found.setdefault("entropy", []).append(entropy(probabilities))
-        found.setdefault("n_keys", []).append(visible)
         percent = 100 * entropy(probabilities) / visible.log()
-        found.setdefault("ep", []).append(torch.where(visible > 1, percent, torch.zeros(())))
-        if video is None or (n_queries == n_keys and row not in range(video.start, video.stop)):
+        ep = torch.where(visible > 1, percent, torch.zeros(()))
+        keep("ep_all", ep)
+        if joint and video is not None and row not in range(video.start, video.stop):
+            keep("ep_text", ep)
+            continue
+        keep("entropy", entropy(probabilities))
+        keep("n_keys", visible)
+        keep("ep", ep)
+        if video is None:
             continue
         on_video = values[:, :, row, video.start : video.stop].softmax(dim=-1)
         grid = on_video.reshape(batch, heads, video.frames, video.positions)
         frames = grid.sum(dim=-1)
         within = torch.stack([entropy(grid[:, :, f] / frames[:, :, f, None]) for f in range(video.frames)], dim=-1)
         spatial = (frames * within.nan_to_num()).sum(dim=-1)
-        found.setdefault("temporal_entropy", []).append(entropy(frames))
-        found.setdefault("spatial_entropy", []).append(spatial)
-        found.setdefault("temporal_ep", []).append(100 * entropy(frames) / log(video.frames))
-        found.setdefault("spatial_ep", []).append(100 * spatial / log(video.positions))
-        text = torch.cat([probabilities[..., : video.start], probabilities[..., video.stop :]], dim=-1)
-        found.setdefault("text_mass", []).append(text.sum(dim=-1))
-    return {name: torch.stack(rows).mean(dim=0) for name, rows in found.items()}
+        keep("temporal_entropy", entropy(frames))
+        keep("spatial_entropy", spatial)
+        keep("temporal_ep", 100 * entropy(frames) / log(video.frames))
+        keep("spatial_ep", 100 * spatial / log(video.positions))
+        keep("text_mass", torch.cat([probabilities[..., : video.start], probabilities[..., video.stop :]], -1).sum(-1))
+    means = {name: torch.stack(rows).mean(dim=0) for name, rows in found.items()}
+    return means if text else {name: value for name, value in means.items() if name != "ep_text"}
 
 
 def replaced_map(

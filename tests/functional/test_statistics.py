@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ieadapt.errors import FailureError, UsageError
-from ieadapt.functional import Attention, AttentionStatistics, VideoTokens, energy
+from ieadapt.functional import Attention, AttentionStatistics, RowSample, VideoTokens, energy
 from ieadapt.functional.logits import logit_blocks, plan_blocks
 from tests.functional import dense
 from tests.functional.dense import measure
@@ -30,7 +30,7 @@ def close(found: AttentionStatistics, expected: dict[str, Tensor], points: float
     assert values.keys() == expected.keys()
     for name, value in values.items():
         worst = (value.double() - expected[name]).abs().max()
-        assert worst <= (points if name.endswith("ep") else 1e-4), (name, worst)
+        assert worst <= (points if name.startswith("ep") or name.endswith("ep") else 1e-4), (name, worst)
 
 
 MASKS = {
@@ -232,6 +232,33 @@ def test_rows_without_keys_are_left_out(video: VideoTokens | None, kind: str) ->
     logits = dense.logits(query, key, mask)
     whole, rest = dense.statistics(logits[:1], video), dense.statistics(logits[1:], video, rows=kept)
     close(found, {name: torch.cat([whole[name], rest[name]]) for name in whole})
+
+
+@pytest.mark.parametrize("sample", [None, RowSample(0.9)], ids=["exact", "sampled"])
+def test_padding_counts_in_no_mean(sample: RowSample | None) -> None:
+    """Padding fills up the text of each batch entry; the rows of it are left out, text and all."""
+    video, tokens = VideoTokens(70, 4, 60), 310
+    query, key = random(2, 2, tokens, 8, spread=2), random(2, 2, tokens, 8, seed=1)
+    padding = torch.zeros(2, tokens, dtype=torch.bool)
+    padding[0, 12:70] = padding[1, 3:70] = True
+    output = random(2, 2, tokens, 5, seed=3)
+    found = measure(query, key, video=video, padding=padding, output=output, sample=sample)
+    logits, energies = dense.logits(query, key), output.double().square().sum(-1)
+    for entry, length in enumerate((12, 3)):
+        rows = [*range(length), *range(70, tokens)]
+        expected = dense.statistics(logits[entry : entry + 1], video, rows=rows)
+        loose = 1e-4 if sample is None else 1.5
+        for name in ("ep", "ep_text", "ep_all", "entropy", "text_mass"):
+            value = getattr(found, name)[entry].double()
+            if sample is None or name != "ep_text":  # a sample may hold few rows of so short a text
+                assert (value - expected[name][0]).abs().max() < max(loose, 2e-3), name
+        assert found.energy is not None
+        assert found.energy_text is not None
+        torch.testing.assert_close(found.energy[entry].double(), energies[entry, :, 70:].sum(-1), rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(
+            found.energy_text[entry].double(), energies[entry, :, :length].sum(-1), rtol=1e-4, atol=1e-3
+        )
+    assert (found.ep_error is None) == (sample is None)
 
 
 def test_no_row_with_a_key_is_an_error() -> None:

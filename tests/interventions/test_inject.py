@@ -9,7 +9,6 @@ import torch
 
 from ieadapt.attention import AttentionCall, find_sites, intercept
 from ieadapt.errors import UsageError
-from ieadapt.functional import Attention
 from ieadapt.interventions import Inject
 from tests.families import PROMPTS, captured, every_family, predict, run, tiny_pipeline
 from tests.interventions.dense_maps import dense_logits
@@ -25,11 +24,11 @@ def _dense(call: AttentionCall) -> torch.Tensor:
     """The captured batch is [source, target] or [source, target, source, target]; row 0 is the source everywhere."""
     output = call.output.double().clone()
     calls = (*call.earlier, call)
-    source = calls[0].part([0])
+    source = calls[0].restricted([0])
     for index, stream in enumerate(call.rows.stream):
         if stream != "target":
             continue
-        own = call.part([index])
+        own = call.restricted([index])
         layout = call.layout
         start = layout.start if call.site.kind == "joint" else 0
         stop = start + layout.frames * layout.height * layout.width
@@ -62,9 +61,9 @@ def test_the_whole_map_is_the_sources_with_scope_all(family: str) -> None:
 
     def dense(call: AttentionCall) -> torch.Tensor:
         output = call.output.double().clone()
-        source_map = dense_logits(call.part([0])).softmax(-1)
+        source_map = dense_logits(call.restricted([0])).softmax(-1)
         for index in call.rows.denoiser_rows(stream=("target",)):
-            own = call.part([index])
+            own = call.restricted([index])
             output[call.rows.index([index])] = source_map @ own.value.double()
         return output.to(call.value.dtype)
 
@@ -108,14 +107,14 @@ def test_only_the_branches_that_are_asked_for_change(family: str, guidance: str)
 
     def watch(call: AttentionCall) -> None:
         for index in call.rows.denoiser_rows(stream=("target",)):
-            own, source = call.part([index]), Attention(call.query, call.key, call.value).output()
-            if not torch.allclose(own.output, source[call.rows.index([index])], atol=1e-5):
+            own = call.restricted([index])
+            if not torch.allclose(own.output, own.attention.output(), atol=1e-5):
                 changed.add(call.rows.guidance[index])
 
     pipe, streams = tiny_pipeline(family), ("source", "target")
     site = _self_sites(family)[-1]
     with (
-        intercept(pipe, Inject(scope="all"), [site], guidance=guidance, streams=streams),
+        intercept(pipe, Inject(), [site], guidance=guidance, streams=streams),
         intercept(pipe, watch, [site], guidance="all", streams=streams),
     ):
         run(family, PROMPTS)

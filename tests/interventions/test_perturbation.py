@@ -38,7 +38,7 @@ def test_a_mask_of_one_row_per_batch_row_follows_its_rows() -> None:
     mask = torch.ones(4, 1, 1, 6, dtype=torch.bool)
     mask[3, ..., 2:] = False
     call = make_call(mask=mask)
-    part = call.part([1])
+    part = call.restricted([1])
     output = call.replaced([(part, Uniform()(part))])
     assert torch.equal(output[:2], call.output[:2])
     torch.testing.assert_close(output[2], call.value[2].mean(1, keepdim=True).expand(-1, 6, -1))
@@ -59,7 +59,7 @@ def test_temperature_must_be_positive(value: float) -> None:
 
 def test_a_part_of_rows_and_heads_is_put_back_where_it_came_from() -> None:
     call = make_call()
-    part = call.part([1], [1])
+    part = call.restricted([1], [1])
     output = call.replaced([(part, Uniform()(part))])
     assert torch.equal(part.output, call.output[2:, 1:])
     assert torch.equal(output[:, 0], call.output[:, 0])

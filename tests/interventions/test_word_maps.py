@@ -30,7 +30,7 @@ def test_equals_the_dense_reference(family: str) -> None:
     def dense(call: AttentionCall) -> Tensor:
         output = call.output.double().clone()
         for index in call.rows.denoiser_rows(stream=("target",)):
-            own, source = call.part([index]), call.part([0])
+            own, source = call.restricted([index]), call.restricted([0])
             mine, theirs = dense_logits(own).softmax(-1), dense_logits(source).softmax(-1)
             taken, factors = CONTROL.columns(mine.shape[-1], theirs.shape[-1])
             for column, other in enumerate(taken.tolist()):

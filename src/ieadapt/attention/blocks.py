@@ -10,6 +10,7 @@ from typing import Any
 from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
+from ieadapt.attention.bypasses import Bypass
 from ieadapt.attention.discovery import denoisers_of, site_modules
 from ieadapt.attention.restore import attribute
 from ieadapt.attention.sites import AttentionSite
@@ -83,7 +84,8 @@ class SkippedBlocks:
         """Leave the blocks, or only some of them, out of the passes inside the block."""
         with ExitStack() as stack:
             for block in self.blocks if blocks is None else blocks:
-                stack.enter_context(attribute(block, "forward", _passing_by(block, self._returns.get(block, 0))))
+                answer = Bypass(_passing_by(block, self._returns.get(block, 0)))
+                stack.enter_context(attribute(block, "forward", answer))
             yield
 
 

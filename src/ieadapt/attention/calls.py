@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ieadapt.attention.denoiser_calls import DenoiserCall
-from ieadapt.attention.families import UNLISTED
+from ieadapt.attention.families import UNLISTED, Family
 from ieadapt.attention.layouts import TokenLayout, token_layout
 from ieadapt.attention.rows import RowMap
 from ieadapt.attention.sites import AttentionSite
@@ -22,7 +22,6 @@ from ieadapt.functional import (
     Attention,
     AttentionStatistics,
     RowSample,
-    energy,
     measured_attention,
 )
 from ieadapt.functional.kernels import KernelChoice
@@ -46,6 +45,7 @@ class AttentionCall:
         earlier: calls that the same site made before this one in the same forward pass (Mochi calls once per row).
         own: whether `attend` is the model's plain attention over these very tensors, so that measuring may compute it.
         place: denoiser rows and heads of a larger call that this one holds; None for all.
+        keys_of: whose tokens the keys are where a module attends more than once (`text`, `image`), else empty.
     """
 
     site: AttentionSite
@@ -58,6 +58,7 @@ class AttentionCall:
     earlier: tuple[AttentionCall, ...] = field(default=(), repr=False)
     own: bool = False
     place: tuple[Sequence[int] | None, Sequence[int] | None] = field(default=(None, None), repr=False)
+    keys_of: str = ""
 
     @property
     def query(self) -> Tensor:
@@ -100,6 +101,11 @@ class AttentionCall:
         return self.output if not self.own or "output" in vars(self) else None
 
     @property
+    def of_text(self) -> bool:
+        """Whether the call is the site's main one: its only one, or that to the text."""
+        return self.keys_of in ("", "text")
+
+    @property
     def tokens_per_frame(self) -> int | None:
         """The resolution at which the site works: video tokens of one frame, None where the layout is not known."""
         if self.layout is None or not self.layout.frames:
@@ -111,7 +117,7 @@ class AttentionCall:
         """The same call, seen by the next intervention with this output."""
         return replace(self, attend=lambda: output, own=False)
 
-    def part(self, rows: Sequence[int] | None = None, heads: Sequence[int] | None = None) -> AttentionCall:
+    def restricted(self, rows: Sequence[int] | None = None, heads: Sequence[int] | None = None) -> AttentionCall:
         """The same call with some of its denoiser rows and heads only; None = all."""
         if rows is None and heads is None:
             return self
@@ -138,7 +144,7 @@ class AttentionCall:
             output = self.value.new_empty((*self.query.shape[:-1], self.value.shape[-1]))
             others = [row for row in range(len(self.rows)) if row not in every]
             if others:
-                output[self.rows.index(others, output.device)] = self.part(others).attention.output()
+                output[self.rows.index(others, output.device)] = self.restricted(others).attention.output()
         for part, result in parts:
             rows, heads = part.place
             index: Any = slice(None) if rows is None else self.rows.index(rows, output.device)
@@ -164,7 +170,7 @@ class AttentionCall:
         if self.known_output is None:
             vars(self)["output"], statistics = measured_attention(self.attention, self.attend, **how)
             return statistics
-        return replace(attention_statistics(self.attention, **how), energy=energy(self.output))
+        return attention_statistics(self.attention, self.output, **how)
 
 
 @runtime_checkable
@@ -202,7 +208,7 @@ def attention_call(
         FailureError: the call does not fit the family's row in the table.
     """
     names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
-    given = dict(zip(names, args, strict=False)) | dict(kwargs)
+    given = _as_autocast(dict(zip(names, args, strict=False)) | dict(kwargs))
     query, key, value, mask = given["query"], given["key"], given["value"], given.get("attn_mask")
     if key.shape[1] != query.shape[1]:
         groups = query.shape[1] // key.shape[1]
@@ -214,17 +220,50 @@ def attention_call(
     if outer.grid is not None:
         layout = token_layout(visit.site, outer.grid, rows.repeats, query.shape[2], key.shape[2], outer.family.text)
     video = layout.video if layout is not None and visit.site.kind == "joint" else None
+    padding = None if layout is None else _padding(outer, layout, rows, query.shape[2])
     return AttentionCall(
         site=visit.site,
         step=outer.step,
         steps=outer.steps,
-        attention=Attention(query, key, value, mask, given.get("scale"), video),
+        attention=Attention(query, key, value, mask, given.get("scale"), video, padding),
         layout=layout,
         rows=rows,
-        attend=lambda: attend(*args, **kwargs),
-        earlier=tuple(visit.calls),
+        attend=lambda: attend(**given),
+        earlier=tuple(visit.calls) if outer.family.calls == "per row" else (),
         own=not given.get("dropout_p"),
+        keys_of="" if outer.family.calls == "per row" else _keys_of(outer.family, visit),
     )
+
+
+def _as_autocast(given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments in the type in which PyTorch's attention would compute them under `torch.autocast`."""
+    device = given["query"].device.type
+    if not torch.is_autocast_enabled(device):
+        return given
+    dtype = torch.get_autocast_dtype(device)
+    floating = {name: value for name, value in given.items() if isinstance(value, Tensor) and value.is_floating_point()}
+    return given | {name: value.to(dtype) for name, value in floating.items()}
+
+
+def _padding(outer: DenoiserCall, layout: TokenLayout, rows: RowMap, queries: int) -> Tensor | None:
+    """Which query tokens only fill up a text, (row, query); None where none do, or nobody knows."""
+    if outer.padding is None or outer.padding.shape != (len(rows), layout.text) or rows.repeats > 1:
+        return None
+    padding = outer.padding.new_zeros((len(rows), queries))
+    first = 0 if layout.start or not layout.frames else layout.video.stop
+    padding[:, first : first + layout.text] = outer.padding
+    return padding
+
+
+def _keys_of(family: Family, visit: Visit) -> str:
+    """Whose tokens the keys are. A module with an IP-Adapter attends to the text, then to each adapter's image."""
+    adapters = len(getattr(visit.module.processor, "to_k_ip", ()))
+    names = family.attentions(visit.module) or (("text", *["image"] * adapters) if adapters else ("",))
+    index = visit.seen - 1
+    if index >= len(names):
+        return f"attention {visit.seen}"
+    same = names[: index + 1].count(names[index])
+    return names[index] if same == 1 else f"{names[index]} {same}"
 
 
 def _call_rows(outer: DenoiserCall, visit: Visit, batch: int) -> RowMap:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -14,6 +15,7 @@ from ieadapt.attention.families import Family
 from ieadapt.attention.layouts import LatentGrid
 from ieadapt.attention.prefix import Prefix, map_tensors
 from ieadapt.attention.rows import RowMap
+from ieadapt.attention.sites import AttentionSite
 from ieadapt.errors import FailureError
 
 
@@ -28,11 +30,14 @@ class DenoiserCall:
         grid: the latent grid in tokens; None for a model outside the family table.
         rows: guidance branch, stream and video of every row of the batch.
         step: denoising step, from 0.
+        steps: denoising steps of the run; None for a denoiser called by hand.
         pipeline: the pipeline that is running, or None.
         weak: opens a block in which denoiser calls are extra passes.
         prefix: the stages that a weak pass can replay, or None.
         changed_by: names of the sites where an intervention replaced the output in this call.
-        steps: denoising steps of the run; None for a denoiser called by hand.
+        padding: which text tokens of each row only fill it up, where that is known.
+        visited: the sites that have run in this call.
+        acting: the interceptions that are meant for this call.
     """
 
     module: nn.Module
@@ -41,11 +46,19 @@ class DenoiserCall:
     grid: LatentGrid | None
     rows: RowMap
     step: int
+    steps: int | None
     pipeline: Any = field(repr=False)
     weak: Callable[[], AbstractContextManager[None]] = field(repr=False)
+    padding: Tensor | None = field(default=None, repr=False)
     prefix: Prefix | None = field(default=None, repr=False)
     changed_by: list[str] = field(default_factory=list)
-    steps: int | None = None
+    visited: set[AttentionSite] = field(default_factory=set, repr=False)
+    acting: list[Any] = field(default_factory=list, repr=False)
+
+    @cached_property
+    def modules(self) -> frozenset[nn.Module]:
+        """All modules of the denoiser."""
+        return frozenset(self.module.modules())
 
     @property
     def latents(self) -> Tensor:

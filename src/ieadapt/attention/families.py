@@ -38,7 +38,10 @@ class Family:
         grid: the latent grid in tokens, from the denoiser and the arguments of its call.
         guided: whether a run uses guidance, from the pipeline and the arguments of its `encode_prompt` calls.
         text: where text tokens stand in a joint sequence.
+        padding: how text is filled up in a joint sequence: `none`; `attended` (the tokenizer's padding is attended to
+            like text); `masked` (an `encoder_attention_mask` hides it).
         calls: `together` (one attention call holds the whole batch) or `per row` (one call per denoiser row).
+        attentions: names of the attentions that a module makes one after the other, where they are several.
         latents: the denoiser's argument that holds the latents.
         guidance_argument: the pipeline's argument that sets the weight of classifier-free guidance.
         per_row: denoiser arguments with one entry, or a fixed number of entries, per row of the batch.
@@ -56,7 +59,9 @@ class Family:
     grid: Callable[[nn.Module, Arguments], LatentGrid] | None
     guided: Callable[[Any, list[Arguments]], bool]
     text: TextPosition = "none"
+    padding: Literal["none", "attended", "masked"] = "none"
     calls: Literal["together", "per row"] = "together"
+    attentions: Callable[[Any], tuple[str, ...]] = lambda module: ()
     latents: str = "hidden_states"
     guidance_argument: str = "guidance_scale"
     per_row: frozenset[str] = frozenset()
@@ -165,6 +170,11 @@ def _wan_active(pipeline: Any, timesteps: Sequence[int | float]) -> frozenset[st
     return frozenset("transformer" if timestep >= boundary else "transformer_2" for timestep in timesteps)
 
 
+def _wan_attentions(module: Any) -> tuple[str, ...]:
+    """The image-to-video model attends to the image's tokens first, then to the text."""
+    return ("image", "text") if getattr(module, "add_k_proj", None) is not None else ()
+
+
 _TRANSFORMER_ROWS = frozenset({"hidden_states", "encoder_hidden_states", "timestep"})
 
 FAMILIES: tuple[Family, ...] = (
@@ -221,6 +231,7 @@ FAMILIES: tuple[Family, ...] = (
         grid=_cogvideox_grid,
         guided=_guided_by_argument,
         text="before",
+        padding="attended",
         per_row=_TRANSFORMER_ROWS | {"timestep_cond", "ofs"},
         shared=frozenset({"image_rotary_emb"}),
         stages=_transformer_stages,
@@ -232,6 +243,7 @@ FAMILIES: tuple[Family, ...] = (
         kinds=(("blocks.*", "joint"),),
         grid=_wan_grid,
         guided=_guided_by_property,
+        attentions=_wan_attentions,
         per_row=_TRANSFORMER_ROWS | {"encoder_hidden_states_image"},
         stages=_wan_stages,
         active=_wan_active,
@@ -245,6 +257,7 @@ FAMILIES: tuple[Family, ...] = (
         guided=_guided_by_second_prompt,
         guidance_argument="true_cfg_scale",
         text="after",
+        padding="masked",
         per_row=_TRANSFORMER_ROWS | {"encoder_attention_mask", "pooled_projections", "guidance"},
         stages=_transformer_stages,
     ),

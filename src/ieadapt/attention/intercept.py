@@ -72,15 +72,22 @@ def intercept(
         )
     with open_seam(model) as seam:
         chosen = select_sites(_own_sites(seam, model), sites)
-        entry = Interception(intervention, frozenset(chosen), window, branches, None if heads is None else tuple(heads))
-        outer_streams, seam.run.streams = seam.run.streams, tuple(streams) if streams else seam.run.streams
+        entry = Interception(
+            intervention,
+            frozenset(chosen),
+            window,
+            branches,
+            heads=None if heads is None else tuple(heads),
+            streams=None if streams is None else tuple(streams),
+        )
         seam.interceptions.append(entry)
+        before = seam.passes
         try:
             yield intervention
         finally:
             seam.interceptions.remove(entry)
-            seam.run.streams = outer_streams
-        _require_fired(entry, chosen, seam)
+        if not entry.fired and not getattr(seam.run.pipeline, "interrupt", False):
+            raise _never_fired(entry, chosen, seam.passes - before)
 
 
 @contextmanager
@@ -110,19 +117,17 @@ def _own_sites(seam: Seam, model: DiffusionPipeline | nn.Module) -> list[Attenti
     return [site for module, site in seam.sites.items() if module in own]
 
 
-def _require_fired(entry: Interception, chosen: list[AttentionSite], seam: Seam) -> None:
-    missing = [site for site in chosen if site not in entry.fired]
-    if not missing:
-        return
-    if seam.run.step < 0:
+def _never_fired(entry: Interception, chosen: list[AttentionSite], passes: int) -> FailureError:
+    """Each pass that an intervention is meant for has been checked; this is for an intervention without any."""
+    if not passes:
         why = "the denoiser was not called inside the block"
-    elif not entry.fired:
-        why = f"no row of {entry.guidance} ran in {entry.window}, or the model does not run these sites"
+    elif entry.passes:
+        why = "the passes it was meant for left out or replayed these sites"
     else:
-        why = "the model did not run them"
-    raise FailureError(
-        f"{len(missing)} of {len(chosen)} chosen attention sites never fired",
+        why = f"no {' or '.join(entry.guidance)} rows of their denoiser ran in the window {entry.window}"
+    return FailureError(
+        f"{len(chosen)} of {len(chosen)} chosen attention sites never fired",
         got=why,
-        where=", ".join(site.name for site in missing[:3]) + (", ..." if len(missing) > 3 else ""),
+        where=", ".join(site.name for site in chosen[:3]) + (", ..." if len(chosen) > 3 else ""),
         remedy="call the model inside the block; leave out sites that this run does not reach",
     )

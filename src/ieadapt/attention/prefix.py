@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ieadapt.attention.bypasses import Bypass
 from ieadapt.attention.families import Family
 from ieadapt.attention.restore import attribute
 from ieadapt.attention.timing import Clock, Mark
@@ -29,6 +30,7 @@ class Prefix:
     Attributes:
         denoiser: the denoiser.
         stages: the stages that a weak pass need not compute.
+        perturbed: the attention modules that it perturbs.
         replayed: how many stages weak passes have replayed so far.
         computed: how many they have computed.
         saved: the time that the replayed stages took in the full pass, in proportion to the rows of the weak pass.
@@ -48,10 +50,12 @@ class Prefix:
         self.replayed = self.computed = 0
         self.saved = Clock(next(denoiser.parameters()).device)
         self.stages: Sequence[nn.Module] = []
+        self.perturbed: Sequence[nn.Module] = []
         self.aim(modules)
 
     def aim(self, modules: Collection[nn.Module]) -> None:
         """Let weak passes perturb these attention modules from the next full pass on."""
+        self.perturbed = list(modules)
         touched = [any(module in modules for module in stage.modules()) for stage in self._all_stages]
         outside = set(modules) - {module for stage in self._all_stages for module in stage.modules()}
         first = touched.index(True) if True in touched and not outside else 0
@@ -100,7 +104,7 @@ class Prefix:
         outputs = self._cut(take)
         with ExitStack() as stack:
             for stage, output in zip(self.stages, outputs, strict=False):
-                stack.enter_context(attribute(stage, "forward", _returning(output)))
+                stack.enter_context(attribute(stage, "forward", Bypass(_returning(output))))
             self.replayed += len(outputs)
             self.computed += len(self._all_stages) - len(outputs)
             begin, end = self._span

@@ -12,8 +12,11 @@ from torch import Tensor
 
 from ieadapt.errors import UsageError
 
-Guidance = Literal["uncond", "cond", "weak"]
-"""What a row of the batch computes: the unconditional or the conditional prediction, or one of an extra, weak pass."""
+Guidance = Literal["uncond", "cond", "weak", "unknown"]
+"""What a row of the batch computes: the unconditional or the conditional prediction, or one of an extra, weak pass.
+
+`unknown` are rows of which a pipeline does not say what they are; only `all` hands them out.
+"""
 
 GuidanceChoice = Guidance | Literal["all"] | Sequence[Guidance]
 Stream = Literal["source", "target", "none"]
@@ -23,16 +26,16 @@ _FORM = "fractions 0 <= start < stop <= 1, as text START:STOP"
 
 
 def guidance_branches(choice: GuidanceChoice | object) -> tuple[Guidance, ...]:
-    """The branches that a choice names; `all` is both branches of classifier-free guidance, weak passes left out.
+    """The branches that a choice names; `all` are all but the weak passes.
 
     Raises:
         UsageError: an unknown branch, or none.
 
     Example:
         >>> guidance_branches("all")
-        ('uncond', 'cond')
+        ('uncond', 'cond', 'unknown')
     """
-    named: Any = ("uncond", "cond") if choice == "all" else (choice,) if isinstance(choice, str) else choice
+    named: Any = ("uncond", "cond", "unknown") if choice == "all" else (choice,) if isinstance(choice, str) else choice
     known = get_args(Guidance)
     if not isinstance(named, Sequence) or not named or any(branch not in known for branch in named):
         raise UsageError(

@@ -7,58 +7,103 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ieadapt.attention.families import UNLISTED, Family
-from ieadapt.attention.restore import attribute
+from ieadapt.attention.restore import around
 from ieadapt.attention.rows import Guidance, RowMap, Stream
 from ieadapt.errors import FailureError, UsageError
 
-BRANCHES: Mapping[str, Guidance] = {"cond": "cond", "uncond": "uncond"}
+BRANCHES: Mapping[str | None, Guidance] = {
+    "cond": "cond",
+    "uncond": "uncond",
+    "pred_cond": "cond",
+    "pred_uncond": "uncond",
+}
+"""The guidance branch by the name that a pipeline gives a call of its denoiser (`cache_context`)."""
+
+TOGETHER = (None, "cond_uncond")
+"""Names of calls that hold whatever branches run."""
 
 
 class RunState:
     """Counts steps and names rows by watching what every pipeline does anyway.
 
-    A pipeline encodes its prompts (`encode_prompt`), opens a progress bar over its loop (`progress_bar(total=...)`)
-    and, where guidance runs as separate calls, names each call (`cache_context`). A denoiser called by hand does none
-    of this: then every call is a step, the number of steps is unknown and no guidance runs.
+    A pipeline encodes its prompts (`encode_prompt`), opens a progress bar over its loop, steps its scheduler after
+    every denoising timestep, and may name its calls (`cache_context`). A denoiser called by hand does none of this:
+    then every call is a step, the number of steps is unknown and no guidance runs.
     """
 
     def __init__(self) -> None:
         self.pipeline: Any = None
-        self.streams: tuple[Stream, ...] | None = None
+        self.streams: Callable[[], tuple[Stream, ...] | None] = lambda: None
         self.context: str | None = None
-        self.step = -1
-        self._total: int | None = None
-        self._encoded: list[Mapping[str, Any]] = []
-        self._seen: set[str | None] = set()
+        self._observers = 0
+        self._hooks = ExitStack()
+        self._scheduler: Any = None
+        self._calls = self._stepped = 0
+        self._named: set[str | None] = set()
+        self._bar: int | None = None
         self._looping = False
+        self._encoded: list[Mapping[str, Any]] = []
+        self._texts: list[Tensor] = []
+        self._lengths: Mapping[str, Sequence[int]] | None = None
 
     @property
-    def total(self) -> int | None:
+    def step(self) -> int:
+        """The denoising step that is running, from 0; -1 before the first.
+
+        A sampler of second order (Heun, KDPM2) takes two timesteps for a step; its `order` says so.
+        """
+        if self.pipeline is None:
+            return self._calls - 1
+        timesteps = self._timesteps
+        return (self._stepped % timesteps if timesteps else self._stepped) // self._order
+
+    @property
+    def steps(self) -> int | None:
         """Number of denoising steps of the run, or None for a denoiser called by hand."""
-        if self._total is None and self.pipeline is not None:
-            timesteps = getattr(self.pipeline.scheduler, "timesteps", None)
-            return None if timesteps is None else len(timesteps)
-        return self._total
+        timesteps = None if self.pipeline is None else self._timesteps
+        return None if timesteps is None else -(-timesteps // self._order)
 
-    def advance(self) -> None:
-        """A denoiser call begins: a new step, unless this branch completes the present one."""
-        if self.step < 0 or self.context in self._seen:
-            self.step += 1
-            self._seen = set()
-        self._seen.add(self.context)
-        if self.total is not None and self.step >= self.total:
-            self.step = 0
+    @property
+    def _order(self) -> int:
+        return int(getattr(self.pipeline.scheduler, "order", 1))
 
-    def rows(self, family: Family, batch: int) -> RowMap:
-        """What each row of a denoiser call's batch is."""
+    @property
+    def _timesteps(self) -> int | None:
+        """Timesteps of the run, after what a late start (`strength`) leaves out."""
+        ran = getattr(self.pipeline, "_num_timesteps", None) if self._looping else None
+        if ran is not None:
+            return int(ran)
+        if self._bar is not None:  # older pipelines: the bar counts steps
+            return self._bar * self._order - (self._order - 1)
+        tables = getattr(self.pipeline.scheduler, "timesteps", None)
+        return None if tables is None else len(tables)
+
+    def denoiser_begins(self) -> None:
+        """A full pass of the denoiser begins; by hand it is a step, unless its name says that it completes one."""
+        if not self._calls or self.context in self._named:
+            self._calls, self._named = self._calls + 1, set()
+        self._named.add(self.context)
+
+    def rows(self, family: Family, arguments: Mapping[str, Any], batch: int) -> RowMap:
+        """What each row of a denoiser call's batch is.
+
+        Raises:
+            FailureError: the batch holds more than the two branches of classifier-free guidance.
+        """
+        branch = BRANCHES.get(self.context)
         guided = self.pipeline is not None and family.guided(self.pipeline, self._encoded)
-        branch = BRANCHES.get(self.context or "")
         if branch is not None:
-            return self._row_map([branch if guided or self.pipeline is None else "cond"] * batch)
-        if not guided or (family is UNLISTED and batch % 2):
+            return self._row_map([branch] * batch)
+        if self.context not in TOGETHER:
+            return self._row_map(["unknown"] * batch)
+        if family is UNLISTED or family.guidance == "split":
+            guided = guided or len(self._texts) == 2
+            return self._row_map(self._by_text(arguments, batch) if guided else ["cond"] * batch)
+        if not guided:
             return self._row_map(["cond"] * batch)
         self._refuse_further_branches(batch)
         halves: list[Guidance] = ["uncond", "cond"]
@@ -68,7 +113,65 @@ class RunState:
         """The row map of an extra, perturbed pass."""
         return self._row_map(["weak"] * batch)
 
+    def padding(self, family: Family, arguments: Mapping[str, Any], rows: RowMap) -> Tensor | None:
+        """Which text tokens of each row only fill it up, (row, token); None where none do, or nobody knows."""
+        states, mask = arguments.get("encoder_hidden_states"), arguments.get("encoder_attention_mask")
+        if family.padding == "none" or not isinstance(states, Tensor):
+            return None
+        if family.padding == "masked":
+            return None if mask is None or mask.ndim != 2 else ~mask.bool()
+        lengths = self._text_lengths()
+        if lengths is None:
+            return None
+        real = []
+        for branch, video in zip(rows.guidance, rows.video, strict=True):
+            of_branch = lengths["uncond" if branch == "uncond" else "cond"]
+            real.append(of_branch[min(video // self._videos_per_prompt, len(of_branch) - 1)])
+        tokens = torch.arange(states.shape[1], device=states.device)
+        return tokens >= torch.tensor(real, device=states.device)[:, None]
+
+    def _text_lengths(self) -> Mapping[str, Sequence[int]] | None:
+        """Tokens of each prompt and negative prompt, without padding; None where the texts are not known."""
+        encoded, tokenizer = (self._encoded or [{}])[-1], getattr(self.pipeline, "tokenizer", None)
+        prompts, negative = encoded.get("prompt"), encoded.get("negative_prompt") or ""
+        given = any(encoded.get(name) is not None for name in ("prompt_embeds", "negative_prompt_embeds"))
+        if tokenizer is None or prompts is None or given:
+            return None
+        if self._lengths is None:
+            texts = {"cond": prompts, "uncond": negative}
+            listed = {branch: [text] if isinstance(text, str) else list(text) for branch, text in texts.items()}
+            self._lengths = {
+                branch: [len(tokenizer(text, truncation=True, max_length=None).input_ids) for text in texts]
+                for branch, texts in listed.items()
+            }
+        return self._lengths
+
+    def _by_text(self, arguments: Mapping[str, Any], batch: int) -> list[Guidance]:
+        """Whose text each row holds, where a pipeline does not say which branch it computes; never a guess by size.
+
+        The first text that was encoded is the prompt's, the second the negative one's. Rows of neither, or of both
+        because they are equal, stay unknown.
+        """
+        nothing: list[Guidance] = ["unknown"] * batch
+        if len(self._texts) != 2:
+            return nothing
+        cond, uncond = self._texts
+        found = [value for value in arguments.values() if isinstance(value, Tensor) and value.ndim == 3]
+        states = next((value for value in found if value.shape[1:] == cond.shape[1:] and len(value) == batch), None)
+        if states is None or cond.shape[1:] != uncond.shape[1:]:
+            return nothing
+        cond, uncond = (text.to(states) for text in (cond, uncond))
+        for row in range(batch):
+            of_cond, of_uncond = ((states[row] == text).flatten(1).all(1).any().item() for text in (cond, uncond))
+            nothing[row] = "cond" if of_cond and not of_uncond else "uncond" if of_uncond and not of_cond else "unknown"
+        return nothing
+
     def _refuse_further_branches(self, batch: int) -> None:
+        """Refuse a batch with a perturbed branch of the pipeline's own.
+
+        Raises:
+            FailureError: with what the pipeline runs.
+        """
         perturbed = getattr(self.pipeline, "do_perturbed_attention_guidance", False)
         if batch % 2 or perturbed:
             raise FailureError(
@@ -80,87 +183,101 @@ class RunState:
             )
 
     def _row_map(self, guidance: Sequence[Guidance]) -> RowMap:
-        branches = list(dict.fromkeys(guidance))
-        videos = [index for branch in branches for index in range(guidance.count(branch))]
+        counts: dict[Guidance, int] = {}
+        videos = []
+        for branch in guidance:
+            videos.append(counts.get(branch, 0))
+            counts[branch] = videos[-1] + 1
         return RowMap(tuple(guidance), tuple(self._stream(video) for video in videos), tuple(videos))
 
     def _stream(self, video: int) -> Stream:
-        if self.streams is None:
+        streams = self.streams()
+        if streams is None:
             return "none"
-        prompt = video // self._videos_per_prompt()
-        if prompt >= len(self.streams):
+        prompt = video // self._videos_per_prompt
+        if prompt >= len(streams):
             raise UsageError(
                 "more videos than streams",
-                expected=f"{len(self.streams)} prompts, one for each of {self.streams}",
+                expected=f"{len(streams)} prompts, one for each of {streams}",
                 got=f"a batch with a prompt number {prompt + 1}",
                 remedy="pass one stream name per prompt to intercept(..., streams=...)",
             )
-        return self.streams[prompt]
+        return streams[prompt]
 
+    @property
     def _videos_per_prompt(self) -> int:
-        told = self._encoded[-1] if self._encoded else {}
-        return int(told.get("num_videos_per_prompt") or told.get("num_images_per_prompt") or 1)
-
-    def prompts_encoded(self, arguments: Mapping[str, Any]) -> None:
-        """The pipeline encodes prompts: a new run, unless the loop has not begun yet."""
-        if self._looping:
-            self._encoded, self._looping, self._total = [], False, None
-        self._encoded.append(arguments)
-        self.step = -1
-
-    def loop_begins(self, arguments: Mapping[str, Any]) -> None:
-        """The pipeline enters its denoising loop."""
-        iterable, total = arguments.get("iterable"), arguments.get("total")
-        self._total = total if iterable is None else len(iterable)
-        self._looping, self.step, self._seen = True, -1, set()
+        encoded = (self._encoded or [{}])[-1]
+        return int(encoded.get("num_videos_per_prompt") or encoded.get("num_images_per_prompt") or 1)
 
     @contextmanager
     def observing(self, pipeline: Any) -> Iterator[None]:
-        """Watch a pipeline's own announcements for the length of the block."""
-        self.pipeline = pipeline
+        """Watch a pipeline's own announcements for the length of the block; the last block that is left stops it."""
+        if not self._observers:
+            self.pipeline, self._scheduler, self._stepped = pipeline, None, 0
+            self._hooks.enter_context(around(pipeline, "encode_prompt", self._prompts_encoded))
+            self._hooks.enter_context(around(pipeline, "progress_bar", self._loop_begins))
+            self._watch_scheduler()
+        self._observers += 1
         try:
-            with ExitStack() as stack:
-                stack.enter_context(_listening(pipeline, "encode_prompt", self.prompts_encoded))
-                stack.enter_context(_listening(pipeline, "progress_bar", self.loop_begins))
-                yield
+            yield
         finally:
-            self.pipeline = None
+            self._observers -= 1
+            if not self._observers:
+                self._hooks.close()
+                self.pipeline, self._calls = None, 0
+
+    def _watch_scheduler(self) -> None:
+        """Count the steps of the scheduler that the pipeline has now; an edit puts another in its place for a run."""
+        if self.pipeline.scheduler is not self._scheduler:
+            self._scheduler = self.pipeline.scheduler
+            self._hooks.enter_context(around(self._scheduler, "step", self._scheduler_steps))
+
+    def _scheduler_steps(self, proceed: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        result = proceed(*args, **kwargs)
+        self._stepped += 1
+        return result
+
+    def _prompts_encoded(self, proceed: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """The pipeline encodes prompts: a new run, unless the loop has not begun yet.
+
+        A pipeline that will add a perturbed branch of its own is refused here, before it has changed its processors.
+        """
+        if getattr(self.pipeline, "do_perturbed_attention_guidance", False):
+            self._refuse_further_branches(3)
+        if self._looping or not self._encoded:
+            self._encoded, self._texts, self._looping, self._bar = [], [], False, None
+        bound = inspect.signature(proceed).bind(*args, **kwargs)
+        bound.apply_defaults()
+        self._encoded.append(bound.arguments)
+        self._lengths = None
+        self._stepped, self._calls = 0, 0
+        result = proceed(*args, **kwargs)
+        parts = result if isinstance(result, tuple | list) else (result,)
+        texts = [part for part in parts if isinstance(part, Tensor) and part.ndim == 3 and part.is_floating_point()]
+        self._texts.extend(text.detach() for text in texts)
+        return result
+
+    def _loop_begins(self, proceed: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """The pipeline enters its denoising loop."""
+        bar = inspect.signature(proceed).bind(*args, **kwargs).arguments
+        iterable = bar.get("iterable")
+        self._bar = bar.get("total") if iterable is None else len(iterable)
+        self._looping, self._stepped, self._calls = True, 0, 0
+        self._watch_scheduler()
+        return proceed(*args, **kwargs)
 
     @contextmanager
     def naming_calls(self, denoiser: nn.Module) -> Iterator[None]:
         """Watch which guidance branch a pipeline says it is computing."""
-        original = getattr(denoiser, "cache_context", None)
-        if original is None:
-            yield
-            return
 
         @contextmanager
-        def cache_context(name: str, *args: Any, **kwargs: Any) -> Iterator[None]:
+        def named(proceed: Callable[..., Any], name: str, *args: Any, **kwargs: Any) -> Iterator[None]:
             outer, self.context = self.context, name
             try:
-                with original(name, *args, **kwargs):
+                with proceed(name, *args, **kwargs):
                     yield
             finally:
                 self.context = outer
 
-        with attribute(denoiser, "cache_context", cache_context):
+        with around(denoiser, "cache_context", named):
             yield
-
-
-@contextmanager
-def _listening(owner: Any, method: str, listener: Callable[[Mapping[str, Any]], None]) -> Iterator[None]:
-    """Tell the listener the arguments of every call of a method, before the call."""
-    original = getattr(owner, method, None)
-    if original is None:
-        yield
-        return
-    signature = inspect.signature(original)
-
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        listener(bound.arguments)
-        return original(*args, **kwargs)
-
-    with attribute(owner, method, wrapper):
-        yield

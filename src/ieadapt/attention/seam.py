@@ -1,15 +1,14 @@
 """The seam: what is installed on a model while at least one interception is open.
 
-Forward hooks on attention modules say which site is running; a `TorchFunctionMode`, active only inside the denoiser's
-forward pass, catches `torch.nn.functional.scaled_dot_product_attention` there. No processor is replaced or copied.
+Forward hooks on attention modules say which site is running; a `TorchFunctionMode` catches
+`torch.nn.functional.scaled_dot_product_attention` there. No processor is replaced or copied.
 """
 
 from __future__ import annotations
 
 import inspect
-import sys
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,35 +19,56 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ieadapt.attention.bypasses import passed_over, refuse_bypasses
 from ieadapt.attention.calls import AttentionCall, Intervention, Visit, attention_call
 from ieadapt.attention.denoiser_calls import DenoiserCall, DenoiserWrapper, prediction_of, with_prediction
 from ieadapt.attention.discovery import denoisers_of, site_modules
 from ieadapt.attention.families import family_of
 from ieadapt.attention.prefix import Prefix
-from ieadapt.attention.rows import Guidance, StepWindow
+from ieadapt.attention.restore import around, eagerly, function_mode
+from ieadapt.attention.rows import Guidance, StepWindow, Stream
 from ieadapt.attention.run_state import RunState
 from ieadapt.attention.sites import AttentionSite
 from ieadapt.errors import FailureError, UsageError
 
 _SEAM = "_ieadapt_seam"
-NATIVE_BACKENDS = (None, "native", "_native_math", "_native_efficient", "_native_flash", "_native_cudnn")
 
 
-@dataclass
+@dataclass(eq=False)
 class Interception:
-    """One intervention on some sites, rows and heads in a window of steps, and how often each site fired."""
+    """One intervention on some sites, rows and heads in a window of steps, and what became of it.
+
+    Attributes:
+        fired: how often it was called at each site.
+        passes: how many passes of the denoiser it was meant for.
+    """
 
     intervention: Intervention
     sites: frozenset[AttentionSite]
     window: StepWindow
     guidance: tuple[Guidance, ...]
     heads: tuple[int, ...] | None
+    streams: tuple[Stream, ...] | None
     fired: dict[AttentionSite, int] = field(default_factory=dict)
+    passes: int = 0
 
-    def wants(self, site: AttentionSite, call: DenoiserCall) -> bool:
-        """Whether the intervention acts at this site in this pass."""
-        acts = site in self.sites and self.window.contains(call.step, call.steps)
-        return acts and not set(self.guidance).isdisjoint(call.rows.guidance)
+    def acts(self, call: DenoiserCall) -> bool:
+        """Whether the intervention is meant for this pass: its step, and rows that it has.
+
+        Raises:
+            FailureError: nobody knows which rows of the pass are conditional.
+        """
+        if not self.window.contains(call.step, call.steps):
+            return False
+        if "unknown" in call.rows.guidance and "unknown" not in self.guidance and "weak" not in self.guidance:
+            raise FailureError(
+                "the pipeline does not say which rows of this call are conditional",
+                expected="a named call, a family of the table, or two encoded prompts that differ",
+                got=f"{len(call.rows)} rows",
+                where=type(call.pipeline).__name__,
+                remedy='intercept all rows with guidance="all", or describe the model in ieadapt/attention/families.py',
+            )
+        return not set(self.guidance).isdisjoint(call.rows.guidance)
 
     def part(self, call: AttentionCall) -> AttentionCall | None:
         """The rows and heads of a call that the intervention is given, or None where it has no such row.
@@ -64,40 +84,57 @@ class Interception:
         rows = call.rows.denoiser_rows(self.guidance)
         if not rows:
             return None
-        part = call.part(None if len(rows) == len(call.rows) else rows, self.heads)
+        part = call.restricted(None if len(rows) == len(call.rows) else rows, self.heads)
         earlier = tuple(before for each in call.earlier if (before := self.part(each)) is not None)
         return replace(part, earlier=earlier) if call.earlier else part
 
 
 class Seam:
-    """Hooks, run state and open interceptions of one model. Shared by nested `intercept` blocks."""
+    """Hooks, run state and open interceptions of one model. Shared by all blocks that are open on it."""
 
     def __init__(self, denoisers: dict[str, nn.Module]) -> None:
         self.denoisers = denoisers
         self.sites = site_modules(denoisers)
         self.run = RunState()
+        self.run.streams = lambda: next((e.streams for e in reversed(self.interceptions) if e.streams), None)
         self.interceptions: list[Interception] = []
         self.wrappers: list[tuple[DenoiserWrapper, dict[nn.Module, Prefix]]] = []
         self._thread = threading.get_ident()
         self._visits: list[Visit] = []
         self._calls: list[DenoiserCall] = []
-        self._modes: list[TorchFunctionMode] = []
         self._weak = 0
+        self._blocks = 0
+        self.passes = 0
+        self._hooks = ExitStack()
 
     @contextmanager
-    def installed(self) -> Iterator[None]:
-        """Install all hooks; remove exactly these afterwards, whatever happens."""
-        self._refuse_other_backends()
+    def open(self, model: DiffusionPipeline | nn.Module) -> Iterator[None]:
+        """Keep the hooks on the model; the last block that is left, in whatever order, removes exactly these."""
+        self._require_thread()
+        if not self._blocks:
+            self._install()
+        self._blocks += 1
+        try:
+            with self.run.observing(model) if isinstance(model, DiffusionPipeline) else ExitStack():
+                yield
+        finally:
+            self._blocks -= 1
+            if not self._blocks:
+                self._hooks.close()
+
+    def _install(self) -> None:
         with ExitStack() as stack:
             for denoiser in self.denoisers.values():
+                refuse_bypasses(denoiser, self.sites)
                 stack.enter_context(self.run.naming_calls(denoiser))
                 stack.enter_context(_marked(denoiser, self))
+                stack.enter_context(around(denoiser, "forward", self._forget_if_interrupted))
                 _hook(stack, denoiser, self._enter_denoiser, self._leave_denoiser)
             for module, site in self.sites.items():
                 _hook(stack, module, self._enter_site(site), self._leave_site)
-            if "torch._dynamo" in sys.modules:  # something may be compiled: run it eagerly, so that it can be seen
-                stack.enter_context(torch.compiler.set_stance("force_eager"))
-            yield
+            stack.enter_context(eagerly())  # compiled code could not be seen
+            stack.enter_context(function_mode(_CatchAttention(self._attention)))
+            self._hooks = stack.pop_all()
 
     @contextmanager
     def wrapping(self, wrapper: DenoiserWrapper, perturbed: Collection[AttentionSite]) -> Iterator[list[Prefix]]:
@@ -127,8 +164,8 @@ class Seam:
         finally:
             self._weak -= 1
 
-    def require_thread(self) -> None:
-        """Refuse a call from another thread than the one that opened the block."""
+    def _require_thread(self) -> None:
+        """Refuse a call from another thread than the one that opened the block: function modes are a thread's own."""
         if threading.get_ident() != self._thread:
             raise FailureError(
                 "the model is being intercepted by another thread",
@@ -136,53 +173,52 @@ class Seam:
                 remedy="enter the `with` block in the thread that calls the pipeline",
             )
 
-    def _refuse_other_backends(self) -> None:
-        for module, site in self.sites.items():
-            backend = getattr(module.processor, "_attention_backend", None)
-            if getattr(backend, "value", backend) not in NATIVE_BACKENDS:
-                raise UsageError(
-                    "this attention backend bypasses ieadapt",
-                    expected="the native backend (PyTorch's scaled_dot_product_attention)",
-                    got=getattr(backend, "value", backend),
-                    where=site.name,
-                    remedy='call pipe.transformer.set_attention_backend("native") first',
-                )
+    def _forget_if_interrupted(self, proceed: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Forget the pass that Ctrl-C, SystemExit or GeneratorExit ends: PyTorch's hooks do not hear of these."""
+        try:
+            return proceed(*args, **kwargs)
+        except Exception:
+            raise
+        except BaseException:
+            self._calls.clear()
+            self._visits.clear()
+            raise
 
     def _enter_denoiser(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.require_thread()
+        self._require_thread()
+        refuse_bypasses(module)
         family = family_of(module)
         arguments = _bound_arguments(module, args, kwargs)
         grid = family.grid(module, arguments) if family.grid else None
         batch = grid.batch if grid else next(v.shape[0] for v in arguments.values() if isinstance(v, Tensor) and v.ndim)
         if not self._weak:
-            self.run.advance()
-        rows = self.run.weak_rows(batch) if self._weak else self.run.rows(family, batch)
-        self._calls.append(
-            DenoiserCall(
-                module,
-                family,
-                arguments,
-                grid,
-                rows,
-                self.run.step,
-                self.run.pipeline,
-                self.weak,
-                steps=self.run.total,
-            )
+            self.run.denoiser_begins()
+        rows = self.run.weak_rows(batch) if self._weak else self.run.rows(family, arguments, batch)
+        call = DenoiserCall(
+            module,
+            family,
+            arguments,
+            grid,
+            rows,
+            self.run.step,
+            self.run.steps,
+            self.run.pipeline,
+            self.weak,
+            self.run.padding(family, arguments, rows),
         )
-        mode = _CatchAttention(self._attention)
-        mode.__enter__()
-        self._modes.append(mode)
+        self._calls.append(call)
+        self.passes += 1
+        call.acting.extend(entry for entry in self.interceptions if entry.acts(call))
 
     def _leave_denoiser(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """Runs after an exception too; then there is no output and nothing but the clean-up to do."""
-        if not self._modes:
+        if not self._calls:
             return None
-        self._modes.pop().__exit__(None, None, None)
         call = self._calls.pop()
         if output is None:
             self._visits.clear()
             return None
+        self._require_all_ran(call)
         prediction = prediction_of(output)
         changed = call.changed_by
         for wrapper, prefixes in [] if self._weak else self.wrappers:
@@ -199,6 +235,37 @@ class Seam:
             )
         return with_prediction(output, prediction)
 
+    def _require_all_ran(self, call: DenoiserCall) -> None:
+        """Refuse a pass in which a planned site did not run: a step cache, known or not, computed something else.
+
+        Planned are the sites of every intervention that acts in the pass, and where a wrapper compares passes, the
+        sites that it perturbs; not those inside blocks that a pass of ours leaves out or replays.
+
+        Raises:
+            FailureError: with the sites.
+        """
+        own = {site for module, site in self.sites.items() if module in call.modules}
+        planned = {site for entry in call.acting for site in entry.sites} & own
+        if not self._weak:
+            compared = {module for _, prefixes in self.wrappers for module in _perturbed(prefixes, call.module)}
+            planned |= {site for module, site in self.sites.items() if module in compared}
+        for entry in call.acting:
+            entry.passes += not own.isdisjoint(entry.sites)
+        missing = planned - call.visited
+        if missing:
+            over = passed_over(call.module)
+            missing = {site for module, site in self.sites.items() if site in missing and module not in over}
+        if missing:
+            names = [site.name for site in sorted(missing, key=lambda site: site.order)]
+            raise FailureError(
+                f"{len(names)} of {len(planned)} planned attention sites did not run in this pass",
+                expected="every chosen site in every pass of the window",
+                got="a pass that was answered from a cache, or a model that does not run these sites",
+                where=f"step {call.step}: " + ", ".join(names[:3]) + (", ..." if len(names) > 3 else ""),
+                remedy="switch step caches off (pipe.transformer.disable_cache(); TeaCache, cache-dit and the like), "
+                "or choose sites that the model runs",
+            )
+
     def _enter_site(self, site: AttentionSite) -> Callable[..., None]:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self._visits.append(Visit(site, module))
@@ -209,42 +276,46 @@ class Seam:
         if not self._visits or self._visits[-1].module is not module:
             return
         visit = self._visits.pop()
-        if output is None or visit.seen or not self._calls or not self._wanting(visit.site):
+        if output is None or not self._calls:
             return
-        raise FailureError(
-            "this site's attention did not go through PyTorch's scaled_dot_product_attention",
-            got=f"the processor {type(visit.module.processor).__name__}",
-            where=visit.site.name,
-            remedy="switch attention slicing and other backends off: pipe.disable_attention_slicing(), "
-            'set_attention_backend("native"), no xformers',
-        )
+        if visit.seen:
+            self._calls[-1].visited.add(visit.site)
+        elif self._acting(visit.site):
+            raise FailureError(
+                "this site's attention did not go through PyTorch's scaled_dot_product_attention",
+                got=f"the processor {type(visit.module.processor).__name__}",
+                where=visit.site.name,
+                remedy="switch attention slicing and other backends off: pipe.disable_attention_slicing(), "
+                'set_attention_backend("native"), no xformers',
+            )
 
-    def _wanting(self, site: AttentionSite) -> list[Interception]:
-        return [entry for entry in self.interceptions if entry.wants(site, self._calls[-1])]
+    def _acting(self, site: AttentionSite) -> list[Interception]:
+        return [entry for entry in self._calls[-1].acting if site in entry.sites]
 
     def _attention(self, attend: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        """Called for every scaled dot-product attention inside a denoiser's forward pass."""
-        if not self._visits:
+        """Called for every scaled dot-product attention inside the block, the pipeline's other models included."""
+        if not self._visits or not self._calls:
             return attend(*args, **kwargs)
-        visit = self._visits[-1]
+        visit, outer = self._visits[-1], self._calls[-1]
         visit.seen += 1
-        wanting = self._wanting(visit.site)
-        if not wanting:
+        acting = self._acting(visit.site)
+        if not acting:
             return attend(*args, **kwargs)
-        denoiser_call = self._calls[-1]
-        call = attention_call(denoiser_call, visit, attend, args, kwargs)
+        call = attention_call(outer, visit, attend, args, kwargs)
         visit.calls.append(call)
-        for entry in wanting:
-            part = entry.part(call)
-            if part is None:
-                continue
-            entry.fired[visit.site] = entry.fired.get(visit.site, 0) + 1
-            result = entry.intervention(part)
-            if result is not None:
-                result = _same_form(result, part, entry)
-                call = call.with_output(result if part is call else call.replaced([(part, result)]))
-                denoiser_call.changed_by.append(visit.site.name)
-        return call.output
+        # Interventions compute in the precision of what they are given, whatever autocast would make of it.
+        with torch.autocast(call.query.device.type, enabled=False):
+            for entry in acting:
+                part = entry.part(call)
+                if part is None:
+                    continue
+                entry.fired[visit.site] = entry.fired.get(visit.site, 0) + 1
+                result = entry.intervention(part)
+                if result is not None:
+                    _require_form(result, part, entry)
+                    call = call.with_output(result if part is call else call.replaced([(part, result)]))
+                    outer.changed_by.append(visit.site.name)
+            return call.output
 
 
 class _CatchAttention(TorchFunctionMode):
@@ -262,17 +333,28 @@ class _CatchAttention(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _same_form(result: Tensor, call: AttentionCall, entry: Interception) -> Tensor:
+def _perturbed(prefixes: dict[nn.Module, Prefix], denoiser: nn.Module) -> Sequence[nn.Module]:
+    return prefixes[denoiser].perturbed if denoiser in prefixes else ()
+
+
+def _require_form(result: Any, call: AttentionCall, entry: Interception) -> None:
+    where = f"{entry.intervention!r} at {call.site.name}"
+    if not isinstance(result, Tensor):
+        raise UsageError(
+            "an intervention returned neither a tensor nor None",
+            expected="None (it looked), or the attention output to use instead",
+            got=type(result).__name__,
+            where=where,
+        )
     expected = (*call.query.shape[:-1], call.value.shape[-1])
     if tuple(result.shape) != expected or result.dtype != call.value.dtype:
         raise FailureError(
             "an intervention returned a tensor of another form",
             expected=f"{expected} {call.value.dtype}",
             got=f"{tuple(result.shape)} {result.dtype}",
-            where=f"{entry.intervention!r} at {call.site.name}",
+            where=where,
             remedy="return (row, head, query, head_dim) in the value's dtype, or None",
         )
-    return result
 
 
 def _bound_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -300,12 +382,7 @@ def _marked(denoiser: nn.Module, seam: Seam) -> Iterator[None]:
 def open_seam(model: DiffusionPipeline | nn.Module) -> Iterator[Seam]:
     """The seam of a model: the one already open on its denoiser, or a new one for the length of the block."""
     denoisers = denoisers_of(model)
-    seam = next((seam for part in denoisers.values() if (seam := vars(part).get(_SEAM)) is not None), None)
-    with ExitStack() as stack:
-        if seam is None:
-            seam = Seam(denoisers)
-            stack.enter_context(seam.installed())
-        seam.require_thread()
-        if isinstance(model, DiffusionPipeline) and seam.run.pipeline is None:
-            stack.enter_context(seam.run.observing(model))
+    open_one = next((seam for part in denoisers.values() if (seam := vars(part).get(_SEAM)) is not None), None)
+    seam = open_one or Seam(denoisers)
+    with seam.open(model):
         yield seam

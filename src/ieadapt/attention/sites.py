@@ -76,7 +76,14 @@ def _entries(selection: str | AttentionSite | Iterable[str | AttentionSite]) -> 
         return [selection]
     if isinstance(selection, str):
         return [part.strip() for part in selection.split(",") if part.strip()] or [selection]
-    entries = list(selection)
+    entries = list(selection) if isinstance(selection, Iterable) else [selection]
+    wrong = next((entry for entry in entries if not isinstance(entry, str | AttentionSite)), None)
+    if wrong is not None:
+        raise UsageError(
+            "not a selection of attention sites",
+            expected="names, patterns or kinds, sites that find_sites returned, or a function of a site",
+            got=f"{type(wrong).__name__} {wrong!r}",
+        )
     if not entries:
         raise UsageError(
             "the selection of attention sites is empty", remedy="name at least one site, or pass None for all"

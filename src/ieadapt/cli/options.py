@@ -51,7 +51,8 @@ def takes(
                 given, file = values.pop("prompt"), values["prompts"]
                 brought = prompts_from is not None and values[prompts_from] is not None
                 values["prompts"] = () if brought and not (given or file) else read_prompts(given, file)
-            function(assemble(config, values), **others)
+            given = {name: value for name, value in values.items() if value is not None}
+            function(assemble(config, given), **others)
 
         parameters = [*(lead if has_prompts else []), *made, *own]
         command.__doc__, command.__name__ = function.__doc__, function.__name__
@@ -100,9 +101,12 @@ def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 
 def _option(name: str, option: str, kind: Any, default: Any, help_text: str) -> inspect.Parameter:
+    """An option without a default of its own, so that one that is given can be told from one that is not."""
     if default is None and "by default" not in help_text:
         help_text = f"{help_text} (default: the model's own)" if _is_models_own(name) else help_text
-    return _parameter(name, Annotated[kind, typer.Option(option, help=help_text)], default)
+    shown: bool | str = False if default is None or default is False else str(default)
+    typed = typer.Option(option, help=help_text, show_default=shown)
+    return _parameter(name, Annotated[kind | None, typed], None)
 
 
 def _is_models_own(name: str) -> bool:

@@ -8,7 +8,7 @@ from functools import wraps
 from typing import Literal, ParamSpec, TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -38,6 +38,7 @@ class Attention:
             that is masked, or biased by -1e4 or less, does not count as a key.
         scale: factor of the products; None = 1 / sqrt(dim).
         video: which keys are video where text tokens or several frames share the sequence; None = no such difference.
+        padding: query tokens that only fill up a text (True), per batch entry; no statistic counts their rows.
 
     Raises:
         UsageError: shapes that do not fit, or video tokens past the keys.
@@ -56,6 +57,7 @@ class Attention:
     mask: Mask | None = None
     scale: float | None = None
     video: VideoTokens | None = None
+    padding: Bool[Tensor, "batch query"] | None = None
 
     def __post_init__(self) -> None:
         query, key, value = self.query, self.key, self.value
@@ -100,6 +102,11 @@ class Attention:
         """The ranges of keys that are not video."""
         return self.layout.text_slices(self.key.shape[-2])
 
+    @property
+    def has_text_rows(self) -> bool:
+        """Whether some query rows are text: in self-attention over video and text."""
+        return self.video is not None and bool(self.text) and self.query.shape[-2] == self.key.shape[-2]
+
     def is_whole(self, scope: Scope) -> bool:
         """Whether a replacement of this scope takes over the whole map: asked for, or nothing but video is there."""
         return scope == "all" or not self.text
@@ -113,7 +120,8 @@ class Attention:
         mask = self.mask
         if mask is not None and mask.ndim > 1 and mask.shape[-2] > 1:
             mask = mask[..., rows, :]
-        return replace(self, query=self.query[..., rows, :], mask=mask)
+        padding = None if self.padding is None else self.padding[:, rows]
+        return replace(self, query=self.query[..., rows, :], mask=mask, padding=padding)
 
     def part(self, batch: Rows = slice(None), heads: Rows = slice(None)) -> Attention:
         """The same attention of some entries of the batch, and of some heads."""
@@ -122,7 +130,8 @@ class Attention:
             mask = mask[batch] if mask.shape[0] > 1 else mask
             mask = mask[:, heads] if mask.shape[1] > 1 else mask
         query, key, value = (tensor[batch][:, heads] for tensor in (self.query, self.key, self.value))
-        return replace(self, query=query, key=key, value=value, mask=mask)
+        padding = None if self.padding is None else self.padding[batch]
+        return replace(self, query=query, key=key, value=value, mask=mask, padding=padding)
 
     def output(self) -> Float[Tensor, "batch head query channel"]:
         """What PyTorch's attention gives."""

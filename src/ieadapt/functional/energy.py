@@ -7,6 +7,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 
+def row_energy(output: Float[Tensor, "batch head query dim"]) -> Float[Tensor, "batch head query"]:
+    """Return the energy ||(A V)_i||^2 of every row of an attention output, heads apart; >= 0."""
+    dtype = torch.promote_types(output.dtype, torch.float32)
+    return torch.linalg.vector_norm(output, dim=-1, dtype=dtype).square()
+
+
 def energy(output: Float[Tensor, "batch head query dim"]) -> Float[Tensor, "batch head"]:
     """Return the energy sum ||(A V)_i||^2 of an attention output, over tokens and channels, heads apart; >= 0.
 
@@ -19,5 +25,4 @@ def energy(output: Float[Tensor, "batch head query dim"]) -> Float[Tensor, "batc
         >>> energy(torch.ones(1, 2, 3, 4, dtype=torch.float16)).tolist()
         [[12.0, 12.0]]
     """
-    dtype = torch.promote_types(output.dtype, torch.float32)
-    return torch.linalg.vector_norm(output, dim=(-2, -1), dtype=dtype).square()
+    return row_energy(output).sum(dim=-1)

@@ -36,7 +36,9 @@ def _with_the_kernel(rows: Attention, replacement: Tensor) -> Tensor:
     if mask is not None:
         mask = rows.text_of(mask.expand(*mask.shape[:-1], rows.key.shape[-2]), axis=-1)
         mask = mask if mask.dtype == torch.bool else mask.to(rows.query.dtype)
-    text = replace(rows, key=rows.text_of(rows.key), value=rows.text_of(rows.value), mask=mask, video=None).output()
+    text = replace(
+        rows, key=rows.text_of(rows.key), value=rows.text_of(rows.value), mask=mask, video=None, padding=None
+    ).output()
     share = found["text"][..., None]
     blended = (1 - share) * replacement + torch.where(share > 0, share * text, 0.0)
     return blended if rows.mask is None else torch.where(found["keys"][..., None] > 0, blended, 0.0)

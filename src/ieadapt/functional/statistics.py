@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ieadapt.errors import FailureError
 from ieadapt.functional.attention import Attention, measuring
-from ieadapt.functional.energy import energy
+from ieadapt.functional.energy import row_energy
 from ieadapt.functional.kernels import FusedRows, KernelChoice, fused_rows, uses_kernel
 from ieadapt.functional.logits import DEFAULT_MEMORY_LIMIT, RowMoments, logit_blocks, row_moments
 from ieadapt.functional.masks import HIDDEN_LOGIT
@@ -25,7 +25,8 @@ PerHead = Float[Tensor, "batch head"]
 class AttentionStatistics:
     """Means over the query rows of one attention, per batch entry and head; float32 (float64 for float64 inputs).
 
-    Rows whose mask leaves them no key count nowhere.
+    Where text tokens share the sequence, they are means over the video rows, unless named otherwise. Rows of padding,
+    and rows whose mask leaves them no key, count nowhere; as keys, padding counts where the model attends to it.
 
     Attributes:
         entropy: in nats, >= 0.
@@ -39,7 +40,10 @@ class AttentionStatistics:
         spatial_ep: in per cent of ln positions.
         text_mass: share of a video row's attention on keys that are not video, 0..1.
         ep_error: standard error of `ep` where it was measured on a sample of the rows; None where it is exact.
-        energy: sum of the squared output over tokens and channels; None where no output was asked for.
+        ep_text: `ep` of the text rows; None where the sequence holds no text, NaN where a sample holds none of them.
+        ep_all: `ep` of all rows.
+        energy: sum of the squared output over tokens and channels; None where no output was given.
+        energy_text: that of the text rows; None where there are none. `energy + energy_text` is that of all rows.
     """
 
     entropy: PerHead
@@ -51,12 +55,16 @@ class AttentionStatistics:
     spatial_ep: PerHead | None = None
     text_mass: PerHead | None = None
     ep_error: PerHead | None = None
+    ep_text: PerHead | None = None
+    ep_all: PerHead | None = None
     energy: PerHead | None = None
+    energy_text: PerHead | None = None
 
 
 @measuring
 def attention_statistics(
     attention: Attention,
+    output: Float[Tensor, "batch head query channel"] | None = None,
     *,
     memory_limit: int = DEFAULT_MEMORY_LIMIT,
     sample: RowSample | None = None,
@@ -66,6 +74,7 @@ def attention_statistics(
 
     Args:
         attention: half precision is measured in float32.
+        output: what the attention gave, for its energy.
         memory_limit: bytes that temporaries may take together.
         sample: measure only a random part of the rows, with a standard error; None = all.
         kernel: whether the fused GPU kernel is used, see `ieadapt.functional.kernels`; None = as IEADAPT_KERNEL says.
@@ -95,7 +104,7 @@ def attention_statistics(
         figures = _streamed(attention, attention.video_rows, memory_limit)
     else:
         figures = _streamed(_gathered(attention, index), slice(0, index.shape[-1]), memory_limit)
-    return _means(figures, attention, index)
+    return _with_energy(_means(figures, attention, index), attention, None if output is None else row_energy(output))
 
 
 @measuring
@@ -130,10 +139,9 @@ def measured_attention(
     if every_row and uses_kernel(attention, output=True, choice=kernel):
         rows = fused_rows(attention)
         assert rows.output is not None  # noqa: S101 - it was asked for
-        return rows.output, replace(_means(_fused(rows, attention), attention), energy=rows["energy"].sum(-1))
-    statistics = attention_statistics(attention, memory_limit=memory_limit, sample=sample, kernel=kernel)
+        return rows.output, _with_energy(_means(_fused(rows, attention), attention), attention, rows["energy"])
     output = (attend or attention.output)()
-    return output, replace(statistics, energy=energy(output))
+    return output, attention_statistics(attention, output, memory_limit=memory_limit, sample=sample, kernel=kernel)
 
 
 def _fused(rows: FusedRows, attention: Attention) -> dict[str, Tensor]:
@@ -196,52 +204,93 @@ def _gathered(attention: Attention, index: Tensor) -> Attention:
         n_keys = attention.key.shape[-2]
         four = mask[(None,) * (4 - mask.ndim)].expand(*index.shape[:2], -1, n_keys)
         mask = four.gather(2, index[..., None].expand(*index.shape, n_keys))
-    return replace(attention, query=query.gather(2, index[..., None].expand(*index.shape, query.shape[-1])), mask=mask)
+    query = query.gather(2, index[..., None].expand(*index.shape, query.shape[-1]))
+    return replace(attention, query=query, mask=mask, padding=None)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Which rows a mean is over: ranges of them, or a boolean for each."""
+
+    of: tuple[slice, ...] | Tensor
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of a figure over these rows."""
+        if isinstance(self.of, Tensor):
+            return torch.where(self.of, values, 0.0).sum(dim=-1) / self.of.sum(dim=-1)
+        return torch.cat([values[..., part] for part in self.of], dim=-1).mean(dim=-1)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum of a figure over these rows."""
+        if isinstance(self.of, Tensor):
+            return torch.where(self.of, values, 0.0).sum(dim=-1)
+        return torch.stack([values[..., part].sum(dim=-1) for part in self.of]).sum(dim=0)
+
+
+def _rows(attention: Attention, index: Tensor | None = None, keys: Tensor | None = None) -> dict[str, _Rows]:
+    """The rows of video (all, where there is no text), of text, and all, without padding and rows that see no key.
+
+    Args:
+        attention: the call.
+        index: numbers of the rows that there are, some of them past the end; None = all.
+        keys: how many keys each of these rows sees; None = all.
+
+    Raises:
+        FailureError: no row is left.
+    """
+    span, n_queries, joint = attention.video_rows, attention.query.shape[-2], attention.has_text_rows
+    text = tuple(part for part in (slice(0, span.start), slice(span.stop, n_queries)) if part.start < part.stop)
+    if index is None and keys is None and attention.padding is None:
+        return {"video": _Rows((span,)), "all": _Rows((slice(None),))} | ({"text": _Rows(text)} if joint else {})
+    position = torch.arange(n_queries, device=attention.query.device)[None, None] if index is None else index
+    every = position < n_queries
+    if attention.padding is not None:
+        within = position.clamp(max=n_queries - 1).expand(attention.query.shape[0], -1, -1).long()
+        every = every & ~attention.padding[:, None].expand(-1, within.shape[1], -1).gather(2, within)
+    if keys is not None:
+        every = every & (keys > 0)
+        if not every.any(dim=-1).all():
+            raise FailureError(
+                "the mask leaves no query row a key to attend to",
+                expected="a row with a visible key in every batch entry and head",
+                where=f"batch {(~every.any(dim=-1)).nonzero()[0, 0].item()}",
+            )
+    on_video = (position >= span.start) & (position < span.stop)
+    rows = {"video": _Rows(every & on_video), "all": _Rows(every)}
+    return rows | ({"text": _Rows(every & ~on_video)} if joint else {})
 
 
 def _means(figures: dict[str, Tensor], attention: Attention, index: Tensor | None = None) -> AttentionStatistics:
-    """Means over the rows that see a key: all query rows, or those that `index` numbers, some of them past the end."""
+    """The statistics from the figures of all query rows, or of those that `index` numbers."""
     video, n_keys, n_queries = attention.video, attention.key.shape[-2], attention.query.shape[-2]
     entropy, keys = figures["entropy"], figures.get("keys")
-    every, on_video = _members(figures, attention, index)
+    rows = _rows(attention, index, keys)
+    own = rows["video"]
     ep = entropy * percent_of(n_keys) if keys is None else 100 * entropy / keys.clamp(min=2).log()
-    counted = torch.full_like(entropy[..., 0], n_keys) if keys is None else _mean(keys, every)
-    means = {"entropy": _mean(entropy, every), "ep": _mean(ep, every), "n_keys": counted}
+    means = {"entropy": own.mean(entropy), "ep": own.mean(ep)}
+    means["n_keys"] = torch.full_like(means["ep"], n_keys) if keys is None else own.mean(keys)
+    means["ep_all"] = rows["all"].mean(ep) if "text" in rows else means["ep"]
+    if "text" in rows:
+        means["ep_text"] = rows["text"].mean(ep)
     if video is not None:
-        names = ("temporal", "spatial", "text")
-        temporal, spatial, text = (_mean(figures[name], on_video) for name in names)
+        split = own
+        if "video_keys" in figures and isinstance(own.of, Tensor):
+            split = _Rows(own.of & (figures["video_keys"] > 0))
+        temporal, spatial, text = (split.mean(figures[name]) for name in ("temporal", "spatial", "text"))
         means |= {"temporal_entropy": temporal, "temporal_ep": temporal * percent_of(video.frames)}
         means |= {"spatial_entropy": spatial, "spatial_ep": spatial * percent_of(video.positions), "text_mass": text}
-    if index is not None and isinstance(every, Tensor):
-        means["ep_error"] = standard_error(ep, every, means["ep"], n_queries)
+    if isinstance(own.of, Tensor) and index is not None:
+        means["ep_error"] = standard_error(ep, own.of, means["ep"], n_queries)
     return AttentionStatistics(**means)
 
 
-Members = slice | Tensor
-"""Which rows count: a range, or a boolean for each."""
-
-
-def _members(figures: dict[str, Tensor], attention: Attention, index: Tensor | None) -> tuple[Members, Members]:
-    """The rows that count, and the video rows among them."""
-    keys, span, n_queries = figures.get("keys"), attention.video_rows, attention.query.shape[-2]
-    if keys is None and index is None:
-        return slice(None), span
-    position = torch.arange(n_queries, device=attention.query.device) if index is None else index
-    every = position < n_queries if keys is None else (position < n_queries) & (keys > 0)
-    if keys is not None and not every.any(dim=-1).all():
-        raise FailureError(
-            "the mask leaves no query row a key to attend to",
-            expected="a row with a visible key in every batch entry and head",
-            where=f"batch {(~every.any(dim=-1)).nonzero()[0, 0].item()}",
-        )
-    on_video = every & (position >= span.start) & (position < span.stop)
-    return every, on_video & (figures["video_keys"] > 0) if "video_keys" in figures else on_video
-
-
-def _mean(values: Tensor, members: Members) -> Tensor:
-    if isinstance(members, slice):
-        return values[..., members].mean(dim=-1)
-    return torch.where(members, values, 0.0).sum(dim=-1) / members.sum(dim=-1)
+def _with_energy(statistics: AttentionStatistics, attention: Attention, rows: Tensor | None) -> AttentionStatistics:
+    """The statistics with the energies that the rows of an output have."""
+    if rows is None:
+        return statistics
+    of = _rows(attention)
+    text = of["text"].sum(rows) if "text" in of else None
+    return replace(statistics, energy=of["video"].sum(rows), energy_text=text)
 
 
 def percent_of(n_keys: int) -> float:

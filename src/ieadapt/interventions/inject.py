@@ -55,7 +55,7 @@ class Inject:
         whole = call if call.known_output is None else call.with_output(call.output)
         parts = []
         for index in targets:
-            own, source = whole.part([index]), _source_of(call, call.rows.guidance[index])
+            own, source = whole.restricted([index]), _source_of(call, call.rows.guidance[index])
             output = inject_output(own.attention, own.known_output, source=source.attention, scope=self.scope)
             parts.append((own, output))
         return whole.replaced(parts)
@@ -64,7 +64,7 @@ class Inject:
 def _all_at_once(call: AttentionCall, targets: Sequence[int]) -> Tensor:
     """One attention in which each target row has the queries, keys and mask of its source row."""
     sources = [_source_row(call, call.rows.guidance[row]) if row in targets else row for row in range(len(call.rows))]
-    parts = [call.part([row]).attention for row in sources]
+    parts = [call.restricted([row]).attention for row in sources]
     query, key = (torch.cat([getattr(part, name) for part in parts]) for name in ("query", "key"))
     mask = call.mask
     if mask is not None and mask.ndim == 4 and mask.shape[0] > 1:
@@ -72,7 +72,7 @@ def _all_at_once(call: AttentionCall, targets: Sequence[int]) -> Tensor:
     output = replace(call.attention, query=query, key=key, mask=mask).output()
     if call.known_output is None:
         return output
-    return call.replaced([(call.part([row]), output[call.rows.index([row])]) for row in targets])
+    return call.replaced([(call.restricted([row]), output[call.rows.index([row])]) for row in targets])
 
 
 def _source_row(call: AttentionCall, branch: Guidance) -> int:
@@ -87,4 +87,4 @@ def _source_of(call: AttentionCall, branch: Guidance) -> AttentionCall:
     """The source row of this branch, in the call itself or in one that the site made before it for another row."""
     holding = (each for each in call.earlier if each.rows.denoiser_rows((branch,), ("source",)))
     each = next(holding, call)
-    return each.part([_source_row(each, branch)])
+    return each.restricted([_source_row(each, branch)])

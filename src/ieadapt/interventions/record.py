@@ -15,14 +15,23 @@ from ieadapt.errors import FailureError
 from ieadapt.functional import DEFAULT_MEMORY_LIMIT, row_sample
 from ieadapt.functional.kernels import KernelChoice
 
-MEANS = ("n_keys", "entropy", "ep", "temporal_entropy", "spatial_entropy", "temporal_ep", "spatial_ep", "text_mass")
+MEANS = (
+    *("n_keys", "entropy", "ep", "ep_text", "ep_all"),
+    *("temporal_entropy", "spatial_entropy", "temporal_ep", "spatial_ep", "text_mass"),
+)
+
+
+Place = tuple[AttentionSite, str, int, Guidance]
+"""A site, whose tokens its keys are, a step and a guidance branch."""
 
 
 class Record:
     """Running means of entropy and energy per site, head, step and guidance branch.
 
     Entropy is the mean over query tokens, rows and videos; energy is the sum of the squared attention output over
-    tokens and channels of one video (all its frames or positions), averaged over videos.
+    tokens and channels of one video (all its frames or positions), averaged over videos. Where text tokens share the
+    sequence, both are of the video tokens; those of the text stand beside them. A module that attends more than once
+    (an IP-Adapter, Wan's image tokens) has a record for each of its attentions.
 
     Args:
         memory_limit: bytes that the temporaries of one call may take.
@@ -51,8 +60,8 @@ class Record:
         self._sample = row_sample(rows)
         self._kernel = kernel
         self._calls = 0
-        self._sums: dict[tuple[AttentionSite, int, Guidance], Tensor] = {}
-        self._counts: dict[tuple[AttentionSite, int, Guidance], tuple[int, int]] = {}
+        self._sums: dict[Place, Tensor] = {}
+        self._counts: dict[Place, tuple[int, int]] = {}
         self._resolutions: dict[AttentionSite, int | None] = {}
 
     def __call__(self, call: AttentionCall) -> None:
@@ -61,18 +70,17 @@ class Record:
             sample = self._sample and replace(self._sample, seed=self._calls)
             statistics = call.measured(self.memory_limit, sample, self._kernel)
             variance = None if statistics.ep_error is None else statistics.ep_error.square()
-            columns = [*(getattr(statistics, name) for name in MEANS), variance, statistics.energy]
+            means = (getattr(statistics, name) for name in MEANS)
+            columns = [*means, variance, statistics.energy_text, statistics.energy]
             nothing = torch.full_like(statistics.entropy, float("nan"))
             table = torch.stack([nothing if column is None else column for column in columns]).double()
         self._calls += 1
         self._resolutions[call.site] = call.tokens_per_frame
         for branch in dict.fromkeys(call.rows.guidance):
             rows = call.rows.denoiser_rows((branch,))
-            self._add((call.site, call.step, branch), table, call, rows)
+            self._add((call.site, call.keys_of, call.step, branch), table, call, rows)
 
-    def _add(
-        self, place: tuple[AttentionSite, int, Guidance], table: Tensor, call: AttentionCall, rows: list[int]
-    ) -> None:
+    def _add(self, place: Place, table: Tensor, call: AttentionCall, rows: list[int]) -> None:
         chosen = table[:, call.rows.index(rows, table.device)]
         summed = chosen.sum(1)
         attended, videos = self._counts.get(place, (0, 0))
@@ -83,21 +91,22 @@ class Record:
     def rows(self) -> Iterator[dict[str, Any]]:
         """One record per site, head, step and branch, in order of execution.
 
-        Keys: site, kind, order, head, step, branch, videos, the means of `MEANS` (None where a site has no such
-        part), ep_error (the standard error of ep, None where it is exact), energy, resolution
-        (tokens per frame, None where the token layout is not known).
+        Keys: site, kind, order, keys_of (see `AttentionCall`), head, step, branch, videos, the means of `MEANS` (None
+        where a site has no such part), ep_error (the standard error of ep, None where it is exact), energy and
+        energy_text, resolution (tokens per frame, None where the token layout is not known).
 
         Raises:
             FailureError: an entropy or energy is not finite.
         """
-        for place in sorted(self._sums, key=lambda place: (place[0].order, place[1], place[2])):
-            site, step, branch = place
+        for place in sorted(self._sums, key=lambda place: (place[0].order, *place[1:])):
+            site, keys_of, step, branch = place
             attended, videos = self._counts[place]
             table = self._sums[place].cpu()
             for head in range(table.shape[1]):
                 means = {name: _none_if_absent(table[i, head].item() / attended) for i, name in enumerate(MEANS)}
                 total = table[-1, head].item() / videos
-                variance = table[-2, head].item()
+                text = _none_if_absent(table[-2, head].item() / videos)
+                variance = table[-3, head].item()
                 if means["ep"] is None or total != total or total == float("inf"):
                     raise FailureError(
                         "attention is not finite",
@@ -108,6 +117,7 @@ class Record:
                     "site": site.name,
                     "kind": site.kind,
                     "order": site.order,
+                    "keys_of": keys_of,
                     "head": head,
                     "step": step,
                     "branch": branch,
@@ -115,6 +125,7 @@ class Record:
                     **means,
                     "ep_error": None if variance != variance else sqrt(variance) / attended,
                     "energy": total,
+                    "energy_text": text,
                     "resolution": self._resolutions[site],
                 }
 

@@ -67,7 +67,7 @@ class WordMaps:
     controls: Mapping[int, WordControl]
 
     def __call__(self, call: AttentionCall) -> Tensor | None:
-        """The output with the target rows replaced, or None if the call holds no target row."""
+        """The output with the target rows replaced, or None if the call holds no target row or its keys are no text."""
         if call.site.kind != "cross":
             raise UsageError(
                 "words are controlled at cross-attention only",
@@ -75,12 +75,14 @@ class WordMaps:
                 where=call.site.name,
                 remedy="choose a model with cross-attention, such as AnimateDiff, ModelScope, Wan or LTX",
             )
+        if not call.of_text:
+            return None
         parts = []
         for index in call.rows.denoiser_rows(stream=("target",)):
             sources = call.rows.denoiser_rows((call.rows.guidance[index],), ("source",))
             if not sources:
                 raise UsageError("word control has no source", got=call.rows, where=call.site.name)
-            own, source = call.part([index]), call.part(sources[:1])
+            own, source = call.restricted([index]), call.restricted(sources[:1])
             control = self.controls[call.rows.video[index]]
             taken, factors = control.columns(own.key.shape[-2], source.key.shape[-2])
             output = word_map_output(own.attention, source=source.attention, taken=taken, factors=factors)

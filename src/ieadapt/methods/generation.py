@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import itertools
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,8 +15,9 @@ from diffusers import DiffusionPipeline
 from jaxtyping import Float
 from torch import Tensor
 
-from ieadapt.attention import DenoiserCall, denoisers_of, family_of, wrap_denoiser
-from ieadapt.errors import FailureError, UsageError
+from ieadapt.attention import denoisers_of, family_of
+from ieadapt.attention.restore import around
+from ieadapt.errors import FailureError, UsageError, require_types
 from ieadapt.models.memory import check_run
 
 Progress = Callable[[int, int], None]
@@ -41,6 +44,7 @@ class GenerationConfig:
     batch_size: int = field(default=4, metadata={"help": "videos that run as one batch"})
 
     def __post_init__(self) -> None:
+        require_types(self)
         for name in ("num_inference_steps", "num_frames", "height", "width", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -80,14 +84,36 @@ def generate(
     videos = []
     for done, start in enumerate(starts):
         batch = slice(start, start + config.batch_size)
-        reporter = _Reporter(progress, done * config.num_inference_steps, total)
-        with wrap_denoiser(pipe, reporter), quiet(pipe):
+        with _reporting(pipe, progress, done * config.num_inference_steps, total), quiet(pipe):
             videos.append(_run(pipe, prompts[batch], config, seeds[batch]))
-    return torch.cat(videos)
+    made = torch.cat(videos)
+    _say_what_was_made(pipe, config, made)
+    return made
+
+
+def made_size(videos: Float[Tensor, "*video frame channel height width"]) -> dict[str, int]:
+    """What was made, for a record: a model rounds the number of frames, and the size, to what it can make.
+
+    Example:
+        >>> made_size(torch.zeros(1, 9, 3, 16, 24))
+        {'num_frames': 9, 'height': 16, 'width': 24}
+    """
+    frames, _, height, width = videos.shape[-4:]
+    return {"num_frames": frames, "height": height, "width": width}
+
+
+def _say_what_was_made(pipe: DiffusionPipeline, config: GenerationConfig, videos: Tensor) -> None:
+    made = made_size(videos)
+    requested = {name: value for name in made if (value := getattr(config, name)) is not None}
+    others = [f"{name} {made[name]} instead of {value}" for name, value in requested.items() if made[name] != value]
+    if others:
+        warnings.warn(f"{type(pipe).__name__} made {', '.join(others)}: the nearest that it can make", stacklevel=3)
 
 
 def _run(pipe: DiffusionPipeline, prompts: list[str], config: GenerationConfig, seeds: list[int]) -> Tensor:
     size = {name: getattr(config, name) for name in ("num_frames", "height", "width")}
+    if config.negative_prompt is not None:
+        check_length(pipe, config.negative_prompt, "the negative prompt")
     check_run(pipe, size, rows=len(prompts) * _rows_per_video(pipe, config))
     arguments = {
         "num_inference_steps": config.num_inference_steps,
@@ -140,15 +166,27 @@ def call_pipeline(
     return frames.clamp(0, 1)
 
 
-class _Reporter:
-    """Tells a progress callback which denoising step was completed."""
+@contextmanager
+def _reporting(pipe: DiffusionPipeline, progress: Progress | None, done: int, total: int) -> Iterator[None]:
+    """Tell a callback of every step that the pipeline tells its own progress bar; the model is not touched."""
+    if progress is None:
+        yield
+        return
+    steps = itertools.count(done + 1)
 
-    def __init__(self, progress: Progress | None, done: int, total: int) -> None:
-        self._progress, self._done, self._total = progress, done, total
+    def with_report(proceed: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        bar = proceed(*args, **kwargs)
+        update = bar.update
 
-    def __call__(self, call: DenoiserCall, prediction: Tensor) -> None:
-        if self._progress is not None:
-            self._progress(min(self._done + call.step + 1, self._total), self._total)
+        def updated(number: int = 1) -> Any:
+            progress(min(next(steps), total), total)
+            return update(number)
+
+        bar.update = updated
+        return bar
+
+    with around(pipe, "progress_bar", with_report):
+        yield
 
 
 @contextmanager
@@ -173,7 +211,7 @@ def _checked_prompts(pipe: DiffusionPipeline, prompts: str | Sequence[str]) -> l
     return listed
 
 
-def check_length(pipe: Any, prompt: str) -> None:
+def check_length(pipe: Any, prompt: str, what: str = "the prompt") -> None:
     """Text encoders cut long prompts without stopping; say which words would be lost instead.
 
     Raises:
@@ -188,8 +226,8 @@ def check_length(pipe: Any, prompt: str) -> None:
     if len(tokens) > limit:
         lost = pipe.tokenizer.decode(tokens[limit - 1 :], skip_special_tokens=True)
         raise UsageError(
-            "the prompt is too long for the text encoder",
+            f"{what} is too long for the text encoder",
             expected=f"at most {limit} tokens",
             got=f"{len(tokens)}; these words would be dropped: {lost!r}",
-            remedy="shorten the prompt",
+            remedy=f"shorten {what}",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from diffusers import DiffusionPipeline
@@ -10,9 +11,12 @@ from torch import Tensor
 from ieadapt.attention import DenoiserCall, Selection, intercept, wrap_denoiser
 from ieadapt.functional import DEFAULT_MEMORY_LIMIT
 from ieadapt.interventions import Record
-from ieadapt.methods.generation import GenerationConfig, Progress, generate
+from ieadapt.methods.generation import GenerationConfig, Progress, generate, made_size
 from ieadapt.methods.profile import EntropyProfile
 from ieadapt.methods.profile_match import identity_of
+
+QUICK_STEPS, QUICK_PROMPTS = 5, 4
+"""Of a profile that nobody asked for: enough to rank self-attention sites."""
 
 
 def measure(
@@ -53,9 +57,29 @@ def measure(
     grid = _Grid()
     recording = intercept(pipe, Record(memory_limit, rows), sites, guidance="all")
     with recording as record, wrap_denoiser(pipe, grid):
-        generate(pipe, listed, config, seed, progress)
-    measured = {"rows": rows, "latent_grid": grid.found}
+        videos = generate(pipe, listed, config, seed, progress)
+    measured = {"rows": rows, "latent_grid": grid.found, **made_size(videos)}
     return EntropyProfile.from_rows(record.rows(), _metadata(pipe, listed, config, seed) | measured)
+
+
+def quick_profile(
+    pipe: DiffusionPipeline,
+    prompts: Sequence[str],
+    generation: GenerationConfig,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> EntropyProfile:
+    """The profile by which sites are chosen where none was given: a few of the prompts, in a few steps.
+
+    The library, the command line and the web app choose from the same one, so that equal requests choose equal sites.
+
+    Raises:
+        UsageError, FailureError: as `measure` does.
+    """
+    steps = min(QUICK_STEPS, generation.num_inference_steps)
+    quick = dataclasses.replace(generation, num_inference_steps=steps)
+    return measure(pipe, list(prompts[:QUICK_PROMPTS]), quick, seed=seed, progress=progress)
 
 
 class _Grid:
@@ -76,7 +100,4 @@ def _metadata(pipe: DiffusionPipeline, prompts: list[str], config: GenerationCon
         "seed": seed,
         "num_inference_steps": config.num_inference_steps,
         "guidance_scale": config.guidance_scale,
-        "num_frames": config.num_frames,
-        "height": config.height,
-        "width": config.width,
     }

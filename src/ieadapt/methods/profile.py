@@ -22,6 +22,7 @@ SCHEMA: dict[str, Any] = {
     "site": pl.String,
     "kind": pl.String,
     "order": pl.Int32,
+    "keys_of": pl.String,
     "head": pl.Int32,
     "step": pl.Int32,
     "branch": pl.String,
@@ -29,18 +30,24 @@ SCHEMA: dict[str, Any] = {
     "n_keys": pl.Float64,
     "entropy": pl.Float64,
     "ep": pl.Float64,
+    "ep_text": pl.Float64,
+    "ep_all": pl.Float64,
     "temporal_entropy": pl.Float64,
     "spatial_entropy": pl.Float64,
     "temporal_ep": pl.Float64,
     "spatial_ep": pl.Float64,
     "text_mass": pl.Float64,
     "energy": pl.Float64,
+    "energy_text": pl.Float64,
     "energy_share": pl.Float64,
     "resolution": pl.Float64,
     "ep_error": pl.Float64,
 }
-LATER = ("resolution", "ep_error")
+LATER = ("resolution", "ep_error", "keys_of", "ep_text", "ep_all", "energy_text")
 """Columns that earlier profiles do not have; they are read as unknown."""
+
+EP_DEFINITION = "video rows"
+"""What `ep` and `energy` of a joint site are of; in earlier profiles `all rows`, text and padding included."""
 
 
 class EntropyProfile:
@@ -49,9 +56,11 @@ class EntropyProfile:
     Attributes:
         table: polars table with the columns of `SCHEMA`. Entropies in nats; `ep` (and `temporal_ep`, `spatial_ep` of
             joint attention) in percent, 0 for the identity map and 100 for the uniform one; `text_mass` in [0, 1];
-            `energy` per video; `energy_share` of all recorded sites of that step and branch, in [0, 1]; `resolution`
-            in tokens per frame, null where the token layout is not known; `ep_error` the standard error of `ep` where
-            only a sample of the rows was measured, null where it is exact.
+            `energy` per video. Where text shares the sequence these are of the video tokens, `ep_text` and
+            `energy_text` of the text, `ep_all` of all tokens but padding. `energy_share` of all recorded sites of that
+            step and branch, in [0, 1]; `resolution` in tokens per frame, null where the token layout is not known;
+            `ep_error` the standard error of `ep` where only a sample of the rows was measured, null where it is exact;
+            `keys_of` tells apart the attentions of a module that makes several.
         metadata: what was measured: model, prompts, seeds, steps, versions.
 
     Example:
@@ -71,7 +80,8 @@ class EntropyProfile:
         """Build a profile from a record's rows; energy shares are taken within each step and branch."""
         table = pl.DataFrame(list(rows), schema={name: kind for name, kind in SCHEMA.items() if name != "energy_share"})
         share = pl.col("energy") / pl.col("energy").sum().over("step", "branch")
-        return cls(table.with_columns(energy_share=share).select(list(SCHEMA)), metadata)
+        defined = {"ep_definition": EP_DEFINITION, **(metadata or {})}
+        return cls(table.with_columns(energy_share=share).select(list(SCHEMA)), defined)
 
     @property
     def sites(self) -> list[AttentionSite]:
@@ -88,37 +98,55 @@ class EntropyProfile:
         if table.is_empty():
             known = sorted(self.table["branch"].unique())
             raise UsageError("the profile has no such branch", expected=f"one of {known}", got=branch)
-        means = ["n_keys", "entropy", "ep", "temporal_ep", "spatial_ep", "text_mass", "energy", "energy_share"]
-        heads = table.group_by("order", "site", "kind", "head").agg(pl.col(means).mean(), ep_error=_error_of_mean())
-        summed = {"energy", "energy_share"}
+        means = ["n_keys", "entropy", "ep", "ep_text", "ep_all", "temporal_ep", "spatial_ep", "text_mass"]
+        summed = ["energy", "energy_text", "energy_share"]
+        attention = ["order", "site", "kind", "keys_of"]
+        heads = table.group_by(*attention, "head").agg(pl.col(means + summed).mean(), ep_error=_error_of_mean())
         return (
-            heads.group_by("order", "site", "kind")
+            heads.group_by(attention)
             .agg(
                 pl.len().alias("heads"),
-                *(pl.col(name).sum() if name in summed else pl.col(name).mean() for name in means),
+                *(pl.col(name).mean() for name in means),
+                # A sum of nothing is 0; where there is no text it stays unknown.
+                *(pl.when(pl.col(name).count() > 0).then(pl.col(name).sum()).alias(name) for name in summed),
                 ep_min=pl.col("ep").min(),
                 ep_max=pl.col("ep").max(),
                 ep_error=_error_of_mean(),
             )
-            .sort("order")
+            .sort("order", "keys_of")
         )
+
+    def for_choosing(self) -> pl.DataFrame:
+        """The table by which sites are chosen: of each site its main attention, its only one or that to the text.
+
+        Raises:
+            UsageError: the profile's EP is of another definition.
+        """
+        defined = self.metadata.get("ep_definition", "all rows")
+        if defined != EP_DEFINITION:
+            raise UsageError(
+                "sites cannot be chosen by a profile whose EP is of another definition",
+                expected=f"EP of the {EP_DEFINITION}",
+                got=f"EP of {defined}",
+                remedy=f"measure again: ieadapt measure {self.metadata.get('model', 'MODEL')} --prompts FILE --out DIR",
+            )
+        return self.table.filter(pl.col("keys_of").fill_null("").is_in(["", "text"]))
 
     @property
     def ep(self) -> dict[str, float]:
         """Mean EP by site name."""
-        rows = self.by_site()
-        return dict(zip(rows["site"], rows["ep"], strict=True))
+        return self.figures["ep"]
 
     @property
     def head_ep(self) -> dict[Head, float]:
         """Mean EP by site name and head."""
-        rows = self.table.group_by("site", "head").agg(pl.col("ep").mean())
+        rows = self.for_choosing().group_by("site", "head").agg(pl.col("ep").mean())
         return {(site, head): ep for site, head, ep in rows.iter_rows()}
 
     @property
     def figures(self) -> dict[str, dict[str, float]]:
         """What `SiteChoice.choose` compares, by site name: `ep`, `energy`, and `level`, the tokens per frame."""
-        rows = self.by_site()
+        rows = EntropyProfile(self.for_choosing()).by_site()
         levels = self.table.drop_nulls("resolution").group_by("site").agg(pl.col("resolution").max())
         return {
             "ep": dict(zip(rows["site"], rows["ep"], strict=True)),
@@ -189,7 +217,7 @@ class EntropyProfile:
             raise UsageError(
                 "a profile of another format", expected=f"format {FORMAT}", where=folder, remedy="measure again"
             )
-        return cls(table.select(list(SCHEMA)), metadata)
+        return cls(table.select(list(SCHEMA)), {"ep_definition": "all rows", **metadata})
 
     def plot(self) -> Figure:
         """Energy, energy share and EP per site in order of execution, one column per kind (the paper's figure 4)."""

@@ -53,8 +53,8 @@ class EditRun:
         start: see `SourceConfig`.
         fps: see `SourceConfig`.
         size: see `SourceConfig`.
-        edit: how it is edited.
-        preset: the name of an edit configuration instead of it.
+        edit: how it is edited; None = as the preset says, or the default.
+        preset: the name of an edit configuration, from which the flags of an edit start.
         profile: folder of a measure run, where sites are chosen by entropy; without one the source's own inversion is
             measured.
         sampling: steps and size.
@@ -62,7 +62,7 @@ class EditRun:
         hardware: device and precision.
 
     Raises:
-        UsageError: no source, or several; no target; a preset together with other settings of the edit.
+        UsageError: no source, or several; no target; an unknown preset.
     """
 
     model: str
@@ -76,10 +76,13 @@ class EditRun:
     start: int | float = field(default=0.0, metadata=dict(_SOURCE["start"].metadata))
     fps: int | float | None = field(default=None, metadata=dict(_SOURCE["fps"].metadata))
     size: str = field(default="crop", metadata=dict(_SOURCE["size"].metadata))
-    edit: EditConfig = field(default_factory=EditConfig)
+    edit: EditConfig | None = field(default=None, metadata={"base": edit_preset})
     preset: str | None = field(
         default=None,
-        metadata={"help": "a named edit configuration, instead of its flags", "choices": tuple(EDIT_PRESETS)},
+        metadata={
+            "help": "a named edit configuration; flags beside it win",
+            "choices": tuple(EDIT_PRESETS),
+        },
     )
     profile: Path | None = field(
         default=None, metadata={"help": "folder of a measure run; without one the inversion is measured"}
@@ -98,8 +101,6 @@ class EditRun:
             )
         if self.jobs is not None and (self.prompts or self.source_prompt):
             raise UsageError("a file of jobs brings its own prompts", got="--prompt or --source-prompt beside --jobs")
-        if self.preset is not None and self.edit != EditConfig():
-            raise UsageError("a preset stands alone", got=f"--preset {self.preset} with other settings of the edit")
         _ = self.source, self.config, self.jobs is not None or self.listed
 
     @property
@@ -109,8 +110,8 @@ class EditRun:
 
     @property
     def config(self) -> EditConfig:
-        """How it is edited: the preset, or the settings themselves."""
-        return self.edit if self.preset is None else edit_preset(self.preset)
+        """How it is edited: the settings themselves, the preset, or the default."""
+        return self.edit or (EditConfig() if self.preset is None else edit_preset(self.preset))
 
     @property
     def listed(self) -> list[EditJob]:

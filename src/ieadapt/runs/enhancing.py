@@ -24,7 +24,7 @@ from ieadapt.runs.enhance_pairs import (
 )
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import RunFolder, open_run
-from ieadapt.runs.measuring import profile_blocks, quick_profile, report_record, sites_table
+from ieadapt.runs.measuring import own_profile, profile_blocks, report_record, sites_table
 from ieadapt.runs.pipelines import Hardware, Load, check_prompts, describe, spoken_folder, suited
 from ieadapt.runs.progress import Stages, silent
 from ieadapt.runs.report import Clip, Gallery, Report, Section, figure_png, write_report
@@ -40,13 +40,12 @@ class EnhanceRun:
         model: a bundled name, a folder or a hub id.
         prompts: what the videos show.
         generation: steps, size, guidance.
-        enhancement: which maps change, where, when and how strongly.
+        enhancement: which maps change, where, when and how strongly; None = as the preset says, or the default.
         profile: folder of a measure run of this model; without one, and if the choice of sites needs it, the model is
             measured first on a few prompts and steps.
         seeds: videos of each prompt.
         seed: of the first prompt's first video; the next prompts take the next ones, then the repeats.
-        preset: a method by name (`ieadapt.methods.PRESETS`); settings of `enhancement` that are not at their default
-            win over it.
+        preset: a method by name (`ieadapt.methods.PRESETS`), from which the flags of an enhancement start.
         force: go on with a profile of another model or size.
         hardware: device and precision.
 
@@ -57,7 +56,7 @@ class EnhanceRun:
     model: str
     prompts: tuple[str, ...]
     generation: GenerationConfig = field(default_factory=GenerationConfig)
-    enhancement: EnhanceConfig = field(default_factory=EnhanceConfig)
+    enhancement: EnhanceConfig | None = field(default=None, metadata={"base": EnhanceConfig.preset})
     profile: Path | None = field(
         default=None, metadata={"help": "folder of a measure run; without one it measures first"}
     )
@@ -81,8 +80,8 @@ class EnhanceRun:
 
     @property
     def method(self) -> EnhanceConfig:
-        """The enhancement: the preset with what is asked beside it."""
-        return self.enhancement if self.preset is None else self.enhancement.over(EnhanceConfig.preset(self.preset))
+        """The enhancement, the preset, or the default."""
+        return self.enhancement or (EnhanceConfig() if self.preset is None else EnhanceConfig.preset(self.preset))
 
     @property
     def tasks(self) -> list[PairTask]:
@@ -174,7 +173,7 @@ class _Made:
 
 def _own_profile(pipe: DiffusionPipeline, asked: EnhanceRun, run: RunFolder, stages: Stages) -> EntropyProfile | None:
     """A quick profile of this model, saved with the run, if the choice of sites needs one."""
-    return quick_profile(pipe, asked, run, stages) if asked.method.needs_profile else None
+    return own_profile(pipe, asked, run, stages) if asked.method.needs_profile else None
 
 
 def _report(

@@ -63,9 +63,9 @@ def flags(config: type) -> Iterator[Flag]:
 def _flags(config: type, path: tuple[str, ...], outer: frozenset[str], defaults: Mapping[str, Any]) -> Iterator[Flag]:
     types = get_type_hints(config)
     for field in dataclasses.fields(config):
-        default, here = defaults[field.name], (*path, field.name)
-        if dataclasses.is_dataclass(types[field.name]):
-            yield from _flags(types[field.name], here, outer, vars(default))
+        default, here, kind = defaults[field.name], (*path, field.name), _config_of(types[field.name])
+        if kind is not None:
+            yield from _flags(kind, here, outer, vars(kind() if default is None else default))
         elif field.name not in SPECIAL:
             clashes = bool(path) and field.name in outer
             short = _SHORT.get(field.name, field.name)
@@ -76,7 +76,10 @@ def _flags(config: type, path: tuple[str, ...], outer: frozenset[str], defaults:
 
 
 def assemble(config: type, values: Mapping[str, Any]) -> Any:
-    """A config from flag names and values; `model` and `prompts` are fields of the outermost one.
+    """A config from the flags that were given and their values; `model` and `prompts` are fields of the outermost one.
+
+    A nested config whose field names a `base` starts from what that gives for the preset, so that a flag that is given
+    wins over the preset, also where it says the default.
 
     Example:
         >>> from ieadapt.methods import GenerationConfig
@@ -104,13 +107,7 @@ def command_line(workflow: str, asked: Any, out: str | Path) -> str:
     words = ["ieadapt", workflow, *([str(asked.model)] if hasattr(asked, "model") else [])]
     for prompt in getattr(asked, "prompts", ()):
         words += ["--prompt", prompt]
-    for flag in flags(type(asked)):
-        value = asked
-        for name in flag.path:
-            value = getattr(value, name)
-        if value != flag.default:
-            words += [flag.option] if value is True else [flag.option, str(value)]
-    return shlex.join([*words, "--out", str(out)])
+    return shlex.join([*words, *flag_words(asked), "--out", str(out)])
 
 
 def flag_words(asked: Any) -> list[str]:
@@ -123,12 +120,26 @@ def flag_words(asked: Any) -> list[str]:
     """
     words: list[str] = []
     for flag in flags(type(asked)):
+        base = _base(type(asked), flag.path[0], vars(asked))
+        default = flag.default if base is None or len(flag.path) == 1 else getattr(base, flag.path[-1])
         value = asked
         for name in flag.path:
-            value = getattr(value, name)
-        if value != flag.default:
+            value = default if value is None else getattr(value, name)
+        if value != default:
             words += [flag.option] if value is True else [flag.option, str(value)]
     return words
+
+
+def _config_of(kind: Any) -> Any:
+    """The config class that a field holds, also where it may be None; None for a field that holds none."""
+    return next((member for member in (kind, *get_args(kind)) if dataclasses.is_dataclass(member)), None)
+
+
+def _base(config: type, name: str, values: Mapping[str, Any]) -> Any:
+    """What a nested config starts from, by the preset among the outer values; None for its defaults."""
+    field = next(each for each in dataclasses.fields(config) if each.name == name)
+    preset = values.get("preset")
+    return field.metadata["base"](preset) if "base" in field.metadata and preset is not None else None
 
 
 def _as_typed(kind: Any) -> Any:
@@ -144,9 +155,10 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 def _build(config: type, nested: Mapping[str, Any]) -> Any:
-    types = get_type_hints(config)
-    built = {
-        name: _build(types[name], value) if dataclasses.is_dataclass(types[name]) else value
-        for name, value in nested.items()
-    }
+    types, built = get_type_hints(config), dict(nested)
+    for name, value in nested.items():
+        kind = _config_of(types[name])
+        if kind is not None:
+            base = _base(config, name, nested)
+            built[name] = _build(kind, value) if base is None else dataclasses.replace(base, **value)
     return config(**built)

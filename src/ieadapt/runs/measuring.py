@@ -14,6 +14,7 @@ from diffusers import DiffusionPipeline
 from ieadapt.attention import AttentionSite, find_sites, select_sites
 from ieadapt.functional import row_sample
 from ieadapt.methods import EntropyProfile, GenerationConfig, measure
+from ieadapt.methods.measurement import QUICK_PROMPTS, quick_profile
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import RunFolder, open_run
 from ieadapt.runs.pipelines import Hardware, Load, check_prompts, describe, spoken_folder, suited
@@ -21,8 +22,6 @@ from ieadapt.runs.progress import Stages, silent
 from ieadapt.runs.report import Block, Picture, Report, Section, Table, figure_png, write_report
 
 PROFILE_FILES = ("profile.parquet", "profile.json")
-PROFILE_STEPS, PROFILE_PROMPTS = 5, 4
-"""Of a profile that a run measures by itself."""
 
 
 @dataclass(frozen=True)
@@ -130,16 +129,16 @@ class Prompted(Protocol):
         """Of the first prompt."""
 
 
-def quick_profile(pipe: DiffusionPipeline, asked: Prompted, run: RunFolder, stages: Stages) -> EntropyProfile:
+def own_profile(pipe: DiffusionPipeline, asked: Prompted, run: RunFolder, stages: Stages) -> EntropyProfile:
     """A profile on a few of a run's prompts and steps, saved with the run; an earlier one that is there is taken."""
-    steps = min(PROFILE_STEPS, asked.generation.num_inference_steps)
-    quick = dataclasses.replace(asked.generation, num_inference_steps=steps)
-    prompts = list(asked.prompts[:PROFILE_PROMPTS])
     if all((run.path / name).is_file() for name in PROFILE_FILES):
         kept = EntropyProfile.load(run.path)
-        if [kept.metadata.get(name) for name in ("prompts", "seed")] == [prompts, asked.seed]:
+        if [kept.metadata.get(name) for name in ("prompts", "seed")] == [
+            list(asked.prompts[:QUICK_PROMPTS]),
+            asked.seed,
+        ]:
             return kept
-    profile = measure(pipe, prompts, quick, seed=asked.seed, progress=stages("measuring"))
+    profile = quick_profile(pipe, asked.prompts, asked.generation, seed=asked.seed, progress=stages("measuring"))
     write_profile(run, profile, asked.model)
     return profile
 

@@ -18,7 +18,7 @@ from ieadapt.metrics import evaluate
 from ieadapt.runs.edit_pictures import rows_of_frames
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import RunFolder, open_run
-from ieadapt.runs.measuring import quick_profile
+from ieadapt.runs.measuring import own_profile
 from ieadapt.runs.perturb_report import perturb_report
 from ieadapt.runs.perturb_run import BRANCHES, Perturbed, PerturbResult, PerturbRun
 from ieadapt.runs.pipelines import Hardware, Load, describe, suited
@@ -58,7 +58,7 @@ def run_perturb(
         pipe = load(asked.hardware, asked.model)
         run.note(model=describe(pipe))
         if profile is None and asked.choice.needs_entropy:
-            profile = quick_profile(pipe, asked, run, stages)
+            profile = own_profile(pipe, asked, run, stages)
         sites = asked.choice.choose(find_sites(pipe), **(profile.figures if profile else {}))
         run.note(sites=[site.name for site in sites], seeds=[asked.seed + i for i in range(len(asked.prompts))])
         videos = [_written(run, *made) for made in _generated(pipe, asked, sites, stages)]

@@ -24,6 +24,9 @@ MOST: Mapping[str, int] = {
 """The most that a form takes of a number; the command line takes more."""
 
 
+_UNSET = object()
+
+
 class Form:
     """The fields of one config, in order.
 
@@ -46,6 +49,7 @@ class Form:
         self.config = config
         made = {field.name for field in fields} | set(left_out)
         self._paths = {flag.name: flag.path for flag in flags(config)}
+        self._defaults = {flag.name: flag.default for flag in flags(config)}
         offered = {flag.name: flag for flag in flags(config) if flag.name not in made}
         defaults = changed or {}
         with gr.Row():
@@ -82,7 +86,9 @@ class Form:
                     got=values[name],
                     remedy="use the command line for larger runs",
                 )
-        return assemble(self.config, values | fixed)
+        # A form sends every field; what stands at its default gives way to a preset.
+        given = {name: value for name, value in values.items() if value != self._defaults.get(name, _UNSET)}
+        return assemble(self.config, given | fixed)
 
     def filled(self, config: Mapping[str, Any]) -> list[Any]:
         """What the fields show for the config of a run's record; a field that it does not say shows what is fresh."""

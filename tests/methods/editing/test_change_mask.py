@@ -72,7 +72,7 @@ def test_words_are_read_from_the_dense_map(family: str) -> None:
 
     def dense(call: AttentionCall) -> None:
         for row in call.rows.denoiser_rows(("cond",)) if call.step == 0 else ():
-            own, video, layout = call.part([row]), call.rows.video[row], call.layout
+            own, video, layout = call.restricted([row]), call.rows.video[row], call.layout
             assert layout is not None
             text = 0 if site.kind == "cross" or layout.start else layout.frames * layout.height * layout.width
             columns = [text + token for token in tokens[video]]

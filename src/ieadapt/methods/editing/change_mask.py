@@ -109,6 +109,8 @@ class WordEvidence:
 
     def __call__(self, call: AttentionCall) -> None:
         """Look at one call: where the source or the target looks at the words, the edit may change."""
+        if not call.of_text:
+            return
         calls = (*call.earlier, call)
         found = {each.rows.video[row]: self._looks(each, row) for each in calls for row in range(len(each.rows))}
         if len(found) == len(self._tokens):
@@ -117,7 +119,7 @@ class WordEvidence:
 
     def _looks(self, call: AttentionCall, row: int) -> Float[Tensor, "frame height width"]:
         """How much each place of a video looks at its prompt's words, 0..1."""
-        own, layout = call.part([row]), call.layout
+        own, layout = call.restricted([row]), call.layout
         if layout is None:
             raise FailureError("the model's tokens are not known", where=call.site.name)
         keys = own.key.shape[-2]

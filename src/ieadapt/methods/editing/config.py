@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from ieadapt.attention import GuidanceChoice, StepWindow
-from ieadapt.errors import UsageError
+from ieadapt.errors import UsageError, require_types
 from ieadapt.methods.layer_choice import SiteChoice
 
 Method = Literal["inversion", "noise-path", "flowedit", "sdedit"]
@@ -104,6 +104,7 @@ class EditConfig:
     seed: int = field(default=0, metadata={"help": "seed of noise and of a random choice of sites"})
 
     def __post_init__(self) -> None:
+        require_types(self)
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise UsageError(f"unknown {name} of an edit", expected=", ".join(known), got=getattr(self, name))

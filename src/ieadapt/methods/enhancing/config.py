@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from ieadapt.attention import AttentionSite, GuidanceChoice, StepWindow
-from ieadapt.errors import UsageError
+from ieadapt.errors import UsageError, require_types
 from ieadapt.functional import Scope
 from ieadapt.interventions import AMOUNTS, PERTURBATIONS
 from ieadapt.methods.enhancing.adaptations import ADAPTATIONS, Adaptation
@@ -95,6 +95,7 @@ class EnhanceConfig:
     seed: int = _option(0, "seed of a random choice of sites or heads")
 
     def __post_init__(self) -> None:
+        require_types(self)
         for name, known in _VALUES.items():
             if getattr(self, name) not in known:
                 raise UsageError(
@@ -224,10 +225,6 @@ class EnhanceConfig:
         from ieadapt.methods.enhancing.presets import preset
 
         return replace(preset(name), **changes)
-
-    def over(self, base: EnhanceConfig) -> EnhanceConfig:
-        """This configuration with every value that is at its default taken from another one."""
-        return replace(base, **self._own())
 
     def _own(self) -> dict[str, Any]:
         """What is not at its default."""

@@ -22,11 +22,9 @@ from ieadapt.methods.enhancing.guidance import guiding
 from ieadapt.methods.enhancing.plan import Planner
 from ieadapt.methods.enhancing.record import Enhancement, Watch
 from ieadapt.methods.generation import GenerationConfig, Progress, generate
-from ieadapt.methods.measurement import measure
+from ieadapt.methods.measurement import quick_profile
 from ieadapt.methods.profile import EntropyProfile
 from ieadapt.methods.profile_match import refuse_another_model
-
-QUICK_STEPS = 5
 
 
 @contextmanager
@@ -84,7 +82,7 @@ def enhance(
 ) -> Float[Tensor, "video frame channel height width"]:
     """Generate enhanced videos, one per prompt; float32 on the CPU, in [0, 1].
 
-    Without a profile, one is measured first on the first prompt, in a few steps, unless `entropy` is `online`.
+    Without a profile, one is measured first on the first prompts, in a few steps, unless `entropy` is `online`.
 
     Raises:
         UsageError, FailureError: as `enhancement` and `generate` do.
@@ -92,17 +90,10 @@ def enhance(
     config, generation = config or EnhanceConfig(), generation or GenerationConfig()
     _ = config.factors.factors(generation.num_inference_steps)
     if profile is None and config.needs_profile:
-        first = prompt if isinstance(prompt, str) else prompt[0]
-        profile = quick_profile(pipe, first, generation)
+        prompts, first = [prompt] if isinstance(prompt, str) else prompt, seed if isinstance(seed, int) else seed[0]
+        profile = quick_profile(pipe, prompts, generation, seed=first)
     with enhancement(pipe, config, profile, force=force):
         return generate(pipe, prompt, generation, seed, progress)
-
-
-def quick_profile(pipe: DiffusionPipeline, prompt: str, generation: GenerationConfig) -> EntropyProfile:
-    """A profile from one prompt and at most five steps: enough to rank self-attention sites."""
-    settings = {name: getattr(generation, name) for name in generation.__dataclass_fields__}
-    steps = min(QUICK_STEPS, generation.num_inference_steps)
-    return measure(pipe, prompt, GenerationConfig(**{**settings, "num_inference_steps": steps}))
 
 
 _INSTALL = {

@@ -53,7 +53,7 @@ class PlannedMaps:
             return None
         name = call.site.name
         if name in plan.shares:
-            change, share, part = self._change, plan.shares[name], call.part(heads=plan.heads.get(name))
+            change, share, part = self._change, plan.shares[name], call.restricted(heads=plan.heads.get(name))
         else:
             change, share, part = self._sharp, plan.sharpened.get(name, 0.0), call
         share *= min(self._strength(call.step, call.steps), 1.0)

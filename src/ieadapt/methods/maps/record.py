@@ -200,6 +200,8 @@ class RecordMaps:
 
     def __call__(self, call: AttentionCall) -> None:
         """Read the call if it is one of an asked step and holds rows of the prompt."""
+        if not call.of_text:
+            return
         layout = _known_layout(call)
         self._check_query(call, layout)
         if call.site.kind == "temporal":

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from ieadapt.attention import StepWindow
-from ieadapt.errors import UsageError
+from ieadapt.errors import UsageError, require_types
 from ieadapt.interventions import PERTURBATIONS, parse_perturbation
 from ieadapt.metrics import METRICS, Metric, select_metrics
 
@@ -61,6 +61,7 @@ class StudyConfig:
     )
 
     def __post_init__(self) -> None:
+        require_types(self)
         for name, known in (("branch", get_args(Branch)), ("mode", get_args(Mode))):
             if getattr(self, name) not in known:
                 raise UsageError(f"unknown {name} of a study", expected=", ".join(known), got=getattr(self, name))
