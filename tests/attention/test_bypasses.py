@@ -22,7 +22,6 @@ from diffusers import (
 from diffusers.hooks import apply_first_block_cache
 from torch import Tensor, nn
 
-import ieadapt
 from ieadapt.attention import AttentionCall, denoisers_of, find_sites, intercept, wrap_denoiser
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.interventions import Identity
@@ -202,7 +201,3 @@ def test_steps_after_an_interrupt_are_not_missed(family: str) -> None:
     ):
         run(family, steps=4, callback_on_step_end=stop)
     assert set(steps) == {0}
-
-
-def test_the_public_functions_are_what_is_tested() -> None:
-    assert ieadapt.intercept is intercept
