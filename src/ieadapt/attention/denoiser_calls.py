@@ -16,7 +16,7 @@ from ieadapt.attention.layouts import LatentGrid
 from ieadapt.attention.prefix import Prefix, map_tensors
 from ieadapt.attention.rows import RowMap
 from ieadapt.attention.sites import AttentionSite
-from ieadapt.errors import FailureError
+from ieadapt.errors import FailureError, UsageError
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,15 @@ class DenoiserCall:
     @property
     def latents(self) -> Tensor:
         """The latents of all rows, as the denoiser is given them."""
-        found: Tensor = self.arguments[self.family.latents]
+        found: Tensor | None = self.arguments.get(self.family.latents)
+        if found is None:
+            raise UsageError(
+                "where this denoiser is given its latents is not known",
+                expected=f"an argument {self.family.latents}",
+                got=", ".join(self.arguments),
+                where=type(self.module).__name__,
+                remedy="describe the model in ieadapt/attention/families.py",
+            )
         return found
 
     def again(self, rows: Sequence[int], latents: Tensor | None = None) -> Tensor:

@@ -94,6 +94,13 @@ class WeakGuidance:
         if set(call.rows.guidance) == {"uncond"}:
             return prediction + self._held_delta(call)
         strong = call.rows.denoiser_rows(("cond",))
+        if not strong:
+            raise FailureError(
+                "the pipeline does not say which rows of this call are conditional, so none can be guided",
+                got=f"{len(call.rows)} rows",
+                where=type(call.pipeline).__name__,
+                remedy="describe the model in ieadapt/attention/families.py, or enhance in direct mode",
+            )
         delta = guidance_delta(prediction[strong], self._weak(call, plan, strong), scale)
         self._held, self._held_step = delta, call.step
         self._rescale.expect(delta)
