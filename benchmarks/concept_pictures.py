@@ -48,7 +48,7 @@ def maps_of_rising_entropy() -> Figure:
     """Temporal maps of the bundled model from the lowest to the highest EP, between I and U."""
     pipe = ieadapt.load("shapes")
     maps = _Maps()
-    with ieadapt.intercept(pipe, maps, sites="temporal", steps=(0.5, 0.6)):
+    with ieadapt.intercept(pipe, maps, sites="temporal", steps=(0.5, 0.6), guidance="all"):
         pipe(CAPTION, num_inference_steps=2, guidance_scale=3.0, generator=torch.Generator().manual_seed(0))
     ranked = sorted(maps.found.values(), key=lambda pair: pair[0])
     frames = ranked[0][1].shape[-1]
@@ -174,7 +174,7 @@ def overview() -> Figure:
     rows = ieadapt.measure(pipe, CAPTION, SETTINGS).by_site()
     videos = {"as it is": ieadapt.generate(pipe, [CAPTION], SETTINGS)[0]}
     for kind in ("temporal", "spatial"):
-        with ieadapt.intercept(pipe, ieadapt.Identity(), sites=kind):
+        with ieadapt.intercept(pipe, ieadapt.Identity(), sites=kind, guidance="all"):
             videos[f"{kind} off"] = ieadapt.generate(pipe, [CAPTION], SETTINGS)[0]
     figure = Figure(figsize=(11, 3.3), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=[1, 1.15], squeeze=False)[0]

@@ -48,9 +48,9 @@ def variants(pipe: Any, captions: list[str], config: GenerationConfig) -> dict[s
     enhanced = EnhanceConfig()
     return {
         "plain": lambda: generate(pipe, captions, config),
-        "every site intercepted, nothing done": inside(lambda: intercept(pipe, lambda call: None)),
-        "entropy and energy of every site": inside(lambda: intercept(pipe, Record())),
-        "identity in every temporal site": inside(lambda: intercept(pipe, Identity(), "temporal")),
+        "every site intercepted, nothing done": inside(lambda: intercept(pipe, lambda call: None, guidance="all")),
+        "entropy and energy of every site": inside(lambda: intercept(pipe, Record(), guidance="all")),
+        "identity in every temporal site": inside(lambda: intercept(pipe, Identity(), "temporal", guidance="all")),
         "enhanced, default sites": inside(lambda: enhancement(pipe, enhanced, profile)),
     }
 

@@ -77,12 +77,12 @@ def _entries(selection: str | AttentionSite | Iterable[str | AttentionSite]) -> 
     if isinstance(selection, str):
         return [part.strip() for part in selection.split(",") if part.strip()] or [selection]
     entries = list(selection) if isinstance(selection, Iterable) else [selection]
-    wrong = next((entry for entry in entries if not isinstance(entry, str | AttentionSite)), None)
-    if wrong is not None:
+    wrong = [entry for entry in entries if not isinstance(entry, str | AttentionSite)]
+    if wrong:
         raise UsageError(
             "not a selection of attention sites",
             expected="names, patterns or kinds, sites that find_sites returned, or a function of a site",
-            got=f"{type(wrong).__name__} {wrong!r}",
+            got=f"{type(wrong[0]).__name__} {wrong[0]!r}",
         )
     if not entries:
         raise UsageError(

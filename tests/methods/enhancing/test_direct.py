@@ -29,7 +29,7 @@ def test_a_share_of_the_uniform_map_is_the_mixture(family: str, guided: bool) ->
         pipe, EnhanceConfig(start=0, mode="direct", perturbation="uniform", sites=site, scale=0.4)
     ) as told:
         enhanced = run(family, PROMPTS, **arguments)
-    with intercept(pipe, Mix(0.4), site):
+    with intercept(pipe, Mix(0.4), site, guidance="all"):
         mixed = run(family, PROMPTS, **arguments)
     assert (mixed - run(family, PROMPTS, **arguments)).abs().max() > 1e-4
     torch.testing.assert_close(enhanced, mixed, rtol=1e-3, atol=1e-4)
@@ -72,7 +72,7 @@ def test_the_rest_is_sharpened(family: str) -> None:
         assert sharp is not None
         return 0.5 * call.output + 0.5 * sharp
 
-    with intercept(pipe, Mix(0.5), list(told.sites)), intercept(pipe, half_sharp, rest):
+    with intercept(pipe, Mix(0.5), list(told.sites), guidance="all"), intercept(pipe, half_sharp, rest, guidance="all"):
         torch.testing.assert_close(enhanced, run(family), rtol=1e-3, atol=1e-4)
 
 
@@ -91,7 +91,7 @@ def test_one_branch_and_a_window(family: str) -> None:
             if (call.output - plain)[rows].abs().max() > 1e-4:
                 changed.add((call.step, branch))
 
-    with enhancement(pipe, config), intercept(pipe, kept, site):
+    with enhancement(pipe, config), intercept(pipe, kept, site, guidance="all"):
         run(family, steps=4)
     assert changed == {(2, "cond"), (3, "cond")}
 
@@ -102,7 +102,7 @@ def test_weighting_goes_by_entropy() -> None:
     config = EnhanceConfig(start=0, mode="direct", perturbation="uniform", sites=site, weighting="ep")
     with enhancement(pipe, config, profile):
         enhanced = run("wan")
-    with intercept(pipe, Mix(profile.ep[site] / 100), site):
+    with intercept(pipe, Mix(profile.ep[site] / 100), site, guidance="all"):
         torch.testing.assert_close(enhanced, run("wan"), rtol=1e-3, atol=1e-4)
 
 
@@ -156,7 +156,7 @@ def test_enhance_a_video_scales_what_attention_returns_for_video_tokens(family: 
                 stack.enter_context(enhancement(pipe, config))
             modules = _Modules(pipe, {name})
             stack.callback(modules.close)
-            stack.enter_context(intercept(pipe, kept, name))
+            stack.enter_context(intercept(pipe, kept, name, guidance="all"))
             run(family)
             returned.append(modules.returned[0])
     rows = factors[: 2 if family == "mochi" else 1]
@@ -179,9 +179,9 @@ def test_enhance_a_video_without_an_output_projection() -> None:
         outputs.append(call.output.clone())
         factor.append(_factor(call, 50)[0])
 
-    with intercept(pipe, kept, name):
+    with intercept(pipe, kept, name, guidance="all"):
         run("hunyuanvideo")
-    with enhancement(pipe, config), intercept(pipe, kept, name):
+    with enhancement(pipe, config), intercept(pipe, kept, name, guidance="all"):
         run("hunyuanvideo")
     plain, scaled = outputs[0], outputs[4]
     tokens = 3 * 4 * 6 if plain.shape[2] > 72 else plain.shape[2]
@@ -223,7 +223,7 @@ def test_online_plans_from_the_first_steps(family: str, mode: str) -> None:
     """The sites are those that a recording of the first two plain steps ranks highest; nothing changes before."""
     pipe = tiny_pipeline(family)
     kind = "temporal" if any(site.kind == "temporal" for site in find_sites(pipe)) else "joint"
-    with intercept(pipe, Record(), kind, steps=(0.0, 0.5)) as record:
+    with intercept(pipe, Record(), kind, steps=(0.0, 0.5), guidance="all") as record:
         run(family, steps=4)
     figures = EntropyProfile.from_rows(record.rows())
     changed = {"perturbation": "uniform"} if mode == "direct" else {}

@@ -80,7 +80,10 @@ def test_a_window_enhances_its_steps_only(family: str) -> None:
     config = EnhanceConfig(sites=NAMED.get(family, "joint"), start=0.5)
     weak_steps: set[int] = set()
     kept = lambda call: weak_steps.add(call.step) if "weak" in call.rows.guidance else None  # noqa: E731
-    with enhancement(tiny_pipeline(family), config), intercept(tiny_pipeline(family), kept):
+    with (
+        enhancement(tiny_pipeline(family), config),
+        intercept(tiny_pipeline(family), kept, guidance=("cond", "uncond", "weak")),
+    ):
         run(family, steps=4)
     assert weak_steps == {2, 3}
 
@@ -90,7 +93,12 @@ def test_weak_passes_do_not_count_as_steps() -> None:
     pipe = tiny_pipeline("wan")
     with (
         enhancement(pipe, EnhanceConfig(start=0, sites="joint")),
-        intercept(pipe, lambda call: seen.append((call.step, call.rows.guidance[0])), "blocks.0.attn1"),
+        intercept(
+            pipe,
+            lambda call: seen.append((call.step, call.rows.guidance[0])),
+            "blocks.0.attn1",
+            guidance=("cond", "uncond", "weak"),
+        ),
     ):
         run("wan", steps=2)
     assert seen == [(step, branch) for step in (0, 1) for branch in ("cond", "weak", "uncond")]

@@ -20,6 +20,7 @@ from tests.families import GUIDED, PROMPTS, SEVERAL_VIDEOS, UNGUIDED, every_fami
 from tests.methods.test_generation import config_for
 from tests.tiny import build, call_arguments
 
+EVERY = ("cond", "uncond", "weak")
 SITES = {"animatediff": "mid_block.motion_modules.*", "modelscope": "mid_block.temp_attentions.*"}
 LAST = {"hunyuanvideo": "single_transformer_blocks.1.attn", "wan": "blocks.1.attn1"}
 
@@ -151,7 +152,7 @@ def test_the_schedule_scales_every_step(family: str) -> None:
         weak_steps.append(call.step) if "weak" in call.rows.guidance else None
 
     pipe, config = tiny_pipeline(family), EnhanceConfig(start=0, sites=one_site(family), schedule="0,1,0")
-    with enhancement(pipe, config) as told, intercept(pipe, kept, one_site(family)):
+    with enhancement(pipe, config) as told, intercept(pipe, kept, one_site(family), guidance=EVERY):
         run(family, steps=3)
     assert set(weak_steps) == {1}
     assert told.weak_passes == 1
@@ -189,7 +190,10 @@ def test_heads_change_alone(family: str) -> None:
             differs = (call.output - plain).abs().amax((0, 2, 3)) > 1e-4
             seen.setdefault(call.site.name, set()).update(differs.nonzero().flatten().tolist())
 
-    with enhancement(pipe, config, profile) as told, intercept(pipe, kept, "temporal" if "block" in kind else "joint"):
+    with (
+        enhancement(pipe, config, profile) as told,
+        intercept(pipe, kept, "temporal" if "block" in kind else "joint", guidance=EVERY),
+    ):
         run(family)
     highest = max(
         ((ep, key) for key, ep in profile.head_ep.items() if any(site.name == key[0] for site in told.sites))
@@ -347,7 +351,7 @@ def test_of_two_denoisers_only_the_changed_one_costs_weak_passes() -> None:
     settings = {**call_arguments("wan"), "num_inference_steps": 4, "output_type": "latent", "guidance_scale": 4}
     with (
         enhancement(pipe, EnhanceConfig(start=0, sites="transformer_2.blocks.1.attn1", entropy="profile")) as told,
-        intercept(pipe, kept, "transformer_2.blocks.1.attn1"),
+        intercept(pipe, kept, "transformer_2.blocks.1.attn1", guidance=EVERY),
     ):
         pipe(PROMPTS[0], generator=torch.Generator().manual_seed(0), **settings)
     assert steps["weak"] == steps["full"]

@@ -36,7 +36,7 @@ def test_a_window_from_the_saved_latents_is_the_whole_run(family: str) -> None:
     study = StudyConfig(window="0.5:1")
     twins = make_twins(pipe, PAIRS, study, config)
     frames = make_perturbed(pipe, condition, PAIRS, twins, study, config)
-    with intercept(pipe, Uniform(), list(condition.sites), (0.5, 1.0)):
+    with intercept(pipe, Uniform(), list(condition.sites), (0.5, 1.0), guidance="all"):
         expected = generate(pipe, PROMPTS, config, [3, 3])
     torch.testing.assert_close(frames, expected, rtol=1e-3, atol=1e-4)
     assert (frames - torch.stack([twin.frames for twin in twins])).abs().max() > 1e-4
@@ -46,7 +46,7 @@ def test_a_window_that_ends_early() -> None:
     pipe, config, condition = tiny_pipeline("animatediff"), short("animatediff"), self_attention("animatediff")
     study = StudyConfig(window="0.25:0.75")
     frames = make_perturbed(pipe, condition, PAIRS, make_twins(pipe, PAIRS, study, config), study, config)
-    with intercept(pipe, Uniform(), list(condition.sites), (0.25, 0.75)):
+    with intercept(pipe, Uniform(), list(condition.sites), (0.25, 0.75), guidance="all"):
         expected = generate(pipe, PROMPTS, config, [3, 3])
     torch.testing.assert_close(frames, expected, rtol=1e-3, atol=1e-4)
 
@@ -58,7 +58,7 @@ def test_a_scheduler_with_a_history_starts_at_the_beginning(monkeypatch: pytest.
     twins = make_twins(pipe, PAIRS, study, config)
     assert all(twin.latents is None for twin in twins)
     frames = make_perturbed(pipe, condition, PAIRS, twins, study, config)
-    with intercept(pipe, Uniform(), list(condition.sites), (0.5, 1.0)):
+    with intercept(pipe, Uniform(), list(condition.sites), (0.5, 1.0), guidance="all"):
         torch.testing.assert_close(frames, generate(pipe, PROMPTS, config, [3, 3]), rtol=1e-3, atol=1e-4)
 
 

@@ -58,7 +58,7 @@ def test_the_table_says_what_was_perturbed_and_what_it_did(whole: Path) -> None:
 def test_the_numbers_are_those_of_the_videos_made_by_hand(model: Path, whole: Path) -> None:
     pipe, row = ieadapt.load(model), table(whole).row(0, named=True)
     plain = ieadapt.generate(pipe, row["prompt"], SMALL, row["seed"])[0]
-    with ieadapt.intercept(pipe, ieadapt.Identity(), row["sites"]):
+    with ieadapt.intercept(pipe, ieadapt.Identity(), row["sites"], guidance="all"):
         perturbed = ieadapt.generate(pipe, row["prompt"], SMALL, row["seed"])[0]
     expected = evaluate(perturbed, plain, ["psnr", "sharpness"])
     assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-4)
