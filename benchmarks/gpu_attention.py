@@ -26,7 +26,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.attention_shapes import REHEARSAL, SHAPES, SPECIALISED, Shape, inputs
 from benchmarks.results import FOLDER, Value, record
-from ieadapt.functional import RowSample, measured_attention
+from ieadapt.functional import Attention, RowSample, measured_attention
 from ieadapt.functional.kernels import fused_rows
 from ieadapt.functional.kernels.launch import SHORT, WHOLE, Tiling, tiling_of
 
@@ -90,12 +90,17 @@ def backends_timed(tensors: Tensors, device: str, repeats: int) -> dict[SDPBacke
     return dict(sorted(found.items(), key=lambda entry: entry[1]))
 
 
+def attention_of(shape: Shape, tensors: Tensors) -> Attention:
+    """The attention of a shape, its video tokens told."""
+    return Attention(*tensors, video=shape.video)
+
+
 def ways(shape: Shape, tensors: Tensors) -> dict[str, Callable[[Tiling], tuple[Tensor, Tensor]]]:
     """Name -> a way to write the kernel, given tile sizes."""
-    scale = shape.dim**-0.5
+    scale, attention = shape.dim**-0.5, attention_of(shape, tensors)
 
     def fused(maximum: str, tiling: Tiling) -> tuple[Tensor, Tensor]:
-        rows = fused_rows(*tensors, scale=scale, video=shape.video, tiling=tiling, maximum=maximum)  # type: ignore[arg-type]
+        rows = fused_rows(attention, tiling=tiling, maximum=maximum)  # type: ignore[arg-type]
         assert rows.output is not None
         return rows.output, rows["entropy"]
 
@@ -198,25 +203,25 @@ def plain_rows(
 
 def table(shape: Shape, device: str, dtype: torch.dtype, repeats: int) -> Iterator[dict[str, Value]]:
     """Time one shape: PyTorch alone, the kernel alone, exact and sampled measuring, and the map apart."""
-    tensors = query, key, value = inputs(shape, device, dtype)
-    scale = shape.dim**-0.5
+    tensors = inputs(shape, device, dtype)
+    attention = attention_of(shape, tensors)
     rows, attend, plain = plain_rows(shape, tensors, device, repeats)
     yield from rows
-    fused = fused_rows(query, key, value, scale=scale, video=shape.video)
+    fused = fused_rows(attention)
     assert fused.output is not None
     usual = errors(shape, tensors, attend(), fused["entropy"])["output_error"]
     facts = {**errors(shape, tensors, fused.output, fused["entropy"]), "sdpa_output_error": usual}
-    used = str(WHOLE if shape.tokens <= SHORT else tiling_of(shape.dim, query.element_size()))
+    used = str(WHOLE if shape.tokens <= SHORT else tiling_of(shape.dim, dtype.itemsize))
     del fused
 
     def kernel() -> object:
-        return fused_rows(query, key, value, scale=scale, video=shape.video)
+        return fused_rows(attention)
 
     def measured(sample: RowSample | None) -> Callable[[], object]:
-        return lambda: measured_attention(query, key, value, attend, video=shape.video, sample=sample, kernel="on")
+        return lambda: measured_attention(attention, attend, sample=sample, kernel="on")
 
     def apart() -> object:
-        return attend(), fused_rows(query, key, None, scale=scale, video=shape.video)
+        return attend(), fused_rows(attention, output=False)
 
     yield row(shape, dtype, "kernel alone", milliseconds(kernel, device, repeats), plain, tiling=used, **facts)
     yield row(shape, dtype, "exact", milliseconds(measured(None), device, repeats), plain)
@@ -224,9 +229,7 @@ def table(shape: Shape, device: str, dtype: torch.dtype, repeats: int) -> Iterat
     for fraction in FRACTIONS:
         sample = RowSample(fraction)
         if not sample.takes_all(shape.tokens):
-            error = measured_attention(
-                query, key, value, attend, video=shape.video, sample=sample, kernel="on"
-            ).statistics.ep_error
+            error = measured_attention(attention, attend, sample=sample, kernel="on")[1].ep_error
             assert error is not None
             of_site = error.double().square().sum().sqrt().item() / error.numel()
             taken = milliseconds(measured(sample), device, repeats)
@@ -262,8 +265,7 @@ def versions() -> dict[str, str]:
 def once(shapes: Sequence[Shape], device: str, dtype: torch.dtype) -> None:
     """Run each shape's kernels once with the tiling in use."""
     for shape in shapes:
-        query, key, value = inputs(shape, device, dtype)
-        fused_rows(query, key, value, scale=shape.dim**-0.5, video=shape.video)
+        fused_rows(attention_of(shape, inputs(shape, device, dtype)))
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from benchmarks.gpu_attention import versions
 from benchmarks.results import FOLDER, Value, record
-from ieadapt.functional import RowSample, VideoTokens, attention_statistics
+from ieadapt.functional import Attention, RowSample, VideoTokens, attention_statistics
 from ieadapt.functional.kernels import FusedRows, fused_rows
 from ieadapt.functional.kernels.launch import Maximum
 
@@ -211,8 +211,8 @@ def check(case: Case, device: str) -> dict[str, Value]:
     usual = F.scaled_dot_product_attention(
         query, key, value, None if mask is None else _fitting(mask, query), scale=scale
     )
-    rows = fused_rows(query, key, value, scale=scale, mask=mask, video=case.video, maximum=case.maximum)
-    again = fused_rows(query, key, value, scale=scale, mask=mask, video=case.video, maximum=case.maximum)
+    attention = Attention(query, key, value, mask, scale, case.video)
+    rows, again = (fused_rows(attention, maximum=case.maximum) for _ in range(2))
     assert rows.output is not None
     assert again.output is not None
     found = errors_of(case, rows, exact_rows(case, query, key, value, scale, mask), usual, value)
@@ -223,16 +223,18 @@ def check(case: Case, device: str) -> dict[str, Value]:
 def sampled_errors(case: Case, query: Tensor, key: Tensor, scale: float) -> dict[str, Value]:
     """Statistics of sampled rows against the same rows of whole maps, and their mean against that of all rows."""
     sample = RowSample(0.3)
-    found = attention_statistics(query, key, kernel="on", scale=scale, video=case.video, sample=sample)
+    attention = Attention(query, key, key, scale=scale, video=case.video)
+    found = attention_statistics(attention, kernel="on", sample=sample)
     blocks = sample.blocks(query)
     assert blocks is not None
     assert found.ep_error is not None
     exact = exact_rows(case, query, key, key, scale, None)["entropy"]
     index = (blocks[..., None] * 64 + torch.arange(64, device=blocks.device)).flatten(-2).long()
-    there = index < query.shape[-2]
+    own = attention.video_rows if attention.has_text_rows else slice(0, query.shape[-2])
+    there = (index >= own.start) & (index < own.stop)
     drawn = exact.gather(-1, index.clamp(max=query.shape[-2] - 1))
     mean = (drawn * there).sum(-1) / there.sum(-1)
-    whole = (found.entropy.double() - exact.mean(-1)).abs().max().item()
+    whole = (found.entropy.double() - exact[..., own].mean(-1)).abs().max().item()
     apart = _apart(found.entropy, mean)
     return {
         "entropy": apart,

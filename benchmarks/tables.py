@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import results
+from ieadapt.methods.profile import EP_DEFINITION
 
 ROOT = Path(__file__).parents[1]
 
@@ -64,7 +65,10 @@ def _table(content: Mapping[str, Any], columns: str) -> str:
     cells = [[_cell(row, key, form) for key, _, form in specs] for row in rows]
     ruler = ["---:" if all(_is_number(row, key) for row in rows) else "---" for key, _, _ in specs]
     lines = [[heading for _, heading, _ in specs], ruler, *cells]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    of_ep = any("EP" in heading for _, heading, _ in specs)
+    noted = content.get("ep_definition", EP_DEFINITION)
+    note = f"\n*EP of {noted} of joint sites.*\n" if of_ep and noted != EP_DEFINITION else ""
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + note
 
 
 def _parse(column: str) -> tuple[str, str, str]:

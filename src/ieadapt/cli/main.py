@@ -40,8 +40,8 @@ STOPPED = 130
 QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_VERBOSITY": "error",
-    "DIFFUSERS_VERBOSITY": "error",
-    "TRANSFORMERS_VERBOSITY": "error",
+    "DIFFUSERS_VERBOSITY": "warning",
+    "TRANSFORMERS_VERBOSITY": "warning",
     "TQDM_DISABLE": "1",
 }
 """What the libraries of this process and of the workers that it starts are told by their environment."""
@@ -108,21 +108,27 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"ieadapt: note: {_one_line(str(message))}", file=sys.stderr)
+
+
 def _say(line: str, status: int) -> int:
     print(f"ieadapt: {line}", file=sys.stderr)
     return status
 
 
 def _quieten_libraries() -> None:
-    """Warnings and progress bars of the libraries are not for the reader of a result; nor are those of the workers."""
+    """Progress bars and deprecations of the libraries are not for the reader of a result; their warnings are."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
+        warnings.filterwarnings("default", category=UserWarning, module=r"ieadapt")
+        warnings.showwarning = _warn
         os.environ.setdefault("PYTHONWARNINGS", "ignore")
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     for library in ("diffusers", "transformers"):
         logging = importlib.import_module(f"{library}.utils.logging")
-        logging.set_verbosity_error()
+        logging.set_verbosity_warning()
         logging.disable_progress_bar()
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ieadapt.methods.profile import EP_DEFINITION
 from ieadapt.runs import environment
 
 Value = str | int | float | bool | None
@@ -55,6 +56,7 @@ def experiment(
         "machine": dict(machine) if machine is not None else environment.machine(),
         "versions": dict(versions) if versions is not None else environment.versions(),
         "notes": notes,
+        "ep_definition": EP_DEFINITION,
         "rows": [dict(row) for row in rows],
     }
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
