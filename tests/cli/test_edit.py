@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ieadapt.runs import decode_video, read_run
-from ieadapt.runs.decoding import read_header
+from ieadapt.runs.decoding import open_video
 from tests.cli.conftest import Program
 from tests.cli.test_commands import undefined_names
 from tests.runs.files import greys, write
@@ -56,8 +56,8 @@ def test_a_video_is_edited_into_several_targets(tiny: Path, clip: Path, tmp_path
 def test_rate_and_sound_of_the_source_stay(tiny: Path, clip: Path, tmp_path: Path, program: Program) -> None:
     done = program("edit", tiny, "--video", clip, *TARGET, *SIZE, "--out", tmp_path / "run")
     assert done.status == 0, done.err
-    header = read_header(tmp_path / "run" / "00-edit.mp4")
-    assert (header.rate, header.has_sound) == (Fraction(10), True)
+    with open_video(tmp_path / "run" / "00-edit.mp4") as video:
+        assert (video.header.rate, video.header.has_sound) == (Fraction(10), True)
 
 
 def test_an_inversion_is_made_once(tiny: Path, clip: Path, tmp_path: Path, program: Program, own_cache: Path) -> None:

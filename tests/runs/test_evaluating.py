@@ -40,7 +40,7 @@ def test_an_evaluation_holds_what_evaluate_gives(folders: tuple[Path, Path], tmp
     found = run_evaluation(noisy, tmp_path / "run", reference=plain, config=QUICK)
     table = pl.read_parquet(tmp_path / "run" / "values.parquet")
     assert table["video"].to_list() == ["v0", "v1", "v2"]
-    assert table.columns == ["video", "frames", "height", "width", "psnr", "flicker", "flicker_change"]
+    assert table.columns == ["video", "frames", "height", "width", "psnr", "flicker", "flicker_change", "notes"]
     pairs = [[decode_video((folder / f"v{i}.mp4").read_bytes()) for folder in (noisy, plain)] for i in range(3)]
     expected = [evaluate(*pair, ["psnr", "flicker"]) for pair in pairs]
     for name in ("psnr", "flicker", "flicker_change"):
@@ -124,11 +124,11 @@ def test_a_pair_of_different_sizes_is_refused_or_aligned(folders: tuple[Path, Pa
     (tmp_path / "short").mkdir()
     for index in range(3):
         (tmp_path / "short" / f"v{index}.mp4").write_bytes(encode_video(clips.pan(64, 96, 3, 1, 0)))
-    with pytest.raises(UsageError, match=r"short/v0.mp4: 3 frames of 64x96 pixels; .*plain/v0.mp4: 4 frames of 32x48"):
+    with pytest.raises(UsageError, match=r"short/v0.mp4: 3 frames of 96x64 pixels; .*plain/v0.mp4: 4 frames of 48x32"):
         run_evaluation(tmp_path / "short", tmp_path / "run", reference=folders[0], config=QUICK)
     config = EvaluateConfig("psnr,flicker", reading=ReadConfig(align=True))
     found = run_evaluation(tmp_path / "short", tmp_path / "run", reference=folders[0], config=config)
-    assert "v0: aligned to 3 frames of 32x48 pixels" in found.notes
+    assert "v0: aligned to 3 frames of 48x32 pixels" in found.notes
     assert found.values[0]["frames"] == 3
 
 

@@ -12,6 +12,7 @@ import typer
 
 from ieadapt.cli.console import print_json, print_table, shown_stages
 from ieadapt.cli.options import Json, Out, Overwrite, takes
+from ieadapt.errors import FailureError
 from ieadapt.runs.edit_records import JobRecord
 from ieadapt.runs.edit_report import measures_table
 from ieadapt.runs.edit_run import EditRun
@@ -29,21 +30,26 @@ def command(
     resume: Annotated[bool, typer.Option("--resume", help="go on with the edit run in that folder")] = False,
     as_json: Json = False,
 ) -> None:
-    """The source is a video file or generated; how well the model gives it back without an edit is said first.
+    """The source is a video file, a folder of frames, or generated. How well the model gives it back without an edit is
+    said first.
 
     Several `--prompt`s share that, and `--method inversion` keeps its inversion for later runs. The run folder gets
-    source, reconstruction and edits as videos, pictures of their frames, measures and a report.
+    source, reconstruction and edits as videos, pictures of their frames, measures and a report. All sources of a
+    file of jobs are checked first; a job that cannot be done is left out, and the exit status is then 1.
 
     Example: `ieadapt edit shapes --video clip.mp4 --source-prompt "a big red star moving left over hills"
     --prompt "a big blue star moving left over hills" --out runs/edited`
     """
     folder = out or default_folder("edit")
     with shown_stages() as stages:
-        records = run_edit(asked, folder, overwrite=overwrite, resume=resume, stages=stages, say=_aside)
+        done = run_edit(asked, folder, overwrite=overwrite, resume=resume, stages=stages, say=_aside)
     if as_json:
-        print_json({"folder": str(folder), "jobs": [dataclasses.asdict(record) for record in records]})
-        return
-    _print(records, folder)
+        jobs = [dataclasses.asdict(record) for record in done.records]
+        print_json({"folder": str(folder), "jobs": jobs, "left_out": done.left_out})
+    else:
+        _print(done.records, folder)
+    if done.left_out:
+        raise FailureError(done.shortfall, remedy=f"mend that, then repeat with --resume --out {folder}")
 
 
 def _aside(words: str) -> None:

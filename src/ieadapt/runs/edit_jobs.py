@@ -27,7 +27,7 @@ class EditJob:
         name: in file names and tables.
         prompts: one edit each.
         source_prompt: what the source shows; may be empty for a file.
-        video: the source's file; None for a generated source.
+        video: the source's file, or folder of frames; None for a generated source.
         seed: of the generated source's noise; None for a file.
 
     Raises:

@@ -53,6 +53,7 @@ class EditRun:
         start: see `SourceConfig`.
         fps: see `SourceConfig`.
         size: see `SourceConfig`.
+        strict: see `SourceConfig`.
         edit: how it is edited.
         preset: the name of an edit configuration instead of it.
         profile: folder of a measure run, where sites are chosen by entropy; without one the source's own inversion is
@@ -67,7 +68,7 @@ class EditRun:
 
     model: str
     prompts: tuple[str, ...] = ()
-    video: Path | None = field(default=None, metadata={"help": "the source: any video file"})
+    video: Path | None = field(default=None, metadata={"help": "the source: any video file, or a folder of frames"})
     source_prompt: str = field(default="", metadata={"help": "what the source shows; makes edits keep more"})
     source_seed: int | None = field(
         default=None, metadata={"help": "generate the source from --source-prompt with this seed instead"}
@@ -76,6 +77,7 @@ class EditRun:
     start: int | float = field(default=0.0, metadata=dict(_SOURCE["start"].metadata))
     fps: int | float | None = field(default=None, metadata=dict(_SOURCE["fps"].metadata))
     size: str = field(default="crop", metadata=dict(_SOURCE["size"].metadata))
+    strict: bool = field(default=False, metadata=dict(_SOURCE["strict"].metadata))
     edit: EditConfig = field(default_factory=EditConfig)
     preset: str | None = field(
         default=None,
@@ -105,7 +107,7 @@ class EditRun:
     @property
     def source(self) -> SourceConfig:
         """Which frames of a file are taken."""
-        return SourceConfig(self.start, self.fps, self.size)
+        return SourceConfig(self.start, self.fps, self.size, self.strict)
 
     @property
     def config(self) -> EditConfig:

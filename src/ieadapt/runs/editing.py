@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from diffusers import DiffusionPipeline
 
+from ieadapt.errors import IEAdaptError
 from ieadapt.methods import EditResult, EntropyProfile, Inversion, check_clip, edit, generate
 from ieadapt.methods.generation import check_length
 from ieadapt.runs.edit_jobs import EditJob
@@ -27,12 +28,34 @@ from ieadapt.runs.report import write_report
 from ieadapt.runs.sources import Source, read_source
 from ieadapt.runs.videos import FRAMES_PER_SECOND
 
+_Result = TypeVar("_Result")
 Say = Callable[[str], None]
 """Told in words what was chosen and found, while the run goes on."""
 
 
 def _silence(words: str) -> None:
     return
+
+
+class EditedJobs(NamedTuple):
+    """What became of the jobs of an edit run.
+
+    Attributes:
+        records: one per finished job.
+        left_out: name of a job that could not be done -> why.
+    """
+
+    records: list[JobRecord]
+    left_out: dict[str, str]
+
+    @property
+    def shortfall(self) -> str:
+        """How many jobs were left out, and the first reason; empty where none was."""
+        if not self.left_out:
+            return ""
+        name, reason = next(iter(self.left_out.items()))
+        number = len(self.left_out)
+        return f"{number} of {number + len(self.records)} jobs were left out; {name}: {reason}"
 
 
 def run_edit(
@@ -44,11 +67,14 @@ def run_edit(
     stages: Stages = silent,
     say: Say = _silence,
     load: Load = Hardware.load,
-) -> list[JobRecord]:
+) -> EditedJobs:
     """Edit every job and write videos, measures and report into a run folder.
 
     Each finished job is written at once; a run that was stopped goes on with `resume`, and does again only the jobs
     that are unfinished or were changed. Inversions are kept beyond the run.
+
+    The sources of several jobs are all read once before anything is computed. A job that cannot be done is left out;
+    the run is then marked partial, and does that job when it is resumed.
 
     Args:
         asked: model, sources, targets and settings.
@@ -59,12 +85,9 @@ def run_edit(
         say: told what was chosen and found.
         load: how the run comes by its pipeline; by default it loads one.
 
-    Returns:
-        One record per job.
-
     Raises:
-        UsageError: what was asked cannot be.
-        FailureError: it could not be carried out.
+        UsageError: what was asked cannot be, for any job.
+        FailureError: it could not be carried out, for any job.
     """
     jobs, profile = asked.listed, None if asked.profile is None else EntropyProfile.load(asked.profile)
     command = command_line("edit", asked, out)
@@ -72,9 +95,18 @@ def run_edit(
         pipe = load(asked.hardware, asked.model)
         run.note(model=describe(pipe), jobs=[dataclasses.asdict(job) for job in jobs])
         editor = _Editor(run, pipe, asked, profile, stages, say)
-        records = [editor.do(job, f"{job.name}/" if asked.jobs else "") for job in jobs]
+        refused = dict[str, IEAdaptError]()
+        if len(jobs) > 1:
+            editor.each(jobs, editor.check, refused)
+        records = editor.each([job for job in jobs if job.name not in refused], editor.do, refused)
+        if not records:
+            raise next(iter(refused.values()))
+        done = EditedJobs(records, {name: str(error) for name, error in refused.items()})
+        run.note(left_out=done.left_out)
         write_report(run, edit_report(asked, records, run))
-    return records
+    if done.left_out:
+        run.note(status="partial", error=done.shortfall)
+    return done
 
 
 class _Editor:
@@ -93,16 +125,36 @@ class _Editor:
         self._stages, self._say = stages, say
         self._cache = InversionCache(asked.cache or default_cache())
 
-    def do(self, job: EditJob, folder: str) -> JobRecord:
+    def each(
+        self, jobs: list[EditJob], act: Callable[[EditJob], _Result], refused: dict[str, IEAdaptError]
+    ) -> list[_Result]:
+        """Act on one job after another; those that cannot be done go into `refused`, and the others go on."""
+        results = []
+        for job in jobs:
+            try:
+                results.append(act(job))
+            except IEAdaptError as error:
+                refused[job.name] = error
+                if len(jobs) > 1:
+                    self._say(f"{job.name}: left out: {error}")
+        return results
+
+    def check(self, job: EditJob) -> None:
+        """Refuse a job whose prompts or source cannot be read."""
+        if self._earlier(job) is None:
+            self._check_prompts(job)
+            if job.video is not None:
+                self._source(job)
+
+    def do(self, job: EditJob) -> JobRecord:
         """Edit one job, unless its result is there."""
+        folder = self._folder(job)
         name = f"{job.name}: " if folder else ""
-        key = job_key(job, self._settings())
-        earlier = JobRecord.read(self._run.path / folder / RECORD)
-        if earlier is not None and earlier.key == key:
+        earlier, key = self._earlier(job), job_key(job, self._settings())
+        if earlier is not None:
             self._say(f"{name}finished earlier")
             return earlier
-        for prompt in (job.source_prompt, *job.prompts):
-            check_length(self._pipe, prompt)
+        self._check_prompts(job)
         source = self._source(job)
         self._say(f"{name}source {job.spoken_source}: {source.chosen}")
         result, seconds = self._edit(job, source, name)
@@ -116,10 +168,23 @@ class _Editor:
             inversion=inversion_facts(result.inversion),
             edits=[],
             sites=[site.name for site in result.sites],
-            notes=list(dict.fromkeys(result.notes)),
+            notes=list(dict.fromkeys([*source.damage, *result.notes])),
             seconds=seconds,
         )
         return write_job(self._run, record, source, result)
+
+    def _folder(self, job: EditJob) -> str:
+        """Where the files of a job go, within the run."""
+        return f"{job.name}/" if self._asked.jobs else ""
+
+    def _earlier(self, job: EditJob) -> JobRecord | None:
+        """What an earlier run has left of the same job."""
+        record = JobRecord.read(self._run.path / self._folder(job) / RECORD)
+        return record if record is not None and record.key == job_key(job, self._settings()) else None
+
+    def _check_prompts(self, job: EditJob) -> None:
+        for prompt in (job.source_prompt, *job.prompts):
+            check_length(self._pipe, prompt)
 
     def _edit(self, job: EditJob, source: Source, name: str) -> tuple[EditResult, dict[str, float]]:
         """Invert the source, say how well that reconstructs it, and edit it; with the time of both, in seconds."""

@@ -52,13 +52,24 @@ class Evaluation:
         table: the summary, as it is printed.
         rows: the same as values.
         notes: what was left out, aligned, refused or not measured, and what the numbers do not settle.
-        values: one row per video.
+        values: one row per video, with its own notes.
+        left_out: name of a video that could not be measured -> why.
     """
 
     table: Table
     rows: Sequence[MetricSummary]
     notes: Sequence[str]
     values: Sequence[Mapping[str, Any]]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def shortfall(self) -> str:
+        """How many videos were left out, and the first reason; empty where none was."""
+        if not self.left_out:
+            return ""
+        name, reason = next(iter(self.left_out.items()))
+        number = len(self.left_out)
+        return f"{number} of {number + len(self.values)} videos were left out; {name}: {reason}"
 
 
 @dataclass(frozen=True)
@@ -83,6 +94,9 @@ def run_evaluation(
 ) -> Evaluation:
     """Measure every video of a folder and write the values, their summary and a report into a run folder.
 
+    All videos are checked first. One that cannot be read, or not be compared with its reference, is left out; the run
+    is then marked partial.
+
     Args:
         videos: folder of videos, run folder (`RUN:PART`), or one video; see `ieadapt.runs.clip_folders.find_clips`.
         out: the run folder.
@@ -94,7 +108,7 @@ def run_evaluation(
         stages: told how far it is.
 
     Raises:
-        UsageError: a folder without videos, no pair, an unreadable video, or two of a pair that differ.
+        UsageError: a folder without videos, no pair, or none of which both videos can be read and compared.
         FailureError: no metric could measure any video.
 
     Example:
@@ -111,25 +125,26 @@ def run_evaluation(
     chosen = select_metrics(config.metrics, places)
     pairing = _paired(videos, reference, prompts)
     usable, unusable = _applicable(chosen, pairing, named=config.metrics is not None)
-    for pair in pairing.pairs:
-        for clip in pair:
-            if clip is not None:
-                check_readable(clip)
+    pairing, left_out = _readable(pairing, config.reading)
     asked = {"videos": str(videos), "reference": None if reference is None else str(reference)}
     asked |= {"prompts": None if prompts is None else str(prompts), **dataclasses.asdict(config)}
     command = _command(videos, out, reference, prompts, config)
     with open_run(out, "evaluate", asked, command=command, overwrite=overwrite) as run:
-        values, notes = _measured(usable, pairing, config.reading, stages)
+        values, notes, refused = _measured(usable, pairing, config.reading, stages)
+        left_out |= refused
         rows = summarise(usable, values)
         missing = [] if config.metrics else missing_metrics(places)
         notes = [*pairing.notes, *notes, *remarks(rows, len(values)), *unusable]
         notes += _listed("weights missing", {metric.name: _brings(metric) for metric in missing})
         table = _shown(rows, pairing)
-        found = Evaluation(table, rows, notes, values)
+        notes += [f"left out: {name}: {reason}" for name, reason in left_out.items()]
+        found = Evaluation(table, rows, notes, values, left_out)
         run.write(VALUES, _parquet(values))
         run.write(SUMMARY, json.dumps(_record(found, pairing, usable), indent=1, ensure_ascii=False) + "\n")
         run.write(TABLE, markdown(table))
         write_report(run, _report(found, usable, pairing, command))
+    if left_out:
+        run.note(status="partial", error=found.shortfall, left_out=left_out)
     return found
 
 
@@ -163,6 +178,25 @@ def _paired(videos: str | Path, reference: str | Path | None, prompts: Path | No
     return _Pairing(ours, theirs, pairs, left_out)
 
 
+def _readable(pairing: _Pairing, reading: ReadConfig) -> tuple[_Pairing, dict[str, str]]:
+    """The pairs that can be read as far as their headers say, and why the others cannot.
+
+    Raises:
+        UsageError: none can.
+    """
+    pairs, refused = [], dict[str, UsageError]()
+    for pair in pairing.pairs:
+        try:
+            for clip in filter(None, pair):
+                check_readable(clip, reading)
+            pairs.append(pair)
+        except UsageError as error:
+            refused[pair[0].name] = error
+    if not pairs:
+        raise next(iter(refused.values()))
+    return dataclasses.replace(pairing, pairs=pairs), {name: str(error) for name, error in refused.items()}
+
+
 def _applicable(chosen: Sequence[Metric], pairing: _Pairing, *, named: bool) -> tuple[list[Metric], list[str]]:
     """The metrics that have what they compare with, and what is said of the others."""
     lacking = {}
@@ -189,28 +223,34 @@ def _listed(why: str, needs: Mapping[str, str]) -> list[str]:
 
 def _measured(
     metrics: Sequence[Metric], pairing: _Pairing, reading: ReadConfig, stages: Stages
-) -> tuple[list[dict[str, Any]], list[str]]:
+) -> tuple[list[dict[str, Any]], list[str], dict[str, str]]:
+    """One row of values per pair, what must be known of them, and why some pairs have none."""
     values, notes, refusals = [], list[str](), dict[str, list[str]]()
+    refused = dict[str, UsageError]()
     report = stages("measuring")
-    for done, (video, partner) in enumerate(pairing.pairs):
-        ours = read_clip(video, reading)
-        frames, reference, said = ours.frames, None, (*ours.notes,)
-        if partner is not None:
-            theirs = read_clip(partner, reading)
-            frames, reference, how = aligned(ours, theirs, reading)
-            said = (*dict.fromkeys((*said, *theirs.notes)),)
-            notes += how
-        row, refused = _values(metrics, frames, reference, pairing.videos.prompts.get(video.name), ours.rate)
-        notes += [f"{video.name}: {note}" for note in said]
-        for reason in refused:
+    for done, (video, partner) in enumerate(pairing.pairs, start=1):
+        try:
+            ours = read_clip(video, reading)
+            theirs = None if partner is None else read_clip(partner, reading)
+            frames, reference, how = (ours.frames, None, ()) if theirs is None else aligned(ours, theirs, reading)
+        except UsageError as error:
+            refused[video.name] = error
+            report(done, len(pairing.pairs))
+            continue
+        own = [*ours.notes, *(f"reference: {note}" for note in (theirs.notes if theirs else ())), *how]
+        row, reasons = _values(metrics, frames, reference, pairing.videos.prompts.get(video.name), ours.rate)
+        notes += [f"{video.name}: {note}" for note in own]
+        for reason in reasons:
             refusals.setdefault(reason, []).append(video.name)
         size = dict(zip(("frames", "height", "width"), (len(frames), *frames.shape[2:]), strict=True))
-        values.append({"video": video.name, **size, **row})
-        report(done + 1, len(pairing.pairs))
+        values.append({"video": video.name, **size, **row, "notes": "; ".join(own)})
+        report(done, len(pairing.pairs))
+    if not values:
+        raise next(iter(refused.values()))
     notes += [f"{_some(names)}: {reason}" for reason, names in refusals.items()]
     if not any(row.get(metric.name) is not None for row in values for metric in metrics):
         raise FailureError("no metric could measure any video", got=notes[-1])
-    return values, notes
+    return values, notes, {name: str(error) for name, error in refused.items()}
 
 
 def _some(names: Sequence[str]) -> str:
@@ -258,6 +298,7 @@ def _record(found: Evaluation, pairing: _Pairing, metrics: Sequence[Metric]) -> 
         "summary": [row.as_dict() for row in found.rows],
         "definitions": {metric.name: metric.definition for metric in metrics},
         "notes": list(found.notes),
+        "left_out": dict(found.left_out),
         "values": list(found.values),
     }
 

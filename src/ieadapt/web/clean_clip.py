@@ -21,12 +21,8 @@ import numpy as np
 from PIL import Image
 
 from ieadapt.errors import UsageError
-from ieadapt.runs.decoding import Header, Picture, every_picture, read_header
+from ieadapt.runs.decoding import Header, Picture, VideoFile, open_video
 
-CONTAINERS = frozenset(
-    [*("mov", "mp4", "m4a", "3gp", "3g2", "mj2", "matroska", "webm", "avi", "gif", "mpeg", "mpegts"), "yuv4mpegpipe"]
-)
-"""Containers that are opened. No playlist is among them: it could name other files, and addresses."""
 TOO_MUCH: dict[str, Any] = {"too much": "memory"}
 """The answer where the memory did not do."""
 _QUALITY = {"crf": "10", "preset": "veryfast", "threads": "2"}
@@ -51,25 +47,24 @@ def clean(source: Path, target: Path, limits: Mapping[str, int]) -> dict[str, An
     Raises:
         UsageError: no video of a container that is opened, or more than the limits allow.
     """
-    _check_container(source)
-    header = read_header(source)
-    _check_header(header, limits)
-    rate = header.rate if 1 <= header.rate <= 120 else Fraction(25)
-    size = _size(header.size, limits["side"])
-    count = 0
-    with av.open(str(target), mode="w", format="mp4", options={"movflags": "faststart"}) as container:
-        stream: Any = container.add_stream("libx264", rate=rate.limit_denominator(1001), options=_QUALITY)
-        stream.pix_fmt = "yuv420p"
-        for count, picture in enumerate(_pictures(source, limits), start=1):
-            if count == 1:
-                size = _size((picture.shape[1], picture.shape[0]), limits["side"])
-                stream.width, stream.height = size
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(_sized(picture, size), format="rgb24")))
-        container.mux(stream.encode(None))
-    notes = [f"shrunk from {header.size[0]}x{header.size[1]}"] if max(header.size) > limits["side"] else []
-    notes += ["its sound is not kept"] if header.has_sound else []
-    promised = round((header.seconds or 0) * float(header.rate))
-    notes += [f"the file is cut off: it promises {promised} frames"] if count < 0.9 * promised else []
+    with open_video(source) as video:
+        header = video.header
+        _check_header(header, limits)
+        rate = header.rate if 1 <= header.rate <= 120 else Fraction(25)
+        size = _size(header.size, limits["side"])
+        count = 0
+        with av.open(str(target), mode="w", format="mp4", options={"movflags": "faststart"}) as container:
+            stream: Any = container.add_stream("libx264", rate=rate.limit_denominator(1001), options=_QUALITY)
+            stream.pix_fmt = "yuv420p"
+            for count, picture in enumerate(_pictures(video, limits), start=1):
+                if count == 1:
+                    size = _size((picture.shape[1], picture.shape[0]), limits["side"])
+                    stream.width, stream.height = size
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(_sized(picture, size), format="rgb24")))
+            container.mux(stream.encode(None))
+        notes = [f"shrunk from {header.size[0]}x{header.size[1]}"] if max(header.size) > limits["side"] else []
+        notes += ["its sound is not kept"] if header.has_sound else []
+        notes += video.notes
     return {"frames": count, "width": size[0], "height": size[1], "rate": round(float(rate), 3), "notes": notes}
 
 
@@ -79,22 +74,6 @@ def _limit(memory: int, seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_FSIZE, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def _check_container(source: Path) -> None:
-    """Refuse what FFmpeg takes for anything but an ordinary video file, without following what it names."""
-    allowed = {"format_whitelist": ",".join(sorted(CONTAINERS))}
-    try:
-        with av.open(str(source), options={**allowed, "protocol_whitelist": "file"}) as container:
-            if set(container.format.name.split(",")) & CONTAINERS:
-                return
-    except (av.FFmpegError, OSError):
-        pass
-    raise UsageError(
-        "this is no video that can be uploaded",
-        expected="MP4, WebM, MOV, MKV, AVI, GIF or MPEG",
-        remedy="convert it to MP4 (H.264) and try again",
-    )
 
 
 def _check_header(header: Header, limits: Mapping[str, int]) -> None:
@@ -107,19 +86,19 @@ def _check_header(header: Header, limits: Mapping[str, int]) -> None:
         _refuse("the clip is too long", f"at most {limits['seconds']} s", f"{header.seconds:.1f} s")
 
 
-def _pictures(source: Path, limits: Mapping[str, int]) -> Iterator[Picture]:
+def _pictures(video: VideoFile, limits: Mapping[str, int]) -> Iterator[Picture]:
     """The pictures of a file; what its header did not say is checked as they come."""
     count = 0
-    for shown, time in every_picture(source):
+    for decoded in video.pictures():
         count += 1
-        height, width = shown.picture.shape[:2]
+        height, width = decoded.picture.shape[:2]
         if count > limits["frames"]:
             _refuse("the clip has too many frames", f"at most {limits['frames']}", f"more than {limits['frames']}")
-        if time is not None and time > limits["seconds"]:
+        if decoded.time > limits["seconds"]:
             _refuse("the clip is too long", f"at most {limits['seconds']} s", f"more than {limits['seconds']} s")
         if width * height > limits["pixels"]:
             _refuse("the pictures of the clip are too large", f"at most {limits['pixels']} pixels", f"{width}x{height}")
-        yield shown.picture
+        yield decoded.picture
     if count < 2:
         _refuse("this is a picture, not a video", "2 frames or more", f"{count} frame")
 
