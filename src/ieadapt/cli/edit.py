@@ -30,8 +30,7 @@ def command(
     resume: Annotated[bool, typer.Option("--resume", help="go on with the edit run in that folder")] = False,
     as_json: Json = False,
 ) -> None:
-    """The source is a video file, a folder of frames, or generated. How well the model gives it back without an edit is
-    said first.
+    """The source is a video file, a folder of frames, or generated; how well the model reconstructs it is said first.
 
     Several `--prompt`s share that, and `--method inversion` keeps its inversion for later runs. The run folder gets
     source, reconstruction and edits as videos, pictures of their frames, measures and a report. All sources of a

@@ -137,7 +137,7 @@ def _check_memory(header: Header, clip: ClipFile, config: ReadConfig, count: int
     check_memory(header, ClipSize(number, height, width), clip.path, remedy=remedy, copies=COPIES)
 
 
-def _shrunk(picture: Picture, side: int | None) -> Num[Tensor, "channel height width"]:
+def _shrunk(picture: Picture, side: int | None) -> Num[Tensor, "channel shrunk_height shrunk_width"]:
     """A frame: bytes as they are stored, or where it was shrunk floats in [0, 1]."""
     pixels = rearrange(torch.from_numpy(picture.copy()), "height width channel -> channel height width")
     if side is None or side >= min(pixels.shape[1:]):

@@ -108,7 +108,9 @@ def open_video(path: Path) -> Iterator[VideoFile]:
             container = av.open(f"file:{path}", container_options=allowed, metadata_errors="ignore")
     except (av.FFmpegError, OSError) as error:
         foreign = error.errno == errno.EINVAL  # so FFmpeg says that a format is not on the list
-        raise _not_a_video(path, "a file of another kind" if foreign else _reason(error)) from error
+        raise _not_a_video(
+            path, "no container of a video, such as MP4, WebM or GIF" if foreign else _reason(error)
+        ) from error
     with container:
         yield VideoFile(path, container, damage)
 
@@ -213,11 +215,11 @@ class VideoFile:
         self._count, self._times, self._ends = 0, [], 0.0
         size = (0, 0)
         for frame in itertools.chain.from_iterable(self._packets()):
-            if jumped and frame.key_frame:
-                self._damage.forget()
-                jumped = False
+            if jumped:
+                self._damage.forget()  # the frames before the first key frame lack those that they refer to
+                jumped = not frame.key_frame
             time = self._ends if frame.time is None else frame.time - self._beginning
-            if frame.is_corrupt:
+            if frame.is_corrupt and not jumped:
                 self._damage.add_corrupt_frame(time)
             size = size if self._count else (frame.width, frame.height)
             if (frame.width, frame.height) != size:
@@ -226,7 +228,7 @@ class VideoFile:
             lasts = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
             self._count, self._ends = self._count + 1, time + (lasts or float(1 / self.header.rate))
             yield time, frame
-        if self._count == 0:
+        if self._count == 0 and start == 0:
             got = "no picture can be decoded"
             raise damaged(self._path, "; ".join([got, *self.damage]), "use another copy of the file")
         self._damage.cut_off = self._missing_at_the_end(from_the_beginning=start == 0)
@@ -285,15 +287,16 @@ class VideoFile:
         held: tuple[float, Any] | None = None
         for begins, frame in self._decoded(first):
             if held is None and first > 0 and begins > first + float(1 / self.header.rate):
-                self._container.seek(0)  # the file's index led past the time: read it all
-                self._damage.forget()
-                yield from self._on_screen(0.0, tolerance)
-                return
+                break
             if held is not None:
                 yield begins - tolerance, *held
             held = begins, frame
         if held is not None:
             yield self._ends, *held
+        else:  # the file's index led past the time, or to where no picture can be decoded: read it all
+            self._container.seek(0)
+            self._damage.forget()
+            yield from self._on_screen(0.0, tolerance)
 
     def _upright(self, time: float, frame: Any) -> DecodedFrame:
         """A frame as RGB, upright, transparent parts on black."""
@@ -396,7 +399,6 @@ def only_a_picture(path: Path) -> UsageError:
 def _not_a_video(path: Path, reason: str) -> UsageError:
     return UsageError(
         "this is no video that can be read",
-        expected="MP4, MOV, WebM, MKV, AVI, GIF, MPEG or another container of one video",
         got=reason,
         where=path,
         remedy="convert it to MP4 (H.264) and try again",
