@@ -155,7 +155,8 @@ def test_a_folder_of_frames_is_edited(tiny: Path, tmp_path: Path, program: Progr
 
 
 def test_signs_of_damage_are_noted_or_refused(tiny: Path, tmp_path: Path, program: Program) -> None:
-    path = damaged_copy(greys(tmp_path / "whole.mkv", codec="ffv1", pixels="bgr0"), tmp_path / "clip.mkv")
+    noisy = list(np.random.default_rng(0).integers(0, 255, (6, 48, 64, 3), dtype=np.uint8))
+    path = damaged_copy(write(tmp_path / "whole.mkv", noisy, codec="ffv1", pixels="bgr0"), tmp_path / "clip.mkv")
     words = ("edit", tiny, "--video", path, *TARGET, *SIZE, "--json", "--out")
     done = program(*words, tmp_path / "run")
     assert done.status == 0, done.err
