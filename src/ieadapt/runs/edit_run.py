@@ -10,7 +10,7 @@ from typing import Any
 from ieadapt.errors import UsageError
 from ieadapt.methods import EDIT_PRESETS, EditConfig, GenerationConfig, edit_preset
 from ieadapt.runs.edit_jobs import EditJob, read_jobs
-from ieadapt.runs.pipelines import Hardware
+from ieadapt.runs.pipelines import Hardware, check_seeds
 from ieadapt.runs.sources import SourceConfig
 
 _SOURCE = {field.name: field for field in dataclasses.fields(SourceConfig)}
@@ -102,6 +102,7 @@ class EditRun:
             raise UsageError("a file of jobs brings its own prompts", got="--prompt or --source-prompt beside --jobs")
         if self.preset is not None and self.edit != EditConfig():
             raise UsageError("a preset stands alone", got=f"--preset {self.preset} with other settings of the edit")
+        check_seeds(self.edit.seed)
         _ = self.source, self.config, self.jobs is not None or self.listed
 
     @property

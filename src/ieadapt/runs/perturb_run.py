@@ -12,7 +12,7 @@ from ieadapt.errors import UsageError
 from ieadapt.functional import Scope
 from ieadapt.interventions import AMOUNTS, Perturbation, parse_perturbation
 from ieadapt.methods import GenerationConfig, SiteChoice
-from ieadapt.runs.pipelines import Hardware, check_prompts
+from ieadapt.runs.pipelines import Hardware, check_prompts, check_seeds
 
 BRANCHES: Mapping[str, tuple[Guidance, ...]] = {"both": ALL_GUIDANCE, "cond": ("cond", "none"), "uncond": ("uncond",)}
 
@@ -65,6 +65,7 @@ class PerturbRun:
 
     def __post_init__(self) -> None:
         check_prompts(self.prompts)
+        check_seeds(self.seed, len(self.prompts))
         if not 0.0 <= self.start < self.stop <= 1.0:
             raise UsageError(
                 "not a window of steps", expected="0 <= start < stop <= 1", got=f"{self.start}..{self.stop}"
