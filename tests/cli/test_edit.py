@@ -130,12 +130,12 @@ def test_one_bad_job_does_not_end_the_others(tiny: Path, tmp_path: Path, program
     lines = done.err.splitlines()
     assert lines[0].startswith("01-text: left out: this is no video that can be read")  # before anything is computed
     assert lines[1].startswith("03-missing: left out: the video cannot be read")
-    assert lines[-1].startswith("ieadapt: 2 of 3 jobs were left out; 01-text: this is no video")
+    assert lines[-1].startswith("ieadapt: 2 of 3 jobs were left out; got 01-text: this is no video")
     assert "a white sea" in done.out
     record = read_run(tmp_path / "run")
     assert (record["status"], list(record["left_out"])) == ("partial", ["01-text", "03-missing"])
     assert "02-sea/00-edit.mp4" in record["files"]
-    assert "Left out: 03-missing" in (tmp_path / "run" / "report.html").read_text()
+    assert "left out: 03-missing" in (tmp_path / "run" / "report.html").read_text()
     for name in ("text.mp4", "missing.mp4"):
         greys(tmp_path / name)
     assert program(*words, "--resume").status == 0

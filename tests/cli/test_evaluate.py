@@ -54,7 +54,7 @@ def test_one_bad_video_is_listed_and_the_status_is_one(
     assert done.status == 1
     assert "psnr (dB)" in done.out
     assert "left out: v0: this is no video that can be read" in done.out
-    assert done.err.splitlines()[-1].startswith("ieadapt: 1 of 2 videos were left out; v0: this is no video")
+    assert done.err.splitlines()[-1].startswith("ieadapt: 1 of 2 videos were left out; got v0: this is no video")
     printed = program(*words, tmp_path / "json", "--json")
     assert (printed.status, list(json.loads(printed.out)["left_out"])) == (1, ["v0"])
 

@@ -157,12 +157,13 @@ def test_a_video_that_cannot_be_read_is_left_out(folders: tuple[Path, Path], tmp
         (tmp_path / f"{name}.mp4").write_bytes(content)
     found = run_evaluation(tmp_path, tmp_path / "run", config=EvaluateConfig("flicker"))
     assert [row["video"] for row in found.values] == ["a", "d"]
-    assert list(found.left_out) == ["b", "c"]
-    assert found.shortfall.startswith("2 of 4 videos were left out; b: the video is empty; got 0 bytes; in ")
+    assert list(found.batch.left_out) == ["b", "c"]
+    shortfall = str(found.batch.shortfall())
+    assert shortfall.startswith("2 of 4 videos were left out; got b: the video is empty; got 0 bytes; in ")
     assert [note for note in found.notes if note.startswith("left out: c: this is no video that can be read; got ")]
     record = read_run(tmp_path / "run")
-    assert (record["status"], record["error"], record["left_out"]) == ("partial", found.shortfall, found.left_out)
-    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["left_out"] == found.left_out
+    assert (record["status"], record["error"], record["left_out"]) == ("partial", shortfall, found.batch.left_out)
+    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["left_out"] == found.batch.left_out
     assert "left out: c" in (tmp_path / "run" / "report.html").read_text()
 
 
@@ -171,7 +172,7 @@ def test_a_pair_that_cannot_be_compared_is_left_out(folders: tuple[Path, Path], 
     (tmp_path / "v1.mp4").write_bytes(encode_video(clips.pan(64, 96, 3, 1, 0)))
     found = run_evaluation(tmp_path, tmp_path / "run", reference=folders[0], config=QUICK)
     assert [row["video"] for row in found.values] == ["v0"]
-    assert found.left_out["v1"].startswith("two videos to compare differ")
+    assert found.batch.left_out["v1"].startswith("two videos to compare differ")
 
 
 def test_nothing_is_written_where_no_video_can_be_read(tmp_path: Path) -> None:
@@ -195,7 +196,9 @@ def test_signs_of_damage_stand_on_the_row_or_are_refused(folders: tuple[Path, Pa
     strict = EvaluateConfig("psnr", reading=ReadConfig(align=True, strict=True))
     found = run_evaluation(tmp_path, tmp_path / "strict", reference=folders[0], config=strict)
     assert [row["video"] for row in found.values] == ["v0"]
-    assert re.match(r"the video is damaged or cut off; got .* of 4 that .*leave --strict away", found.left_out["v1"])
+    assert re.match(
+        r"the video is damaged or cut off; got .* of 4 that .*leave --strict away", found.batch.left_out["v1"]
+    )
     assert "--strict" in read_run(tmp_path / "strict")["command"]
 
 

@@ -12,7 +12,6 @@ import typer
 
 from ieadapt.cli.console import print_json, print_table, shown_stages
 from ieadapt.cli.options import Json, Out, Overwrite, takes
-from ieadapt.errors import FailureError
 from ieadapt.runs.edit_records import JobRecord
 from ieadapt.runs.edit_report import measures_table
 from ieadapt.runs.edit_run import EditRun
@@ -41,14 +40,14 @@ def command(
     """
     folder = out or default_folder("edit")
     with shown_stages() as stages:
-        done = run_edit(asked, folder, overwrite=overwrite, resume=resume, stages=stages, say=_aside)
+        records, batch = run_edit(asked, folder, overwrite=overwrite, resume=resume, stages=stages, say=_aside)
     if as_json:
-        jobs = [dataclasses.asdict(record) for record in done.records]
-        print_json({"folder": str(folder), "jobs": jobs, "left_out": done.left_out})
+        jobs = [dataclasses.asdict(record) for record in records]
+        print_json({"folder": str(folder), "jobs": jobs, "left_out": batch.left_out})
     else:
-        _print(done.records, folder)
-    if done.left_out:
-        raise FailureError(done.shortfall, remedy=f"mend that, then repeat with --resume --out {folder}")
+        _print(records, folder)
+    if batch.left_out:
+        raise batch.shortfall(remedy=f"mend that, then repeat with --resume --out {folder}")
 
 
 def _aside(words: str) -> None:

@@ -10,7 +10,6 @@ import typer
 
 from ieadapt.cli.console import print_json, print_table, shown_stages
 from ieadapt.cli.options import Json, Out, Overwrite, takes
-from ieadapt.errors import FailureError
 from ieadapt.runs.evaluating import EvaluateConfig, Evaluation, run_evaluation
 from ieadapt.runs.folder import default_folder
 from ieadapt.runs.pipelines import spoken_folder
@@ -60,7 +59,7 @@ def show(found: Evaluation, folder: Path, *, as_json: bool) -> None:
     """
     if as_json:
         rows = [dataclasses.asdict(row) for row in found.rows]
-        notes = {"notes": list(found.notes), "left_out": dict(found.left_out)}
+        notes = {"notes": list(found.notes), "left_out": found.batch.left_out}
         print_json({"folder": str(folder), "summary": rows, **notes})
     else:
         print(found.table.caption)
@@ -68,5 +67,5 @@ def show(found: Evaluation, folder: Path, *, as_json: bool) -> None:
         print()
         print("\n".join([*found.notes, f"values: {spoken_folder(folder / 'values.parquet')}"]))
         print(f"report: {spoken_folder(folder / 'report.html')}")
-    if found.left_out:
-        raise FailureError(found.shortfall)
+    if found.batch.left_out:
+        raise found.batch.shortfall()

@@ -58,18 +58,14 @@ class Header:
         size: (width, height) as stored, before rotation.
         rate: pictures per second; of a file with a variable rate the mean.
         seconds: length, where the header says it.
-        pixel_aspect: width of a pixel over its height, before rotation.
         has_sound: whether there is a sound track that can be decoded.
-        codec: name of the video's codec; empty for a folder of frames.
         frames: number of pictures, where the header says it.
     """
 
     size: tuple[int, int]
     rate: Fraction
     seconds: float | None
-    pixel_aspect: float = 1.0
     has_sound: bool = False
-    codec: str = ""
     frames: int | None = None
 
 
@@ -177,7 +173,9 @@ class VideoFile:
             UsageError: as `pictures` does, and a video that ends before the last time.
         """
         due = list(times)
-        for until, time, frame in self._on_screen(times[0], self._tolerance(times)):
+        steps = (later - earlier for earlier, later in itertools.pairwise(times))
+        tolerance = min([*steps, float(1 / self.header.rate)]) / 4  # the clocks of some containers round
+        for until, time, frame in self._on_screen(times[0], tolerance):
             shown = next((index for index, each in enumerate(due) if each >= until), len(due))
             yield from [self._upright(time, frame)] * shown if shown else ()
             due = due[shown:]
@@ -274,11 +272,6 @@ class VideoFile:
                 return f"{read}, of {header.seconds:.2f} s that its header states"
         return f"{read}, the last of them not whole" if ends_within_a_block(self._path, container) else ""
 
-    def _tolerance(self, times: Sequence[float]) -> float:
-        """How long after a time a picture may begin and still be on screen: the clocks of some containers round."""
-        steps = (later - earlier for earlier, later in itertools.pairwise(times))
-        return min([*steps, float(1 / self.header.rate)]) / 4
-
     def _on_screen(self, first: float, tolerance: float) -> Iterator[tuple[float, float, Any]]:
         """Frames from `first` on with their times, each after the time up to which it is taken.
 
@@ -335,9 +328,7 @@ def _read_header(container: Any, stream: Any) -> Header:
         size=(stream.codec_context.width, stream.codec_context.height),
         rate=rate,
         seconds=seconds,
-        pixel_aspect=float(stream.sample_aspect_ratio or 1),
         has_sound=any(each.codec_context is not None for each in container.streams.audio),
-        codec=stream.codec_context.name,
         frames=shown or None,
     )
 

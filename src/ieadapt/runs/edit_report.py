@@ -27,7 +27,7 @@ _SHOWN = {
 }
 
 
-def edit_report(asked: EditRun, records: Sequence[JobRecord], run: RunFolder) -> Report:
+def edit_report(asked: EditRun, records: Sequence[JobRecord], run: RunFolder, left_out: Sequence[str] = ()) -> Report:
     """What was edited, how well its sources were reconstructed, and how far the edits moved from them."""
     edits = [(record, edit) for record in records for edit in record.edits]
     shown = edits[:REPORTED_EDITS]
@@ -62,7 +62,7 @@ def edit_report(asked: EditRun, records: Sequence[JobRecord], run: RunFolder) ->
     return Report(
         title=f"Edited with {asked.model}",
         asked=f"{number}, {asked.sampling.num_inference_steps} steps, {_method(asked)}.",
-        found=[*_found(records), *(f"Left out: {name}: {reason}" for name, reason in run.record["left_out"].items())],
+        found=[*_found(records), *left_out],
         sections=sections,
         repeat=_repeat(asked, records, run),
         record=report_record(run.record),

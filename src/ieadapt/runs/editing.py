@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 from diffusers import DiffusionPipeline
 
-from ieadapt.errors import IEAdaptError
 from ieadapt.methods import EditResult, EntropyProfile, Inversion, check_clip, edit, generate
 from ieadapt.methods.generation import check_length
+from ieadapt.runs.batch import Batch
 from ieadapt.runs.edit_jobs import EditJob
 from ieadapt.runs.edit_records import RECORD, JobRecord, job_key, write_job
 from ieadapt.runs.edit_report import edit_report
@@ -28,34 +28,12 @@ from ieadapt.runs.report import write_report
 from ieadapt.runs.sources import Source, read_source
 from ieadapt.runs.videos import FRAMES_PER_SECOND
 
-_Result = TypeVar("_Result")
 Say = Callable[[str], None]
 """Told in words what was chosen and found, while the run goes on."""
 
 
 def _silence(words: str) -> None:
     return
-
-
-class EditedJobs(NamedTuple):
-    """What became of the jobs of an edit run.
-
-    Attributes:
-        records: one per finished job.
-        left_out: name of a job that could not be done -> why.
-    """
-
-    records: list[JobRecord]
-    left_out: dict[str, str]
-
-    @property
-    def shortfall(self) -> str:
-        """How many jobs were left out, and the first reason; empty where none was."""
-        if not self.left_out:
-            return ""
-        name, reason = next(iter(self.left_out.items()))
-        number = len(self.left_out)
-        return f"{number} of {number + len(self.records)} jobs were left out; {name}: {reason}"
 
 
 def run_edit(
@@ -67,7 +45,7 @@ def run_edit(
     stages: Stages = silent,
     say: Say = _silence,
     load: Load = Hardware.load,
-) -> EditedJobs:
+) -> tuple[list[JobRecord], Batch]:
     """Edit every job and write videos, measures and report into a run folder.
 
     Each finished job is written at once; a run that was stopped goes on with `resume`, and does again only the jobs
@@ -85,6 +63,9 @@ def run_edit(
         say: told what was chosen and found.
         load: how the run comes by its pipeline; by default it loads one.
 
+    Returns:
+        One record per finished job, and what was left out.
+
     Raises:
         UsageError: what was asked cannot be, for any job.
         FailureError: it could not be carried out, for any job.
@@ -95,18 +76,13 @@ def run_edit(
         pipe = load(asked.hardware, asked.model)
         run.note(model=describe(pipe), jobs=[dataclasses.asdict(job) for job in jobs])
         editor = _Editor(run, pipe, asked, profile, stages, say)
-        refused = dict[str, IEAdaptError]()
+        batch, named = Batch("jobs", say), {job.name: job for job in jobs}
         if len(jobs) > 1:
-            editor.each(jobs, editor.check, refused)
-        records = editor.each([job for job in jobs if job.name not in refused], editor.do, refused)
-        if not records:
-            raise next(iter(refused.values()))
-        done = EditedJobs(records, {name: str(error) for name, error in refused.items()})
-        run.note(left_out=done.left_out)
-        write_report(run, edit_report(asked, records, run))
-    if done.left_out:
-        run.note(status="partial", error=done.shortfall)
-    return done
+            batch.each(named, editor.check)
+        records = batch.each(named, editor.do)
+        write_report(run, edit_report(asked, records, run, batch.notes))
+    batch.mark(run)
+    return records, batch
 
 
 class _Editor:
@@ -125,26 +101,12 @@ class _Editor:
         self._stages, self._say = stages, say
         self._cache = InversionCache(asked.cache or default_cache())
 
-    def each(
-        self, jobs: list[EditJob], act: Callable[[EditJob], _Result], refused: dict[str, IEAdaptError]
-    ) -> list[_Result]:
-        """Act on one job after another; those that cannot be done go into `refused`, and the others go on."""
-        results = []
-        for job in jobs:
-            try:
-                results.append(act(job))
-            except IEAdaptError as error:
-                refused[job.name] = error
-                if len(jobs) > 1:
-                    self._say(f"{job.name}: left out: {error}")
-        return results
-
     def check(self, job: EditJob) -> None:
         """Refuse a job whose prompts or source cannot be read."""
         if self._earlier(job) is None:
             self._check_prompts(job)
             if job.video is not None:
-                self._source(job)
+                check_clip(self._pipe, self._source(job).frames)
 
     def do(self, job: EditJob) -> JobRecord:
         """Edit one job, unless its result is there."""
@@ -211,7 +173,7 @@ class _Editor:
         return result, seconds
 
     def _source(self, job: EditJob) -> Source:
-        """The frames of a job, read or generated, checked by the model."""
+        """The frames of a job, read or generated; inverting and editing check them."""
         asked = self._asked.sampling.generation
         wanted = frames_for(self._pipe, asked)
         if job.video is not None:
@@ -229,7 +191,6 @@ class _Editor:
             )[0]
             size = f"{wanted.number} frames of {wanted.width}x{wanted.height}"
             source = Source(frames, Fraction(FRAMES_PER_SECOND), None, f"“{job.source_prompt}”, {size}")
-        check_clip(self._pipe, source.frames)
         return source
 
     def _settings(self) -> dict[str, Any]:
@@ -238,7 +199,7 @@ class _Editor:
         return {
             "config": dataclasses.asdict(asked.config),
             "sampling": dataclasses.asdict(asked.sampling),
-            "source": dataclasses.asdict(asked.source),
+            "source": asked.source.as_key(),
             "profile": None if self._profile is None else self._profile.ep,
             "model": describe(self._pipe),
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ import polars as pl
 
 from ieadapt.errors import FailureError, IEAdaptError, UsageError
 from ieadapt.metrics import Metric, evaluate, missing_metrics, select_metrics
+from ieadapt.runs.batch import Batch
 from ieadapt.runs.clip_folders import REFERENCES, ClipFile, ClipFolder, find_clips, parts_of
 from ieadapt.runs.clip_reading import ReadConfig, aligned, check_readable, read_clip
 from ieadapt.runs.evaluation_tables import MetricSummary, markdown, remarks, summarise, summary_table
@@ -53,23 +55,17 @@ class Evaluation:
         rows: the same as values.
         notes: what was left out, aligned, refused or not measured, and what the numbers do not settle.
         values: one row per video, with its own notes.
-        left_out: name of a video that could not be measured -> why.
+        batch: which videos were left out, and why.
     """
 
     table: Table
     rows: Sequence[MetricSummary]
     notes: Sequence[str]
     values: Sequence[Mapping[str, Any]]
-    left_out: Mapping[str, str] = field(default_factory=dict)
+    batch: Batch
 
-    @property
-    def shortfall(self) -> str:
-        """How many videos were left out, and the first reason; empty where none was."""
-        if not self.left_out:
-            return ""
-        name, reason = next(iter(self.left_out.items()))
-        number = len(self.left_out)
-        return f"{number} of {number + len(self.values)} videos were left out; {name}: {reason}"
+
+_Pair = tuple[ClipFile, ClipFile | None]
 
 
 @dataclass(frozen=True)
@@ -78,7 +74,7 @@ class _Pairing:
 
     videos: ClipFolder
     reference: ClipFolder | None
-    pairs: Sequence[tuple[ClipFile, ClipFile | None]]
+    pairs: Sequence[_Pair]
     notes: Sequence[str]
 
 
@@ -125,26 +121,24 @@ def run_evaluation(
     chosen = select_metrics(config.metrics, places)
     pairing = _paired(videos, reference, prompts)
     usable, unusable = _applicable(chosen, pairing, named=config.metrics is not None)
-    pairing, left_out = _readable(pairing, config.reading)
+    batch = Batch("videos")
+    batch.each({pair[0].name: pair for pair in pairing.pairs}, lambda pair: _check(pair, config.reading))
     asked = {"videos": str(videos), "reference": None if reference is None else str(reference)}
     asked |= {"prompts": None if prompts is None else str(prompts), **dataclasses.asdict(config)}
     command = _command(videos, out, reference, prompts, config)
     with open_run(out, "evaluate", asked, command=command, overwrite=overwrite) as run:
-        values, notes, refused = _measured(usable, pairing, config.reading, stages)
-        left_out |= refused
+        values, notes = _measured(usable, pairing, config.reading, stages, batch)
         rows = summarise(usable, values)
         missing = [] if config.metrics else missing_metrics(places)
         notes = [*pairing.notes, *notes, *remarks(rows, len(values)), *unusable]
         notes += _listed("weights missing", {metric.name: _brings(metric) for metric in missing})
         table = _shown(rows, pairing)
-        notes += [f"left out: {name}: {reason}" for name, reason in left_out.items()]
-        found = Evaluation(table, rows, notes, values, left_out)
+        found = Evaluation(table, rows, [*notes, *batch.notes], values, batch)
         run.write(VALUES, _parquet(values))
         run.write(SUMMARY, json.dumps(_record(found, pairing, usable), indent=1, ensure_ascii=False) + "\n")
         run.write(TABLE, markdown(table))
         write_report(run, _report(found, usable, pairing, command))
-    if left_out:
-        run.note(status="partial", error=found.shortfall, left_out=left_out)
+    batch.mark(run)
     return found
 
 
@@ -178,25 +172,6 @@ def _paired(videos: str | Path, reference: str | Path | None, prompts: Path | No
     return _Pairing(ours, theirs, pairs, left_out)
 
 
-def _readable(pairing: _Pairing, reading: ReadConfig) -> tuple[_Pairing, dict[str, str]]:
-    """The pairs that can be read as far as their headers say, and why the others cannot.
-
-    Raises:
-        UsageError: none can.
-    """
-    pairs, refused = [], dict[str, UsageError]()
-    for pair in pairing.pairs:
-        try:
-            for clip in filter(None, pair):
-                check_readable(clip, reading)
-            pairs.append(pair)
-        except UsageError as error:
-            refused[pair[0].name] = error
-    if not pairs:
-        raise next(iter(refused.values()))
-    return dataclasses.replace(pairing, pairs=pairs), {name: str(error) for name, error in refused.items()}
-
-
 def _applicable(chosen: Sequence[Metric], pairing: _Pairing, *, named: bool) -> tuple[list[Metric], list[str]]:
     """The metrics that have what they compare with, and what is said of the others."""
     lacking = {}
@@ -221,36 +196,37 @@ def _listed(why: str, needs: Mapping[str, str]) -> list[str]:
     return [f"{begin}{', '.join(names)}: {need}" for need, names in by_need.items()]
 
 
+def _check(pair: _Pair, reading: ReadConfig) -> None:
+    for clip in filter(None, pair):
+        check_readable(clip, reading)
+
+
 def _measured(
-    metrics: Sequence[Metric], pairing: _Pairing, reading: ReadConfig, stages: Stages
-) -> tuple[list[dict[str, Any]], list[str], dict[str, str]]:
-    """One row of values per pair, what must be known of them, and why some pairs have none."""
-    values, notes, refusals = [], list[str](), dict[str, list[str]]()
-    refused = dict[str, UsageError]()
-    report = stages("measuring")
-    for done, (video, partner) in enumerate(pairing.pairs, start=1):
-        try:
-            ours = read_clip(video, reading)
-            theirs = None if partner is None else read_clip(partner, reading)
-            frames, reference, how = (ours.frames, None, ()) if theirs is None else aligned(ours, theirs, reading)
-        except UsageError as error:
-            refused[video.name] = error
-            report(done, len(pairing.pairs))
-            continue
+    metrics: Sequence[Metric], pairing: _Pairing, reading: ReadConfig, stages: Stages, batch: Batch
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """One row of values per pair, and what must be known of them."""
+    notes, refusals = list[str](), dict[str, list[str]]()
+    report, done = stages("measuring"), itertools.count(1)
+
+    def measure(pair: _Pair) -> dict[str, Any]:
+        report(next(done), len(pairing.pairs))
+        video, partner = pair
+        ours = read_clip(video, reading)
+        theirs = None if partner is None else read_clip(partner, reading)
+        frames, reference, how = (ours.frames, None, ()) if theirs is None else aligned(ours, theirs, reading)
         own = [*ours.notes, *(f"reference: {note}" for note in (theirs.notes if theirs else ())), *how]
         row, reasons = _values(metrics, frames, reference, pairing.videos.prompts.get(video.name), ours.rate)
-        notes += [f"{video.name}: {note}" for note in own]
+        notes.extend(f"{video.name}: {note}" for note in own)
         for reason in reasons:
             refusals.setdefault(reason, []).append(video.name)
         size = dict(zip(("frames", "height", "width"), (len(frames), *frames.shape[2:]), strict=True))
-        values.append({"video": video.name, **size, **row, "notes": "; ".join(own)})
-        report(done, len(pairing.pairs))
-    if not values:
-        raise next(iter(refused.values()))
+        return {"video": video.name, **size, **row, "notes": "; ".join(own)}
+
+    values = batch.each({pair[0].name: pair for pair in pairing.pairs}, measure)
     notes += [f"{_some(names)}: {reason}" for reason, names in refusals.items()]
     if not any(row.get(metric.name) is not None for row in values for metric in metrics):
         raise FailureError("no metric could measure any video", got=notes[-1])
-    return values, notes, {name: str(error) for name, error in refused.items()}
+    return values, notes
 
 
 def _some(names: Sequence[str]) -> str:
@@ -298,7 +274,7 @@ def _record(found: Evaluation, pairing: _Pairing, metrics: Sequence[Metric]) -> 
         "summary": [row.as_dict() for row in found.rows],
         "definitions": {metric.name: metric.definition for metric in metrics},
         "notes": list(found.notes),
-        "left_out": dict(found.left_out),
+        "left_out": found.batch.left_out,
         "values": list(found.values),
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -60,6 +61,10 @@ class SourceConfig:
             raise UsageError("frames per second out of range", expected="--fps 0.1..240", got=self.fps)
         if self.size not in FITTINGS:
             raise UsageError("unknown fitting", expected=", ".join(FITTINGS), got=self.size, where="--size")
+
+    def as_key(self) -> dict[str, Any]:
+        """What decides about the frames; a run that was begun without `strict` is known by the same key as ever."""
+        return {name: value for name, value in vars(self).items() if name != "strict" or value}
 
     @property
     def fitting(self) -> Fitting:

@@ -156,6 +156,7 @@ def _request(model: str, jobs: Sequence[EditJob], config: V2VConfig) -> dict[str
     """What decides about the videos, as it is read from JSON."""
     left = ("engine", "workers", "metrics", "weights", "cache")
     given = {name: value for name, value in dataclasses.asdict(config).items() if name not in left}
+    given["source"] = config.source.as_key()
     asked = {"model": model, "jobs": [dataclasses.asdict(job) for job in jobs], **given}
     found: dict[str, Any] = json.loads(json.dumps(asked, default=str))
     return found
