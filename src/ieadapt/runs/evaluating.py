@@ -16,6 +16,7 @@ import polars as pl
 
 from ieadapt.errors import FailureError, IEAdaptError, UsageError
 from ieadapt.metrics import Metric, evaluate, missing_metrics, select_metrics
+from ieadapt.metrics.clips import USUAL_RATE
 from ieadapt.runs.batch import Batch
 from ieadapt.runs.clip_folders import REFERENCES, ClipFile, ClipFolder, find_clips, parts_of
 from ieadapt.runs.clip_reading import ReadConfig, aligned, check_readable, read_clip
@@ -134,7 +135,7 @@ def run_evaluation(
         notes += _listed("weights missing", {metric.name: _brings(metric) for metric in missing})
         table = _shown(rows, pairing)
         found = Evaluation(table, rows, [*notes, *batch.notes], values, batch)
-        run.write(VALUES, _parquet(values))
+        run.write(VALUES, parquet(values))
         run.write(SUMMARY, json.dumps(_record(found, pairing, usable), indent=1, ensure_ascii=False) + "\n")
         run.write(TABLE, markdown(table))
         write_report(run, _report(found, usable, pairing, command))
@@ -215,7 +216,7 @@ def _measured(
         theirs = None if partner is None else read_clip(partner, reading)
         frames, reference, how = (ours.frames, None, ()) if theirs is None else aligned(ours, theirs, reading)
         own = [*ours.notes, *(f"reference: {note}" for note in (theirs.notes if theirs else ())), *how]
-        row, reasons = _values(metrics, frames, reference, pairing.videos.prompts.get(video.name), ours.rate)
+        row, reasons = clip_values(metrics, frames, reference, pairing.videos.prompts.get(video.name), ours.rate)
         notes.extend(f"{video.name}: {note}" for note in own)
         for reason in reasons:
             refusals.setdefault(reason, []).append(video.name)
@@ -233,8 +234,8 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= 3 else f"{names[0]} and {len(names) - 1} others"
 
 
-def _values(
-    metrics: Sequence[Metric], frames: Any, reference: Any, prompt: str | None, rate: float
+def clip_values(
+    metrics: Sequence[Metric], frames: Any, reference: Any, prompt: str | None, rate: float = USUAL_RATE
 ) -> tuple[dict[str, float | None], list[str]]:
     """One video's row; a metric that refuses it has no value there, and its reason is told."""
     row: dict[str, float | None] = {}
@@ -260,7 +261,8 @@ def _shown(rows: Sequence[MetricSummary], pairing: _Pairing) -> Table:
     return summary_table(rows, *((f"{b} (B)", f"{a} (A)") if a == b else (b, a)))
 
 
-def _parquet(values: Sequence[Mapping[str, Any]]) -> bytes:
+def parquet(values: Sequence[Mapping[str, Any]]) -> bytes:
+    """Rows of values as the content of a Parquet file."""
     buffer = io.BytesIO()
     pl.DataFrame(values, infer_schema_length=None).write_parquet(buffer)
     return buffer.getvalue()
@@ -304,4 +306,4 @@ def _command(
     return shlex.join([*words, "--out", str(out)])
 
 
-__all__ = ["EvaluateConfig", "Evaluation", "run_evaluation"]
+__all__ = ["EvaluateConfig", "Evaluation", "clip_values", "parquet", "run_evaluation"]

@@ -104,13 +104,7 @@ def command_line(workflow: str, asked: Any, out: str | Path) -> str:
     words = ["ieadapt", workflow, *([str(asked.model)] if hasattr(asked, "model") else [])]
     for prompt in getattr(asked, "prompts", ()):
         words += ["--prompt", prompt]
-    for flag in flags(type(asked)):
-        value = asked
-        for name in flag.path:
-            value = getattr(value, name)
-        if value != flag.default:
-            words += [flag.option] if value is True else [flag.option, str(value)]
-    return shlex.join([*words, "--out", str(out)])
+    return shlex.join([*words, *flag_words(asked), "--out", str(out)])
 
 
 def flag_words(asked: Any) -> list[str]:

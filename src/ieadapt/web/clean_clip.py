@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from ieadapt.errors import UsageError
-from ieadapt.runs.decoding import Header, Picture, VideoFile, open_video
+from ieadapt.runs.decoding import Picture, VideoFile, open_video
 
 TOO_MUCH: dict[str, Any] = {"too much": "memory"}
 """The answer where the memory did not do."""
@@ -49,7 +49,7 @@ def clean(source: Path, target: Path, limits: Mapping[str, int]) -> dict[str, An
     """
     with open_video(source) as video:
         header = video.header
-        _check_header(header, limits)
+        _check(header.size, header.frames or 0, header.seconds or 0.0, limits)
         rate = header.rate if 1 <= header.rate <= 120 else Fraction(25)
         size = _size(header.size, limits["side"])
         count = 0
@@ -76,28 +76,25 @@ def _limit(memory: int, seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _check_header(header: Header, limits: Mapping[str, int]) -> None:
-    width, height = header.size
-    if width * height > limits["pixels"]:
-        _refuse("the pictures of the clip are too large", f"at most {limits['pixels']} pixels", f"{width}x{height}")
-    if min(header.size) < limits["least"]:
-        _refuse("the pictures of the clip are too small", f"{limits['least']} pixels a side", f"{width}x{height}")
-    if header.seconds is not None and header.seconds > limits["seconds"]:
-        _refuse("the clip is too long", f"at most {limits['seconds']} s", f"{header.seconds:.1f} s")
+def _check(size: tuple[int, int], frames: int, seconds: float, limits: Mapping[str, int]) -> None:
+    """Refuse what is more than the limits allow: what a header says first, then what comes."""
+    shown = f"{size[0]}x{size[1]}"
+    if size[0] * size[1] > limits["pixels"]:
+        _refuse("the pictures of the clip are too large", f"at most {limits['pixels']} pixels", shown)
+    if min(size) < limits["least"]:
+        _refuse("the pictures of the clip are too small", f"{limits['least']} pixels a side", shown)
+    if seconds > limits["seconds"]:
+        _refuse("the clip is too long", f"at most {limits['seconds']} s", f"{seconds:.1f} s")
+    if frames > limits["frames"]:
+        _refuse("the clip has too many frames", f"at most {limits['frames']}", f"{frames}")
 
 
 def _pictures(video: VideoFile, limits: Mapping[str, int]) -> Iterator[Picture]:
     """The pictures of a file; what its header did not say is checked as they come."""
     count = 0
-    for decoded in video.pictures():
-        count += 1
+    for count, decoded in enumerate(video.pictures(), start=1):
         height, width = decoded.picture.shape[:2]
-        if count > limits["frames"]:
-            _refuse("the clip has too many frames", f"at most {limits['frames']}", f"more than {limits['frames']}")
-        if decoded.time > limits["seconds"]:
-            _refuse("the clip is too long", f"at most {limits['seconds']} s", f"more than {limits['seconds']} s")
-        if width * height > limits["pixels"]:
-            _refuse("the pictures of the clip are too large", f"at most {limits['pixels']} pixels", f"{width}x{height}")
+        _check((width, height), count, decoded.time, limits)
         yield decoded.picture
     if count < 2:
         _refuse("this is a picture, not a video", "2 frames or more", f"{count} frame")
