@@ -114,6 +114,7 @@ def test_a_bomb_is_refused_by_its_header(tmp_path: Path, monkeypatch: pytest.Mon
         levels(tmp_path / "c.gif")
 
 
+@pytest.mark.slow
 def test_a_bomb_takes_no_memory(tmp_path: Path) -> None:
     path = bomb(tmp_path / "a.gif", 16000, 40)
     code = (

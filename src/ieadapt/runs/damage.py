@@ -11,6 +11,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 
@@ -75,22 +76,34 @@ class Damage:
 
 
 def ends_within_a_block(path: Path, container: str) -> bool:
-    """Whether a file of a container that states no length ends where none does that was written to its end.
+    """Whether a file ends where none does that was written to its end, though its header may state no length.
 
     Args:
         path: the file.
         container: FFmpeg's name of its format.
     """
-    if container not in ("gif", "mpegts"):
-        return False
     size = path.stat().st_size
     with path.open("rb") as file:
         if container == "mpegts":
             begin = file.read(4 * max(TS_PACKETS))
             packet = next((each for each in TS_PACKETS if set(begin[4 * (each == 192) :: each]) == {_TS_SYNC}), size)
             return bool(size % packet)
-        file.seek(max(size - 64, 0))
-        return not file.read().rstrip(b"\0\r\n").endswith(_GIF_TRAILER)
+        if container == "gif":
+            file.seek(max(size - 64, 0))
+            return not file.read().rstrip(b"\0\r\n").endswith(_GIF_TRAILER)
+        return "mp4" in container and _last_box_ends(file) != size
+
+
+def _last_box_ends(file: BinaryIO) -> int:
+    """Where the last box of an MP4 file ends by its own length, in bytes from the beginning of the file."""
+    offset, length = 0, 8
+    while length >= 8:
+        offset = file.seek(offset)
+        head = file.read(16)
+        length = int.from_bytes(head[:4])
+        length = int.from_bytes(head[8:]) if length == 1 else length
+        offset += length if length >= 8 else len(head) + len(file.read())  # 0: up to the end of the file
+    return offset
 
 
 def _counted(items: list[str] | list[float], noun: str) -> str:

@@ -270,7 +270,7 @@ class VideoFile:
             lacks = header.seconds - self._ends
             if lacks > (VARIABLE * header.seconds if self._varies else 0.5 / self.rate):
                 return f"{read}, of {header.seconds:.2f} s that its header states"
-        return f"{read}, the last of them not whole" if ends_within_a_block(self._path, container) else ""
+        return f"{read}, then the file ends within a block" if ends_within_a_block(self._path, container) else ""
 
     def _on_screen(self, first: float, tolerance: float) -> Iterator[tuple[float, float, Any]]:
         """Frames from `first` on with their times, each after the time up to which it is taken.
