@@ -10,12 +10,13 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ieadapt.runs import decode_video, read_run
-from ieadapt.runs.decoding import read_header
+from ieadapt.runs.decoding import open_video
 from tests.cli.conftest import Program
 from tests.cli.test_commands import undefined_names
-from tests.runs.files import greys, write
+from tests.runs.files import damaged_copy, grey, greys, write
 
 SIZE = ("--steps", "2", "--height", "16", "--width", "24", "--frames", "5")
 TARGET = ("--prompt", "a blue ball")
@@ -56,8 +57,8 @@ def test_a_video_is_edited_into_several_targets(tiny: Path, clip: Path, tmp_path
 def test_rate_and_sound_of_the_source_stay(tiny: Path, clip: Path, tmp_path: Path, program: Program) -> None:
     done = program("edit", tiny, "--video", clip, *TARGET, *SIZE, "--out", tmp_path / "run")
     assert done.status == 0, done.err
-    header = read_header(tmp_path / "run" / "00-edit.mp4")
-    assert (header.rate, header.has_sound) == (Fraction(10), True)
+    with open_video(tmp_path / "run" / "00-edit.mp4") as video:
+        assert (video.header.rate, video.header.has_sound) == (Fraction(10), True)
 
 
 def test_an_inversion_is_made_once(tiny: Path, clip: Path, tmp_path: Path, program: Program, own_cache: Path) -> None:
@@ -116,6 +117,53 @@ def test_a_file_of_jobs_resumes(tiny: Path, tmp_path: Path, program: Program) ->
     assert "01-ball: inversion kept from an earlier run; reconstruction: PSNR" in again.err
     assert (tmp_path / "run" / "02-sea" / "00-edit.mp4").stat().st_mtime_ns == before
     assert set(read_run(tmp_path / "run")["files"]) == set(record["files"])
+
+
+def test_one_bad_job_does_not_end_the_others(tiny: Path, tmp_path: Path, program: Program) -> None:
+    greys(tmp_path / "sea.mp4")
+    (tmp_path / "text.mp4").write_text("no video")
+    rows = [f"- {{video: {name}, targets: a white sea}}\n" for name in ("text.mp4", "sea.mp4", "missing.mp4")]
+    (tmp_path / "jobs.yaml").write_text("".join(rows))
+    words = ("edit", tiny, "--jobs", tmp_path / "jobs.yaml", *SIZE, "--out", tmp_path / "run")
+    done = program(*words)
+    assert done.status == 1
+    lines = done.err.splitlines()
+    assert lines[0].startswith("01-text: left out: this is no video that can be read")  # before anything is computed
+    assert lines[1].startswith("03-missing: left out: the video cannot be read")
+    assert lines[-1].startswith("ieadapt: 2 of 3 jobs were left out; got 01-text: this is no video")
+    assert "a white sea" in done.out
+    record = read_run(tmp_path / "run")
+    assert (record["status"], list(record["left_out"])) == ("partial", ["01-text", "03-missing"])
+    assert "02-sea/00-edit.mp4" in record["files"]
+    assert "left out: 03-missing" in (tmp_path / "run" / "report.html").read_text()
+    for name in ("text.mp4", "missing.mp4"):
+        greys(tmp_path / name)
+    assert program(*words, "--resume").status == 0
+    assert read_run(tmp_path / "run")["status"] == "complete"
+
+
+def test_a_folder_of_frames_is_edited(tiny: Path, tmp_path: Path, program: Program) -> None:
+    (tmp_path / "frames").mkdir()
+    for index in range(6):
+        Image.fromarray(grey(40 * index)).save(tmp_path / "frames" / f"{index}.png")
+    done = program("edit", tiny, "--video", tmp_path / "frames", *TARGET, *SIZE, "--out", tmp_path / "run", "--json")
+    assert done.status == 0, done.err
+    source = json.loads(done.out)["jobs"][0]["source"]
+    assert source.startswith("frames: 5 frames, 0.00–0.62 s at 8 per second; middle 64x43 of 64x48 as 24x16; no sound")
+    levels = decode_video((tmp_path / "run" / "source.mp4").read_bytes()).mean(dim=(1, 2, 3)) * 255
+    assert levels.tolist() == pytest.approx([0, 40, 80, 120, 160], abs=3)
+
+
+def test_signs_of_damage_are_noted_or_refused(tiny: Path, tmp_path: Path, program: Program) -> None:
+    noisy = list(np.random.default_rng(0).integers(0, 255, (6, 48, 64, 3), dtype=np.uint8))
+    path = damaged_copy(write(tmp_path / "whole.mkv", noisy, codec="ffv1", pixels="bgr0"), tmp_path / "clip.mkv")
+    words = ("edit", tiny, "--video", path, *TARGET, *SIZE, "--json", "--out")
+    done = program(*words, tmp_path / "run")
+    assert done.status == 0, done.err
+    assert any(note.startswith("damaged: the decoder reports") for note in json.loads(done.out)["jobs"][0]["notes"])
+    assert "damaged: the decoder reports" in (tmp_path / "run" / "report.html").read_text()
+    assert "the video is damaged or cut off" in program(*words, tmp_path / "strict", "--strict").refused()
+    assert not (tmp_path / "strict").exists()
 
 
 def test_a_changed_job_is_done_again(tiny: Path, tmp_path: Path, program: Program) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -102,6 +103,44 @@ def test_a_bad_enhancement(program: Program, tiny: Path, tmp_path: Path) -> None
     assert "unknown perturbation" in program(*words, "--perturbation", "swap").refused()
     assert "not a window" in program(*words, "--start", "0.9", "--stop", "0.1").refused()
     assert "not a profile" in program(*words, "--profile", tmp_path).refused()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("study", "--seeds", 2**63), "a run makes too many videos; expected at most 1000000; got 9223372036854775808"),
+        (("enhance", "--seeds", 2**63), "a run makes too many videos; expected at most 1000000"),
+        (("study", "--strips", -1), "frames are kept of some prompts, or of none; expected >= 0; got -1; in --strips"),
+        (("measure", "--seed", 2**63), "a seed is out of range; expected 64 bits.*; got 9223372036854775808"),
+        (("perturb", "--seed", -(2**64)), "a seed is out of range"),
+        (("maps", "--site", "x", "--seed", 2**63), "a seed is out of range"),
+        (("study", "--seed", 2**63 - 1, "--seeds", 2), "a seed is out of range"),
+        (("edit", "--source-seed", 2**63, "--source-prompt", "a sea"), "a seed is out of range"),
+        (("enhance", "--sharpen-sites", "xxxx"), "nothing is sharpened at these sites; .*--sharpen below 1"),
+    ],
+)
+def test_what_no_run_can_do_is_refused_before_a_model_is_loaded(
+    words: tuple[object, ...], expected: str, program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ieadapt.runs import pipelines
+
+    monkeypatch.setattr(pipelines, "load", lambda model, **keywords: pytest.fail("the model was loaded"))
+    line = program(words[0], "shapes", "--prompt", "a ball", *words[1:], "--out", tmp_path / "run").refused()
+    assert re.search(expected, line), line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("flag", ["--sites", "--sharpen-sites"])
+def test_sites_that_the_model_has_not_are_refused_before_it_is_measured(
+    flag: str, program: Program, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ieadapt.runs import enhancing
+
+    monkeypatch.setattr(enhancing, "quick_profile", lambda *arguments: pytest.fail("the model was measured"))
+    words = ("--mode", "direct", "--scale", 0.5, "--sharpen", 0.5, flag, "xxxx")
+    line = program("enhance", tiny, "--prompt", "a ball", *SIZE, *words, "--out", tmp_path / "run").refused()
+    assert "'xxxx'" in line
+    assert "matches no attention site" in line
 
 
 def test_an_output_that_cannot_be_written(program: Program, tiny: Path, tmp_path: Path) -> None:

@@ -45,6 +45,20 @@ def test_evaluate_prints_json_and_its_command_repeats_it(
     assert json.loads(program(*again, "--overwrite", "--json").out)["summary"] == summary
 
 
+def test_one_bad_video_is_listed_and_the_status_is_one(
+    folders: tuple[Path, Path], tmp_path: Path, program: Program
+) -> None:
+    (folders[1] / "v0.mp4").write_bytes(b"no video")
+    words = ("compare", *folders, "--metrics", "psnr", "--out")
+    done = program(*words, tmp_path / "run")
+    assert done.status == 1
+    assert "psnr (dB)" in done.out
+    assert "left out: v0: this is no video that can be read" in done.out
+    assert done.err.splitlines()[-1].startswith("ieadapt: 1 of 2 videos were left out; got v0: this is no video")
+    printed = program(*words, tmp_path / "json", "--json")
+    assert (printed.status, list(json.loads(printed.out)["left_out"])) == (1, ["v0"])
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

@@ -91,8 +91,8 @@ def test_a_smaller_clip_is_refused(name: str) -> None:
     smaller = [(frames - 1, height, width)] * (frames > 1)
     smaller += [(frames, height - 1, width), (frames, height, width - 1)] if height > 1 else []
     for size in smaller:
-        text = f"too small; expected at least {frames} frames? of {height}x{width} pixels; got {size[0]} frame"
-        with pytest.raises(UsageError, match=f"{text}s? of {size[1]}x{size[2]} pixels; in the metric {name}"):
+        text = f"too small; expected at least {frames} frames? of {width}x{height} pixels; got {size[0]} frame"
+        with pytest.raises(UsageError, match=f"{text}s? of {size[2]}x{size[1]} pixels; in the metric {name}"):
             _call(METRICS[name], torch.zeros(size[0], 3, *size[1:]))
 
 
@@ -118,7 +118,7 @@ def test_what_is_not_a_clip_is_refused(name: str, frames: torch.Tensor, text: st
 @pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.compares == "pair"])
 def test_a_pair_of_different_sizes_is_refused(name: str) -> None:
     """Before any weights are looked for."""
-    text = "same size; got 3 frames of 16x24 pixels and 2 frames of 16x24 pixels; .*resize or trim"
+    text = "same size; got 3 frames of 24x16 pixels and 2 frames of 24x16 pixels; .*resize or trim"
     with pytest.raises(UsageError, match=text):
         evaluate(CLIP, CLIP[:2], [METRICS[name]])
 

@@ -83,3 +83,13 @@ def greys(path: Path, number: int = 20, **keywords: object) -> Path:
 def loudness(samples: np.ndarray, begin: float, end: float) -> float:
     """Root mean square of the samples between two times in seconds."""
     return float(np.sqrt(np.mean(samples[:, round(begin * SOUND_RATE) : round(end * SOUND_RATE)] ** 2)))
+
+
+def damaged_copy(path: Path, copy: Path, at: float = 0.1, number: int = 40) -> Path:
+    """A copy of a file in which some bytes behind a share of its length are turned over."""
+    content = bytearray(path.read_bytes())
+    first = round(at * len(content))
+    for index in range(first, min(first + number, len(content))):
+        content[index] ^= 0xFF
+    copy.write_bytes(bytes(content))
+    return copy

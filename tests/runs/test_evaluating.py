@@ -40,7 +40,7 @@ def test_an_evaluation_holds_what_evaluate_gives(folders: tuple[Path, Path], tmp
     found = run_evaluation(noisy, tmp_path / "run", reference=plain, config=QUICK)
     table = pl.read_parquet(tmp_path / "run" / "values.parquet")
     assert table["video"].to_list() == ["v0", "v1", "v2"]
-    assert table.columns == ["video", "frames", "height", "width", "psnr", "flicker", "flicker_change"]
+    assert table.columns == ["video", "frames", "height", "width", "psnr", "flicker", "flicker_change", "notes"]
     pairs = [[decode_video((folder / f"v{i}.mp4").read_bytes()) for folder in (noisy, plain)] for i in range(3)]
     expected = [evaluate(*pair, ["psnr", "flicker"]) for pair in pairs]
     for name in ("psnr", "flicker", "flicker_change"):
@@ -124,11 +124,11 @@ def test_a_pair_of_different_sizes_is_refused_or_aligned(folders: tuple[Path, Pa
     (tmp_path / "short").mkdir()
     for index in range(3):
         (tmp_path / "short" / f"v{index}.mp4").write_bytes(encode_video(clips.pan(64, 96, 3, 1, 0)))
-    with pytest.raises(UsageError, match=r"short/v0.mp4: 3 frames of 64x96 pixels; .*plain/v0.mp4: 4 frames of 32x48"):
+    with pytest.raises(UsageError, match=r"short/v0.mp4: 3 frames of 96x64 pixels; .*plain/v0.mp4: 4 frames of 48x32"):
         run_evaluation(tmp_path / "short", tmp_path / "run", reference=folders[0], config=QUICK)
     config = EvaluateConfig("psnr,flicker", reading=ReadConfig(align=True))
     found = run_evaluation(tmp_path / "short", tmp_path / "run", reference=folders[0], config=config)
-    assert "v0: aligned to 3 frames of 32x48 pixels" in found.notes
+    assert "v0: aligned to 3 frames of 48x32 pixels" in found.notes
     assert found.values[0]["frames"] == 3
 
 
@@ -151,12 +151,55 @@ def test_no_value_at_all_is_a_failure(tmp_path: Path) -> None:
     assert read_run(tmp_path / "run")["status"] == "partial"
 
 
-def test_an_unreadable_video_stops_before_anything_is_measured(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    (tmp_path / "a.mp4").write_bytes((folders[0] / "v0.mp4").read_bytes())
+def test_a_video_that_cannot_be_read_is_left_out(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    whole = (folders[0] / "v0.mp4").read_bytes()
+    for name, content in (("a", whole), ("b", b""), ("c", b"no video"), ("d", whole)):
+        (tmp_path / f"{name}.mp4").write_bytes(content)
+    found = run_evaluation(tmp_path, tmp_path / "run", config=EvaluateConfig("flicker"))
+    assert [row["video"] for row in found.values] == ["a", "d"]
+    assert list(found.batch.left_out) == ["b", "c"]
+    shortfall = str(found.batch.shortfall())
+    assert shortfall.startswith("2 of 4 videos were left out; got b: the video is empty; got 0 bytes; in ")
+    assert [note for note in found.notes if note.startswith("left out: c: this is no video that can be read; got ")]
+    record = read_run(tmp_path / "run")
+    assert (record["status"], record["error"], record["left_out"]) == ("partial", shortfall, found.batch.left_out)
+    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["left_out"] == found.batch.left_out
+    assert "left out: c" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_pair_that_cannot_be_compared_is_left_out(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "v0.mp4").write_bytes((folders[1] / "v0.mp4").read_bytes())
+    (tmp_path / "v1.mp4").write_bytes(encode_video(clips.pan(64, 96, 3, 1, 0)))
+    found = run_evaluation(tmp_path, tmp_path / "run", reference=folders[0], config=QUICK)
+    assert [row["video"] for row in found.values] == ["v0"]
+    assert found.batch.left_out["v1"].startswith("two videos to compare differ")
+
+
+def test_nothing_is_written_where_no_video_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "b.mp4").touch()
     with pytest.raises(UsageError, match=r"the video is empty; got 0 bytes; in .*b.mp4"):
         run_evaluation(tmp_path, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_signs_of_damage_stand_on_the_row_or_are_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    whole = (folders[1] / "v1.mp4").read_bytes()
+    for index, content in enumerate((whole, whole[: len(whole) * 3 // 4])):
+        (tmp_path / f"v{index}.mp4").write_bytes(content)
+    config = EvaluateConfig("psnr", reading=ReadConfig(align=True))
+    found = run_evaluation(tmp_path, tmp_path / "run", reference=folders[0], config=config)
+    sign = "of 4 that its header states"
+    values = pl.read_parquet(tmp_path / "run" / "values.parquet")
+    assert [sign in note for note in values["notes"].to_list()] == [False, True]
+    assert any(note.startswith("v1: ") and sign in note for note in found.notes)
+    assert sign in (tmp_path / "run" / "report.html").read_text()
+    strict = EvaluateConfig("psnr", reading=ReadConfig(align=True, strict=True))
+    found = run_evaluation(tmp_path, tmp_path / "strict", reference=folders[0], config=strict)
+    assert [row["video"] for row in found.values] == ["v0"]
+    assert re.match(
+        r"the video is damaged or cut off; got .* of 4 that .*leave --strict away", found.batch.left_out["v1"]
+    )
+    assert "--strict" in read_run(tmp_path / "strict")["command"]
 
 
 def test_a_run_of_pairs_is_compared_with_itself(tmp_path: Path) -> None:

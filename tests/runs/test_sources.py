@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from ieadapt.errors import UsageError
+from ieadapt.runs.decoding import VideoFile
 from ieadapt.runs.sources import Frames, Source, SourceConfig, free_memory, read_source
 from tests.runs.files import LEVELS, corner, grey, greys, loudness, write
 
@@ -179,13 +180,14 @@ def test_what_is_no_video(tmp_path: Path) -> None:
     assert "this is no video that can be read; got Invalid data" in refusal(text)
     assert "convert it to MP4" in refusal(text)
     (tmp_path / "empty.mp4").write_bytes(b"")
-    assert "this is no video" in refusal(tmp_path / "empty.mp4")
+    assert "the video is empty; got 0 bytes" in refusal(tmp_path / "empty.mp4")
     assert "got no such file" in refusal(tmp_path / "missing.mp4")
-    assert "got a folder" in refusal(tmp_path)
+    (tmp_path / "folder").mkdir()
+    assert "there is no picture in this folder of frames; expected .bmp, .jpeg" in refusal(tmp_path / "folder")
 
 
 def test_a_file_with_sound_only(tmp_path: Path) -> None:
-    path = tmp_path / "a.wav"
+    path = tmp_path / "a.mkv"
     with av.open(path, "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000)
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), dtype=np.int16), format="s16", layout="mono")
@@ -237,10 +239,10 @@ def test_a_file_that_was_cut_off(name: str, tmp_path: Path) -> None:
 
 def test_a_file_too_large_is_refused_before_it_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = greys(tmp_path / "a.mp4")
-    monkeypatch.setattr("ieadapt.runs.sources.pictures_at", lambda *words: pytest.fail("it was decoded"))
+    monkeypatch.setattr(VideoFile, "pictures_at", lambda *arguments: pytest.fail("it was decoded"))
     line = refusal(path, memory=100_000)
     assert "too large for the memory; expected at most 0.0 GiB; got an estimated 0.0 GiB for 64x48 pictures" in line
-    assert "GiB for 64x48 pictures and 8 frames of 400000x400000" in refusal(path, Frames(8, 400_000, 400_000))
+    assert "GiB for 64x48 pictures and 8 frames of 400000x400000 pixels" in refusal(path, Frames(8, 400_000, 400_000))
 
 
 def test_memory_is_asked_of_the_system() -> None:

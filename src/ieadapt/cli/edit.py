@@ -29,21 +29,25 @@ def command(
     resume: Annotated[bool, typer.Option("--resume", help="go on with the edit run in that folder")] = False,
     as_json: Json = False,
 ) -> None:
-    """The source is a video file or generated; how well the model gives it back without an edit is said first.
+    """The source is a video file, a folder of frames, or generated; how well the model reconstructs it is said first.
 
     Several `--prompt`s share that, and `--method inversion` keeps its inversion for later runs. The run folder gets
-    source, reconstruction and edits as videos, pictures of their frames, measures and a report.
+    source, reconstruction and edits as videos, pictures of their frames, measures and a report. All sources of a
+    file of jobs are checked first; a job that cannot be done is left out, and the exit status is then 1.
 
     Example: `ieadapt edit shapes --video clip.mp4 --source-prompt "a big red star moving left over hills"
     --prompt "a big blue star moving left over hills" --out runs/edited`
     """
     folder = out or default_folder("edit")
     with shown_stages() as stages:
-        records = run_edit(asked, folder, overwrite=overwrite, resume=resume, stages=stages, say=_aside)
+        records, batch = run_edit(asked, folder, overwrite=overwrite, resume=resume, stages=stages, say=_aside)
     if as_json:
-        print_json({"folder": str(folder), "jobs": [dataclasses.asdict(record) for record in records]})
-        return
-    _print(records, folder)
+        jobs = [dataclasses.asdict(record) for record in records]
+        print_json({"folder": str(folder), "jobs": jobs, "left_out": batch.left_out})
+    else:
+        _print(records, folder)
+    if batch.left_out:
+        raise batch.shortfall(remedy=f"mend that, then repeat with --resume --out {folder}")
 
 
 def _aside(words: str) -> None:

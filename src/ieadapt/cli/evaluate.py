@@ -35,6 +35,9 @@ def command(
 ) -> None:
     """Videos are MP4, WebM, GIF or any other video files, or folders of frames; other files are named and left out.
 
+    A video that cannot be read is left out too, and the exit status is then 1. Signs of damage are notes on its row;
+    `--strict` leaves damaged videos out.
+
     The run folder gets one row per video (values.parquet), the means with their 95 % intervals (evaluation.json,
     table.md) and a report. Metrics whose weights are missing are listed with the command that brings them.
 
@@ -49,13 +52,20 @@ def command(
 
 
 def show(found: Evaluation, folder: Path, *, as_json: bool) -> None:
-    """Print an evaluation as a table with its notes, or as JSON."""
+    """Print an evaluation as a table with its notes, or as JSON.
+
+    Raises:
+        FailureError: videos were left out; what was measured is printed all the same.
+    """
     if as_json:
         rows = [dataclasses.asdict(row) for row in found.rows]
-        print_json({"folder": str(folder), "summary": rows, "notes": list(found.notes)})
-        return
-    print(found.table.caption)
-    print_table(found.table.headings, found.table.rows, found.table.numeric)
-    print()
-    print("\n".join([*found.notes, f"values: {spoken_folder(folder / 'values.parquet')}"]))
-    print(f"report: {spoken_folder(folder / 'report.html')}")
+        notes = {"notes": list(found.notes), "left_out": found.batch.left_out}
+        print_json({"folder": str(folder), "summary": rows, **notes})
+    else:
+        print(found.table.caption)
+        print_table(found.table.headings, found.table.rows, found.table.numeric)
+        print()
+        print("\n".join([*found.notes, f"values: {spoken_folder(folder / 'values.parquet')}"]))
+        print(f"report: {spoken_folder(folder / 'report.html')}")
+    if found.batch.left_out:
+        raise found.batch.shortfall()

@@ -27,7 +27,7 @@ class ClipSize(NamedTuple):
     width: int
 
     def __str__(self) -> str:
-        return f"{self.frames} frame{'s' if self.frames > 1 else ''} of {self.height}x{self.width} pixels"
+        return f"{self.frames} frame{'s' if self.frames > 1 else ''} of {self.width}x{self.height} pixels"
 
 
 def check_clip(frames: Float[Tensor, "frame channel height width"], metric: str, least: ClipSize) -> None:

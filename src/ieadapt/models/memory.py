@@ -85,7 +85,7 @@ def check_run(pipe: DiffusionPipeline, size: dict[str, int | None], rows: int) -
         return
     facts = {
         "expected": f"at most {free / GIB:.1f} GiB, which is free on {pipe._execution_device}",
-        "got": f"about {needed / GIB:.1f} GiB for {rows} rows of {frames} frames of {height}x{width}",
+        "got": f"about {needed / GIB:.1f} GiB for {rows} rows of {frames} frames of {width}x{height}",
         "remedy": "use fewer frames, a smaller size or a smaller batch, or tiles: pipe.vae.enable_tiling()",
     }
     if needed > CERTAIN * free:

@@ -131,12 +131,13 @@ def read_prompts_of(file: Path, clips: Sequence[ClipFile]) -> Mapping[str, str]:
 
 
 def _of_folder(path: Path) -> ClipFolder:
+    label = path.name or path.resolve().name
     entries = sorted((entry for entry in path.iterdir() if not entry.name.startswith(".")), key=natural)
     pictures = [entry for entry in entries if entry.suffix.lower() in PICTURE_SUFFIXES]
     clips = [ClipFile(entry.stem, entry) for entry in entries if _is_video(entry)]
     clips += [ClipFile(entry.name, entry) for entry in entries if _is_frames(entry)]
     if not clips and pictures:
-        return ClipFolder(path.name, (ClipFile(path.name, path),))
+        return ClipFolder(label, (ClipFile(label, path),))
     taken = {clip.path for clip in clips}
     left_out = [f"{entry.name}: {_why_not(entry)}" for entry in entries if entry not in taken]
     if not clips:
@@ -147,7 +148,7 @@ def _of_folder(path: Path) -> ClipFolder:
             where=path,
         )
     _refuse_twins(clips, path)
-    return ClipFolder(path.name, tuple(sorted(clips, key=lambda clip: natural(clip.path))), tuple(left_out))
+    return ClipFolder(label, tuple(sorted(clips, key=lambda clip: natural(clip.path))), tuple(left_out))
 
 
 def _of_run(path: Path, part: str) -> ClipFolder:

@@ -1,9 +1,11 @@
-"""Decoding: pictures of a video file at given times, and its sound, whatever the container and the codec."""
+"""Video files: header, pictures one by one or at given times, sound, and signs of damage, whatever the container."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,274 +14,360 @@ from typing import Any
 
 import av
 import numpy as np
-from jaxtyping import Float, UInt8
+from av.stream import Disposition
+from jaxtyping import UInt8
 
 from ieadapt.errors import UsageError
-from ieadapt.runs.soundtrack import SOUND_RATE
+from ieadapt.runs.clip_folders import PICTURE_SUFFIXES
+from ieadapt.runs.damage import Damage, ends_within_a_block
+from ieadapt.runs.soundtrack import Sound, read_sound
 
 Picture = UInt8[np.ndarray, "height width 3"]
+CONTAINERS = (
+    *(
+        "mov",
+        "mp4",
+        "m4a",
+        "3gp",
+        "3g2",
+        "mj2",
+        "matroska",
+        "webm",
+        "avi",
+        "gif",
+        "apng",
+        "mpeg",
+        "mpegts",
+        "mpegvideo",
+    ),
+    *("yuv4mpegpipe", "h264", "hevc", "m4v", "ivf", "flv", "asf", "ogg", "mxf", "dv", "nut"),
+)
+"""FFmpeg's names of the containers that are read. None of them names other files or addresses, as a playlist does."""
+USUAL_RATE = 8
+"""Frames per second where nothing is stated; that of most video models, and VBench's."""
+VARIABLE = 0.25
+"""Share of the usual time between pictures that their times may differ before the rate counts as variable."""
+_NOT_THE_FILM = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 
 
 @dataclass(frozen=True)
 class Header:
-    """What the header of a video file says; nothing is decoded for it.
+    """What the header of a clip says; nothing is decoded for it.
 
     Attributes:
         size: (width, height) as stored, before rotation.
         rate: pictures per second; of a file with a variable rate the mean.
         seconds: length, where the header says it.
-        pixel_aspect: width of a pixel over its height, before rotation.
         has_sound: whether there is a sound track that can be decoded.
-        codec: name of the video's codec.
+        frames: number of pictures, where the header says it.
     """
 
     size: tuple[int, int]
     rate: Fraction
     seconds: float | None
-    pixel_aspect: float
-    has_sound: bool
-    codec: str
+    has_sound: bool = False
+    frames: int | None = None
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A picture that was asked for: RGB, upright.
+class DecodedFrame:
+    """A picture of a clip: RGB, upright.
 
     Attributes:
         picture: its pixels.
         pixel_aspect: width of a pixel over its height, after rotation.
-        notes: what was done to its colours, in words.
+        time: seconds from the first picture.
     """
 
     picture: Picture
-    pixel_aspect: float
-    notes: tuple[str, ...] = ()
+    pixel_aspect: float = 1.0
+    time: float = 0.0
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """The file as an open container with a video stream.
+def open_video(path: Path) -> Iterator[VideoFile]:
+    """A file, opened as nothing but a video: no playlist, no address, and it opens no other file.
 
     Raises:
-        UsageError: no such file, not a video, or a video in a codec that PyAV cannot read.
+        UsageError: no such file, an empty one, no video, or a video in a codec that PyAV cannot read.
     """
     if not path.is_file():
-        got = "a folder" if path.is_dir() else "no such file"
-        raise UsageError("the video cannot be read", expected="a video file", got=got, where=path)
+        raise UsageError("the video cannot be read", expected="a video file", got="no such file", where=path)
+    if path.suffix.lower() in PICTURE_SUFFIXES:
+        raise only_a_picture(path)
+    if path.stat().st_size == 0:
+        raise UsageError("the video is empty", got="0 bytes", where=path, remedy="make it again, or remove it")
+    damage = Damage(path)
+    allowed = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"}
     try:
-        container = av.open(path)
+        with damage.watch():  # a tag that is no UTF-8 is a matter of words: it does not make pictures unreadable
+            container = av.open(f"file:{path}", container_options=allowed, metadata_errors="ignore")
     except (av.FFmpegError, OSError) as error:
-        raise _not_a_video(path, _reason(error)) from error
+        foreign = error.errno == errno.EINVAL  # so FFmpeg says that a format is not on the list
+        raise _not_a_video(
+            path, "no container of a video, such as MP4, WebM or GIF" if foreign else _reason(error)
+        ) from error
     with container:
-        _video(container, path)
-        yield container
+        yield VideoFile(path, container, damage)
 
 
-def read_header(path: Path) -> Header:
-    """What the header says.
+class VideoFile:
+    """An open video file; made by `open_video`.
 
-    Raises:
-        UsageError: as `opened` does, or a file of one picture.
-    """
-    with opened(path) as container:
-        stream = _video(container, path)
-        if stream.frames == 1:
-            raise _only_a_picture(path)
-        length = stream.duration * stream.time_base if stream.duration else None
-        if length is None and container.duration:
-            length = container.duration / av.time_base
-        return Header(
-            size=(stream.codec_context.width, stream.codec_context.height),
-            rate=_rate(stream),
-            seconds=None if length is None else float(length),
-            pixel_aspect=float(stream.sample_aspect_ratio or 1),
-            has_sound=any(each.codec_context is not None for each in container.streams.audio),
-            codec=stream.codec_context.name,
-        )
-
-
-def pictures_at(path: Path, times: Sequence[float]) -> Iterator[Shown]:
-    """The picture that is on screen at each time.
+    It is decoded in one thread: FFmpeg's messages then belong to this file, and a damaged file gives the same frames
+    each time.
 
     Args:
-        path: the file.
-        times: seconds from the first picture, rising.
+        path: the file, for messages.
+        container: the file, opened by PyAV.
+        damage: collects signs of damage.
 
-    Raises:
-        UsageError: as `opened` does; a file of one picture; a video that ends, or cannot be decoded, before the last
-            time.
+    Attributes:
+        header: what its header says.
     """
-    with opened(path) as container:
-        stream = _video(container, path)
-        stream.thread_type = "AUTO"
-        ends, count, wanted = 0.0, 0, list(times)
-        damage: Exception | None = None
-        try:
-            for until, frame in _on_screen(container, stream, times[0], _tolerance(times, _rate(stream))):
-                ends, count = until, count + 1
-                due = [time for time in wanted if time < until]
-                if due:
-                    yield from [_shown(frame, stream)] * len(due)
-                    wanted = wanted[len(due) :]
-                if not wanted:
-                    return
-        except (av.FFmpegError, OSError) as error:
-            damage = error
-    _refuse_short(path, times, ends, count, damage)
 
+    def __init__(self, path: Path, container: Any, damage: Damage) -> None:
+        self._path, self._container, self._damage = path, container, damage
+        self._stream, track = _played(container.streams.video, path)
+        self._stream.thread_type = "NONE"
+        self._stream.codec_context.thread_count = 1
+        self._notes = dict.fromkeys([track] if track else [])
+        self._count, self._ends, self._times = 0, 0.0, list[float]()
+        self._beginning = float((self._stream.start_time or 0) * self._stream.time_base)
+        self.header = _read_header(container, self._stream)
 
-def every_picture(path: Path) -> Iterator[tuple[Shown, float | None]]:
-    """All pictures of a file in the order in which they are shown, each with its time in seconds where it states one.
+    @property
+    def rate(self) -> float:
+        """Frames per second at which the pictures read so far are shown; the usual rate where they state no times."""
+        usual = statistics.median(self._steps) if self._steps else 0.0
+        return 1 / usual if usual > 0 else float(USUAL_RATE)
 
-    Raises:
-        UsageError: as `opened` does; a file without a picture, or one that cannot be decoded to its end.
-    """
-    with opened(path) as container:
-        stream = _video(container, path)
-        stream.thread_type = "AUTO"
-        count, damage = 0, None
-        try:
-            for count, frame in enumerate(container.decode(stream), start=1):  # noqa: B007
-                yield _shown(frame, stream), frame.time
-        except (av.FFmpegError, OSError) as error:
-            damage = error
-    if damage is not None or count == 0:
-        raise UsageError(
-            "the video is damaged or cut off",
-            got=f"{count} pictures, then {_reason(damage)}" if damage else "no picture can be decoded",
-            where=path,
-            remedy="use another copy of the file",
-        ) from damage
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know of the pictures read so far: track, colours, rotation, timing, damage."""
+        return (*self._notes, *self.damage)
 
+    @property
+    def damage(self) -> tuple[str, ...]:
+        """Signs of damage in what was read so far."""
+        return self._damage.signs
 
-def sound_of(path: Path, start: float, seconds: float) -> Float[np.ndarray, "2 sample"] | None:
-    """The sound of a span in two channels at `SOUND_RATE`, silence where there is none.
+    def pictures(self) -> Iterator[DecodedFrame]:
+        """All pictures in the order in which they are shown.
 
-    Args:
-        path: the file.
-        start: seconds from the first picture.
-        seconds: length of the span.
+        Raises:
+            UsageError: no picture can be decoded, or there are pictures of several sizes.
+        """
+        for time, frame in self._decoded():
+            yield self._upright(time, frame)
+            if self._varies:
+                self._notes["variable frame rate: frames taken one by one"] = None
 
-    Returns:
-        Samples in [-1, 1]; None where the file has no sound track, or one that cannot be decoded.
-    """
-    with opened(path) as container:
-        stream = next((each for each in container.streams.audio if each.codec_context is not None), None)
-        if stream is None:
+    def pictures_at(self, times: Sequence[float]) -> Iterator[DecodedFrame]:
+        """The picture that is on screen at each time.
+
+        Args:
+            times: seconds from the first picture, rising.
+
+        Raises:
+            UsageError: as `pictures` does, and a video that ends before the last time.
+        """
+        due = list(times)
+        steps = (later - earlier for earlier, later in itertools.pairwise(times))
+        tolerance = min([*steps, float(1 / self.header.rate)]) / 4  # the clocks of some containers round
+        for until, time, frame in self._on_screen(times[0], tolerance):
+            shown = next((index for index, each in enumerate(due) if each >= until), len(due))
+            yield from [self._upright(time, frame)] * shown if shown else ()
+            due = due[shown:]
+            if not due:
+                break
+        if due:
+            raise self._ends_before(times)
+        if self._varies:
+            self._notes["variable frame rate: frames taken at even times"] = None
+
+    def sound(self, start: float, seconds: float) -> Sound | None:
+        """The sound of a span; None where the file has no sound track, or one that cannot be decoded.
+
+        Args:
+            start: seconds from the first picture.
+            seconds: length of the span.
+        """
+        if not self.header.has_sound:
             return None
-        begin = _beginning(_video(container, path)) + start
-        samples = np.zeros((2, round(seconds * SOUND_RATE)), dtype=np.float32)
-        layout = "mono" if stream.layout.nb_channels == 1 else "stereo"  # FFmpeg would make both sides of mono softer
-        resampler = av.AudioResampler(format="fltp", layout=layout, rate=SOUND_RATE)
-        heard = False
-        with contextlib.suppress(av.FFmpegError, OSError):
-            _seek(container, stream, begin)
-            place: int | None = None
-            for frame in container.decode(stream):
-                if frame.time is not None and (place is None or frame.time > begin + seconds):
-                    if frame.time > begin + seconds:
-                        break
-                    place = round((frame.time - begin) * SOUND_RATE)
-                for part in resampler.resample(frame):
-                    place = _lay(samples, part.to_ndarray(), place or 0)
-                    heard = True
-        return samples if heard else None
+        stream, _ = _played(self._container.streams.audio, self._path)
+        return read_sound(self._container, stream, self._beginning + start, seconds)
 
+    @property
+    def _steps(self) -> list[float]:
+        return [later - earlier for earlier, later in itertools.pairwise(self._times)]
 
-def _lay(samples: np.ndarray, part: np.ndarray, place: int) -> int:
-    """Copy what of a part falls into the span; returns where the next part goes."""
-    first, last = max(place, 0), min(place + part.shape[1], samples.shape[1])
-    if first < last:
-        samples[:, first:last] = part[:, first - place : last - place]
-    return place + part.shape[1]
+    @property
+    def _varies(self) -> bool:
+        steps = self._steps
+        return len(steps) > 1 and max(steps) - min(steps) > VARIABLE * statistics.median(steps)
 
+    def _decoded(self, start: float = 0.0) -> Iterator[tuple[float, Any]]:
+        """Frames with their times, from the last one at or before `start` that can be decoded alone."""
+        jumped = self._jump_to(start)
+        self._count, self._times, self._ends = 0, [], 0.0
+        size = (0, 0)
+        for frame in itertools.chain.from_iterable(self._packets()):
+            if jumped:
+                self._damage.forget()  # the frames before the first key frame lack those that they refer to
+                jumped = not frame.key_frame
+            time = self._ends if frame.time is None else frame.time - self._beginning
+            if frame.is_corrupt and not jumped:
+                self._damage.add_corrupt_frame(time)
+            size = size if self._count else (frame.width, frame.height)
+            if (frame.width, frame.height) != size:
+                raise unequal_frames(self._path, self._count, size, (frame.width, frame.height))
+            self._times += [] if frame.time is None else [frame.time]
+            lasts = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
+            self._count, self._ends = self._count + 1, time + (lasts or float(1 / self.header.rate))
+            yield time, frame
+        if self._count == 0 and start == 0:
+            got = "no picture can be decoded"
+            raise damaged(self._path, "; ".join([got, *self.damage]), "use another copy of the file")
+        self._damage.cut_off = self._missing_at_the_end(from_the_beginning=start == 0)
 
-def _video(container: Any, path: Path) -> Any:
-    """The video stream, not the cover picture of a song."""
-    found = [each for each in container.streams.video if not each.disposition & av.stream.Disposition.attached_pic]
-    if not found:
-        raise _not_a_video(path, "no video track in it")
-    if found[0].codec_context is None or not found[0].codec_context.width:
-        raise _not_a_video(path, "a video track that PyAV cannot decode")
-    return found[0]
+    def _packets(self) -> Iterator[list[Any]]:
+        """The frames that each packet brings; one that cannot be decoded is damage, and as in a player brings none."""
+        packets, packet = self._container.demux(self._stream), None
+        while True:
+            frames = list[Any]()
+            with self._damage.watch():
+                try:
+                    packet = next(packets, None)
+                    frames = [] if packet is None else packet.decode()
+                except MemoryError as error:
+                    got = f"{_reason(error)}, for pictures of {self.header.size[0]}x{self.header.size[1]}"
+                    raise UsageError("the video is too large for the memory", got=got, where=self._path) from error
+                except (av.FFmpegError, OSError) as error:
+                    self._damage.add_error(_reason(error))
+            if packet is None:
+                return
+            if packet.is_corrupt:
+                self._damage.add_error("a corrupt packet")
+            yield frames
 
+    def _jump_to(self, time: float) -> bool:
+        """Go to a point from which all after `time` can be decoded; False if it stays at the beginning."""
+        if time > 1:
+            with contextlib.suppress(av.FFmpegError, OSError):
+                place = int((self._beginning + time) / self._stream.time_base)
+                self._container.seek(place, stream=self._stream, backward=True)
+                return True
+        return False
 
-def _rate(stream: Any) -> Fraction:
-    rate = stream.average_rate or stream.guessed_rate or stream.base_rate
-    return Fraction(rate) if rate else Fraction(25)
+    def _missing_at_the_end(self, *, from_the_beginning: bool) -> str:
+        """What of that which the header states was not there."""
+        header, container = self.header, self._container.format.name
+        read = f"cut off: {self._count} frames in {self._ends:.2f} s"
+        if header.frames is not None and from_the_beginning and self._count < header.frames:
+            return f"{read}, of {header.frames} that its header states"
+        if "matroska" in container and header.seconds is not None:  # elsewhere FFmpeg estimates the length
+            lacks = header.seconds - self._ends
+            if lacks > (VARIABLE * header.seconds if self._varies else 0.5 / self.rate):
+                return f"{read}, of {header.seconds:.2f} s that its header states"
+        return f"{read}, then the file ends within a block" if ends_within_a_block(self._path, container) else ""
 
+    def _on_screen(self, first: float, tolerance: float) -> Iterator[tuple[float, float, Any]]:
+        """Frames from `first` on with their times, each after the time up to which it is taken.
 
-def _beginning(stream: Any) -> float:
-    return float((stream.start_time or 0) * stream.time_base)
-
-
-def _seek(container: Any, stream: Any, time: float) -> None:
-    """Go to a point from which everything after `time` can be decoded; stay at the beginning where that fails."""
-    if time > 1:
-        with contextlib.suppress(av.FFmpegError, OSError):
-            container.seek(int(time / stream.time_base), stream=stream, backward=True)
-
-
-def _tolerance(times: Sequence[float], rate: Fraction) -> float:
-    """How long after a time a picture may begin and still be the one on screen: the clocks of some containers round."""
-    steps = (later - earlier for earlier, later in itertools.pairwise(times))
-    return min([*steps, float(1 / rate)]) / 4
-
-
-def _on_screen(container: Any, stream: Any, first: float, tolerance: float) -> Iterator[tuple[float, Any]]:
-    """Pictures from `first` on, each with the time up to which it is taken, in seconds from the file's first picture.
-
-    That is until shortly before the next one begins, or to the end of the last one.
-    """
-    begin, length = _beginning(stream), float(1 / _rate(stream))
-    _seek(container, stream, begin + first)
-    held: tuple[float, Any] | None = None
-    for count, frame in enumerate(container.decode(stream)):
-        begins = frame.time - begin if frame.time is not None else count * length
-        if held is None and begins > first + length and first > 0:  # the file's index led past the time: read it all
-            container.seek(0)
-            yield from _on_screen(container, stream, 0.0, tolerance)
-            return
+        That is until shortly before the next one begins, or to the end of the last one.
+        """
+        held: tuple[float, Any] | None = None
+        for begins, frame in self._decoded(first):
+            if held is None and first > 0 and begins > first + float(1 / self.header.rate):
+                break
+            if held is not None:
+                yield begins - tolerance, *held
+            held = begins, frame
         if held is not None:
-            yield begins - tolerance, held[1]
-        lasts = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else length
-        held = begins + lasts, frame
-    if held is not None:
-        yield held
+            yield self._ends, *held
+        else:  # the file's index led past the time, or to where no picture can be decoded: read it all
+            self._container.seek(0)
+            self._damage.forget()
+            yield from self._on_screen(0.0, tolerance)
+
+    def _upright(self, time: float, frame: Any) -> DecodedFrame:
+        """A frame as RGB, upright, transparent parts on black."""
+        aspect = float(self._stream.sample_aspect_ratio or 1)
+        if any(component.is_alpha for component in frame.format.components):
+            pixels = frame.to_ndarray(format="rgba")
+            share = pixels[..., 3:].astype(np.uint16)
+            picture = ((pixels[..., :3] * share + 127) // 255).astype(np.uint8)
+            self._notes |= {"transparent parts on black": None} if share.min() < 255 else {}
+        else:
+            picture = frame.to_ndarray(format="rgb24")
+        if any(component.bits > 8 for component in frame.format.components):
+            self._notes["read in 8 bits per channel"] = None
+        turns = round(frame.rotation / 90) % 4
+        if turns:
+            picture = np.ascontiguousarray(np.rot90(picture, turns))
+            self._notes[f"turned by {frame.rotation % 360} degrees"] = None
+        return DecodedFrame(picture, 1 / aspect if turns % 2 else aspect, time)
+
+    def _ends_before(self, times: Sequence[float]) -> UsageError:
+        """What is said of a file that ends before the last time that is needed."""
+        if self._count == 1:
+            return only_a_picture(self._path)
+        if self.damage:
+            got = f"decoding ends after {self._ends:.2f} s; {'; '.join(self.damage)}"
+            return damaged(self._path, got, "use another copy of the file, or a span before the damage")
+        return too_short(self._path, times, self._ends)
 
 
-def _shown(frame: Any, stream: Any) -> Shown:
-    """A frame as RGB, upright, transparent parts on black."""
-    aspect, notes = float(stream.sample_aspect_ratio or 1), []
-    if any(component.is_alpha for component in frame.format.components):
-        pixels = frame.to_ndarray(format="rgba")
-        share = pixels[..., 3:].astype(np.uint16)
-        picture = ((pixels[..., :3] * share + 127) // 255).astype(np.uint8)
-        notes += ["transparent parts on black"] if share.min() < 255 else []
-    else:
-        picture = frame.to_ndarray(format="rgb24")
-    if any(component.bits > 8 for component in frame.format.components):
-        notes.append("read in 8 bits per channel")
-    turns = round(frame.rotation / 90) % 4
-    if turns:
-        picture = np.ascontiguousarray(np.rot90(picture, turns))
-        notes.append(f"turned by {frame.rotation % 360} degrees")
-    return Shown(picture, 1 / aspect if turns % 2 else aspect, tuple(notes))
+def _read_header(container: Any, stream: Any) -> Header:
+    seconds = _seconds(container, stream)
+    rate = Fraction(stream.average_rate or stream.guessed_rate or stream.base_rate or 25)
+    # Samples outside the edit list of a file are stored and counted, but not shown.
+    shown = stream.frames if seconds is None else min(stream.frames, round(seconds * rate))
+    return Header(
+        size=(stream.codec_context.width, stream.codec_context.height),
+        rate=rate,
+        seconds=seconds,
+        has_sound=any(each.codec_context is not None for each in container.streams.audio),
+        frames=shown or None,
+    )
 
 
-def _refuse_short(path: Path, times: Sequence[float], ends: float, count: int, damage: Exception | None) -> None:
-    if damage is not None or count == 0:
-        reason = "no picture can be decoded" if count == 0 else f"decoding fails after {ends:.2f} s"
-        raise UsageError(
-            "the video is damaged or cut off",
-            expected=f"pictures up to {times[-1]:.2f} s",
-            got=f"{reason} ({_reason(damage)})" if damage else reason,
-            where=path,
-            remedy="use another copy of the file, or a span before the damage",
-        )
-    if count == 1 and times[0] < ends:
-        raise _only_a_picture(path)
-    raise UsageError(
+def _seconds(container: Any, stream: Any) -> float | None:
+    """The length of a track, where it is stated; of a file of one track, that of the file."""
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    parts = str(stream.metadata.get("DURATION", "")).split(":")  # writers of Matroska note it in a tag
+    with contextlib.suppress(ValueError):
+        hours, minutes, seconds = (float(part) for part in parts)
+        return hours * 3600 + minutes * 60 + seconds
+    alone = len(container.streams) == 1
+    return container.duration / av.time_base if container.duration and alone else None
+
+
+def _played(streams: Sequence[Any], path: Path) -> tuple[Any, str]:
+    """The track that a player shows, and which that is of several: the one marked as default, else the first."""
+    tracks = [each for each in streams if not each.disposition & _NOT_THE_FILM]
+    if not tracks:
+        raise _not_a_video(path, "no video track in it")
+    best = max(tracks, key=lambda each: (_decodes(each), bool(each.disposition & Disposition.default)))
+    if not _decodes(best):
+        raise _not_a_video(path, "a video track that PyAV cannot decode")
+    return best, f"video track {tracks.index(best) + 1} of {len(tracks)}" if len(tracks) > 1 else ""
+
+
+def _decodes(stream: Any) -> bool:
+    return stream.codec_context is not None and bool(stream.type != "video" or stream.codec_context.width)
+
+
+def damaged(path: Path, got: str, remedy: str) -> UsageError:
+    """What is said of a clip that cannot be read to its end, or not without changed frames."""
+    return UsageError("the video is damaged or cut off", got=got, where=path, remedy=remedy)
+
+
+def too_short(path: Path, times: Sequence[float], ends: float) -> UsageError:
+    """What is said of a clip that ends before the last time that is needed."""
+    return UsageError(
         "the video is too short",
         expected=f"{len(times)} frames, up to {times[-1]:.2f} s",
         got=f"a video of {ends:.2f} s",
@@ -288,13 +376,23 @@ def _refuse_short(path: Path, times: Sequence[float], ends: float, count: int, d
     )
 
 
-def _only_a_picture(path: Path) -> UsageError:
+def unequal_frames(path: Path, index: int, first: tuple[int, int], other: tuple[int, int]) -> UsageError:
+    """What is said of a clip whose frames are of several sizes; a size is (width, height)."""
+    got = f"frame 0 of {first[0]}x{first[1]} and frame {index} of {other[0]}x{other[1]} pixels"
+    return UsageError("the frames of a video differ in size", got=got, where=path)
+
+
+def only_a_picture(path: Path) -> UsageError:
+    """What is said of a file of one picture."""
     return UsageError("this is a picture, not a video", expected="2 frames or more", got="1 frame", where=path)
 
 
 def _not_a_video(path: Path, reason: str) -> UsageError:
     return UsageError(
-        "this is no video that can be read", got=reason, where=path, remedy="convert it to MP4 (H.264) and try again"
+        "this is no video that can be read",
+        got=reason,
+        where=path,
+        remedy="convert it to MP4 (H.264) and try again",
     )
 
 

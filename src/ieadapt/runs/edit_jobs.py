@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from ieadapt.errors import UsageError
+from ieadapt.runs.pipelines import check_seeds
 
 KEYS = ("video", "seed", "source", "targets", "active", "name")
 """What a row of a file of jobs may say."""
@@ -27,7 +28,7 @@ class EditJob:
         name: in file names and tables.
         prompts: one edit each.
         source_prompt: what the source shows; may be empty for a file.
-        video: the source's file; None for a generated source.
+        video: the source's file, or folder of frames; None for a generated source.
         seed: of the generated source's noise; None for a file.
 
     Raises:
@@ -51,6 +52,7 @@ class EditJob:
             raise UsageError("an edit has one source", expected="a video file, or a seed", got=got, where=where)
         if not self.prompts or any(not prompt.strip() for prompt in self.prompts):
             raise UsageError("an edit needs a target prompt with words in it", got=list(self.prompts), where=where)
+        check_seeds(self.seed or 0)
         if self.seed is not None and not self.source_prompt.strip():
             raise UsageError("a generated source needs its prompt", remedy="pass --source-prompt", where=where)
         same = [prompt for prompt in self.prompts if prompt.strip() == self.source_prompt.strip()]

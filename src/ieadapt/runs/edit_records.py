@@ -17,6 +17,7 @@ from torch import Tensor
 from ieadapt.errors import UsageError
 from ieadapt.methods import EditResult
 from ieadapt.metrics import evaluate, select_metrics
+from ieadapt.runs.clip_folders import frames_of
 from ieadapt.runs.edit_jobs import EditJob
 from ieadapt.runs.edit_marks import region_psnr
 from ieadapt.runs.edit_pictures import rows_of_frames
@@ -92,11 +93,16 @@ class JobRecord:
 def job_key(job: EditJob, settings: Mapping[str, Any]) -> str:
     """A hash of all that decides about a job's result: the job, its file's content, settings, and versions."""
     said = dataclasses.asdict(job)
-    if job.video is not None and job.video.is_file():
-        with job.video.open("rb") as file:
-            said["video"] = hashlib.file_digest(file, "sha256").hexdigest()
+    if job.video is not None and job.video.exists():
+        files = frames_of(job.video) if job.video.is_dir() else [job.video]
+        said["video"] = " ".join(_digest(file) for file in files)
     content = json.dumps([said, settings, versions()], sort_keys=True, default=str)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_job(

@@ -27,7 +27,7 @@ _SHOWN = {
 }
 
 
-def edit_report(asked: EditRun, records: Sequence[JobRecord], run: RunFolder) -> Report:
+def edit_report(asked: EditRun, records: Sequence[JobRecord], run: RunFolder, left_out: Sequence[str] = ()) -> Report:
     """What was edited, how well its sources were reconstructed, and how far the edits moved from them."""
     edits = [(record, edit) for record in records for edit in record.edits]
     shown = edits[:REPORTED_EDITS]
@@ -62,7 +62,7 @@ def edit_report(asked: EditRun, records: Sequence[JobRecord], run: RunFolder) ->
     return Report(
         title=f"Edited with {asked.model}",
         asked=f"{number}, {asked.sampling.num_inference_steps} steps, {_method(asked)}.",
-        found=_found(records),
+        found=[*_found(records), *left_out],
         sections=sections,
         repeat=_repeat(asked, records, run),
         record=report_record(run.record),
@@ -152,7 +152,8 @@ def _notes(records: Sequence[JobRecord]) -> list[Block]:
 
 def _repeat(asked: EditRun, records: Sequence[JobRecord], run: RunFolder) -> dict[str, str]:
     """The command line, and the Python lines of the first job."""
-    job, record = asked.listed[0], records[0]
+    record = records[0]
+    job = next(job for job in asked.listed if job.name == record.name)
     number, height, width = record.frames
     sampling = GenerationConfig(asked.sampling.num_inference_steps)
     if job.video is not None:

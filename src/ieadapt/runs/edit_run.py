@@ -10,7 +10,7 @@ from typing import Any
 from ieadapt.errors import UsageError
 from ieadapt.methods import EDIT_PRESETS, EditConfig, GenerationConfig, edit_preset
 from ieadapt.runs.edit_jobs import EditJob, read_jobs
-from ieadapt.runs.pipelines import Hardware
+from ieadapt.runs.pipelines import Hardware, check_seeds
 from ieadapt.runs.sources import SourceConfig
 
 _SOURCE = {field.name: field for field in dataclasses.fields(SourceConfig)}
@@ -53,6 +53,7 @@ class EditRun:
         start: see `SourceConfig`.
         fps: see `SourceConfig`.
         size: see `SourceConfig`.
+        strict: see `SourceConfig`.
         edit: how it is edited; None = as the preset says, or the default.
         preset: the name of an edit configuration, from which the flags of an edit start.
         profile: folder of a measure run, where sites are chosen by entropy; without one the source's own inversion is
@@ -67,7 +68,7 @@ class EditRun:
 
     model: str
     prompts: tuple[str, ...] = ()
-    video: Path | None = field(default=None, metadata={"help": "the source: any video file"})
+    video: Path | None = field(default=None, metadata={"help": "the source: any video file, or a folder of frames"})
     source_prompt: str = field(default="", metadata={"help": "what the source shows; makes edits keep more"})
     source_seed: int | None = field(
         default=None, metadata={"help": "generate the source from --source-prompt with this seed instead"}
@@ -76,6 +77,7 @@ class EditRun:
     start: int | float = field(default=0.0, metadata=dict(_SOURCE["start"].metadata))
     fps: int | float | None = field(default=None, metadata=dict(_SOURCE["fps"].metadata))
     size: str = field(default="crop", metadata=dict(_SOURCE["size"].metadata))
+    strict: bool = field(default=False, metadata=dict(_SOURCE["strict"].metadata))
     edit: EditConfig | None = field(default=None, metadata={"base": edit_preset})
     preset: str | None = field(
         default=None,
@@ -101,12 +103,13 @@ class EditRun:
             )
         if self.jobs is not None and (self.prompts or self.source_prompt):
             raise UsageError("a file of jobs brings its own prompts", got="--prompt or --source-prompt beside --jobs")
+        check_seeds(self.config.seed)
         _ = self.source, self.config, self.jobs is not None or self.listed
 
     @property
     def source(self) -> SourceConfig:
         """Which frames of a file are taken."""
-        return SourceConfig(self.start, self.fps, self.size)
+        return SourceConfig(self.start, self.fps, self.size, self.strict)
 
     @property
     def config(self) -> EditConfig:

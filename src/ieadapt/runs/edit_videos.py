@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -16,13 +15,10 @@ from torch import Tensor
 
 from ieadapt.errors import IEAdaptError, UsageError
 from ieadapt.methods import GenerationConfig, edit, edit_preset
-from ieadapt.runs.clip_folders import frames_of
-from ieadapt.runs.clip_reading import still
 from ieadapt.runs.edit_jobs import EditJob
-from ieadapt.runs.framing import Framing
 from ieadapt.runs.inversions import InversionCache
 from ieadapt.runs.model_size import frames_for
-from ieadapt.runs.sources import Frames, SourceConfig, read_source
+from ieadapt.runs.sources import SourceConfig, read_source
 from ieadapt.runs.studies.bench import Outcome, WorkPlan, within_memory
 from ieadapt.runs.studies.claims import Claims
 from ieadapt.runs.studies.files import StorageError, fingerprint, write_whole
@@ -107,7 +103,9 @@ class EditBench:
         if not lacking:
             return
         wanted = frames_for(self.pipe, self.plan.generation)
-        frames = source_frames(job, wanted, self.plan.source)
+        if job.video is None:
+            raise UsageError("a benchmark edits videos from files", where=f"job {job.name!r}")
+        frames = read_source(job.video, wanted, self.plan.source).frames
         content = encode_video(frames)
         write_whole(self.plan.source_file(job), content)
         for row in lacking:
@@ -154,22 +152,3 @@ class MakeEdits:
         finally:
             bench.claims.release(key)
         return Outcome(done=1)
-
-
-def source_frames(job: EditJob, wanted: Frames, config: SourceConfig) -> Video:
-    """The frames that a model takes of a job's video, a file or a folder of frames.
-
-    Raises:
-        UsageError: the video cannot be read or is too short.
-    """
-    if job.video is None:
-        raise UsageError("a benchmark edits videos from files", where=f"job {job.name!r}")
-    if not job.video.is_dir():
-        return read_source(job.video, wanted, config).frames
-    pictures = [still(file).picture for file in islice(frames_of(job.video), wanted.number)]
-    if len(pictures) < wanted.number:
-        got = f"{len(pictures)} frames"
-        raise UsageError("the video is too short", expected=f"{wanted.number} frames", got=got, where=job.video)
-    size = pictures[0].shape[1], pictures[0].shape[0]
-    framing = Framing.of(size, (wanted.width, wanted.height), config.fitting)
-    return torch.stack([framing.apply(picture) for picture in pictures])

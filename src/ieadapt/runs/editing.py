@@ -13,6 +13,7 @@ from diffusers import DiffusionPipeline
 
 from ieadapt.methods import EditResult, EntropyProfile, Inversion, check_clip, edit, generate
 from ieadapt.methods.generation import check_length
+from ieadapt.runs.batch import Batch
 from ieadapt.runs.edit_jobs import EditJob
 from ieadapt.runs.edit_records import RECORD, JobRecord, job_key, write_job
 from ieadapt.runs.edit_report import edit_report
@@ -44,11 +45,14 @@ def run_edit(
     stages: Stages = silent,
     say: Say = _silence,
     load: Load = Hardware.load,
-) -> list[JobRecord]:
+) -> tuple[list[JobRecord], Batch]:
     """Edit every job and write videos, measures and report into a run folder.
 
     Each finished job is written at once; a run that was stopped goes on with `resume`, and does again only the jobs
     that are unfinished or were changed. Inversions are kept beyond the run.
+
+    The sources of several jobs are all read once before anything is computed. A job that cannot be done is left out;
+    the run is then marked partial, and does that job when it is resumed.
 
     Args:
         asked: model, sources, targets and settings.
@@ -60,11 +64,11 @@ def run_edit(
         load: how the run comes by its pipeline; by default it loads one.
 
     Returns:
-        One record per job.
+        One record per finished job, and what was left out.
 
     Raises:
-        UsageError: what was asked cannot be.
-        FailureError: it could not be carried out.
+        UsageError: what was asked cannot be, for any job.
+        FailureError: it could not be carried out, for any job.
     """
     jobs, profile = asked.listed, None if asked.profile is None else EntropyProfile.load(asked.profile)
     command = command_line("edit", asked, out)
@@ -72,9 +76,13 @@ def run_edit(
         pipe = load(asked.hardware, asked.model)
         run.note(model=describe(pipe), jobs=[dataclasses.asdict(job) for job in jobs])
         editor = _Editor(run, pipe, asked, profile, stages, say)
-        records = [editor.do(job, f"{job.name}/" if asked.jobs else "") for job in jobs]
-        write_report(run, edit_report(asked, records, run))
-    return records
+        batch, named = Batch("jobs", say), {job.name: job for job in jobs}
+        if len(jobs) > 1:
+            batch.each(named, editor.check)
+        records = batch.each(named, editor.do)
+        write_report(run, edit_report(asked, records, run, batch.notes))
+    batch.mark(run)
+    return records, batch
 
 
 class _Editor:
@@ -93,16 +101,22 @@ class _Editor:
         self._stages, self._say = stages, say
         self._cache = InversionCache(asked.cache or default_cache())
 
-    def do(self, job: EditJob, folder: str) -> JobRecord:
+    def check(self, job: EditJob) -> None:
+        """Refuse a job whose prompts or source cannot be read."""
+        if self._earlier(job) is None:
+            self._check_prompts(job)
+            if job.video is not None:
+                check_clip(self._pipe, self._source(job).frames)
+
+    def do(self, job: EditJob) -> JobRecord:
         """Edit one job, unless its result is there."""
+        folder = self._folder(job)
         name = f"{job.name}: " if folder else ""
-        key = job_key(job, self._settings())
-        earlier = JobRecord.read(self._run.path / folder / RECORD)
-        if earlier is not None and earlier.key == key:
+        earlier, key = self._earlier(job), job_key(job, self._settings())
+        if earlier is not None:
             self._say(f"{name}finished earlier")
             return earlier
-        for prompt in (job.source_prompt, *job.prompts):
-            check_length(self._pipe, prompt)
+        self._check_prompts(job)
         source = self._source(job)
         self._say(f"{name}source {job.spoken_source}: {source.chosen}")
         result, seconds = self._edit(job, source, name)
@@ -116,10 +130,23 @@ class _Editor:
             inversion=inversion_facts(result.inversion),
             edits=[],
             sites=[site.name for site in result.sites],
-            notes=list(dict.fromkeys(result.notes)),
+            notes=list(dict.fromkeys([*source.damage, *result.notes])),
             seconds=seconds,
         )
         return write_job(self._run, record, source, result)
+
+    def _folder(self, job: EditJob) -> str:
+        """Where the files of a job go, within the run."""
+        return f"{job.name}/" if self._asked.jobs else ""
+
+    def _earlier(self, job: EditJob) -> JobRecord | None:
+        """What an earlier run has left of the same job."""
+        record = JobRecord.read(self._run.path / self._folder(job) / RECORD)
+        return record if record is not None and record.key == job_key(job, self._settings()) else None
+
+    def _check_prompts(self, job: EditJob) -> None:
+        for prompt in (job.source_prompt, *job.prompts):
+            check_length(self._pipe, prompt)
 
     def _edit(self, job: EditJob, source: Source, name: str) -> tuple[EditResult, dict[str, float]]:
         """Invert the source, say how well that reconstructs it, and edit it; with the time of both, in seconds."""
@@ -146,7 +173,7 @@ class _Editor:
         return result, seconds
 
     def _source(self, job: EditJob) -> Source:
-        """The frames of a job, read or generated, checked by the model."""
+        """The frames of a job, read or generated; inverting and editing check them."""
         asked = self._asked.sampling.generation
         wanted = frames_for(self._pipe, asked)
         if job.video is not None:
@@ -164,7 +191,6 @@ class _Editor:
             )[0]
             size = f"{wanted.number} frames of {wanted.width}x{wanted.height}"
             source = Source(frames, Fraction(FRAMES_PER_SECOND), None, f"“{job.source_prompt}”, {size}")
-        check_clip(self._pipe, source.frames)
         return source
 
     def _settings(self) -> dict[str, Any]:
@@ -173,7 +199,7 @@ class _Editor:
         return {
             "config": dataclasses.asdict(asked.config),
             "sampling": dataclasses.asdict(asked.sampling),
-            "source": dataclasses.asdict(asked.source),
+            "source": asked.source.as_key(),
             "profile": None if self._profile is None else self._profile.ep,
             "model": describe(self._pipe),
         }

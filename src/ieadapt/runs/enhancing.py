@@ -25,7 +25,7 @@ from ieadapt.runs.enhance_pairs import (
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import RunFolder, open_run
 from ieadapt.runs.measuring import own_profile, profile_blocks, report_record, sites_table
-from ieadapt.runs.pipelines import Hardware, Load, check_prompts, describe, spoken_folder, suited
+from ieadapt.runs.pipelines import Hardware, Load, check_prompts, check_seeds, describe, spoken_folder, suited
 from ieadapt.runs.progress import Stages, silent
 from ieadapt.runs.report import Clip, Gallery, Report, Section, figure_png, write_report
 
@@ -74,6 +74,7 @@ class EnhanceRun:
 
     def __post_init__(self) -> None:
         check_prompts(self.prompts)
+        check_seeds(self.seed, len(self.prompts) * self.seeds)
         if self.seeds < 1:
             raise UsageError("an enhance run needs seeds", expected=">= 1", got=self.seeds, where="--seeds")
         _ = self.method.factors.factors(self.generation.num_inference_steps)
@@ -124,6 +125,11 @@ def run_enhance(
     config = dataclasses.asdict(asked)
     with open_run(out, "enhance", config, command=command, overwrite=overwrite, resume=resume) as run:
         pipe = load(asked.hardware, asked.model)
+        if (
+            asked.method.adaptation.acts_on != "network"
+        ):  # sites that the model has not are refused before it is measured
+            for choice in filter(None, (asked.method.choice, asked.method.sharpened)):
+                choice.candidates(find_sites(pipe))
         profile = given or _own_profile(pipe, asked, run, stages)
         made = _Made(run, asked, profile)
         made.generate(pipe, stages)

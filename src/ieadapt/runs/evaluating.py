@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,8 @@ import polars as pl
 
 from ieadapt.errors import FailureError, IEAdaptError, UsageError
 from ieadapt.metrics import Metric, evaluate, missing_metrics, select_metrics
+from ieadapt.metrics.clips import USUAL_RATE
+from ieadapt.runs.batch import Batch
 from ieadapt.runs.clip_folders import REFERENCES, ClipFile, ClipFolder, find_clips, parts_of
 from ieadapt.runs.clip_reading import ReadConfig, aligned, check_readable, read_clip
 from ieadapt.runs.evaluation_tables import MetricSummary, markdown, remarks, summarise, summary_table
@@ -52,13 +55,18 @@ class Evaluation:
         table: the summary, as it is printed.
         rows: the same as values.
         notes: what was left out, aligned, refused or not measured, and what the numbers do not settle.
-        values: one row per video.
+        values: one row per video, with its own notes.
+        batch: which videos were left out, and why.
     """
 
     table: Table
     rows: Sequence[MetricSummary]
     notes: Sequence[str]
     values: Sequence[Mapping[str, Any]]
+    batch: Batch
+
+
+_Pair = tuple[ClipFile, ClipFile | None]
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ class _Pairing:
 
     videos: ClipFolder
     reference: ClipFolder | None
-    pairs: Sequence[tuple[ClipFile, ClipFile | None]]
+    pairs: Sequence[_Pair]
     notes: Sequence[str]
 
 
@@ -83,6 +91,9 @@ def run_evaluation(
 ) -> Evaluation:
     """Measure every video of a folder and write the values, their summary and a report into a run folder.
 
+    All videos are checked first. One that cannot be read, or not be compared with its reference, is left out; the run
+    is then marked partial.
+
     Args:
         videos: folder of videos, run folder (`RUN:PART`), or one video; see `ieadapt.runs.clip_folders.find_clips`.
         out: the run folder.
@@ -94,7 +105,7 @@ def run_evaluation(
         stages: told how far it is.
 
     Raises:
-        UsageError: a folder without videos, no pair, an unreadable video, or two of a pair that differ.
+        UsageError: a folder without videos, no pair, or none of which both videos can be read and compared.
         FailureError: no metric could measure any video.
 
     Example:
@@ -111,25 +122,24 @@ def run_evaluation(
     chosen = select_metrics(config.metrics, places)
     pairing = _paired(videos, reference, prompts)
     usable, unusable = _applicable(chosen, pairing, named=config.metrics is not None)
-    for pair in pairing.pairs:
-        for clip in pair:
-            if clip is not None:
-                check_readable(clip)
+    batch = Batch("videos")
+    batch.each({pair[0].name: pair for pair in pairing.pairs}, lambda pair: _check(pair, config.reading))
     asked = {"videos": str(videos), "reference": None if reference is None else str(reference)}
     asked |= {"prompts": None if prompts is None else str(prompts), **dataclasses.asdict(config)}
     command = _command(videos, out, reference, prompts, config)
     with open_run(out, "evaluate", asked, command=command, overwrite=overwrite) as run:
-        values, notes = _measured(usable, pairing, config.reading, stages)
+        values, notes = _measured(usable, pairing, config.reading, stages, batch)
         rows = summarise(usable, values)
         missing = [] if config.metrics else missing_metrics(places)
         notes = [*pairing.notes, *notes, *remarks(rows, len(values)), *unusable]
         notes += _listed("weights missing", {metric.name: _brings(metric) for metric in missing})
         table = _shown(rows, pairing)
-        found = Evaluation(table, rows, notes, values)
-        run.write(VALUES, _parquet(values))
+        found = Evaluation(table, rows, [*notes, *batch.notes], values, batch)
+        run.write(VALUES, parquet(values))
         run.write(SUMMARY, json.dumps(_record(found, pairing, usable), indent=1, ensure_ascii=False) + "\n")
         run.write(TABLE, markdown(table))
         write_report(run, _report(found, usable, pairing, command))
+    batch.mark(run)
     return found
 
 
@@ -187,26 +197,33 @@ def _listed(why: str, needs: Mapping[str, str]) -> list[str]:
     return [f"{begin}{', '.join(names)}: {need}" for need, names in by_need.items()]
 
 
+def _check(pair: _Pair, reading: ReadConfig) -> None:
+    for clip in filter(None, pair):
+        check_readable(clip, reading)
+
+
 def _measured(
-    metrics: Sequence[Metric], pairing: _Pairing, reading: ReadConfig, stages: Stages
+    metrics: Sequence[Metric], pairing: _Pairing, reading: ReadConfig, stages: Stages, batch: Batch
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    values, notes, refusals = [], list[str](), dict[str, list[str]]()
-    report = stages("measuring")
-    for done, (video, partner) in enumerate(pairing.pairs):
+    """One row of values per pair, and what must be known of them."""
+    notes, refusals = list[str](), dict[str, list[str]]()
+    report, done = stages("measuring"), itertools.count(1)
+
+    def measure(pair: _Pair) -> dict[str, Any]:
+        report(next(done), len(pairing.pairs))
+        video, partner = pair
         ours = read_clip(video, reading)
-        frames, reference, said = ours.frames, None, (*ours.notes,)
-        if partner is not None:
-            theirs = read_clip(partner, reading)
-            frames, reference, how = aligned(ours, theirs, reading)
-            said = (*dict.fromkeys((*said, *theirs.notes)),)
-            notes += how
-        row, refused = _values(metrics, frames, reference, pairing.videos.prompts.get(video.name), ours.rate)
-        notes += [f"{video.name}: {note}" for note in said]
-        for reason in refused:
+        theirs = None if partner is None else read_clip(partner, reading)
+        frames, reference, how = (ours.frames, None, ()) if theirs is None else aligned(ours, theirs, reading)
+        own = [*ours.notes, *(f"reference: {note}" for note in (theirs.notes if theirs else ())), *how]
+        row, reasons = clip_values(metrics, frames, reference, pairing.videos.prompts.get(video.name), ours.rate)
+        notes.extend(f"{video.name}: {note}" for note in own)
+        for reason in reasons:
             refusals.setdefault(reason, []).append(video.name)
         size = dict(zip(("frames", "height", "width"), (len(frames), *frames.shape[2:]), strict=True))
-        values.append({"video": video.name, **size, **row})
-        report(done + 1, len(pairing.pairs))
+        return {"video": video.name, **size, **row, "notes": "; ".join(own)}
+
+    values = batch.each({pair[0].name: pair for pair in pairing.pairs}, measure)
     notes += [f"{_some(names)}: {reason}" for reason, names in refusals.items()]
     if not any(row.get(metric.name) is not None for row in values for metric in metrics):
         raise FailureError("no metric could measure any video", got=notes[-1])
@@ -217,8 +234,8 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= 3 else f"{names[0]} and {len(names) - 1} others"
 
 
-def _values(
-    metrics: Sequence[Metric], frames: Any, reference: Any, prompt: str | None, rate: float
+def clip_values(
+    metrics: Sequence[Metric], frames: Any, reference: Any, prompt: str | None, rate: float = USUAL_RATE
 ) -> tuple[dict[str, float | None], list[str]]:
     """One video's row; a metric that refuses it has no value there, and its reason is told."""
     row: dict[str, float | None] = {}
@@ -244,7 +261,8 @@ def _shown(rows: Sequence[MetricSummary], pairing: _Pairing) -> Table:
     return summary_table(rows, *((f"{b} (B)", f"{a} (A)") if a == b else (b, a)))
 
 
-def _parquet(values: Sequence[Mapping[str, Any]]) -> bytes:
+def parquet(values: Sequence[Mapping[str, Any]]) -> bytes:
+    """Rows of values as the content of a Parquet file."""
     buffer = io.BytesIO()
     pl.DataFrame(values, infer_schema_length=None).write_parquet(buffer)
     return buffer.getvalue()
@@ -258,6 +276,7 @@ def _record(found: Evaluation, pairing: _Pairing, metrics: Sequence[Metric]) -> 
         "summary": [row.as_dict() for row in found.rows],
         "definitions": {metric.name: metric.definition for metric in metrics},
         "notes": list(found.notes),
+        "left_out": found.batch.left_out,
         "values": list(found.values),
     }
 
@@ -287,4 +306,4 @@ def _command(
     return shlex.join([*words, "--out", str(out)])
 
 
-__all__ = ["EvaluateConfig", "Evaluation", "run_evaluation"]
+__all__ = ["EvaluateConfig", "Evaluation", "clip_values", "parquet", "run_evaluation"]

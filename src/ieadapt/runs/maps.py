@@ -12,7 +12,7 @@ from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import open_run
 from ieadapt.runs.maps_summary import describe_maps
 from ieadapt.runs.measuring import report_record
-from ieadapt.runs.pipelines import Hardware, Load, check_prompts, describe, suited
+from ieadapt.runs.pipelines import Hardware, Load, check_prompts, check_seeds, describe, suited
 from ieadapt.runs.progress import Stages, silent
 from ieadapt.runs.report import Block, Clip, Gallery, Picture, Report, Section, Text, figure_png, write_report
 from ieadapt.runs.videos import encode_video
@@ -73,6 +73,7 @@ class MapsRun:
 
     def __post_init__(self) -> None:
         check_prompts(self.prompts)
+        check_seeds(self.seed)
         if len(self.prompts) > 1:
             raise UsageError("maps are drawn for one prompt", got=len(self.prompts), where="--prompt")
         if not self.site:

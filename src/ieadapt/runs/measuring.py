@@ -17,7 +17,7 @@ from ieadapt.methods import EntropyProfile, GenerationConfig, measure
 from ieadapt.methods.measurement import QUICK_PROMPTS, quick_profile
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import RunFolder, open_run
-from ieadapt.runs.pipelines import Hardware, Load, check_prompts, describe, spoken_folder, suited
+from ieadapt.runs.pipelines import Hardware, Load, check_prompts, check_seeds, describe, spoken_folder, suited
 from ieadapt.runs.progress import Stages, silent
 from ieadapt.runs.report import Block, Picture, Report, Section, Table, figure_png, write_report
 
@@ -51,6 +51,7 @@ class MeasureRun:
 
     def __post_init__(self) -> None:
         check_prompts(self.prompts)
+        check_seeds(self.seed, len(self.prompts))
         row_sample(self.rows)
 
 

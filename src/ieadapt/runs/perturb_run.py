@@ -12,7 +12,7 @@ from ieadapt.errors import UsageError
 from ieadapt.functional import Scope
 from ieadapt.interventions import AMOUNTS, Perturbation, parse_perturbation
 from ieadapt.methods import GenerationConfig, SiteChoice
-from ieadapt.runs.pipelines import Hardware, check_prompts
+from ieadapt.runs.pipelines import Hardware, check_prompts, check_seeds
 
 BRANCHES: Mapping[str, GuidanceChoice] = {"both": "all", "cond": "cond", "uncond": "uncond"}
 
@@ -65,6 +65,7 @@ class PerturbRun:
 
     def __post_init__(self) -> None:
         check_prompts(self.prompts)
+        check_seeds(self.seed, len(self.prompts))
         if self.branch not in BRANCHES:
             raise UsageError("unknown guidance branch", expected=", ".join(BRANCHES), got=self.branch, where="--branch")
         if self.scope not in get_args(Scope):

@@ -18,6 +18,9 @@ from ieadapt.errors import UsageError
 from ieadapt.methods import GenerationConfig
 from ieadapt.models import check_memory, known_models, load, loaded_size
 
+MOST_VIDEOS = 1_000_000
+"""More than any run finishes; a larger number is a slip, and listing that many takes the memory."""
+SEED_LIMIT = 2**63
 _DTYPES: Mapping[str, torch.dtype | None] = {
     "auto": None,
     "float32": torch.float32,
@@ -86,6 +89,23 @@ def check_prompts(prompts: tuple[str, ...]) -> None:
         raise UsageError(
             "a prompt is blank", got=f"prompt {blank[0]} of {len(prompts)}", remedy="write some words in it"
         )
+
+
+def check_seeds(first: int, videos: int = 1) -> None:
+    """Refuse seeds that torch does not take, and more videos than any run finishes, before anything is loaded.
+
+    Args:
+        first: the seed of the first video; those of the others count up from it.
+        videos: how many there are.
+
+    Raises:
+        UsageError: a seed is out of range, or there are too many videos.
+    """
+    if videos > MOST_VIDEOS:
+        got = f"{videos} videos"
+        raise UsageError("a run makes too many videos", expected=f"at most {MOST_VIDEOS}", got=got, where="--seeds")
+    if not -SEED_LIMIT <= first <= SEED_LIMIT - videos:
+        raise UsageError("a seed is out of range", expected="64 bits, with the seeds that count up from it", got=first)
 
 
 def suited(generation: GenerationConfig, model: str) -> GenerationConfig:

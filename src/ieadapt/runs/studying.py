@@ -19,7 +19,7 @@ from ieadapt.methods.study.grid import Cell
 from ieadapt.metrics import select_metrics
 from ieadapt.models import known_models, model_folder
 from ieadapt.runs.flags import command_line
-from ieadapt.runs.pipelines import Hardware, check_prompts, suited
+from ieadapt.runs.pipelines import Hardware, check_prompts, check_seeds, suited
 from ieadapt.runs.progress import Stages, silent
 from ieadapt.runs.studies.bench import Plan, Task
 from ieadapt.runs.studies.claims import Claims
@@ -63,6 +63,7 @@ class StudyRun:
 
     def __post_init__(self) -> None:
         check_prompts(self.prompts)
+        check_seeds(self.study.seed, len(self.prompts) * self.study.seeds)
         first = {prompt: number for number, prompt in reversed(list(enumerate(self.prompts, start=1)))}
         twice = [number for number, prompt in enumerate(self.prompts, start=1) if first[prompt] != number]
         if twice:
@@ -75,6 +76,10 @@ class StudyRun:
             raise UsageError("unknown engine", expected=", ".join(ENGINES), got=self.engine, where="--engine")
         if self.workers is not None and self.workers < 1:
             raise UsageError("a study needs workers", expected=">= 1", got=self.workers, where="--workers")
+        if self.strips < 0:
+            raise UsageError(
+                "frames are kept of some prompts, or of none", expected=">= 0", got=self.strips, where="--strips"
+            )
         self.study.perturbed.steps(self.generation.num_inference_steps)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -11,17 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
-from ieadapt.errors import FailureError, IEAdaptError, UsageError
+from ieadapt.errors import FailureError, UsageError
 from ieadapt.methods import edit_preset
-from ieadapt.metrics import Metric, evaluate, select_metrics
+from ieadapt.metrics import Metric, select_metrics
 from ieadapt.runs.clip_folders import ClipFile
 from ieadapt.runs.clip_reading import read_clip
 from ieadapt.runs.edit_jobs import EditJob
 from ieadapt.runs.edit_run import Sampling
 from ieadapt.runs.edit_sets import as_v2vbench, read_edit_set
 from ieadapt.runs.edit_videos import EditPlan, MakeEdits
+from ieadapt.runs.evaluating import clip_values, parquet
 from ieadapt.runs.evaluation_tables import MetricSummary, markdown, summarise
 from ieadapt.runs.flags import flag_words
 from ieadapt.runs.folder import CONFIG, RunFolder, open_run, read_run
@@ -156,6 +154,7 @@ def _request(model: str, jobs: Sequence[EditJob], config: V2VConfig) -> dict[str
     """What decides about the videos, as it is read from JSON."""
     left = ("engine", "workers", "metrics", "weights", "cache")
     given = {name: value for name, value in dataclasses.asdict(config).items() if name not in left}
+    given["source"] = config.source.as_key()
     asked = {"model": model, "jobs": [dataclasses.asdict(job) for job in jobs], **given}
     found: dict[str, Any] = json.loads(json.dumps(asked, default=str))
     return found
@@ -185,14 +184,10 @@ def _measured(
         for row in plan.rows:
             for index, prompt in enumerate(job.prompts):
                 frames = read_clip(ClipFile(job.name, plan.file(row, job, index))).frames
-                found: dict[str, Any] = {"method": row, "video": job.name, "index": index, "prompt": prompt}
-                for metric in metrics:
-                    try:
-                        found |= evaluate(frames, reference, [metric], prompt=prompt)
-                    except IEAdaptError as error:
-                        found[metric.name] = None
-                        refused[f"{row}: {error}"] = None
-                values.append(found)
+                named = {"method": row, "video": job.name, "index": index, "prompt": prompt}
+                found, reasons = clip_values(metrics, frames, reference, prompt)
+                values.append(named | found)
+                refused |= dict.fromkeys(f"{row}: {reason}" for reason in reasons)
         report(done + 1, len(jobs))
     return values, list(refused)
 
@@ -209,9 +204,7 @@ def _written(
     cells = [[name, *(_cell(row) for row in found)] for name, found in rows.items()]
     caption = "Means over all edits with their 95 % intervals; metrics of pairs compare with the source."
     table = Table(headings, cells, caption, numeric=range(1, len(headings)))
-    buffer = io.BytesIO()
-    pl.DataFrame(values, infer_schema_length=None).write_parquet(buffer)
-    run.write(VALUES, buffer.getvalue())
+    run.write(VALUES, parquet(values))
     record = {name: [row.as_dict() for row in found] for name, found in rows.items()}
     run.write(SUMMARY, json.dumps({"rows": record, "notes": list(notes)}, indent=1, ensure_ascii=False) + "\n")
     run.write(TABLE, markdown(table))

@@ -17,7 +17,7 @@ from ieadapt.runs.evaluation_tables import MetricSummary
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import CONFIG, open_run, read_run
 from ieadapt.runs.layout_videos import PROFILE, LayoutPlan, VideoJob, batches, removed_leftovers
-from ieadapt.runs.pipelines import Hardware, check_prompts, suited
+from ieadapt.runs.pipelines import Hardware, check_prompts, check_seeds, suited
 from ieadapt.runs.progress import Stages, silent
 from ieadapt.runs.studies.engines import open_engine
 
@@ -60,6 +60,7 @@ class VBenchRun:
 
     def __post_init__(self) -> None:
         check_prompts(self.prompts)
+        check_seeds(self.seed, len(self.prompts) * self.samples)
         if self.samples < 1:
             raise UsageError("a prompt needs videos", expected="--samples >= 1", got=self.samples)
         twice = [prompt for prompt in dict.fromkeys(self.prompts) if self.prompts.count(prompt) > 1]

@@ -21,12 +21,8 @@ import numpy as np
 from PIL import Image
 
 from ieadapt.errors import UsageError
-from ieadapt.runs.decoding import Header, Picture, every_picture, read_header
+from ieadapt.runs.decoding import Picture, VideoFile, open_video
 
-CONTAINERS = frozenset(
-    [*("mov", "mp4", "m4a", "3gp", "3g2", "mj2", "matroska", "webm", "avi", "gif", "mpeg", "mpegts"), "yuv4mpegpipe"]
-)
-"""Containers that are opened. No playlist is among them: it could name other files, and addresses."""
 TOO_MUCH: dict[str, Any] = {"too much": "memory"}
 """The answer where the memory did not do."""
 _QUALITY = {"crf": "10", "preset": "veryfast", "threads": "2"}
@@ -51,25 +47,24 @@ def clean(source: Path, target: Path, limits: Mapping[str, int]) -> dict[str, An
     Raises:
         UsageError: no video of a container that is opened, or more than the limits allow.
     """
-    _check_container(source)
-    header = read_header(source)
-    _check_header(header, limits)
-    rate = header.rate if 1 <= header.rate <= 120 else Fraction(25)
-    size = _size(header.size, limits["side"])
-    count = 0
-    with av.open(str(target), mode="w", format="mp4", options={"movflags": "faststart"}) as container:
-        stream: Any = container.add_stream("libx264", rate=rate.limit_denominator(1001), options=_QUALITY)
-        stream.pix_fmt = "yuv420p"
-        for count, picture in enumerate(_pictures(source, limits), start=1):
-            if count == 1:
-                size = _size((picture.shape[1], picture.shape[0]), limits["side"])
-                stream.width, stream.height = size
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(_sized(picture, size), format="rgb24")))
-        container.mux(stream.encode(None))
-    notes = [f"shrunk from {header.size[0]}x{header.size[1]}"] if max(header.size) > limits["side"] else []
-    notes += ["its sound is not kept"] if header.has_sound else []
-    promised = round((header.seconds or 0) * float(header.rate))
-    notes += [f"the file is cut off: it promises {promised} frames"] if count < 0.9 * promised else []
+    with open_video(source) as video:
+        header = video.header
+        _check(header.size, header.frames or 0, header.seconds or 0.0, limits)
+        rate = header.rate if 1 <= header.rate <= 120 else Fraction(25)
+        size = _size(header.size, limits["side"])
+        count = 0
+        with av.open(str(target), mode="w", format="mp4", options={"movflags": "faststart"}) as container:
+            stream: Any = container.add_stream("libx264", rate=rate.limit_denominator(1001), options=_QUALITY)
+            stream.pix_fmt = "yuv420p"
+            for count, picture in enumerate(_pictures(video, limits), start=1):
+                if count == 1:
+                    size = _size((picture.shape[1], picture.shape[0]), limits["side"])
+                    stream.width, stream.height = size
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(_sized(picture, size), format="rgb24")))
+            container.mux(stream.encode(None))
+        notes = [f"shrunk from {header.size[0]}x{header.size[1]}"] if max(header.size) > limits["side"] else []
+        notes += ["its sound is not kept"] if header.has_sound else []
+        notes += video.notes
     return {"frames": count, "width": size[0], "height": size[1], "rate": round(float(rate), 3), "notes": notes}
 
 
@@ -81,45 +76,26 @@ def _limit(memory: int, seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _check_container(source: Path) -> None:
-    """Refuse what FFmpeg takes for anything but an ordinary video file, without following what it names."""
-    allowed = {"format_whitelist": ",".join(sorted(CONTAINERS))}
-    try:
-        with av.open(str(source), options={**allowed, "protocol_whitelist": "file"}) as container:
-            if set(container.format.name.split(",")) & CONTAINERS:
-                return
-    except (av.FFmpegError, OSError):
-        pass
-    raise UsageError(
-        "this is no video that can be uploaded",
-        expected="MP4, WebM, MOV, MKV, AVI, GIF or MPEG",
-        remedy="convert it to MP4 (H.264) and try again",
-    )
+def _check(size: tuple[int, int], frames: int, seconds: float, limits: Mapping[str, int]) -> None:
+    """Refuse what is more than the limits allow: what a header says first, then what comes."""
+    shown = f"{size[0]}x{size[1]}"
+    if size[0] * size[1] > limits["pixels"]:
+        _refuse("the pictures of the clip are too large", f"at most {limits['pixels']} pixels", shown)
+    if min(size) < limits["least"]:
+        _refuse("the pictures of the clip are too small", f"{limits['least']} pixels a side", shown)
+    if seconds > limits["seconds"]:
+        _refuse("the clip is too long", f"at most {limits['seconds']} s", f"{seconds:.1f} s")
+    if frames > limits["frames"]:
+        _refuse("the clip has too many frames", f"at most {limits['frames']}", f"{frames}")
 
 
-def _check_header(header: Header, limits: Mapping[str, int]) -> None:
-    width, height = header.size
-    if width * height > limits["pixels"]:
-        _refuse("the pictures of the clip are too large", f"at most {limits['pixels']} pixels", f"{width}x{height}")
-    if min(header.size) < limits["least"]:
-        _refuse("the pictures of the clip are too small", f"{limits['least']} pixels a side", f"{width}x{height}")
-    if header.seconds is not None and header.seconds > limits["seconds"]:
-        _refuse("the clip is too long", f"at most {limits['seconds']} s", f"{header.seconds:.1f} s")
-
-
-def _pictures(source: Path, limits: Mapping[str, int]) -> Iterator[Picture]:
+def _pictures(video: VideoFile, limits: Mapping[str, int]) -> Iterator[Picture]:
     """The pictures of a file; what its header did not say is checked as they come."""
     count = 0
-    for shown, time in every_picture(source):
-        count += 1
-        height, width = shown.picture.shape[:2]
-        if count > limits["frames"]:
-            _refuse("the clip has too many frames", f"at most {limits['frames']}", f"more than {limits['frames']}")
-        if time is not None and time > limits["seconds"]:
-            _refuse("the clip is too long", f"at most {limits['seconds']} s", f"more than {limits['seconds']} s")
-        if width * height > limits["pixels"]:
-            _refuse("the pictures of the clip are too large", f"at most {limits['pixels']} pixels", f"{width}x{height}")
-        yield shown.picture
+    for count, decoded in enumerate(video.pictures(), start=1):
+        height, width = decoded.picture.shape[:2]
+        _check((width, height), count, decoded.time, limits)
+        yield decoded.picture
     if count < 2:
         _refuse("this is a picture, not a video", "2 frames or more", f"{count} frame")
 

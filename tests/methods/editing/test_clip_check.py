@@ -35,12 +35,12 @@ def test_a_clip_that_fits(family: str) -> None:
             "wan",
             torch.rand(8, 3, 32, 50),
             r"cannot take a clip of this size; expected height and width in multiples of 16, 1 more than a multiple of "
-            r"4 frames; got 8 frames of 32x50; in WanPipeline; remedy: the nearest size below it is 5 frames of 32x48",
+            r"4 frames; got 8 frames of 50x32; in WanPipeline; remedy: the nearest size below it is 5 frames of 48x32",
         ),
         (
             "animatediff",
             torch.rand(33, 3, 16, 24),
-            r"any number of frames, at most 32; got 33 frames of 16x24.*nearest size below it is 32 frames of 16x24",
+            r"any number of frames, at most 32; got 33 frames of 24x16.*nearest size below it is 32 frames of 24x16",
         ),
     ],
 )

@@ -44,9 +44,9 @@ def check_clip(
             "the model cannot take a clip of this size",
             expected=f"height and width in multiples of {pixels}, {row.lengths(pipe)}"
             + (f", at most {longest}" if longest else ""),
-            got=f"{count} frames of {height}x{width}",
+            got=f"{count} frames of {width}x{height}",
             where=type(pipe).__name__,
-            remedy=f"the nearest size below it is {fits[0]} frames of {fits[1]}x{fits[2]}",
+            remedy=f"the nearest size below it is {fits[0]} frames of {fits[2]}x{fits[1]}",
         )
     _refuse_too_large(pipe, count, height, width, rows)
     return count, height, width
@@ -58,6 +58,6 @@ def _refuse_too_large(pipe: DiffusionPipeline, frames: int, height: int, width: 
         raise UsageError(
             "the clip is too large for the memory",
             expected=f"at most {free / 2**30:.1f} GiB, which is free on {pipe._execution_device}",
-            got=f"about {needed / 2**30:.1f} GiB for {frames} frames of {height}x{width}",
+            got=f"about {needed / 2**30:.1f} GiB for {frames} frames of {width}x{height}",
             remedy="use fewer frames or a smaller size",
         )

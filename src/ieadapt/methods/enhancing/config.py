@@ -114,6 +114,11 @@ class EnhanceConfig:
             raise UsageError("the rescale is out of range", expected="0..1", got=self.rescale)
         if not 0.0 < self.sharpen <= 1.0:
             raise UsageError("the temperature of sharpened maps is out of range", expected="0..1", got=self.sharpen)
+        if self.sharpen == 1.0 and self.sharpen_sites != _DEFAULTS["sharpen_sites"]:
+            got = f"sharpen_sites={self.sharpen_sites}"
+            raise UsageError(
+                "nothing is sharpened at these sites", got=got, remedy="pass a --sharpen below 1 with them"
+            )
         foreign = {"guidance": ("sharpen", "branch"), "direct": ("rescale",)}[self.mode]
         changed = [name for name in foreign if getattr(self, name) != _DEFAULTS[name]]
         if changed:

@@ -30,7 +30,7 @@ EMPTY = (
     "is checked first, since an edit can be no better; source and edit will lie here under a slider.",
 )
 SHOWN = ("edit_start", "preset", "steps")
-LEFT_OUT = ("jobs", "cache")
+LEFT_OUT = ("jobs", "cache", "strict")
 
 
 def build(app: App, uploads: Uploads, blocks: gr.Blocks) -> None:
