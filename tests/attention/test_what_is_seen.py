@@ -94,7 +94,7 @@ def test_video_text_and_all_rows_of_joint_attention_without_padding(family: str)
                     assert 0 < len(real) < layout.text
                 rows = sorted([*real, *range(video.start, video.stop)])
                 dense_figures = dense.statistics(logits[index : index + 1], video, rows=rows)
-                for name in ("ep", "ep_text", "ep_all", "entropy", "text_mass"):
+                for name in ("ep", "text_ep", "all_ep", "entropy", "text_mass"):
                     assert row[name] == pytest.approx(dense_figures[name][0, row["head"]].item(), abs=2e-3), name
 
 
@@ -117,7 +117,7 @@ def test_autocast_does_not_reach_what_is_measured(family: str) -> None:
         if call.attention.padding is None:
             logits = dense.logits(call.query, call.key, call.mask, call.scale)
             exact = dense.statistics(logits, call.attention.video)
-            assert (found.ep_all.double() - exact["ep_all"]).abs().max() < 1e-3
+            assert (found.all_ep.double() - exact["all_ep"]).abs().max() < 1e-3
         rows.append(call.query.dtype)
         assert found.entropy.dtype == torch.float32
 

@@ -178,7 +178,7 @@ def test_a_changed_job_is_done_again(tiny: Path, tmp_path: Path, program: Progra
 
 def test_a_preset_stands_for_its_settings(tiny: Path, clip: Path, tmp_path: Path, program: Program) -> None:
     words = ("edit", tiny, "--video", clip, *TARGET, *SIZE, "--out", tmp_path / "run")
-    assert "a preset stands alone" in program(*words, "--preset", "inversion", "--residual", 0.5).refused()
+    assert "residual of an edit is out of range" in program(*words, "--preset", "inversion", "--residual", 5).refused()
     assert "sdedit" in program(*words, "--preset", "no-such").refused()
 
 

@@ -63,9 +63,9 @@ def statistics(
         visible = torch.isfinite(values[:, :, row]).sum(dim=-1).double()
         percent = 100 * entropy(probabilities) / visible.log()
         ep = torch.where(visible > 1, percent, torch.zeros(()))
-        keep("ep_all", ep)
+        keep("all_ep", ep)
         if joint and video is not None and row not in range(video.start, video.stop):
-            keep("ep_text", ep)
+            keep("text_ep", ep)
             continue
         keep("entropy", entropy(probabilities))
         keep("n_keys", visible)
@@ -83,7 +83,7 @@ def statistics(
         keep("spatial_ep", 100 * spatial / log(video.positions))
         keep("text_mass", torch.cat([probabilities[..., : video.start], probabilities[..., video.stop :]], -1).sum(-1))
     means = {name: torch.stack(rows).mean(dim=0) for name, rows in found.items()}
-    return means if text else {name: value for name, value in means.items() if name != "ep_text"}
+    return means if text else {name: value for name, value in means.items() if name != "text_ep"}
 
 
 def replaced_map(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from ieadapt.methods import EnhanceConfig, GenerationConfig
+from ieadapt.methods import EditConfig, EnhanceConfig, GenerationConfig, edit_preset
 from ieadapt.runs.demo import DemoRun
+from ieadapt.runs.edit_run import EditRun
 from ieadapt.runs.enhancing import EnhanceRun
 from ieadapt.runs.flags import assemble, command_line, flags
 from ieadapt.runs.measuring import MeasureRun
@@ -30,6 +32,32 @@ class Outer:
 def test_a_nested_field_of_the_same_name_is_prefixed_and_keeps_its_default() -> None:
     listed = {flag.option: flag.default for flag in flags(Outer)}
     assert listed == {"--seed": 0, "--inner-seed": 7, "--scale": 2.0}
+
+
+def test_what_is_not_given_keeps_the_default_of_the_outer_config() -> None:
+    assert assemble(Outer, {"inner_seed": 2}) == Outer(0, Inner(2, 2.0))
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_a_flag_that_is_given_beats_a_preset_also_at_its_default(scale: float) -> None:
+    """`--preset pag` has scale 3; the default of an enhancement is 1."""
+    given = {"model": "shapes", "prompts": ("a ball",), "preset": "pag"}
+    assert assemble(EnhanceRun, given).method == EnhanceConfig.preset("pag")
+    run = assemble(EnhanceRun, {**given, "scale": scale})
+    assert run.method == EnhanceConfig.preset("pag", scale=scale)
+    line = shlex.split(command_line("enhance", run, "runs/x"))
+    assert line[line.index("--scale") + 1] == str(scale)
+    assert line[line.index("--preset") + 1] == "pag"
+    assert "--sites" not in line
+
+
+def test_the_same_rule_holds_for_edits() -> None:
+    given = {"model": "shapes", "prompts": ("a ball",), "source_seed": 1, "preset": "inversion"}
+    assert assemble(EditRun, given).config == edit_preset("inversion")
+    default = EditConfig().inject_branch
+    run = assemble(EditRun, {**given, "inject_branch": default})
+    assert run.config == dataclasses.replace(edit_preset("inversion"), inject_branch=default)
+    assert run.config != edit_preset("inversion")
 
 
 def test_flags_come_back_as_the_config() -> None:

@@ -40,10 +40,10 @@ class AttentionStatistics:
         spatial_ep: in per cent of ln positions.
         text_mass: share of a video row's attention on keys that are not video, 0..1.
         ep_error: standard error of `ep` where it was measured on a sample of the rows; None where it is exact.
-        ep_text: `ep` of the text rows; None where the sequence holds no text, NaN where a sample holds none of them.
-        ep_all: `ep` of all rows.
+        text_ep: `ep` of the text rows; None where the sequence holds no text, NaN where a sample holds none of them.
+        all_ep: `ep` of all rows.
         energy: sum of the squared output over tokens and channels; None where no output was given.
-        energy_text: that of the text rows; None where there are none. `energy + energy_text` is that of all rows.
+        text_energy: that of the text rows; None where there are none. `energy + text_energy` is that of all rows.
     """
 
     entropy: PerHead
@@ -55,10 +55,10 @@ class AttentionStatistics:
     spatial_ep: PerHead | None = None
     text_mass: PerHead | None = None
     ep_error: PerHead | None = None
-    ep_text: PerHead | None = None
-    ep_all: PerHead | None = None
+    text_ep: PerHead | None = None
+    all_ep: PerHead | None = None
     energy: PerHead | None = None
-    energy_text: PerHead | None = None
+    text_energy: PerHead | None = None
 
 
 @measuring
@@ -269,9 +269,9 @@ def _means(figures: dict[str, Tensor], attention: Attention, index: Tensor | Non
     ep = entropy * percent_of(n_keys) if keys is None else 100 * entropy / keys.clamp(min=2).log()
     means = {"entropy": own.mean(entropy), "ep": own.mean(ep)}
     means["n_keys"] = torch.full_like(means["ep"], n_keys) if keys is None else own.mean(keys)
-    means["ep_all"] = rows["all"].mean(ep) if "text" in rows else means["ep"]
+    means["all_ep"] = rows["all"].mean(ep) if "text" in rows else means["ep"]
     if "text" in rows:
-        means["ep_text"] = rows["text"].mean(ep)
+        means["text_ep"] = rows["text"].mean(ep)
     if video is not None:
         split = own
         if "video_keys" in figures and isinstance(own.of, Tensor):
@@ -290,7 +290,7 @@ def _with_energy(statistics: AttentionStatistics, attention: Attention, rows: Te
         return statistics
     of = _rows(attention)
     text = of["text"].sum(rows) if "text" in of else None
-    return replace(statistics, energy=of["video"].sum(rows), energy_text=text)
+    return replace(statistics, energy=of["video"].sum(rows), text_energy=text)
 
 
 def percent_of(n_keys: int) -> float:

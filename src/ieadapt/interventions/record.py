@@ -16,7 +16,7 @@ from ieadapt.functional import DEFAULT_MEMORY_LIMIT, row_sample
 from ieadapt.functional.kernels import KernelChoice
 
 MEANS = (
-    *("n_keys", "entropy", "ep", "ep_text", "ep_all"),
+    *("n_keys", "entropy", "ep", "text_ep", "all_ep"),
     *("temporal_entropy", "spatial_entropy", "temporal_ep", "spatial_ep", "text_mass"),
 )
 
@@ -71,7 +71,7 @@ class Record:
             statistics = call.measured(self.memory_limit, sample, self._kernel)
             variance = None if statistics.ep_error is None else statistics.ep_error.square()
             means = (getattr(statistics, name) for name in MEANS)
-            columns = [*means, variance, statistics.energy_text, statistics.energy]
+            columns = [*means, variance, statistics.text_energy, statistics.energy]
             nothing = torch.full_like(statistics.entropy, float("nan"))
             table = torch.stack([nothing if column is None else column for column in columns]).double()
         self._calls += 1
@@ -93,7 +93,7 @@ class Record:
 
         Keys: site, kind, order, keys_of (see `AttentionCall`), head, step, branch, videos, the means of `MEANS` (None
         where a site has no such part), ep_error (the standard error of ep, None where it is exact), energy and
-        energy_text, resolution (tokens per frame, None where the token layout is not known).
+        text_energy, resolution (tokens per frame, None where the token layout is not known).
 
         Raises:
             FailureError: an entropy or energy is not finite.
@@ -125,7 +125,7 @@ class Record:
                     **means,
                     "ep_error": None if variance != variance else sqrt(variance) / attended,
                     "energy": total,
-                    "energy_text": text,
+                    "text_energy": text,
                     "resolution": self._resolutions[site],
                 }
 

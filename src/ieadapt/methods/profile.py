@@ -30,20 +30,20 @@ SCHEMA: dict[str, Any] = {
     "n_keys": pl.Float64,
     "entropy": pl.Float64,
     "ep": pl.Float64,
-    "ep_text": pl.Float64,
-    "ep_all": pl.Float64,
+    "text_ep": pl.Float64,
+    "all_ep": pl.Float64,
     "temporal_entropy": pl.Float64,
     "spatial_entropy": pl.Float64,
     "temporal_ep": pl.Float64,
     "spatial_ep": pl.Float64,
     "text_mass": pl.Float64,
     "energy": pl.Float64,
-    "energy_text": pl.Float64,
+    "text_energy": pl.Float64,
     "energy_share": pl.Float64,
     "resolution": pl.Float64,
     "ep_error": pl.Float64,
 }
-LATER = ("resolution", "ep_error", "keys_of", "ep_text", "ep_all", "energy_text")
+LATER = ("resolution", "ep_error", "keys_of", "text_ep", "all_ep", "text_energy")
 """Columns that earlier profiles do not have; they are read as unknown."""
 
 EP_DEFINITION = "video rows"
@@ -56,8 +56,8 @@ class EntropyProfile:
     Attributes:
         table: polars table with the columns of `SCHEMA`. Entropies in nats; `ep` (and `temporal_ep`, `spatial_ep` of
             joint attention) in percent, 0 for the identity map and 100 for the uniform one; `text_mass` in [0, 1];
-            `energy` per video. Where text shares the sequence these are of the video tokens, `ep_text` and
-            `energy_text` of the text, `ep_all` of all tokens but padding. `energy_share` of all recorded sites of that
+            `energy` per video. Where text shares the sequence these are of the video tokens, `text_ep` and
+            `text_energy` of the text, `all_ep` of all tokens but padding. `energy_share` of all recorded sites of that
             step and branch, in [0, 1]; `resolution` in tokens per frame, null where the token layout is not known;
             `ep_error` the standard error of `ep` where only a sample of the rows was measured, null where it is exact;
             `keys_of` tells apart the attentions of a module that makes several.
@@ -98,8 +98,8 @@ class EntropyProfile:
         if table.is_empty():
             known = sorted(self.table["branch"].unique())
             raise UsageError("the profile has no such branch", expected=f"one of {known}", got=branch)
-        means = ["n_keys", "entropy", "ep", "ep_text", "ep_all", "temporal_ep", "spatial_ep", "text_mass"]
-        summed = ["energy", "energy_text", "energy_share"]
+        means = ["n_keys", "entropy", "ep", "text_ep", "all_ep", "temporal_ep", "spatial_ep", "text_mass"]
+        summed = ["energy", "text_energy", "energy_share"]
         attention = ["order", "site", "kind", "keys_of"]
         heads = table.group_by(*attention, "head").agg(pl.col(means + summed).mean(), ep_error=_error_of_mean())
         return (

@@ -121,7 +121,7 @@ def flag_words(asked: Any) -> list[str]:
     words: list[str] = []
     for flag in flags(type(asked)):
         base = _base(type(asked), flag.path[0], vars(asked))
-        default = flag.default if base is None or len(flag.path) == 1 else getattr(base, flag.path[-1])
+        default = flag.default if base is None else getattr(base, flag.path[-1])
         value = asked
         for name in flag.path:
             value = default if value is None else getattr(value, name)
@@ -136,10 +136,12 @@ def _config_of(kind: Any) -> Any:
 
 
 def _base(config: type, name: str, values: Mapping[str, Any]) -> Any:
-    """What a nested config starts from, by the preset among the outer values; None for its defaults."""
+    """What a nested config starts from: the preset among the outer values, or its default; None for a plain field."""
     field = next(each for each in dataclasses.fields(config) if each.name == name)
-    preset = values.get("preset")
-    return field.metadata["base"](preset) if "base" in field.metadata and preset is not None else None
+    kind = _config_of(get_type_hints(config)[name])
+    if kind is not None and "base" in field.metadata and values.get("preset") is not None:
+        return field.metadata["base"](values["preset"])
+    return None if kind is None else _default(field) or kind()
 
 
 def _as_typed(kind: Any) -> Any:
@@ -155,10 +157,8 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 def _build(config: type, nested: Mapping[str, Any]) -> Any:
-    types, built = get_type_hints(config), dict(nested)
-    for name, value in nested.items():
-        kind = _config_of(types[name])
-        if kind is not None:
-            base = _base(config, name, nested)
-            built[name] = _build(kind, value) if base is None else dataclasses.replace(base, **value)
+    built = {
+        name: value if (base := _base(config, name, nested)) is None else dataclasses.replace(base, **value)
+        for name, value in nested.items()
+    }
     return config(**built)

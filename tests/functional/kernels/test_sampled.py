@@ -23,6 +23,6 @@ def test_equals_the_streaming_path(mask: torch.Tensor | None, video: VideoTokens
     expected = measure(query, key, kernel="off", **given)
     for name, value in dataclasses.asdict(expected).items():
         assert (value is None) == (getattr(found, name) is None), name
-        assert value is None or torch.allclose(getattr(found, name), value, atol=1e-3, equal_nan=name == "ep_text"), (
+        assert value is None or torch.allclose(getattr(found, name), value, atol=1e-3, equal_nan=name == "text_ep"), (
             name
         )

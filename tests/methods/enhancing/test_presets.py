@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from ieadapt.attention import find_sites
@@ -50,8 +52,8 @@ def test_the_mid_block_is_the_middle_of_a_u_net() -> None:
 def test_a_preset_with_other_values() -> None:
     config = EnhanceConfig.preset("pag", scale=1.5)
     assert (config.scale, config.scope) == (1.5, "video-renormalised")
-    assert EnhanceConfig(scale=2, rescale=0.3).over(config) == EnhanceConfig.preset("pag", scale=2, rescale=0.3)
-    assert EnhanceConfig().over(config) == config
+    assert EnhanceConfig.preset("pag", scale=2, rescale=0.3) == dataclasses.replace(config, scale=2, rescale=0.3)
+    assert EnhanceConfig.preset("pag", scale=EnhanceConfig().scale).scale == EnhanceConfig().scale
     with pytest.raises(
         UsageError, match="unknown preset; expected pag, seg, stg-a, stg-r, enhance-a-video, freeu; got"
     ):
