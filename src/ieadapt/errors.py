@@ -43,3 +43,7 @@ class UsageError(IEAdaptError, ValueError):
 
 class FailureError(IEAdaptError, RuntimeError):
     """The request was sound but could not be carried out: a site that never fired, a NaN, a full disk (exit code 1)."""
+
+
+class IEAdaptWarning(UserWarning):
+    """What a reader should know although the result stands; the command line shows these, and no other warnings."""

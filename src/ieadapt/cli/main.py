@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import typer
 
-from ieadapt.errors import IEAdaptError
+from ieadapt.errors import IEAdaptError, IEAdaptWarning
 
 COMMANDS = {
     "models": "List the bundled models and the model families that can be measured and enhanced.",
@@ -45,6 +45,9 @@ QUIET = {
     "TQDM_DISABLE": "1",
 }
 """What the libraries of this process and of the workers that it starts are told by their environment."""
+
+LOADERS = {"diffusers": "diffusers.models.modeling_utils", "transformers": "transformers.modeling_utils"}
+"""Where the libraries log which weights they did not find or use."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -114,16 +117,26 @@ def _say(line: str, status: int) -> int:
 
 
 def _quieten_libraries() -> None:
-    """Warnings and progress bars of the libraries are not for the reader of a result; nor are those of the workers."""
+    """Warnings and progress bars of the libraries are not for the reader of a result; nor are those of the workers.
+
+    Our own warnings are, and what the libraries say of weights that they load.
+    """
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
+        warnings.simplefilter("always", IEAdaptWarning)
+        warnings.showwarning = _note
         os.environ.setdefault("PYTHONWARNINGS", "ignore")
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    for library in ("diffusers", "transformers"):
+    for library, loader in LOADERS.items():
         logging = importlib.import_module(f"{library}.utils.logging")
         logging.set_verbosity_error()
+        logging.get_logger(loader).setLevel("WARNING")
         logging.disable_progress_bar()
+
+
+def _note(message: Warning | str, *context: object) -> None:
+    print(f"ieadapt: note: {_one_line(str(message))}", file=sys.stderr)
 
 
 def _stop_on_terminate() -> None:
