@@ -101,23 +101,27 @@ def _require_vocabulary(folder: Path, tokenizer_class: type) -> None:
     """Refuse a tokenizer without its files: transformers would make one that knows no words, or no length."""
     names = dict(getattr(tokenizer_class, "vocab_files_names", {}))
     whole = names.pop("tokenizer_file", None)
-    complete = (whole is not None and (folder / whole).is_file()) or all(
-        (folder / name).is_file() for name in names.values()
+    choices = [[whole]] * bool(whole) + [list(names.values())] * bool(names)
+    if choices and not any(all((folder / name).is_file() for name in choice) for choice in choices):
+        raise _lacking(folder, " or ".join(" and ".join(choice) for choice in choices))
+    if not (folder / "tokenizer_config.json").is_file():
+        raise _lacking(folder, "tokenizer_config.json")
+
+
+def _lacking(folder: Path, expected: str) -> FailureError:
+    return FailureError(
+        f"the component {folder.name} lacks a file",
+        expected=expected,
+        got=", ".join(sorted(file.name for file in folder.glob("*"))) or "no file",
+        where=folder,
+        remedy=COPY_AGAIN,
     )
-    lacking = [] if complete else [" and ".join(names.values())] * bool(names) + [whole] * bool(whole)
-    config = "tokenizer_config.json"
-    if lacking or not (folder / config).is_file():
-        raise FailureError(
-            f"the tokenizer {folder.name} lacks its files",
-            expected=" or ".join(lacking) if lacking else config,
-            got=", ".join(sorted(file.name for file in folder.glob("*"))) or "no file",
-            where=folder,
-            remedy=COPY_AGAIN,
-        )
 
 
 def _load_model(folder: Path, model_class: Any, dtype: torch.dtype) -> nn.Module:
-    variant, files = weight_files(folder)
+    if not (folder / "config.json").is_file():  # transformers would take the default sizes of the class
+        raise _lacking(folder, "config.json")
+    variant, _ = weight_files(folder)
     _require(folder, model_class, missing=_lost_from_shards(folder, variant), reshaped=[])
     # the libraries' own account: it knows tied weights, renamed keys, and what each class ignores
     model, info = model_class.from_pretrained(
@@ -134,7 +138,7 @@ def _load_model(folder: Path, model_class: Any, dtype: torch.dtype) -> nn.Module
     if info["unexpected_keys"]:
         warnings.warn(
             f"the weights of {folder.name} hold tensors that a {model_class.__name__} does not use: "
-            f"{_first_names(info['unexpected_keys'])}; in {', '.join(str(file) for file in files[:1])}",
+            f"{_first_names(info['unexpected_keys'])}; in {folder}",
             IEAdaptWarning,
             stacklevel=4,
         )
