@@ -135,7 +135,7 @@ def _quieten_libraries() -> None:
         logging.disable_progress_bar()
 
 
-def _note(message: Warning | str, *context: object) -> None:
+def _note(message: Warning | str, *_context: object, **_more: object) -> None:
     print(f"ieadapt: note: {_one_line(str(message))}", file=sys.stderr)
 
 

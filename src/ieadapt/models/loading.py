@@ -110,7 +110,7 @@ def _destination(
 
 
 def _precision(dtype: Any) -> torch.dtype | None:
-    known = {**PRECISIONS, **{each: each for each in PRECISIONS.values()}}
+    known: dict[Any, torch.dtype | None] = {**PRECISIONS, **{each: each for each in PRECISIONS.values()}}
     if not isinstance(dtype, (str, torch.dtype, type(None))) or dtype not in known:
         got, remedy = repr(dtype), "pass a name, or torch.float32"
         raise UsageError("unknown precision", expected=", ".join(PRECISIONS), got=got, where="dtype", remedy=remedy)

@@ -14,7 +14,7 @@ from diffusers import DiffusionPipeline
 from ieadapt.methods import EditResult, EntropyProfile, Inversion, check_clip, edit, generate
 from ieadapt.methods.generation import check_length
 from ieadapt.runs.edit_jobs import EditJob
-from ieadapt.runs.edit_records import RECORD, JobRecord, job_key, write_job
+from ieadapt.runs.edit_records import JobRecord, job_key, write_job
 from ieadapt.runs.edit_report import edit_report
 from ieadapt.runs.edit_run import EditRun
 from ieadapt.runs.flags import command_line
@@ -97,8 +97,8 @@ class _Editor:
         """Edit one job, unless its result is there."""
         name = f"{job.name}: " if folder else ""
         key = job_key(job, self._settings())
-        earlier = JobRecord.read(self._run.path / folder / RECORD)
-        if earlier is not None and earlier.key == key:
+        earlier = JobRecord.finished(self._run, folder, key)
+        if earlier is not None:
             self._say(f"{name}finished earlier")
             return earlier
         for prompt in (job.source_prompt, *job.prompts):
