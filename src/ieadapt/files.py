@@ -21,7 +21,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ieadapt.errors import UsageError
 
-DIGEST = "digest"
+DIGEST, METHOD = "digest", "digest_method"
+"""Both or neither are in a record, so that a damaged name of one does not make it a record without a digest."""
 _PARTIAL = re.compile(r".+\.[0-9a-f]{8}\.part")
 _NAMES = {dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
 
@@ -115,10 +116,12 @@ def record_text(content: Mapping[str, Any]) -> str:
 
     Example:
         >>> sorted(json.loads(record_text({"steps": 8})))
-        ['digest', 'steps']
+        ['digest', 'digest_method', 'steps']
     """
-    plain = json.loads(json.dumps({name: value for name, value in content.items() if name != DIGEST}, default=str))
-    return json.dumps(plain | {DIGEST: _digest(plain)}, indent=1, ensure_ascii=False) + "\n"
+    plain = json.loads(
+        json.dumps({name: value for name, value in content.items() if name not in (DIGEST, METHOD)}, default=str)
+    )
+    return json.dumps(plain | {DIGEST: _digest(plain), METHOD: "sha256"}, indent=1, ensure_ascii=False) + "\n"
 
 
 def read_record(
@@ -150,10 +153,10 @@ def read_record(
         raise
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or f"no JSON: {' '.join(str(error).split())[:120]}"
-    reason = reason or _difference(content, schema, optional)
+    reason = reason or difference(content, schema, optional)
     if not reason:
-        digest = content.pop(DIGEST, None)
-        reason = "" if digest in (None, _digest(content)) else "other content than its digest was made of"
+        seal = content.pop(DIGEST, None), content.pop(METHOD, None)
+        reason = "" if seal in ((None, None), (_digest(content), "sha256")) else "other content than was written"
     if reason:
         raise UsageError(f"{what} cannot be read", got=reason, where=path, remedy=remedy)
     found: dict[str, Any] = content
@@ -164,7 +167,7 @@ def _digest(plain: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
 
-def _difference(content: Any, schema: Schema, optional: tuple[str, ...]) -> str:
+def difference(content: Any, schema: Schema, optional: tuple[str, ...] = ()) -> str:
     """How a record differs from its schema; empty where it does not."""
     if not isinstance(content, dict):
         return f"{_named(content)} instead of an object"
@@ -200,7 +203,7 @@ def fits(value: Any, kind: Any) -> bool:
         return isinstance(value, dict) and all(fits(each, arguments[1]) for each in value.values())
     if dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind)
-        return isinstance(value, dict) and value.keys() == hints.keys() and not _difference(value, hints, ())
+        return isinstance(value, dict) and value.keys() == hints.keys() and not difference(value, hints)
     if kind in (int, float):
         return isinstance(value, (int, kind)) and not isinstance(value, bool)
     return isinstance(value, kind)
