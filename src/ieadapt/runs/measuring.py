@@ -135,7 +135,7 @@ def quick_profile(pipe: DiffusionPipeline, asked: Prompted, run: RunFolder, stag
     steps = min(PROFILE_STEPS, asked.generation.num_inference_steps)
     quick = dataclasses.replace(asked.generation, num_inference_steps=steps)
     prompts = list(asked.prompts[:PROFILE_PROMPTS])
-    if all((run.path / name).is_file() for name in PROFILE_FILES):
+    if run.holds(*PROFILE_FILES):
         kept = EntropyProfile.load(run.path)
         if [kept.metadata.get(name) for name in ("prompts", "seed")] == [prompts, asked.seed]:
             return kept
