@@ -148,7 +148,7 @@ def test_a_run_with_several_seeds_repeats_each_prompt(tmp_path: Path) -> None:
     assert prompts == {"00": "a ball", "01": "a ball", "02": "a star", "03": "a star"}
 
 
-def _run(folder: Path, *, stopped: bool = False) -> Path:
+def _enhanced(folder: Path, *, stopped: bool = False) -> Path:
     with contextlib.suppress(KeyboardInterrupt), open_run(folder, "enhance", {"prompts": ["a", "b"]}) as run:
         for name in ("00-plain.mp4", "01-plain.mp4"):
             run.write(name, name.encode())
@@ -159,7 +159,7 @@ def _run(folder: Path, *, stopped: bool = False) -> Path:
 
 @pytest.mark.parametrize("content", [None, b"", b"01-plain.mp5"])
 def test_a_video_that_is_not_what_the_run_wrote_is_left_out_by_name(content: bytes | None, tmp_path: Path) -> None:
-    run = _run(tmp_path / "run")
+    run = _enhanced(tmp_path / "run")
     (run / "01-plain.mp4").unlink()
     if content is not None:
         (run / "01-plain.mp4").write_bytes(content)
@@ -173,8 +173,8 @@ def test_a_video_that_is_not_what_the_run_wrote_is_left_out_by_name(content: byt
 
 
 def test_a_run_that_is_not_complete_is_told(tmp_path: Path) -> None:
-    assert find_clips(_run(tmp_path / "done")).left_out == ()
-    assert find_clips(_run(tmp_path / "stopped", stopped=True)).left_out == (
+    assert find_clips(_enhanced(tmp_path / "done")).left_out == ()
+    assert find_clips(_enhanced(tmp_path / "stopped", stopped=True)).left_out == (
         "what a partial run has not made (stopped by the user)",
     )
     with open_run(tmp_path / "now", "enhance", {}) as run:
@@ -183,7 +183,7 @@ def test_a_run_that_is_not_complete_is_told(tmp_path: Path) -> None:
 
 
 def test_a_run_of_an_earlier_version_is_read_with_a_note(tmp_path: Path) -> None:
-    run = _run(tmp_path / "run")
+    run = _enhanced(tmp_path / "run")
     record = {name: value for name, value in read_run(run).items() if name != "sha256"}
     (run / "config.json").write_text(json.dumps(record))
     found = find_clips(run)
