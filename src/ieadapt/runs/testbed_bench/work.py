@@ -58,8 +58,8 @@ class BenchPlan(WorkPlan):
     def kept(self, track: Track, methods: Sequence[str]) -> list[Row]:
         """The rows that are there, method by method."""
         files = (self.file(track.name, method, scene) for method in methods for scene in track.scenes(self.number))
-        told = {"what": "a row of the benchmark", "remedy": "remove the file and go on with --resume"}
-        return [read_record(file, {"scene": str}, **told) for file in files if file.is_file()]
+        schema, what, remedy = {"scene": str}, "a row of the benchmark", "remove the file and go on with --resume"
+        return [read_record(file, schema, what=what, remedy=remedy) for file in files if file.is_file()]
 
 
 class RowBench:
