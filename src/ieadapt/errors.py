@@ -48,6 +48,10 @@ class FailureError(IEAdaptError, RuntimeError):
     """The request was sound but could not be carried out: a site that never fired, a NaN, a full disk (exit code 1)."""
 
 
+class IEAdaptWarning(UserWarning):
+    """What a reader should know although the result stands; the command line shows these, and no other warnings."""
+
+
 PLAIN = (str, int, float, bool, NoneType)
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from ieadapt.runs import decode_video, read_run
 from ieadapt.runs.decoding import open_video
+from ieadapt.runs.folder import problem_of
 from tests.cli.conftest import Program
 from tests.cli.test_commands import undefined_names
 from tests.runs.files import damaged_copy, grey, greys, write
@@ -164,6 +165,26 @@ def test_signs_of_damage_are_noted_or_refused(tiny: Path, tmp_path: Path, progra
     assert "damaged: the decoder reports" in (tmp_path / "run" / "report.html").read_text()
     assert "the video is damaged or cut off" in program(*words, tmp_path / "strict", "--strict").refused()
     assert not (tmp_path / "strict").exists()
+
+
+@pytest.mark.parametrize("name", ["00-edit.mp4", "source.mp4", "00-strip.png", "00-side-by-side.mp4", "job.json"])
+@pytest.mark.parametrize("content", [None, b"x"])
+def test_a_job_with_a_damaged_file_is_done_again(
+    name: str, content: bytes | None, tiny: Path, tmp_path: Path, program: Program
+) -> None:
+    words = ("edit", tiny, "--jobs", _jobs(tmp_path), *SIZE, "--out", tmp_path / "run")
+    assert program(*words).status == 0
+    file, record = tmp_path / "run" / "01-ball" / name, read_run(tmp_path / "run")
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+    again = program(*words, "--resume")
+    assert again.status == 0, again.err
+    assert "02-sea: finished earlier" in again.err
+    assert "01-ball: finished earlier" not in again.err
+    after = read_run(tmp_path / "run")
+    assert set(after["files"]) == set(record["files"])
+    assert not [each for each in after["files"] if problem_of(tmp_path / "run", after, each)]
 
 
 def test_a_changed_job_is_done_again(tiny: Path, tmp_path: Path, program: Program) -> None:

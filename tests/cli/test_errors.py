@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from ieadapt.runs import read_run
 from tests.cli.conftest import SIZE, Done, Program
@@ -213,3 +216,24 @@ def test_help_does_not_wait_for_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert "measure" in done.stdout
+
+
+def test_a_model_that_lacks_weights_is_no_result(program: Program, tiny: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(tiny, tmp_path / "model")
+    file = model / "text_encoder" / "model.safetensors"
+    tensors = load_file(file)
+    del tensors["embeddings.token_embedding.weight" if "embeddings.token_embedding.weight" in tensors else min(tensors)]
+    save_file(tensors, file, metadata={"format": "pt"})
+    done = _measure(program, model, "--out", tmp_path / "run")
+    assert done.status == 1
+    assert "ieadapt: the weights of text_encoder do not fit its model; expected every tensor" in done.err
+    assert not (tmp_path / "run" / "profile.json").exists()
+
+
+def test_our_own_warnings_are_shown(program: Program, tiny: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(tiny, tmp_path / "model")
+    file = model / "vae" / "diffusion_pytorch_model.safetensors"
+    save_file(load_file(file) | {"extra": torch.zeros(1)}, file, metadata={"format": "pt"})
+    done = _measure(program, model, "--out", tmp_path / "run")
+    assert done.status == 0
+    assert "ieadapt: note: the weights of vae hold tensors that a AutoencoderKL does not use: extra; in" in done.err

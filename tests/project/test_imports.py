@@ -10,9 +10,10 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src" / "ieadapt"
 
 _CORE = {"errors", "functional"}
-_METHODS = _CORE | {"attention", "interventions", "metrics", "models", "testbed"}
+_METHODS = _CORE | {"files", "attention", "interventions", "metrics", "models", "testbed"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "files": {"errors"},
     "functional": {"errors"},
     "attention": _CORE,
     "interventions": _CORE | {"attention"},

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
-from ieadapt.errors import UsageError
+from ieadapt.errors import FailureError, UsageError
 from ieadapt.runs.clip_folders import find_clips, natural, parts_of, read_prompts_of
-from ieadapt.runs.folder import open_run
+from ieadapt.runs.folder import open_run, read_run
 
 
 def _frames(folder: Path, number: int = 2) -> Path:
@@ -144,3 +146,54 @@ def test_a_run_with_several_seeds_repeats_each_prompt(tmp_path: Path) -> None:
             run.write(f"{number:02d}-plain.mp4", b"x")
     prompts = find_clips(tmp_path / "run").prompts
     assert prompts == {"00": "a ball", "01": "a ball", "02": "a star", "03": "a star"}
+
+
+def _enhanced(folder: Path, *, stopped: bool = False) -> Path:
+    with contextlib.suppress(KeyboardInterrupt), open_run(folder, "enhance", {"prompts": ["a", "b"]}) as run:
+        for name in ("00-plain.mp4", "01-plain.mp4"):
+            run.write(name, name.encode())
+        if stopped:
+            raise KeyboardInterrupt
+    return folder
+
+
+@pytest.mark.parametrize("content", [None, b"", b"01-plain.mp5"])
+def test_a_video_that_is_not_what_the_run_wrote_is_left_out_by_name(content: bytes | None, tmp_path: Path) -> None:
+    run = _enhanced(tmp_path / "run")
+    (run / "01-plain.mp4").unlink()
+    if content is not None:
+        (run / "01-plain.mp4").write_bytes(content)
+    found = find_clips(run)
+    assert [clip.name for clip in found.clips] == ["00"]
+    reason = "gone" if content is None else "not what the run wrote: its content hash is another"
+    assert found.left_out == (f"01-plain.mp4: {reason}",)
+    (run / "00-plain.mp4").unlink()
+    with pytest.raises(FailureError, match=r"no video of this run is as the run wrote it; got 00.*; remedy"):
+        find_clips(run)
+
+
+def test_a_run_that_is_not_complete_is_told(tmp_path: Path) -> None:
+    assert find_clips(_enhanced(tmp_path / "done")).left_out == ()
+    assert find_clips(_enhanced(tmp_path / "stopped", stopped=True)).left_out == (
+        "what a partial run has not made (stopped by the user)",
+    )
+    with open_run(tmp_path / "now", "enhance", {}) as run:
+        run.write("00-plain.mp4", b"video")
+        assert find_clips(run.path).left_out == ("what a running run has not made",)
+
+
+def test_a_run_of_an_earlier_version_is_read_with_a_note(tmp_path: Path) -> None:
+    run = _enhanced(tmp_path / "run")
+    record = {name: value for name, value in read_run(run).items() if name != "sha256"}
+    (run / "config.json").write_text(json.dumps(record))
+    found = find_clips(run)
+    assert [clip.name for clip in found.clips] == ["00", "01"]
+    assert ["an earlier version wrote this run" in each for each in found.left_out] == [True]
+
+
+@pytest.mark.parametrize("config", [{"prompts": 5}, {"prompts": [None]}, {"prompts": ["a"], "seeds": "x"}])
+def test_prompts_of_another_type_are_one_error(config: dict[str, Any], tmp_path: Path) -> None:
+    with open_run(tmp_path / "run", "enhance", config) as run:
+        run.write("00-plain.mp4", b"video")
+    with pytest.raises(UsageError, match="the record of this run cannot be read; got prompts"):
+        find_clips(run.path)

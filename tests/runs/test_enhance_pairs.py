@@ -5,8 +5,22 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import pytest
+import torch
+
 from ieadapt.methods import EnhanceConfig, EntropyProfile, GenerationConfig
-from ieadapt.runs.enhance_pairs import Cost, PairTask, finished, pair_key, pair_tasks
+from ieadapt.runs.enhance_pairs import (
+    Cost,
+    Pair,
+    PairTask,
+    Seconds,
+    finished,
+    pair_files,
+    pair_key,
+    pair_tasks,
+    write_pair,
+)
+from ieadapt.runs.folder import open_run
 
 TASK = PairTask("00", "a ball", 3)
 
@@ -36,15 +50,34 @@ def test_a_pair_is_known_by_all_that_decides_about_it() -> None:
     assert len({_key(), *others}) == 8
 
 
-def test_only_a_whole_pair_counts_as_finished(tmp_path: Path) -> None:
-    assert finished(tmp_path, TASK, "k") is None
-    (tmp_path / "00.json").write_text('{"key": "k", "seconds": {"plain": 1.0, "enhanced": 2.0}}')
-    assert finished(tmp_path, TASK, "k") is None
-    (tmp_path / "00-side-by-side.mp4").write_bytes(b"")
-    found = finished(tmp_path, TASK, "k")
-    assert found is not None
-    assert (found.plain, found.enhanced) == (1.0, 2.0)
-    assert finished(tmp_path, TASK, "other") is None
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """A run with one finished pair."""
+    video = torch.rand(4, 3, 16, 16)
+    pair = Pair(**vars(TASK), plain=video, enhanced=video, seconds=Seconds(1.0, 2.0))
+    with open_run(tmp_path, "enhance", {}) as run:
+        write_pair(run, pair, "k")
+    return tmp_path
+
+
+def _found(folder: Path, key: str = "k") -> Seconds | None:
+    with open_run(folder, "enhance", {}, resume=True) as run:
+        return finished(run, TASK, key)
+
+
+def test_a_whole_pair_counts_as_finished(made: Path) -> None:
+    assert _found(made) == Seconds(1.0, 2.0)
+    assert _found(made, "other") is None
+
+
+@pytest.mark.parametrize("file", [*pair_files("00"), "00.json"])
+@pytest.mark.parametrize("content", [None, b"", b"x"])
+def test_a_pair_with_a_damaged_file_is_made_again(file: str, content: bytes | None, made: Path) -> None:
+    assert sorted(path.name for path in made.iterdir()) == sorted([*pair_files("00"), "00.json", "config.json"])
+    (made / file).unlink()
+    if content is not None:
+        (made / file).write_bytes(content)
+    assert _found(made) is None
 
 
 def test_every_prompt_has_every_seed_once() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ieadapt.errors import FailureError, UsageError
+from ieadapt.errors import FailureError, IEAdaptWarning, UsageError
+from ieadapt.files import record_text
 from ieadapt.runs.folder import CONFIG, RunFolder, open_run, read_run
 
 
@@ -68,17 +70,34 @@ def test_an_earlier_run_is_replaced_only_on_request(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [CONFIG, "notes.txt"]
 
 
-def test_a_record_cannot_make_overwriting_remove_files_elsewhere(tmp_path: Path) -> None:
+def _rewrite(folder: Path, **fields: Any) -> None:
+    """Change a record as its own writer would have."""
+    (folder / CONFIG).write_text(record_text(json.loads((folder / CONFIG).read_text()) | fields))
+
+
+@pytest.mark.parametrize("name", ["../outside.txt", "{outside}", "a/../../outside.txt", "link/outside.txt", "x\0"])
+def test_a_record_cannot_name_files_elsewhere(name: str, tmp_path: Path) -> None:
     outside = tmp_path / "outside.txt"
     outside.write_text("mine")
     folder = tmp_path / "run"
-    with open_run(folder, "measure", {}):
-        pass
-    record = json.loads((folder / CONFIG).read_text()) | {"files": ["../outside.txt", str(outside)]}
-    (folder / CONFIG).write_text(json.dumps(record))
-    with open_run(folder, "measure", {}, overwrite=True):
-        pass
+    with open_run(folder, "measure", {}) as run:
+        run.write("ep.png", b"ep")
+    (folder / "link").symlink_to(tmp_path)
+    _rewrite(folder, files=["ep.png", name.format(outside=outside)])
+    for options in ({}, {"overwrite": True}, {"resume": True}):
+        refused = pytest.raises(UsageError, match=r"names a file outside its folder; got .*; in .*run; remedy")
+        with refused, open_run(folder, "measure", {}, **options):
+            pass
     assert outside.read_text() == "mine"
+
+
+def test_a_file_that_is_a_link_out_is_not_read(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run", "measure", {}) as run:
+        run.write("ep.png", b"ep")
+    (run.path / "ep.png").unlink()
+    (run.path / "ep.png").symlink_to("/dev/zero")
+    with pytest.raises(UsageError, match="names a file outside its folder"):
+        read_run(run.path)
 
 
 def test_an_output_folder_that_cannot_be_written_is_one_error(tmp_path: Path) -> None:
@@ -89,13 +108,12 @@ def test_an_output_folder_that_cannot_be_written_is_one_error(tmp_path: Path) ->
 
 
 def test_a_write_that_fails_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Path, content: bytes) -> int:
-        with self.open("wb") as file:
-            file.write(content[:1])
+    def full(self: Path, mode: str) -> None:
+        Path.touch(self)
         raise OSError(28, "No space left on device")
 
     run = RunFolder(tmp_path, {"files": []})
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(Path, "open", full)
     with pytest.raises(FailureError, match="cannot write a file of the run; got No space left"):
         run.write("video.mp4", b"content")
     assert list(tmp_path.iterdir()) == []
@@ -127,3 +145,49 @@ def test_only_the_same_workflow_is_resumed(tmp_path: Path) -> None:
         pass
     with pytest.raises(UsageError, match="holds a complete measure run"), open_run(tmp_path, "edit", {}, resume=True):
         pass
+
+
+@pytest.mark.parametrize("damage", ["gone", "changed", "cut", "emptied", "a folder"])
+def test_a_resumed_run_keeps_only_what_is_as_it_was(damage: str, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), open_run(tmp_path, "edit", {}) as run:
+        run.write("00.mp4", b"one video")
+        run.write("01.mp4", b"another video")
+        raise KeyboardInterrupt
+    file = tmp_path / "01.mp4"
+    content = {"changed": b"another vide0", "cut": b"another", "emptied": b""}.get(damage)
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+    elif damage == "a folder":
+        file.mkdir()
+    with open_run(tmp_path, "edit", {}, resume=True) as run:
+        assert run.holds("00.mp4")
+        assert not run.holds("00.mp4", "01.mp4")
+
+
+def test_a_run_without_hashes_is_read_and_not_trusted(tmp_path: Path) -> None:
+    with open_run(tmp_path, "edit", {}) as run:
+        run.write("00.mp4", b"video")
+    earlier = {name: value for name, value in read_run(tmp_path).items() if name != "sha256"}
+    (tmp_path / CONFIG).write_text(json.dumps(earlier))
+    assert read_run(tmp_path)["files"] == ["00.mp4"]
+    with pytest.warns(IEAdaptWarning, match="no content hashes"), open_run(tmp_path, "edit", {}, resume=True) as run:
+        assert run.record["files"] == []
+
+
+def test_leftovers_of_a_killed_run_are_swept_and_nothing_else(tmp_path: Path) -> None:
+    leftover, foreign = tmp_path / "a" / "00.mp4.0123abcd.part", tmp_path / "film.mp4.part"
+    leftover.parent.mkdir()
+    leftover.write_bytes(b"half")
+    leftover.rename(tmp_path / leftover.name)
+    leftover.parent.rmdir()
+    with open_run(tmp_path, "edit", {}) as run:  # the folder holds nothing else, so it counts as empty
+        run.write("00.mp4", b"video")
+    assert not (tmp_path / leftover.name).exists()
+    foreign.write_bytes(b"mine")
+    leftover.parent.mkdir()
+    leftover.write_bytes(b"half")
+    with open_run(tmp_path, "edit", {}, resume=True):
+        pass
+    assert foreign.exists()
+    assert not leftover.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from ieadapt.errors import UsageError
+from ieadapt.files import record_text
 from ieadapt.methods import EntropyProfile
 from ieadapt.runs import encode_video, open_run
 from ieadapt.runs.measuring import MeasureRun
@@ -72,8 +74,8 @@ def test_a_run_is_seen_in_every_state(app: App) -> None:
             run.write("a.txt", "a")
             raise error
     (app.workspace.root / "left").mkdir()
-    text = (app.workspace.root / "done" / "config.json").read_text().replace('"complete"', '"running"')
-    (app.workspace.root / "left" / "config.json").write_text(text)
+    record = json.loads((app.workspace.root / "done" / "config.json").read_text()) | {"status": "running"}
+    (app.workspace.root / "left" / "config.json").write_text(record_text(record))
     states = {name: app.see(name).status for name in ("done", "stopped", "failed", "left")}
     assert [status.state for status in states.values()] == ["complete", "stopped", "failed", "stopped"]
     assert states["left"].words == "The server ended while this run was going on."

@@ -48,7 +48,7 @@ def test_a_record_that_lists_files_outside_gives_none_of_them(workspace: Workspa
     with open_run(workspace.root / "evil", "measure", {}) as run:
         run.note(files=["../../secret.txt", "/etc/passwd"])
     for path in ("../../secret.txt", "/etc/passwd"):
-        with pytest.raises(UsageError, match="the run has no such file"):
+        with pytest.raises(UsageError, match="a record names a file outside its folder"):
             workspace.file("evil", path)
 
 

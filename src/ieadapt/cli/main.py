@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import typer
 
-from ieadapt.errors import IEAdaptError
+from ieadapt.errors import IEAdaptError, IEAdaptWarning
 
 COMMANDS = {
     "models": "List the bundled models and the model families that can be measured and enhanced.",
@@ -41,10 +41,15 @@ QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_VERBOSITY": "error",
     "DIFFUSERS_VERBOSITY": "warning",
-    "TRANSFORMERS_VERBOSITY": "warning",
+    "TRANSFORMERS_VERBOSITY": "error",
     "TQDM_DISABLE": "1",
 }
 """What the libraries of this process and of the workers that it starts are told by their environment."""
+
+LOADERS = {"diffusers": "diffusers.models.modeling_utils", "transformers": "transformers.modeling_utils"}
+"""Where the libraries log which weights they did not find or use."""
+LEVELS = {"diffusers": 30, "transformers": 40}
+"""What is said of diffusers, warnings (a size that it rounds, a text that it cuts), and of transformers, errors."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -108,28 +113,29 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _warn(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"ieadapt: note: {_one_line(str(message))}", file=sys.stderr)
-
-
 def _say(line: str, status: int) -> int:
     print(f"ieadapt: {line}", file=sys.stderr)
     return status
 
 
 def _quieten_libraries() -> None:
-    """Progress bars and deprecations of the libraries are not for the reader of a result; their warnings are."""
+    """Progress bars and deprecations are not for the reader of a result; our warnings and those of diffusers are."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
-        warnings.filterwarnings("default", category=UserWarning, module=r"ieadapt")
-        warnings.showwarning = _warn
+        warnings.simplefilter("always", IEAdaptWarning)
+        warnings.showwarning = _note
         os.environ.setdefault("PYTHONWARNINGS", "ignore")
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    for library in ("diffusers", "transformers"):
+    for library, loader in LOADERS.items():
         logging = importlib.import_module(f"{library}.utils.logging")
-        logging.set_verbosity_warning()
+        logging.set_verbosity(LEVELS[library])
+        logging.get_logger(loader).setLevel("WARNING")
         logging.disable_progress_bar()
+
+
+def _note(message: Warning | str, *_context: object, **_more: object) -> None:
+    print(f"ieadapt: note: {_one_line(str(message))}", file=sys.stderr)
 
 
 def _stop_on_terminate() -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ieadapt.attention import denoisers_of, family_of
 from ieadapt.attention.restore import around
-from ieadapt.errors import FailureError, UsageError, require_types
+from ieadapt.errors import FailureError, IEAdaptWarning, UsageError, require_types
 from ieadapt.models.memory import check_run
 
 Progress = Callable[[int, int], None]
@@ -107,7 +107,11 @@ def _say_what_was_made(pipe: DiffusionPipeline, config: GenerationConfig, videos
     requested = {name: value for name in made if (value := getattr(config, name)) is not None}
     others = [f"{name} {made[name]} instead of {value}" for name, value in requested.items() if made[name] != value]
     if others:
-        warnings.warn(f"{type(pipe).__name__} made {', '.join(others)}: the nearest that it can make", stacklevel=3)
+        warnings.warn(
+            f"{type(pipe).__name__} made {', '.join(others)}: the nearest that it can make",
+            IEAdaptWarning,
+            stacklevel=3,
+        )
 
 
 def _run(pipe: DiffusionPipeline, prompts: list[str], config: GenerationConfig, seeds: list[int]) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
+import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,7 @@ import polars as pl
 
 from ieadapt.attention import AttentionSite
 from ieadapt.errors import FailureError, UsageError
+from ieadapt.files import read_record, record_text, write_atomically
 from ieadapt.methods.layer_choice import Head, SiteChoice
 from ieadapt.methods.profile_plot import plot_sites
 
@@ -45,6 +48,38 @@ SCHEMA: dict[str, Any] = {
 }
 LATER = ("resolution", "ep_error", "keys_of", "text_ep", "all_ep", "text_energy")
 """Columns that earlier profiles do not have; they are read as unknown."""
+KEY = ("site", "keys_of", "head", "step", "branch")
+"""What tells one measured value from another."""
+_ALWAYS = (
+    "site",
+    "head",
+    "step",
+    "branch",
+    "kind",
+    "order",
+    "videos",
+    "n_keys",
+    "entropy",
+    "ep",
+    "energy",
+    "energy_share",
+)
+_ROUNDING = 0.01
+_TABLE, _DESCRIPTION = "profile.parquet", "profile.json"
+_METADATA = {
+    "format": int,
+    "sha256": str,
+    "model": str,
+    "pipeline": str,
+    "denoiser": str,
+    "prompts": list[str],
+    "seed": int,
+    "weights_sample": list[float] | None,
+    "ep_definition": str,
+    "latent_grid": list[int] | None,
+}
+_MAYBE = tuple(name for name in _METADATA if name != "format")
+_REMEDY = "`ieadapt measure MODEL --out DIR` writes one"
 
 EP_DEFINITION = "video rows"
 """What `ep` and `energy` of a joint site are of; in earlier profiles `all rows`, text and padding included."""
@@ -180,15 +215,14 @@ class EntropyProfile:
         return SiteChoice(rule, amount, kind, listed, seed).choose(self.sites, self.ep)  # type: ignore[arg-type]
 
     def save(self, folder: str | Path) -> Path:
-        """Write `profile.parquet` and `profile.json` into a folder, each whole or not at all."""
-        folder = Path(folder)
+        """Write `profile.parquet`, and `profile.json` with its hash, into a folder, each whole or not at all."""
+        folder, buffer = Path(folder), io.BytesIO()
+        self.table.write_parquet(buffer)
+        content = buffer.getvalue()
+        described = {"format": FORMAT, "sha256": hashlib.sha256(content).hexdigest(), **self.metadata}
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self.table.write_parquet(folder / "profile.parquet.part")
-            described = json.dumps({"format": FORMAT, **self.metadata}, indent=2) + "\n"
-            (folder / "profile.json.part").write_text(described, encoding="utf-8")
-            for name in ("profile.parquet", "profile.json"):
-                (folder / f"{name}.part").replace(folder / name)
+            write_atomically(folder / _TABLE, content)
+            write_atomically(folder / _DESCRIPTION, record_text(described).encode())
         except OSError as error:
             raise FailureError("the profile cannot be written", got=error.strerror, where=folder) from error
         return folder
@@ -198,26 +232,34 @@ class EntropyProfile:
         """Read a profile that `save` wrote.
 
         Raises:
-            UsageError: the folder holds no profile, or one that this version cannot read.
+            UsageError: the folder holds no profile, one that this version cannot read, or a damaged one.
         """
         folder = Path(folder)
         try:
-            metadata = json.loads((folder / "profile.json").read_text(encoding="utf-8"))
-            table = pl.read_parquet(folder / "profile.parquet")
-        except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+            metadata = read_record(
+                folder / _DESCRIPTION, _METADATA, what="the profile", remedy=_REMEDY, optional=_MAYBE
+            )
+            content = (folder / _TABLE).read_bytes()
+        except OSError as error:
             raise UsageError(
-                "not a profile",
-                expected="profile.json and profile.parquet",
-                where=folder,
-                remedy="`ieadapt measure MODEL --out DIR` writes one",
+                "not a profile", expected=f"{_DESCRIPTION} and {_TABLE}", where=folder, remedy=_REMEDY
             ) from error
-        unknown = {name: pl.lit(None, kind).alias(name) for name, kind in SCHEMA.items() if name in LATER}
-        table = table.with_columns(*(column for name, column in unknown.items() if name not in table.columns))
-        if metadata.pop("format", None) != FORMAT or set(table.columns) != set(SCHEMA):
+        if metadata.pop("format") != FORMAT:
             raise UsageError(
                 "a profile of another format", expected=f"format {FORMAT}", where=folder, remedy="measure again"
             )
-        return cls(table.select(list(SCHEMA)), {"ep_definition": "all rows", **metadata})
+        digest = metadata.pop("sha256", None)
+        changed = digest not in (None, hashlib.sha256(content).hexdigest())
+        try:
+            table = None if changed else pl.read_parquet(content)
+        except (Exception, pl.exceptions.PanicException):  # as polars raises for a damaged file
+            table = None
+        problem = "other content than was measured" if table is None else _problem(table)
+        if table is None or problem:
+            raise UsageError(
+                "the measured values of the profile are damaged", got=problem, where=folder / _TABLE, remedy=_REMEDY
+            )
+        return cls(_with_later(table).select(list(SCHEMA)), {"ep_definition": "all rows", **metadata})
 
     def plot(self) -> Figure:
         """Energy, energy share and EP per site in order of execution, one column per kind (the paper's figure 4)."""
@@ -233,3 +275,35 @@ def _error_of_mean() -> pl.Expr:
     """The standard error of a mean of independent estimates; null where they are exact."""
     error = pl.col("ep_error")
     return pl.when(error.count() > 0).then(error.pow(2).sum().sqrt() / pl.len())
+
+
+def _with_later(table: pl.DataFrame) -> pl.DataFrame:
+    unknown = [pl.lit(None, SCHEMA[name]).alias(name) for name in LATER if name not in table.columns]
+    return table.with_columns(unknown)
+
+
+def _problem(table: pl.DataFrame) -> str:
+    """What no measurement can have given; empty where all may be true."""
+    table = _with_later(table)
+    for name, kind in SCHEMA.items():
+        if name not in table.columns or table.schema[name] != kind:
+            return f"no column {name!r} of {kind}"
+    if foreign := [name for name in table.columns if name not in SCHEMA]:
+        return f"a column {foreign[0]!r}"
+    if table.is_empty():
+        return "no values"
+    for name, kind in SCHEMA.items():
+        values = table[name].drop_nulls()
+        if name in _ALWAYS and values.len() < table.height:
+            return f"values of {name!r} are missing"
+        if kind == pl.String or values.is_empty():
+            continue
+        low, high = float(values.min()), float(values.max())  # type: ignore[arg-type]
+        most = 100 if name.endswith("ep") else 1 if name in ("text_mass", "energy_share") else math.inf
+        if (kind == pl.Float64 and not values.is_finite().all()) or low < -_ROUNDING or high > most + _ROUNDING:
+            return f"{name} from {low:g} to {high:g}" if values.is_not_nan().all() else f"{name} that is no number"
+    if table.select(KEY).is_duplicated().any():
+        return "values of one site, head, step and branch twice"
+    if table.select("site", "kind", "order").unique().height != table["site"].n_unique():
+        return "a site of two kinds or places"
+    return ""

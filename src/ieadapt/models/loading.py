@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,32 +11,41 @@ import torch
 from diffusers import DiffusionPipeline
 from safetensors import safe_open
 
-from ieadapt.errors import UsageError
-from ieadapt.models.location import model_folder, pipeline_class_name
+from ieadapt.errors import IEAdaptError, UsageError
+from ieadapt.models.components import COPY_AGAIN, load_components, weight_files
+from ieadapt.models.location import model_folder, pipeline_index
 from ieadapt.models.memory import check_weights, weights_size
 
 _DENOISERS = ("transformer", "unet")
+PRECISIONS: Mapping[str, torch.dtype | None] = {
+    "auto": None,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+"""What a user may say for `dtype`."""
 _STORED = {"F16": torch.float16, "BF16": torch.bfloat16}
 
 
-def load(model: str | Path, *, device: str = "cpu", dtype: torch.dtype | None = None) -> DiffusionPipeline:
+def load(model: str | Path, *, device: str = "cpu", dtype: torch.dtype | str | None = None) -> DiffusionPipeline:
     """Load a video pipeline of diffusers.
 
-    Weights are read from safetensors files only; pickled weights are refused.
+    Weights are read from safetensors files only; pickled weights are refused, and so are files that do not hold every
+    weight. Tensors in them that the pipeline does not use are told in a warning.
 
     Args:
         model: the name of a bundled model ("shapes"), a folder that `save_pretrained` wrote, or a hub id.
         device: where the pipeline computes, "cpu", "cuda" or "cuda:1"; "auto" takes CUDA where there is any.
-        dtype: precision to compute in. None means float32 on the CPU (half precision is slow and lossy there) and the
-            precision of the stored denoiser elsewhere.
+        dtype: precision to compute in, such as `torch.bfloat16` or "bfloat16". None or "auto" means float32 on the CPU
+            (half precision is slow and lossy there) and the precision of the stored denoiser elsewhere.
 
     Returns:
         The pipeline, of the class that its folder names, on the device.
 
     Raises:
         UsageError: the model is unknown, the folder holds no complete pipeline, its class is not in diffusers, the
-            device is not there, or the weights do not fit into the memory.
-        FailureError: a hub id could not be downloaded.
+            device or precision is unknown, or the weights do not fit into the memory.
+        FailureError: a hub id could not be downloaded, or weights or tokenizer files are missing.
 
     Example:
         >>> pipe = load("shapes")
@@ -43,22 +53,27 @@ def load(model: str | Path, *, device: str = "cpu", dtype: torch.dtype | None = 
         ('AnimateDiffPipeline', torch.float32)
     """
     folder, place, precision = _destination(model, device, dtype)
-    pipeline_class = _pipeline_class(folder)
+    index = pipeline_index(folder)
+    pipeline_class = _pipeline_class(folder, index["_class_name"])
     check_weights(folder, place, precision)
     try:
-        pipe = pipeline_class.from_pretrained(str(folder), dtype=precision, use_safetensors=True, local_files_only=True)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        parts = load_components(folder, index, pipeline_class, precision)
+        options = {"dtype": precision, "use_safetensors": True, "local_files_only": True}
+        pipe = pipeline_class.from_pretrained(str(folder), **options, **parts)
+    except (IEAdaptError, MemoryError):
+        raise
+    except Exception as error:  # the libraries raise errors of many unrelated classes, the tokenizers plain Exception
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UsageError(
             "the folder holds no complete pipeline",
             got=lines[0][:300],
             where=folder,
-            remedy="save it again with save_pretrained(folder); pickled weights (.bin) are not read",
+            remedy=f"{COPY_AGAIN}; pickled weights (.bin) are not read",
         ) from error
     return pipe.to(place)
 
 
-def loaded_size(model: str | Path, *, device: str = "cpu", dtype: torch.dtype | None = None) -> int:
+def loaded_size(model: str | Path, *, device: str = "cpu", dtype: torch.dtype | str | None = None) -> int:
     """Bytes that a model's weights take once `load` has loaded them; the arguments are those of `load`.
 
     Example:
@@ -69,7 +84,9 @@ def loaded_size(model: str | Path, *, device: str = "cpu", dtype: torch.dtype | 
     return weights_size(folder, precision)
 
 
-def check_memory(model: str | Path, *, device: str = "cpu", dtype: torch.dtype | None = None, spare: int = 0) -> None:
+def check_memory(
+    model: str | Path, *, device: str = "cpu", dtype: torch.dtype | str | None = None, spare: int = 0
+) -> None:
     """Refuse a model for which the memory will not do, as `load` would, without loading it.
 
     Args:
@@ -84,10 +101,20 @@ def check_memory(model: str | Path, *, device: str = "cpu", dtype: torch.dtype |
     check_weights(*_destination(model, device, dtype), spare)
 
 
-def _destination(model: str | Path, device: str, dtype: torch.dtype | None) -> tuple[Path, torch.device, torch.dtype]:
+def _destination(
+    model: str | Path, device: str, dtype: torch.dtype | str | None
+) -> tuple[Path, torch.device, torch.dtype]:
     """Where a model's weights are, where they go, and in which precision."""
     place, folder = _device(device), model_folder(model)
-    return folder, place, dtype or _default_dtype(folder, place)
+    return folder, place, _precision(dtype) or _default_dtype(folder, place)
+
+
+def _precision(dtype: Any) -> torch.dtype | None:
+    known: dict[Any, torch.dtype | None] = {**PRECISIONS, **{each: each for each in PRECISIONS.values()}}
+    if not isinstance(dtype, (str, torch.dtype, type(None))) or dtype not in known:
+        got, remedy = repr(dtype), "pass a name, or torch.float32"
+        raise UsageError("unknown precision", expected=", ".join(PRECISIONS), got=got, where="dtype", remedy=remedy)
+    return known[dtype]
 
 
 def _device(name: str) -> torch.device:
@@ -107,8 +134,7 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _pipeline_class(folder: Path) -> Any:
-    name = pipeline_class_name(folder)
+def _pipeline_class(folder: Path, name: str) -> Any:
     found = getattr(diffusers, name, None)
     if not (isinstance(found, type) and issubclass(found, DiffusionPipeline)):
         raise UsageError(
@@ -123,7 +149,7 @@ def _default_dtype(folder: Path, device: torch.device) -> torch.dtype:
     if device.type == "cpu":
         return torch.float32
     for component in _DENOISERS:
-        for file in sorted((folder / component).glob("*.safetensors")):
+        for file in weight_files(folder / component)[1]:
             with safe_open(file, framework="pt") as weights:
                 return _STORED.get(weights.get_slice(next(iter(weights.keys()))).get_dtype(), torch.float32)
     return torch.float32

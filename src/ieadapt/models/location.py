@@ -6,6 +6,7 @@ import difflib
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.models.bundled import BundledModel, known_models
@@ -41,8 +42,8 @@ def model_folder(model: str | Path) -> Path:
     raise _unknown(str(model))
 
 
-def pipeline_class_name(folder: Path) -> str:
-    """The name of the pipeline class that a folder declares.
+def pipeline_index(folder: Path) -> dict[str, Any]:
+    """What a folder declares its pipeline to be: its class (`_class_name`), and the class of each component.
 
     Raises:
         UsageError: there is no readable `model_index.json`, or it names no class.
@@ -55,8 +56,9 @@ def pipeline_class_name(folder: Path) -> str:
             remedy="name the folder that save_pretrained wrote (the one with unet/ or transformer/ in it)",
         )
     try:
-        name = json.loads(index.read_text())["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        content: dict[str, Any] = json.loads(index.read_text())
+        name = content["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(
             f"{_INDEX} does not say which pipeline it is",
             expected='an object with "_class_name"',
@@ -70,7 +72,7 @@ def pipeline_class_name(folder: Path) -> str:
             where=index,
             remedy="build that pipeline in Python and pass it to ieadapt's functions",
         )
-    return name
+    return content
 
 
 def _complete(bundled: BundledModel) -> Path:

@@ -12,7 +12,8 @@ from diffusers import DiffusionPipeline
 from safetensors import SafetensorError, safe_open
 
 from ieadapt.attention import denoisers_of
-from ieadapt.errors import UsageError
+from ieadapt.errors import IEAdaptWarning, UsageError
+from ieadapt.models.components import weight_files
 from ieadapt.models.own_size import own_size
 from ieadapt.models.video_latents import FRAMES_AT_ONCE, VIDEO_LATENTS, latents_of, row_name
 
@@ -91,7 +92,7 @@ def check_run(pipe: DiffusionPipeline, size: dict[str, int | None], rows: int) -
     if needed > CERTAIN * free:
         raise UsageError("the run is too large for the memory", **facts)
     told = "; ".join(f"{name} {text}" for name, text in facts.items())
-    warnings.warn(f"the run may be too large for the memory; {told}", stacklevel=3)
+    warnings.warn(f"the run may be too large for the memory; {told}", IEAdaptWarning, stacklevel=3)
 
 
 def check_weights(folder: Path, device: torch.device, dtype: torch.dtype, spare: int = 0) -> None:
@@ -123,9 +124,9 @@ def check_weights(folder: Path, device: torch.device, dtype: torch.dtype, spare:
 
 
 def weights_size(folder: Path, dtype: torch.dtype) -> int:
-    """Bytes of a pipeline's weights once they are loaded in a precision; variants such as `fp16` are not counted."""
-    files = [file for file in sorted(folder.glob("*/*.safetensors")) if len(file.name.split(".")) == 2]
-    return sum(_elements(file) for file in files) * dtype.itemsize
+    """Bytes of a pipeline's weights once they are loaded in a precision; of several variants the one that is read."""
+    components = [part for part in sorted(folder.iterdir()) if part.is_dir()]
+    return sum(_elements(file) for part in components for file in weight_files(part)[1]) * dtype.itemsize
 
 
 def _elements(file: Path) -> int:

@@ -7,9 +7,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from ieadapt.errors import UsageError
-from ieadapt.runs.folder import CONFIG, read_run
+from ieadapt.errors import FailureError, UsageError
+from ieadapt.files import fits
+from ieadapt.runs.folder import CONFIG, problem_of, read_run
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".webm", ".gif", ".mkv", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".y4m", ".ts"})
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
@@ -94,7 +96,7 @@ def find_clips(place: str | Path) -> ClipFolder:
 def parts_of(place: str | Path) -> list[str]:
     """The parts of a run folder, such as `plain` and `enhanced`; none for any other place."""
     path, part = _split(place)
-    return [] if part or not (path / CONFIG).is_file() else list(_parts(path))
+    return [] if part or not (path / CONFIG).is_file() else list(_parts(path, read_run(path)["files"]))
 
 
 def read_prompts_of(file: Path, clips: Sequence[ClipFile]) -> Mapping[str, str]:
@@ -152,7 +154,8 @@ def _of_folder(path: Path) -> ClipFolder:
 
 
 def _of_run(path: Path, part: str) -> ClipFolder:
-    parts = _parts(path)
+    record = read_run(path)
+    parts = _parts(path, record["files"])
     if not part and len(parts) == 1:
         part = next(iter(parts))
     if part not in parts:
@@ -163,19 +166,40 @@ def _of_run(path: Path, part: str) -> ClipFolder:
             where=path,
             remedy=f"name one: {path}:{next(iter(parts))}" if parts else None,
         )
-    asked = read_run(path)["config"]
-    repeats = asked.get("seeds") if isinstance(asked.get("seeds"), int) else 1
-    prompts = [prompt for prompt in asked.get("prompts") or () for _ in range(repeats)]
-    named = {f"{index:02d}": prompt for index, prompt in enumerate(prompts)}
-    return ClipFolder(f"{path.name}:{part}", tuple(parts[part]), prompts=named)
+    left_out = []
+    if record["status"] != "complete":
+        reason = f" ({record['error']})" if record.get("error") else ""
+        left_out.append(f"what a {record['status']} run has not made{reason}")
+    if "sha256" not in record:
+        left_out.append("no video, but an earlier version wrote this run, without the hashes that show damage")
+    problems = {clip: problem_of(path, record, str(clip.path.relative_to(path))) for clip in parts[part]}
+    left_out += [f"{clip.path.relative_to(path)}: {problem}" for clip, problem in problems.items() if problem]
+    sound = tuple(clip for clip, problem in problems.items() if not problem)
+    if not sound:
+        raise FailureError(
+            "no video of this run is as the run wrote it",
+            got="; ".join(left_out[:3]),
+            where=path,
+            remedy="make them again with --resume",
+        )
+    return ClipFolder(f"{path.name}:{part}", sound, tuple(left_out), _prompts_of_run(path, record["config"]))
 
 
-def _parts(path: Path) -> dict[str, list[ClipFile]]:
+def _prompts_of_run(path: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    prompts, seeds = config.get("prompts") or [], config.get("seeds") or 1
+    if not fits(prompts, list[str]) or not fits(seeds, int):
+        got = f"prompts {prompts!r:.60} and seeds {seeds!r:.60}"
+        raise UsageError("the record of this run cannot be read", got=got, where=path / CONFIG)
+    named = (prompt for prompt in prompts for _ in range(seeds))
+    return {f"{index:02d}": prompt for index, prompt in enumerate(named)}
+
+
+def _parts(path: Path, files: Sequence[str]) -> dict[str, list[ClipFile]]:
     """Part -> its videos; those that a folder's numbered videos share stand beside each of them."""
     parts: dict[str, list[ClipFile]] = {}
     shared: dict[str, list[tuple[Path, str]]] = {}
     numbered: dict[Path, dict[str, None]] = {}
-    for name in sorted(read_run(path)["files"], key=lambda name: natural(Path(name))):
+    for name in sorted(files, key=lambda name: natural(Path(name))):
         file = Path(name)
         if file.suffix not in VIDEO_SUFFIXES:
             continue
@@ -186,8 +210,8 @@ def _parts(path: Path) -> dict[str, list[ClipFile]]:
             numbered.setdefault(file.parent, {})[number] = None
         elif file.stem in SHARED:
             shared.setdefault(file.stem, []).append((file.parent, name))
-    for part, files in shared.items():
-        each = [ClipFile(number, path / name) for folder, name in files for number in numbered.get(folder, {})]
+    for part, beside in shared.items():
+        each = [ClipFile(number, path / name) for folder, name in beside for number in numbered.get(folder, {})]
         parts |= {part: each} if each else {}
     return parts
 

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ieadapt.errors import UsageError
+from ieadapt.files import read_record, record_text
 from ieadapt.methods import EditResult
 from ieadapt.metrics import evaluate, select_metrics
 from ieadapt.runs.clip_folders import frames_of
@@ -27,7 +28,7 @@ from ieadapt.runs.soundtrack import Sound
 from ieadapt.runs.sources import Source
 from ieadapt.runs.videos import encode_video, side_by_side
 
-RECORD = "job.json"
+RECORD, MASKED = "job.json", "outside_mask"
 Video = Float[Tensor, "frame channel height width"]
 
 
@@ -80,14 +81,32 @@ class JobRecord:
         """The name of a file of an edit, within the run."""
         return f"{self.folder}{edit.name}-{what}"
 
+    @property
+    def files(self) -> list[str]:
+        """The names of all files of the job, within the run."""
+        parts = ("edit.mp4", "side-by-side.mp4", "strip.png")
+        masked = [self.file(edit, "mask.mp4") for edit in self.edits if MASKED in edit.measures]
+        edits = [self.file(edit, part) for edit in self.edits for part in parts]
+        return [*(f"{self.folder}{name}" for name in ("source.mp4", "reconstruction.mp4", RECORD)), *edits, *masked]
+
     @classmethod
     def read(cls, path: Path) -> JobRecord | None:
-        """The record in a file; None where there is none that can be read."""
+        """The record in a file; None where there is none, or it is damaged."""
         try:
-            content = json.loads(path.read_text())
-            return cls(**{**content, "edits": [EditRecord(**each) for each in content["edits"]]})
-        except (OSError, ValueError, TypeError, KeyError):
+            content = read_record(path, get_type_hints(cls), what="the record of a job", remedy="edit again")
+        except (FileNotFoundError, UsageError):
             return None
+        return cls(**{**content, "edits": [EditRecord(**each) for each in content["edits"]]})
+
+    @classmethod
+    def finished(cls, run: RunFolder, folder: str, key: str) -> JobRecord | None:
+        """The record of a job that an earlier run has finished.
+
+        None where the job must be done: there is no record of it, or a file of it is gone or was changed.
+        """
+        record = cls.read(run.path / folder / RECORD)
+        whole = record is not None and (record.folder, record.key) == (folder, key) and run.holds(*record.files)
+        return record if whole else None
 
 
 def job_key(job: EditJob, settings: Mapping[str, Any]) -> str:
@@ -129,7 +148,7 @@ def write_job(
             put(record.file(edit, "mask.mp4"), mask.float()[:, None].expand(-1, 3, -1, -1), None)
         edits.append(edit)
     full = dataclasses.replace(record, edits=edits)
-    run.write(f"{record.folder}{RECORD}", json.dumps(dataclasses.asdict(full), indent=1, ensure_ascii=False))
+    run.write(f"{record.folder}{RECORD}", record_text(dataclasses.asdict(full)))
     return full
 
 
@@ -145,5 +164,5 @@ def edit_measures(
             continue
     if mask is not None:
         outside: Bool[Tensor, "frame height width"] = mask < 0.5
-        values["outside_mask"] = region_psnr(frames, source, outside)
+        values[MASKED] = region_psnr(frames, source, outside)
     return values

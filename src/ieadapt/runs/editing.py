@@ -15,7 +15,7 @@ from ieadapt.methods import EditResult, EntropyProfile, Inversion, check_clip, e
 from ieadapt.methods.generation import check_length
 from ieadapt.runs.batch import Batch
 from ieadapt.runs.edit_jobs import EditJob
-from ieadapt.runs.edit_records import RECORD, JobRecord, job_key, write_job
+from ieadapt.runs.edit_records import JobRecord, job_key, write_job
 from ieadapt.runs.edit_report import edit_report
 from ieadapt.runs.edit_run import EditRun
 from ieadapt.runs.flags import command_line
@@ -140,9 +140,8 @@ class _Editor:
         return f"{job.name}/" if self._asked.jobs else ""
 
     def _earlier(self, job: EditJob) -> JobRecord | None:
-        """What an earlier run has left of the same job."""
-        record = JobRecord.read(self._run.path / self._folder(job) / RECORD)
-        return record if record is not None and record.key == job_key(job, self._settings()) else None
+        """What an earlier run has left of the same job, if all of it is there and unchanged."""
+        return JobRecord.finished(self._run, self._folder(job), job_key(job, self._settings()))
 
     def _check_prompts(self, job: EditJob) -> None:
         for prompt in (job.source_prompt, *job.prompts):

@@ -8,13 +8,14 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from diffusers import DiffusionPipeline
 from jaxtyping import Float
 from torch import Tensor
 
+from ieadapt.errors import UsageError
+from ieadapt.files import read_record, record_text
 from ieadapt.methods import EnhanceConfig, Enhancement, EntropyProfile, GenerationConfig, enhancement, generate
 from ieadapt.runs.environment import versions
 from ieadapt.runs.folder import RunFolder
@@ -136,29 +137,37 @@ def generate_pairs(
             yield Pair(task.name, task.prompt, task.seed, **videos, seconds=seconds), told
 
 
+def pair_files(name: str) -> list[str]:
+    """The names of a pair's files: each video and its strip, and both side by side."""
+    return [f"{name}-{each}" for each in ("plain.mp4", "plain.png", "enhanced.mp4", "enhanced.png", "side-by-side.mp4")]
+
+
 def write_pair(run: RunFolder, pair: Pair, key: str = "") -> bytes:
     """Write each video of a pair, its strip, both side by side, and last the pair's record; returns the joint video."""
     videos = {"plain": pair.plain, "enhanced": pair.enhanced}
-    for label, frames in videos.items():
-        run.write(f"{pair.name}-{label}.mp4", encode_video(frames))
-        run.write(f"{pair.name}-{label}.png", strip(frames, count=16))
     joined = encode_video(side_by_side(videos))
-    run.write(f"{pair.name}-side-by-side.mp4", joined)
+    contents = [part for frames in videos.values() for part in (encode_video(frames), strip(frames, count=16))]
+    for name, content in zip(pair_files(pair.name), [*contents, joined], strict=True):
+        run.write(name, content)
     if key:
         told = {"key": key, "prompt": pair.prompt, "seed": pair.seed, "seconds": dataclasses.asdict(pair.seconds)}
-        run.write(f"{pair.name}.json", json.dumps(told, ensure_ascii=False))
+        run.write(f"{pair.name}.json", record_text(told))
     return joined
 
 
-def finished(folder: Path, task: PairTask, key: str) -> Seconds | None:
-    """The times of a pair that an earlier run has finished, or None where it must be made."""
-    try:
-        told = json.loads((folder / f"{task.name}.json").read_text())
-        if told["key"] != key or not (folder / f"{task.name}-side-by-side.mp4").is_file():
-            return None
-        return Seconds(**told["seconds"])
-    except (OSError, ValueError, TypeError, KeyError):
+def finished(run: RunFolder, task: PairTask, key: str) -> Seconds | None:
+    """The times of a pair that an earlier run has finished.
+
+    None where it must be made: there is no record of it, or a file of it is gone or was changed.
+    """
+    record = f"{task.name}.json"
+    if not run.holds(record, *pair_files(task.name)):
         return None
+    try:
+        told = read_record(run.path / record, {"key": str, "seconds": Seconds}, what="a pair", remedy="make it again")
+    except UsageError:
+        return None
+    return Seconds(**told["seconds"]) if told["key"] == key else None
 
 
 def pair_key(

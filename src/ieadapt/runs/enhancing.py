@@ -150,7 +150,7 @@ class _Made:
         """Make the pairs that are not there."""
         asked, run, method = self._asked, self._run, self._asked.method
         keys = {task: pair_key(asked.model, task, asked.generation, method, self._profile) for task in asked.tasks}
-        kept = {task: seconds for task, key in keys.items() if (seconds := finished(run.path, task, key))}
+        kept = {task: seconds for task, key in keys.items() if (seconds := finished(run, task, key))}
         missing = [task for task in asked.tasks if task not in kept]
         if not method.online_steps:
             self.sites = method.choose(find_sites(pipe), self._profile)

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import json
+import hashlib
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from ieadapt.errors import FailureError, UsageError
+from ieadapt.errors import FailureError, IEAdaptWarning, UsageError
+from ieadapt.files import file_inside, is_leftover, read_record, record_text, sha256_of, sweep, write_atomically
 from ieadapt.runs.environment import versions
 
 CONFIG = "config.json"
 FORMAT = 1
+_SCHEMA = {
+    "workflow": str,
+    "status": Literal["running", "complete", "partial"],
+    "config": dict[str, Any],
+    "files": list[str],
+    "sha256": dict[str, str],
+    "started": str,
+}
+_SINCE_HASHES = ("sha256",)
+"""Earlier versions wrote no content hashes."""
+_REMEDY = "name another folder, or repeat the run; its videos can be read as a folder of their own"
 
 
 @dataclass
@@ -23,7 +36,8 @@ class RunFolder:
 
     Attributes:
         path: the folder.
-        record: the content of `config.json`; `status` is "running", "complete" or "partial".
+        record: the content of `config.json`; `status` is "running", "complete" or "partial", `sha256` holds the content
+            hash of every file.
     """
 
     path: Path
@@ -32,7 +46,7 @@ class RunFolder:
     def note(self, **fields: Any) -> None:
         """Add fields to the record and write it."""
         self.record |= fields
-        self._replace(CONFIG, json.dumps(self.record, indent=1, ensure_ascii=False, default=str).encode())
+        self._replace(CONFIG, record_text(self.record).encode())
 
     def write(self, name: str, content: bytes | str) -> Path:
         """Write one file of the run, whole or not at all, and list it in the record.
@@ -40,25 +54,29 @@ class RunFolder:
         Raises:
             FailureError: the disk is full or the folder cannot be written any more.
         """
-        path = self._replace(name, content.encode() if isinstance(content, str) else content)
-        self.add(name)
+        data = content.encode() if isinstance(content, str) else content
+        path = self._replace(name, data)
+        self._list(name, hashlib.sha256(data).hexdigest())
         return path
 
     def add(self, name: str) -> None:
-        """List a file or folder that something else has written into the run."""
-        if name not in self.record["files"]:
-            self.note(files=[*self.record["files"], name])
+        """List a file that something else has written into the run."""
+        self._list(name, sha256_of(self.path / name))
+
+    def holds(self, *names: str) -> bool:
+        """Whether the run has these files; those of an earlier run that were changed since are not among its files."""
+        return set(names) <= set(self.record["files"])
+
+    def _list(self, name: str, digest: str) -> None:
+        files = self.record["files"]
+        hashes = {**self.record.get("sha256", {}), name: digest}
+        self.note(files=files if name in files else [*files, name], sha256=hashes)
 
     def _replace(self, name: str, content: bytes) -> Path:
         path = self.path / name
-        partial = path.with_name(f"{path.name}.part")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(content)
-            partial.replace(path)
+            write_atomically(path, content)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
             raise FailureError("cannot write a file of the run", got=error.strerror or error, where=path) from error
         return path
 
@@ -81,7 +99,8 @@ def open_run(
         config: what was asked, as it can be written to JSON.
         command: the command line that repeats the run.
         overwrite: replace an earlier run in the folder; files that no run has written are never touched.
-        resume: go on with an earlier run of this workflow in the folder; its files are kept.
+        resume: go on with an earlier run of this workflow in the folder; its files are kept, but for those that are no
+            longer what the run wrote.
 
     Raises:
         UsageError: the folder cannot be written, holds something that is no run, or holds an earlier run.
@@ -99,7 +118,7 @@ def open_run(
     run.record = {"format": FORMAT, "workflow": workflow, "status": "running", "error": None, "command": command}
     run.record |= {"config": dict(config), "versions": versions(), "started": started.isoformat(timespec="seconds")}
     try:
-        run.note(files=kept)
+        run.note(files=list(kept), sha256=kept)
     except FailureError as error:
         raise _unwritable(run.path, error.__cause__ or error) from error
     try:
@@ -114,18 +133,31 @@ def read_run(folder: str | Path) -> dict[str, Any]:
     """The record of a run folder.
 
     Raises:
-        UsageError: the folder holds no run, or its record cannot be read.
+        UsageError: the folder holds no run, its record is damaged, or it names files outside the folder.
     """
     path = Path(folder).expanduser() / CONFIG
     try:
-        record = json.loads(path.read_text())
+        record = read_record(path, _SCHEMA, what="the record of this run", remedy=_REMEDY, optional=_SINCE_HASHES)
     except FileNotFoundError as error:
         raise UsageError(f"no run in this folder: {CONFIG} is missing", where=Path(folder)) from error
-    except (OSError, ValueError) as error:
-        raise UsageError("the record of this run cannot be read", got=error, where=path) from error
-    if not isinstance(record, dict) or record.get("format") != FORMAT or "workflow" not in record:
-        raise UsageError("this is no record of a run", expected=f"an object with format {FORMAT}", where=path)
+    if record.get("format") != FORMAT:
+        raise UsageError(
+            "this is no record of a run", expected=f"format {FORMAT}", got=record.get("format"), where=path
+        )
+    for name in record["files"]:
+        file_inside(path.parent, name)
     return record
+
+
+def problem_of(folder: Path, record: Mapping[str, Any], name: str) -> str:
+    """Why a file of a run is not what the run wrote; empty where it is, or where an earlier version wrote no hash."""
+    path = file_inside(folder, name)
+    if not path.is_file():
+        return "gone"
+    hashes = record.get("sha256")
+    if hashes is not None and hashes.get(name) != sha256_of(path):
+        return "not what the run wrote: its content hash is another"
+    return ""
 
 
 def default_folder(workflow: str) -> Path:
@@ -133,28 +165,41 @@ def default_folder(workflow: str) -> Path:
     return Path("runs") / f"{workflow}-{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}"
 
 
-def _prepare(path: Path, *, resumed: str | None, overwrite: bool) -> list[str]:
-    """Make the folder ready; returns the files of the earlier run of the workflow that is resumed."""
+def _prepare(path: Path, *, resumed: str | None, overwrite: bool) -> dict[str, str]:
+    """Make the folder ready; returns the files that stay of the run that is resumed, with their content hashes."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-        empty = next(path.iterdir(), None) is None
+        empty = all(is_leftover(entry) for entry in path.iterdir())
     except OSError as error:
         raise _unwritable(path, error) from error
-    if empty:
-        return []
-    if not (path / CONFIG).is_file():
-        raise UsageError("the output folder holds files of something else", where=path, remedy="name another --out")
-    earlier = read_run(path)
-    if resumed == earlier["workflow"]:
-        return [name for name in earlier.get("files", []) if (path / name).is_file()]
-    if not overwrite:
-        raise UsageError(
-            f"the output folder holds a {earlier['status']} {earlier['workflow']} run of {earlier['started']}",
-            where=path,
-            remedy="name another --out, or add --overwrite",
+    if not empty:
+        if not (path / CONFIG).is_file():
+            raise UsageError("the output folder holds files of something else", where=path, remedy="name another --out")
+        earlier = read_run(path)
+        if resumed == earlier["workflow"]:
+            sweep(path)
+            return _unchanged(path, earlier)
+        if not overwrite:
+            raise UsageError(
+                f"the output folder holds a {earlier['status']} {earlier['workflow']} run of {earlier['started']}",
+                where=path,
+                remedy="name another --out, or add --overwrite",
+            )
+        _remove_files(path, earlier["files"])
+    sweep(path)
+    return {}
+
+
+def _unchanged(path: Path, earlier: Mapping[str, Any]) -> dict[str, str]:
+    hashes: dict[str, str] = earlier.get("sha256", {})
+    if not hashes and earlier["files"]:
+        warnings.warn(
+            f"the earlier run recorded no content hashes, so its files cannot be trusted and are made again; in {path}",
+            IEAdaptWarning,
+            stacklevel=5,
         )
-    _remove_files(path, earlier.get("files", []))
-    return []
+    listed = [name for name in earlier["files"] if name in hashes]
+    return {name: hashes[name] for name in listed if not problem_of(path, earlier, name)}
 
 
 def _remove_files(path: Path, names: list[str]) -> None:

@@ -15,9 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ieadapt.errors import IEAdaptError
+from ieadapt.files import sweep
 from ieadapt.methods import EnhanceConfig, EntropyProfile, GenerationConfig, enhance, generate
 from ieadapt.runs.studies.bench import Outcome, WorkPlan, within_memory
-from ieadapt.runs.studies.claims import Claims
+from ieadapt.runs.studies.claims import STALE_SECONDS, Claims
 from ieadapt.runs.studies.files import StorageError, fingerprint, write_whole
 from ieadapt.runs.studies.folder import StudyFolder
 from ieadapt.runs.videos import encode_video
@@ -148,5 +149,4 @@ def batches(jobs: Sequence[VideoJob], size: int) -> list[MakeVideos]:
 def removed_leftovers(folder: Path) -> None:
     """Remove what killed processes left of files and claims; videos stay."""
     Claims(StudyFolder(folder).claims_path).sweep()
-    for partial in folder.rglob("*.part"):
-        partial.unlink(missing_ok=True)
+    sweep(folder, STALE_SECONDS)

@@ -132,7 +132,7 @@ class Prompted(Protocol):
 
 def own_profile(pipe: DiffusionPipeline, asked: Prompted, run: RunFolder, stages: Stages) -> EntropyProfile:
     """A profile on a few of a run's prompts and steps, saved with the run; an earlier one that is there is taken."""
-    if all((run.path / name).is_file() for name in PROFILE_FILES):
+    if run.holds(*PROFILE_FILES):
         kept = EntropyProfile.load(run.path)
         if [kept.metadata.get(name) for name in ("prompts", "seed")] == [
             list(asked.prompts[:QUICK_PROMPTS]),

@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import DiffusionPipeline
 from torch import nn
 
 from ieadapt.attention import denoisers_of, family_of
 from ieadapt.errors import UsageError
 from ieadapt.methods import GenerationConfig
-from ieadapt.models import check_memory, known_models, load, loaded_size
+from ieadapt.models import PRECISIONS, check_memory, known_models, load, loaded_size
 
 MOST_VIDEOS = 1_000_000
 """More than any run finishes; a larger number is a slip, and listing that many takes the memory."""
 SEED_LIMIT = 2**63
-_DTYPES: Mapping[str, torch.dtype | None] = {
-    "auto": None,
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
 
 
 @dataclass(frozen=True)
@@ -44,20 +37,20 @@ class Hardware:
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda or cuda:N"})
     dtype: str = field(
         default="auto",
-        metadata={"help": "auto, float32, bfloat16 or float16; auto is float32 on a CPU", "choices": tuple(_DTYPES)},
+        metadata={"help": "auto, float32, bfloat16 or float16; auto is float32 on a CPU", "choices": tuple(PRECISIONS)},
     )
 
     def __post_init__(self) -> None:
-        if self.dtype not in _DTYPES:
-            raise UsageError("unknown precision", expected=", ".join(_DTYPES), got=self.dtype, where="--dtype")
+        if self.dtype not in PRECISIONS:
+            raise UsageError("unknown precision", expected=", ".join(PRECISIONS), got=self.dtype, where="--dtype")
 
     def load(self, model: str) -> DiffusionPipeline:
         """The pipeline, on this hardware."""
-        return load(model, device=self.device, dtype=_DTYPES[self.dtype])
+        return load(model, device=self.device, dtype=self.dtype)
 
     def loaded_size(self, model: str) -> int:
         """Bytes that the model's weights take, loaded on this hardware."""
-        return loaded_size(model, device=self.device, dtype=_DTYPES[self.dtype])
+        return loaded_size(model, device=self.device, dtype=self.dtype)
 
     def check_memory(self, model: str, spare: int = 0) -> None:
         """Refuse a model for which the memory will not do, without loading it.
@@ -69,7 +62,7 @@ class Hardware:
         Raises:
             UsageError: its weights do not fit.
         """
-        check_memory(model, device=self.device, dtype=_DTYPES[self.dtype], spare=spare)
+        check_memory(model, device=self.device, dtype=self.dtype, spare=spare)
 
 
 Load = Callable[[Hardware, str], DiffusionPipeline]

@@ -22,6 +22,7 @@ from ieadapt.metrics import METRICS
 from ieadapt.runs.maps import map_blocks
 from ieadapt.runs.pipelines import spoken_folder
 from ieadapt.runs.report import Block, Picture, Report, Section, Table, Text, figure_png, render_report
+from ieadapt.runs.studies.cells import CellRow
 from ieadapt.runs.studies.files import write_whole
 from ieadapt.runs.studies.strips import Strip, read_strips
 from ieadapt.runs.study_report_effects import (
@@ -84,10 +85,17 @@ def read_table(path: Path) -> pl.DataFrame:
     """
     try:
         table = pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise UsageError(
             "no table of a study", where=path, remedy="`ieadapt study MODEL --out DIR` makes it; --compact renews it"
         ) from error
+    if "digest" in table.columns and not all(map(CellRow.of_table, table.iter_rows(named=True))):
+        raise UsageError(
+            "the table of this study is damaged",
+            got="values that the digest of their row does not fit",
+            where=path,
+            remedy="`ieadapt study --compact DIR` renews it from the cells",
+        )
     if table.is_empty() or not effects_of(table):
         raise UsageError("the table of this study holds no measured video", where=path)
     return table

@@ -14,6 +14,7 @@ import polars as pl
 from diffusers import DiffusionPipeline
 
 from ieadapt.errors import FailureError, UsageError
+from ieadapt.files import sweep
 from ieadapt.methods import GenerationConfig, StudyConfig
 from ieadapt.methods.study.grid import Cell
 from ieadapt.metrics import select_metrics
@@ -22,7 +23,7 @@ from ieadapt.runs.flags import command_line
 from ieadapt.runs.pipelines import Hardware, check_prompts, check_seeds, suited
 from ieadapt.runs.progress import Stages, silent
 from ieadapt.runs.studies.bench import Plan, Task
-from ieadapt.runs.studies.claims import Claims
+from ieadapt.runs.studies.claims import STALE_SECONDS, Claims
 from ieadapt.runs.studies.engines import ENGINES, Workforce, open_engine
 from ieadapt.runs.studies.folder import ASKED, StudyFolder
 from ieadapt.runs.studies.setting import Setting
@@ -178,6 +179,7 @@ def run_study(
     folder = StudyFolder(out)
     setting = _setting(asked, folder, pipe)
     folder.enter(setting, asked.prompts, command=command_line("study", asked, out), resume=resume)
+    sweep(folder.path, STALE_SECONDS)  # other processes may be writing there now
     plan = Plan(folder.path, asked.model, asked.hardware, setting, asked.prompts, asked.strips)
     try:
         with open_engine(asked.engine, plan, asked.workers, pipe) as workforce:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ieadapt.errors import FailureError
+from ieadapt.files import write_atomically
 
 REJECTED = "rejected"
 
@@ -26,27 +27,14 @@ def write_whole(path: Path, content: bytes, *, put: Callable[[Path, Path], objec
     Args:
         path: the file.
         content: all of it.
-        put: how the finished file gets its name: `os.replace`, or `os.link` where an earlier one must stay.
+        put: as for `ieadapt.files.write_atomically`.
 
     Raises:
         FileExistsError: with `os.link`, there is a file already.
         StorageError: the disk is full or the folder cannot be written.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp(), "a", "cell.json")
-        >>> write_whole(path, b"1")
-        >>> path.read_bytes(), len(list(path.parent.iterdir()))
-        (b'1', 1)
     """
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        put(partial, path)
+        write_atomically(path, content, put=put, synced=True)
         _sync_folder(path.parent)
     except FileExistsError:
         raise
@@ -57,9 +45,6 @@ def write_whole(path: Path, content: bytes, *, put: Callable[[Path, Path], objec
             where=path,
             remedy="make room; the study goes on with --resume",
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ieadapt.errors import FailureError, UsageError
+from ieadapt.files import is_leftover, read_record, record_text
 from ieadapt.methods import EntropyProfile
 from ieadapt.methods.study.grid import Cell, Condition
 from ieadapt.runs.environment import versions
@@ -20,6 +21,7 @@ from ieadapt.runs.studies.setting import FORMAT, Setting
 from ieadapt.runs.studies.twins import TwinStore
 
 ASKED, GRID, TABLE, CLAIMS = "study.json", "grid.json", "study.parquet", "claims"
+_SCHEMA = {"format": int, "asked": dict[str, Any]}
 
 
 class StudyFolder:
@@ -55,19 +57,18 @@ class StudyFolder:
             UsageError: the folder holds no study, or one of another format.
         """
         path = self.path / ASKED
+        remedy = "start again in a new folder"
         try:
-            record = json.loads(path.read_text())
+            record = read_record(path, _SCHEMA, what="the record of this study", remedy=remedy)
         except FileNotFoundError as error:
             raise UsageError(f"no study in this folder: {ASKED} is missing", where=self.path) from error
-        except (OSError, ValueError) as error:
-            raise UsageError("the record of this study cannot be read", got=error, where=path) from error
-        if not isinstance(record, dict) or record.get("format") != FORMAT or "asked" not in record:
+        if record["format"] != FORMAT:
             raise UsageError(
                 "a study of another format",
                 expected=f"format {FORMAT}",
-                got=record.get("format") if isinstance(record, dict) else None,
+                got=record["format"],
                 where=path,
-                remedy="start again in a new folder",
+                remedy=remedy,
             )
         return record
 
@@ -105,9 +106,7 @@ class StudyFolder:
         self._require_empty()
         record = {"format": FORMAT, "workflow": "study", **content}
         try:
-            write_whole(
-                self.path / ASKED, json.dumps(record, indent=1, ensure_ascii=False).encode() + b"\n", put=os.link
-            )
+            write_whole(self.path / ASKED, record_text(record).encode(), put=os.link)
         except FileExistsError:
             return False
         return True
@@ -115,7 +114,7 @@ class StudyFolder:
     def _require_empty(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            holds = next((path.name for path in self.path.iterdir() if not path.name.endswith(".part")), None)
+            holds = next((path.name for path in self.path.iterdir() if not is_leftover(path)), None)
         except OSError as error:
             raise UsageError("the output folder cannot be used", got=error.strerror, where=self.path) from error
         if holds is not None:
@@ -143,7 +142,7 @@ class StudyFolder:
         """Settle the conditions of the study, and keep the profile that gave them."""
         profile.save(self.path)
         content = {"conditions": [dataclasses.asdict(condition) for condition in conditions], **notes}
-        write_whole(self.path / GRID, json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n")
+        write_whole(self.path / GRID, record_text(content).encode())
 
     def grid(self) -> tuple[list[Condition], dict[str, Any]]:
         """The conditions, and what was noted with them: sites, number type, the step at which runs begin.
@@ -153,16 +152,22 @@ class StudyFolder:
         """
         path = self.path / GRID
         try:
-            content = json.loads(path.read_text())
-            listed = content.pop("conditions")
-            return [Condition(**{**each, "sites": tuple(each["sites"])}) for each in listed], content
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            content = read_record(
+                path,
+                {"conditions": list[Condition], "dtype": str, "scheduler": str, "runs_begin_at_step": int},
+                what="the list of this study's conditions",
+                remedy=f"remove {GRID} and go on with --resume",
+                optional=("dtype", "scheduler", "runs_begin_at_step"),
+            )
+        except (FileNotFoundError, UsageError) as error:
             raise FailureError(
                 "the conditions of this study cannot be read",
-                got=error,
+                got=getattr(error, "got", None) or error,
                 where=path,
                 remedy=f"remove {GRID} and go on with --resume",
             ) from error
+        listed = content.pop("conditions")
+        return [Condition(**{**each, "sites": tuple(each["sites"])}) for each in listed], content
 
     def expected(self, setting: Setting, prompts: tuple[str, ...]) -> dict[str, Cell]:
         """Every cell of the study by its key, condition by condition."""

@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ieadapt.errors import UsageError
+from ieadapt.files import fits
 from ieadapt.methods import GenerationConfig, StudyConfig
 from ieadapt.methods.study.grid import Cell
 from ieadapt.runs.studies.files import fingerprint
 
+_RECORDED = {"model": str, "weights_hash": str, "metrics": str, "prompts": list[str], "steps": int}
 FORMAT = 1
 """Of the results: raised whenever a cell of the same key would hold other numbers."""
 
@@ -87,17 +90,31 @@ class Setting:
 
     @classmethod
     def recorded(cls, asked: Mapping[str, Any]) -> tuple[Setting, tuple[str, ...]]:
-        """The setting and the prompts behind what `asked` gave; metrics may be named whose weights are not here."""
-        study = {field.name: asked[field.name] for field in dataclasses.fields(StudyConfig)}
-        run: dict[str, Any] = {field.name: asked.get(field.name) for field in dataclasses.fields(GenerationConfig)}
-        run |= {"num_inference_steps": asked["steps"], "batch_size": GenerationConfig().batch_size}
-        setting = cls(
-            asked["model"],
-            asked["weights_hash"],
-            StudyConfig(**{**study, "metrics": None}),
-            GenerationConfig(**run),
-            tuple(asked["metrics"].split(",")),
-        )
+        """The setting and the prompts behind what `asked` gave; metrics may be named whose weights are not here.
+
+        Raises:
+            UsageError: a field is missing or of another type; a record with a digest can be so only by hand.
+        """
+        try:
+            study = {field.name: asked[field.name] for field in dataclasses.fields(StudyConfig)}
+            run: dict[str, Any] = {field.name: asked.get(field.name) for field in dataclasses.fields(GenerationConfig)}
+            run |= {"num_inference_steps": asked["steps"], "batch_size": GenerationConfig().batch_size}
+            if not all(fits(asked[name], kind) for name, kind in _RECORDED.items()):
+                raise TypeError("a field of another type")
+            setting = cls(
+                asked["model"],
+                asked["weights_hash"],
+                StudyConfig(**{**study, "metrics": None}),
+                GenerationConfig(**run),
+                tuple(asked["metrics"].split(",")),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UsageError(
+                "the record of this study cannot be read",
+                got=f"no {error}" if isinstance(error, KeyError) else error,
+                where="study.json",
+                remedy="start again in a new folder",
+            ) from error
         return setting, tuple(asked["prompts"])
 
     def _run(self) -> dict[str, Any]:

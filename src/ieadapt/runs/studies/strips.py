@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_type_hints
 
 import numpy as np
 from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from ieadapt.errors import FailureError
+from ieadapt.files import difference
 from ieadapt.runs.studies.files import write_whole
 
 FRAMES = 8
@@ -78,5 +83,18 @@ def read_strips(folder: str | Path) -> Iterator[Strip]:
 
 
 def _read(path: Path) -> Strip:
-    with np.load(path) as file:
-        return Strip(frames=file["frames"], **json.loads(file["told"].tobytes()))
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            frames, told = file["frames"], json.loads(file["told"].tobytes())
+        said = {name: kind for name, kind in get_type_hints(Strip).items() if name != "frames"}
+        shaped = frames.ndim == 4 and frames.dtype == np.uint8
+        if problem := difference(told, said) if shaped else "no frames of a video":
+            raise ValueError(problem)
+        return Strip(frames=frames, **told)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise FailureError(
+            "a strip of the study is damaged",
+            got=" ".join(str(error).split())[:120],
+            where=path,
+            remedy="remove the file; the report is drawn without it",
+        ) from error

@@ -14,6 +14,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from ieadapt.errors import IEAdaptError
+from ieadapt.files import read_record
 from ieadapt.methods import EntropyProfile, GenerationConfig
 from ieadapt.runs.layout_videos import PROFILE
 from ieadapt.runs.studies.bench import Outcome, WorkPlan, within_memory
@@ -57,7 +58,8 @@ class BenchPlan(WorkPlan):
     def kept(self, track: Track, methods: Sequence[str]) -> list[Row]:
         """The rows that are there, method by method."""
         files = (self.file(track.name, method, scene) for method in methods for scene in track.scenes(self.number))
-        return [json.loads(file.read_text()) for file in files if file.is_file()]
+        schema, what, remedy = {"scene": str}, "a row of the benchmark", "remove the file and go on with --resume"
+        return [read_record(file, schema, what=what, remedy=remedy) for file in files if file.is_file()]
 
 
 class RowBench:
