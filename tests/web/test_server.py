@@ -130,5 +130,7 @@ def test_only_models_that_the_app_was_started_with_are_loaded(client: TestClient
 def test_a_model_that_cannot_be_loaded_is_refused_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown model 'shaped'"):
         application_of(WebConfig(("shaped",), root=tmp_path))
+    with pytest.raises(UsageError, match=r"this folder holds no diffusers pipeline: model_index\.json is missing"):
+        application_of(WebConfig(("shapes", str(tmp_path)), root=tmp_path))
     with pytest.raises(UsageError, match=r"this is no port; expected 1\.\.65535; got 0"):
         WebConfig(port=0)

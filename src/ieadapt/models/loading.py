@@ -9,6 +9,7 @@ import diffusers
 import torch
 from diffusers import DiffusionPipeline
 from safetensors import safe_open
+from transformers import dynamic_module_utils
 
 from ieadapt.errors import UsageError
 from ieadapt.models.location import model_folder, pipeline_class_name
@@ -45,8 +46,12 @@ def load(model: str | Path, *, device: str = "cpu", dtype: torch.dtype | None = 
     folder, place, precision = _destination(model, device, dtype)
     pipeline_class = _pipeline_class(folder)
     check_weights(folder, place, precision)
+    # diffusers hands its own trust_remote_code=False to no component of transformers, and a processor among them would
+    # ask on standard input whether to run the folder's code; with no time to answer it is refused instead
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
+    options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True}
     try:
-        pipe = pipeline_class.from_pretrained(str(folder), dtype=precision, use_safetensors=True, local_files_only=True)
+        pipe = pipeline_class.from_pretrained(str(folder), dtype=precision, trust_remote_code=False, **options)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UsageError(
