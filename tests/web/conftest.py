@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 
 from ieadapt.web.app import App
+from ieadapt.web.guard import Access
 from ieadapt.web.server import WebConfig, application_of
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -44,7 +45,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    application = application_of(WebConfig(("shapes",), port=port, root=tmp_path_factory.mktemp("web")))
+    application = application_of(WebConfig(("shapes",), Access(port=port), tmp_path_factory.mktemp("web")))
     server = uvicorn.Server(uvicorn.Config(application, port=port, log_level="warning", timeout_graceful_shutdown=2))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

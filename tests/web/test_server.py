@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 
 from ieadapt.errors import UsageError
 from ieadapt.runs import open_run
+from ieadapt.web.guard import Access
 from ieadapt.web.server import WebConfig, application_of
 from ieadapt.web.uploads import Limits
 
@@ -133,4 +134,4 @@ def test_a_model_that_cannot_be_loaded_is_refused_at_the_start(tmp_path: Path) -
     with pytest.raises(UsageError, match=r"this folder holds no diffusers pipeline: model_index\.json is missing"):
         application_of(WebConfig(("shapes", str(tmp_path)), root=tmp_path))
     with pytest.raises(UsageError, match=r"this is no port; expected 1\.\.65535; got 0"):
-        WebConfig(port=0)
+        Access(port=0)

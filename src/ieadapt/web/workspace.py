@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,15 +37,27 @@ class Workspace:
         """Where inversions are kept."""
         return self.root / "inversions"
 
+    @property
+    def incoming(self) -> Path:
+        """Where uploads lie until they are decoded."""
+        return self.root / "incoming"
+
+    def empty_incoming(self) -> None:
+        """Remove what an earlier server has left of uploads, or this one."""
+        shutil.rmtree(self.incoming, ignore_errors=True)
+
     def prepare(self) -> None:
-        """Make the folder.
+        """Make the folders; nobody else on the machine can look into those of uploads.
 
         Raises:
             UsageError: it cannot be made.
         """
+        self.empty_incoming()
         try:
-            for folder in (self.root, self.uploads, self.inversions):
-                folder.mkdir(parents=True, exist_ok=True)
+            self.root.mkdir(parents=True, exist_ok=True)
+            for folder in (self.uploads, self.incoming, self.inversions):
+                folder.mkdir(exist_ok=True)
+                folder.chmod(0o700)  # whatever the umask, and where an earlier version has made it
         except OSError as error:
             raise UsageError(
                 "the folder of the web app cannot be written",
