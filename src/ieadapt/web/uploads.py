@@ -213,6 +213,8 @@ class Inbox:
         size = Headers(scope=scope).get("content-length", "")
         status = self._refusal(int(size)) if size.isdecimal() else 411
         if status is not None:
+            while status == 503 and (await receive()).get("more_body"):
+                pass  # a browser reads the answer only once it has sent all, and a file of this size may come
             await PlainTextResponse("this upload is not taken", status)(scope, receive, send)
             return
         self._coming.append(int(size))
@@ -241,6 +243,6 @@ class Inbox:
                 found = entry.lstat()
                 if found.st_mtime < oldest:
                     shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink()
-                elif entry.is_file():
+                elif entry.is_file() and found.st_size:  # gradio's file field leaves an empty one for each it hands on
                     sizes.append(found.st_size)
         return sizes
