@@ -66,7 +66,15 @@ def test_the_code_of_a_folder_is_not_run_though_the_input_says_yes(
     assert not (tmp_path / "mark").exists()
 
 
-QUESTIONS = {"input", "builtins.input", "getpass.getpass", "typer.confirm", "typer.prompt", "click.confirm", "click.prompt"}
+QUESTIONS = {
+    "input",
+    "builtins.input",
+    "getpass.getpass",
+    "typer.confirm",
+    "typer.prompt",
+    "click.confirm",
+    "click.prompt",
+}
 
 
 def calls(text: str) -> list[tuple[str, ast.Call]]:

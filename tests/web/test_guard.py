@@ -20,8 +20,22 @@ from ieadapt.web.guard import Access, Guard
 from ieadapt.web.server import WebConfig, application_of
 
 TOKEN = "a-token-of-the-test"
-ADDRESSES = ("/", "/runs", "/config", "/look/web.css", "/files/a/config.json", "/zip/a.zip", "/clip/0123456789abcdef.mp4")
-ADDRESSES += ("/gradio_api/app_id", "/gradio_api/heartbeat/x", "/gradio_api/run/load", "/static/img/logo.svg", "/theme.css")
+ADDRESSES = (
+    "/",
+    "/runs",
+    "/config",
+    "/look/web.css",
+    "/files/a/config.json",
+    "/zip/a.zip",
+    "/clip/0123456789abcdef.mp4",
+)
+ADDRESSES += (
+    "/gradio_api/app_id",
+    "/gradio_api/heartbeat/x",
+    "/gradio_api/run/load",
+    "/static/img/logo.svg",
+    "/theme.css",
+)
 
 
 def guarded(access: Access, host: str = "127.0.0.1:7860") -> TestClient:

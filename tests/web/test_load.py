@@ -90,9 +90,7 @@ def quick(served: Served) -> bool:
     return time.monotonic() - began < 5
 
 
-def test_pages_are_answered_while_many_clips_wait_to_be_decoded(
-    roomy: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pages_are_answered_while_many_clips_wait_to_be_decoded(roomy: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     go_on, at_once, most = threading.Event(), 0, 0
 
     def slow(uploads: Uploads, uploaded: Path, name: str) -> dict[str, object]:
@@ -136,7 +134,7 @@ def test_uploads_lie_in_a_folder_that_nobody_else_can_read_and_are_gone_once_dec
     root = roomy.app.workspace.root
     path = json.loads(upload(roomy, encode_video(torch.rand(4, 3, 32, 32)))[1])[0]
     assert Path(path).is_relative_to(root / "incoming")
-    assert [stat.S_IMODE(os.stat(root / name).st_mode) for name in ("incoming", "uploads")] == [0o700, 0o700]
+    assert [stat.S_IMODE((root / name).stat().st_mode) for name in ("incoming", "uploads")] == [0o700, 0o700]
     assert "4 frames of 32x32" in take(roomy, path)[2]
     assert sum(file.stat().st_size for file in (root / "incoming").rglob("*") if file.is_file()) == 0
     assert "not there any more" in take(roomy, path)[4]

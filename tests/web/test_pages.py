@@ -127,7 +127,9 @@ def test_a_model_for_which_the_memory_will_not_do_is_refused_before_its_job_wait
 def test_a_record_of_another_form_is_listed_with_a_note(app: App) -> None:
     (app.workspace.root / "study").mkdir()
     (app.workspace.root / "study" / "config.json").write_text('{"format": 1, "workflow": "study"}')
-    assert "<td>study<br><small>The record of this run cannot be shown; got status: None.</small></td>" in runs.listed(app)
+    assert "<td>study<br><small>The record of this run cannot be shown; got status: None.</small></td>" in runs.listed(
+        app
+    )
 
 
 def test_videos_of_two_runs_are_compared_by_metrics(app: App) -> None:
@@ -150,11 +152,34 @@ JSON = st.recursive(
     max_leaves=6,
 )
 SOUND = {
-    **{"format": 1, "workflow": "measure", "status": "complete", "error": None, "command": "ieadapt", "files": ["a.png"]},
-    **{"config": {"prompts": ["a"], "model": "shapes"}, "started": "2026-01-01T00:00:00", "seconds": 3.0, "found": ["b"]},
+    **{
+        "format": 1,
+        "workflow": "measure",
+        "status": "complete",
+        "error": None,
+        "command": "ieadapt",
+        "files": ["a.png"],
+    },
+    **{
+        "config": {"prompts": ["a"], "model": "shapes"},
+        "started": "2026-01-01T00:00:00",
+        "seconds": 3.0,
+        "found": ["b"],
+    },
     **{"sites": ["c"], "repeat": {"Python": "d"}},
 }
-WHOLE = ("", "{", "[]", "null", "7", '"a"', "[" * 100_000, "{}", '{"format": 1}', '{"format": 2, "workflow": "measure"}')
+WHOLE = (
+    "",
+    "{",
+    "[]",
+    "null",
+    "7",
+    '"a"',
+    "[" * 100_000,
+    "{}",
+    '{"format": 1}',
+    '{"format": 2, "workflow": "measure"}',
+)
 
 
 def shown(seen: Seen) -> str:
@@ -236,7 +261,9 @@ def test_errors_name_fields_as_the_form_does(config: type) -> None:
 
 def test_errors_of_a_run_name_fields_as_the_form_does(app: App) -> None:
     def refuse(asked: object, out: Path, stages: object, load: object) -> None:
-        raise UsageError("num_frames must be 8k+1", got=9, where="--source-prompt", remedy="lower --frames or edit_start")
+        raise UsageError(
+            "num_frames must be 8k+1", got=9, where="--source-prompt", remedy="lower --frames or edit_start"
+        )
 
     labels = {"num_frames": "Frames", "source_prompt": "What it shows", "edit_start": "Edit start"}
     name = app.start("edit", refuse, MeasureRun("shapes", ("a",)), labels)

@@ -152,7 +152,9 @@ def test_whatever_a_record_lists_the_zip_holds_what_is_in_the_folder(client: Tes
         (run.path / "sub").mkdir()
         os.mkfifo(run.path / "pipe.txt")
         listed = ["out.txt", "folder/secret.txt", "loop.txt", "gone.txt", "inside.txt", "sub", "pipe.txt", "never.txt"]
-        run.note(files=[*run.record["files"], *listed, "latin.txt", "sub/../latin.txt", "a\0b", "x" * 5000, "/etc/passwd"])
+        run.note(
+            files=[*run.record["files"], *listed, "latin.txt", "sub/../latin.txt", "a\0b", "x" * 5000, "/etc/passwd"]
+        )
     answer = client.get("/zip/odd-1.zip")
     assert answer.status_code == 200
     archive = zipfile.ZipFile(io.BytesIO(answer.content))

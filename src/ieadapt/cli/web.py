@@ -24,7 +24,7 @@ Token = Annotated[
     typer.Option(
         "--token",
         envvar="IEADAPT_WEB_TOKEN",
-        help="what a browser must show once; by default a new one, and none where only this machine can reach the address",
+        help="what a browser must show once; by default a new one, or none on an address of this machine alone",
     ),
 ]
 Root = Annotated[

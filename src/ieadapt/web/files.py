@@ -48,7 +48,9 @@ def file_response(app: App, run: str, path: str) -> Response:
     except (UsageError, ValueError):  # a NUL in a name
         raise fastapi.HTTPException(404) from None
     if found.suffix in TEXTS:
-        return Response(_text_of(found, app), media_type=TEXTS[found.suffix], headers={"Content-Security-Policy": _REPORT})
+        return Response(
+            _text_of(found, app), media_type=TEXTS[found.suffix], headers={"Content-Security-Policy": _REPORT}
+        )
     return FileResponse(found, media_type=MEDIA.get(found.suffix, "application/octet-stream"))
 
 

@@ -78,8 +78,8 @@ class Access:
     def knows(self, name: str) -> bool:
         """Whether a browser may call this server by a name.
 
-        Another name that leads here belongs to a page that wants to read answers (DNS rebinding). An address as a name is
-        none of that kind, since nobody else can give it out.
+        Another name that leads here belongs to a page that wants to read answers (DNS rebinding). An address of numbers
+        is none of that kind, since nobody else can give it out.
 
         Example:
             >>> Access().knows("localhost"), Access().knows("evil.example"), Access("0.0.0.0").knows("192.168.0.7")
@@ -106,9 +106,9 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 class Guard:
     """An ASGI layer that refuses what no page of this app asks for, and tells browsers to load from here alone.
 
-    A request must name this server as its host, come from a page of this server if it says where from, and show the token
-    where there is one: first in the address, then in a cookie. Only those routes are open that the pages use: above all
-    none of gradio's own that gives out files, fetches addresses or lists what can be called.
+    A request must name this server as its host, come from a page of this server if it says where from, and show the
+    token where there is one: first in the address, then in a cookie. Only those routes are open that the pages use:
+    above all none of gradio's own that gives out files, fetches addresses or lists what can be called.
 
     Args:
         app: what is guarded.

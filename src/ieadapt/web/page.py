@@ -71,7 +71,6 @@ def connect(
         run: carries it out.
         ask: what the form's values ask for; by default the form's own config.
     """
-
     panel.labels = form.labels
 
     def begin(raw: Sequence[Any]) -> list[Any]:
