@@ -90,8 +90,8 @@ class Access:
 
     @property
     def urls(self) -> list[str]:
-        """Addresses to open in a browser."""
-        hosts = [*self.names, *([socket.gethostname(), "127.0.0.1"] if self.everywhere else [self.host])]
+        """Addresses to open in a browser; further names may belong to a server in front, with a port of its own."""
+        hosts = [socket.gethostname(), "127.0.0.1"] if self.everywhere else [self.host]
         ending = f"/?token={self.token}" if self.token else ""
         return [f"http://{f'[{host}]' if ':' in host else host}:{self.port}{ending}" for host in hosts]
 
