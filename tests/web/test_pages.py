@@ -186,37 +186,41 @@ def shown(seen: Seen) -> str:
     return render("maps.html.j2", seen=seen, label="", found=(), pictures=())
 
 
-def seen_everywhere(app: App) -> None:
+@pytest.fixture
+def panel(app: App) -> Panel:
+    with gr.Blocks():
+        return Panel(app, "measure", shown, ("", ""))
+
+
+def seen_everywhere(app: App, panel: Panel) -> None:
     """The list of runs is there, the sound run in it, and pages of the other run say something or show it."""
     listed = runs.listed(app)
     assert '<a href="/?run=sound">' in listed
     assert listed.count("<tr>") == 3
     assert app.workspace.profiles()
-    with gr.Blocks():
-        panel = Panel(app, "measure", shown, ("", ""))
     outputs = panel.view("odd")
     json.dumps(outputs, ensure_ascii=False, default=str).encode()
 
 
 @pytest.mark.parametrize("content", [*map(str.encode, WHOLE), b"\xff\xfe", b"\x00"])
-def test_one_odd_record_leaves_the_other_runs_to_be_seen(app: App, content: bytes) -> None:
+def test_one_odd_record_leaves_the_other_runs_to_be_seen(app: App, panel: Panel, content: bytes) -> None:
     for name, record in (("sound", json.dumps(SOUND).encode()), ("odd", content)):
         (app.workspace.root / name).mkdir()
         (app.workspace.root / name / "config.json").write_bytes(record)
-    seen_everywhere(app)
+    seen_everywhere(app, panel)
     assert "<td>odd<br><small>" in runs.listed(app)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(part=st.sampled_from([*SOUND, "prompts", "model"]), value=JSON)
 def test_a_record_with_anything_in_any_of_its_parts_leaves_the_other_runs_to_be_seen(
-    app: App, part: str, value: object
+    app: App, panel: Panel, part: str, value: object
 ) -> None:
     odd = {**SOUND, part: value} if part in SOUND else {**SOUND, "config": {**SOUND["config"], part: value}}
     for name, record in (("sound", SOUND), ("odd", odd)):
         (app.workspace.root / name).mkdir(exist_ok=True)
         (app.workspace.root / name / "config.json").write_text(json.dumps(record))
-    seen_everywhere(app)
+    seen_everywhere(app, panel)
 
 
 def test_every_run_that_pages_show_is_opened_from_the_list(app: App) -> None:
