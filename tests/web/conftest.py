@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -16,6 +17,7 @@ import pytest
 import uvicorn
 
 from ieadapt.web.app import App
+from ieadapt.web.guard import Access
 from ieadapt.web.server import WebConfig, application_of
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -38,13 +40,18 @@ class Served:
     app: App
 
 
-@pytest.fixture(scope="session")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """The app with the bundled model, over HTTP."""
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    application = application_of(WebConfig(("shapes",), port=port, root=tmp_path_factory.mktemp("web")))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def serving(config: WebConfig) -> Iterator[Served]:
+    """An app over HTTP, until the block is left."""
+    application = application_of(config)
+    port = config.access.port
     server = uvicorn.Server(uvicorn.Config(application, port=port, log_level="warning", timeout_graceful_shutdown=2))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -54,6 +61,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     yield Served(f"http://127.0.0.1:{port}", application.state.app)
     server.should_exit = True
     thread.join(15)
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The app with the bundled model, over HTTP."""
+    with serving(WebConfig(("shapes",), Access(port=free_port()), tmp_path_factory.mktemp("web"))) as served:
+        yield served
 
 
 @dataclass

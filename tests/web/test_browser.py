@@ -15,8 +15,10 @@ import torch
 from ieadapt.methods import GenerationConfig
 from ieadapt.runs import encode_video, read_run
 from ieadapt.runs.measuring import MeasureRun
+from ieadapt.web.guard import Access
 from ieadapt.web.pages import measure
-from tests.web.conftest import Open, Served
+from ieadapt.web.server import WebConfig
+from tests.web.conftest import Open, Served, free_port, serving
 
 MIDDLE = "mid_block.motion_modules.0.transformer_blocks.0"
 
@@ -275,3 +277,91 @@ def test_a_page_is_readable_on_a_phone_and_on_a_desk_and_reached_by_keyboard(bro
     assert {"Measure", "Perturb", "Enhance", "Edit", "Runs"} <= set(reached)
     verb = {"/": "Measure", "/runs": "Runs"}.get(path, path[1:].capitalize())
     assert reached.count(verb) >= (1 if path == "/runs" else 2)
+
+
+IN_SIGHT = """(id) => { const {top, bottom} = document.getElementById(id).getBoundingClientRect();
+    return bottom > top && top >= 0 && bottom <= innerHeight; }"""
+
+
+@pytest.mark.parametrize("name", ["Measure", "Perturb", "Enhance", "Edit"])
+def test_what_a_pressed_button_begins_or_why_not_is_in_sight(browse: Open, name: str) -> None:
+    page = browse(1280, 900).open("/" if name == "Measure" else f"/{name.lower()}")
+    page.get_by_text("More settings").click()
+    workflow = name.lower()
+    start(page, name, 0)
+    page.get_by_role("alert").wait_for()
+    page.wait_for_function(IN_SIGHT, arg=f"notice-of-{workflow}")
+    assert "“Steps” must be positive" in page.get_by_role("alert").inner_text()
+    start(page, name, 900)
+    page.locator(".job").wait_for()
+    page.wait_for_function(IN_SIGHT, arg=f"progress-of-{workflow}")
+    page.get_by_role("button", name="Stop").click()
+    page.locator(f"#notice-of-{workflow}", has_text="Stopped").wait_for()
+
+
+COVERED = """() => [...document.querySelectorAll('.form .secondary-wrap')].filter(e => e.offsetParent).filter(wrap => {
+    const field = wrap.querySelector('input'), arrow = wrap.querySelector('svg').getBoundingClientRect();
+    const end = field.getBoundingClientRect().right - parseFloat(getComputedStyle(field).paddingRight);
+    return end > arrow.left || getComputedStyle(field).textOverflow !== 'ellipsis'; }).map(e => e.outerHTML)"""
+LABELS = """() => [...document.querySelectorAll('.form .row > .form > .block')].filter(e => e.offsetParent).map(e => {
+    const boxes = ['[data-testid=block-info]', '.wrap-inner, .input-container, label > input']
+        .map(name => e.querySelector(name)?.getBoundingClientRect());
+    return boxes.every(Boolean) && [e.getBoundingClientRect(), ...boxes].map(box => Math.round(box.top))
+        .concat([boxes[0].height < 30]); }).filter(Boolean)"""
+
+
+@pytest.mark.parametrize("path", ["/perturb", "/enhance", "/edit"])
+def test_labels_and_fields_of_a_row_are_level_and_no_arrow_is_drawn_over_a_value(browse: Open, path: str) -> None:
+    page = browse(1280, 900).open(path)
+    page.get_by_text("More settings").click()
+    page.wait_for_timeout(300)
+    assert page.evaluate(COVERED) == []
+    blocks = page.evaluate(LABELS)
+    assert len(blocks) > 10
+    for top in {block[0] for block in blocks}:
+        row = [block for block in blocks if block[0] == top]
+        assert len({block[1] for block in row}) == 1
+        assert max(block[2] for block in row if block[3]) - min(block[2] for block in row if block[3]) <= 2
+
+
+def test_every_layer_of_a_heat_map_is_high_enough_to_be_pressed(browse: Open) -> None:
+    page = browse(1280, 900).open("/")
+    measured(page)
+    heights = page.evaluate("() => [...document.querySelectorAll('.layer')].map(e => e.getBoundingClientRect().height)")
+    assert len(heights) == 40
+    assert min(heights) >= 24
+
+
+def test_maps_and_comparisons_open_again_from_the_list_of_runs(browse: Open, served: Served) -> None:
+    page = browse(1280, 900).open("/")
+    name = measured(page)
+    page.get_by_role("button", name=f"{MIDDLE}.attn1").click()
+    page.locator("img.maps").first.wait_for()
+    page = browse(1280, 900).open("/runs")
+    page.locator("table.runs tr", has_text="Maps").first.get_by_role("link").first.click()
+    page.locator("img.maps").first.wait_for()
+    page.locator(".layer").first.wait_for()
+    assert f"run={name}" in page.url
+
+
+@pytest.mark.slow
+def test_a_page_with_a_running_job_recovers_when_the_server_is_started_again(chromium: Any, tmp_path: Path) -> None:
+    config = WebConfig(("shapes",), Access(port=free_port()), tmp_path / "root")
+    page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(60_000)
+    with serving(config) as first:
+        page.goto(first.address)
+        page.locator(".empty").first.wait_for()
+        start(page, "Measure", 900)
+        page.get_by_text(re.compile(r"step \d+ of 900")).wait_for()
+        name = run_of(page)
+    page.get_by_text("Connection to the server was lost").wait_for()
+    errors: list[str] = []
+    with serving(config):
+        page.on("response", lambda answer: errors.append(answer.url) if answer.status >= 400 else None)
+        page.get_by_text("Stopped. What was finished by then is kept.").wait_for()
+        assert run_of(page) == name
+        start(page, "Measure", 1)
+        page.locator(".layer").first.wait_for()
+    page.close()
+    assert errors == []

@@ -6,19 +6,30 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import gradio as gr
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ieadapt.errors import UsageError
 from ieadapt.files import record_text
 from ieadapt.methods import EntropyProfile
 from ieadapt.runs import encode_video, open_run
+from ieadapt.runs.edit_run import EditRun
+from ieadapt.runs.enhancing import EnhanceRun
+from ieadapt.runs.flags import flags
 from ieadapt.runs.measuring import MeasureRun
+from ieadapt.runs.perturb_run import PerturbRun
 from ieadapt.runs.pipelines import Hardware
-from ieadapt.web.app import App
+from ieadapt.web.app import App, Seen
+from ieadapt.web.fields import model_field, prompts_field
+from ieadapt.web.forms import Form
 from ieadapt.web.jobs import Status
-from ieadapt.web.pages import measure, perturb, runs
+from ieadapt.web.pages import edit, enhance, measure, perturb, runs
+from ieadapt.web.panel import Panel
 from ieadapt.web.rendering import render
+from ieadapt.web.wording import told
 from ieadapt.web.workspace import Workspace
 
 HTML = "<img src=x onerror=alert(1)>${1+1}{{7*7}}"
@@ -114,10 +125,12 @@ def test_a_model_for_which_the_memory_will_not_do_is_refused_before_its_job_wait
     assert app.workspace.runs() == []
 
 
-def test_a_record_of_another_form_is_not_listed(app: App) -> None:
+def test_a_record_of_another_form_is_listed_with_a_note(app: App) -> None:
     (app.workspace.root / "study").mkdir()
     (app.workspace.root / "study" / "config.json").write_text('{"format": 1, "workflow": "study"}')
-    assert "No runs yet" in runs.listed(app)
+    assert "<td>study<br><small>The record of this run cannot be shown; got status: None.</small></td>" in runs.listed(
+        app
+    )
 
 
 def test_videos_of_two_runs_are_compared_by_metrics(app: App) -> None:
@@ -132,3 +145,132 @@ def test_videos_of_two_runs_are_compared_by_metrics(app: App) -> None:
     assert "The videos of B against those of A" in shown
     assert "psnr" in shown
     assert str(root) not in shown
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+SOUND = {
+    **{
+        "format": 1,
+        "workflow": "measure",
+        "status": "complete",
+        "error": None,
+        "command": "ieadapt",
+        "files": ["a.png"],
+    },
+    **{
+        "config": {"prompts": ["a"], "model": "shapes"},
+        "started": "2026-01-01T00:00:00",
+        "seconds": 3.0,
+        "found": ["b"],
+    },
+    **{"sites": ["c"], "repeat": {"Python": "d"}},
+}
+WHOLE = (
+    "",
+    "{",
+    "[]",
+    "null",
+    "7",
+    '"a"',
+    "[" * 100_000,
+    "{}",
+    '{"format": 1}',
+    '{"format": 2, "workflow": "measure"}',
+)
+
+
+def shown(seen: Seen) -> str:
+    return render("maps.html.j2", seen=seen, label="", found=(), pictures=())
+
+
+@pytest.fixture
+def panel(app: App) -> Panel:
+    with gr.Blocks():
+        return Panel(app, "measure", shown, ("", ""))
+
+
+def seen_everywhere(app: App, panel: Panel) -> None:
+    """The list of runs is there, the sound run in it, and pages of the other run say something or show it."""
+    listed = runs.listed(app)
+    assert '<a href="/?run=sound">' in listed
+    assert listed.count("<tr>") == 3
+    assert app.workspace.profiles()
+    outputs = panel.view("odd")
+    json.dumps(outputs, ensure_ascii=False, default=str).encode()
+
+
+@pytest.mark.parametrize("content", [*map(str.encode, WHOLE), b"\xff\xfe", b"\x00"])
+def test_one_odd_record_leaves_the_other_runs_to_be_seen(app: App, panel: Panel, content: bytes) -> None:
+    for name, record in (("sound", json.dumps(SOUND).encode()), ("odd", content)):
+        (app.workspace.root / name).mkdir()
+        (app.workspace.root / name / "config.json").write_bytes(record)
+    seen_everywhere(app, panel)
+    assert "<td>odd<br><small>" in runs.listed(app)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(part=st.sampled_from([*SOUND, "prompts", "model"]), value=JSON)
+def test_a_record_with_anything_in_any_of_its_parts_leaves_the_other_runs_to_be_seen(
+    app: App, panel: Panel, part: str, value: object
+) -> None:
+    odd = {**SOUND, part: value} if part in SOUND else {**SOUND, "config": {**SOUND["config"], part: value}}
+    for name, record in (("sound", SOUND), ("odd", odd)):
+        (app.workspace.root / name).mkdir(exist_ok=True)
+        (app.workspace.root / name / "config.json").write_text(json.dumps(record))
+    seen_everywhere(app, panel)
+
+
+def test_every_run_that_pages_show_is_opened_from_the_list(app: App) -> None:
+    config = {"model": "shapes", "generation": {"seed": 1}, "seed": 0, "hardware": {}}
+    for workflow in ("measure", "perturb", "enhance", "edit", "evaluate"):
+        with open_run(app.workspace.root / f"{workflow}-1", workflow, {**config, "prompts": ["a", "b"]}):
+            pass
+    for name, prompt in (("maps-1", "a"), ("maps-2", "of a run that is gone")):
+        with open_run(app.workspace.root / name, "maps", {**config, "prompts": [prompt], "site": "x"}):
+            pass
+    listed = runs.listed(app)
+    for address in ("/?run=measure-1", "/perturb?run=perturb-1", "/enhance?run=enhance-1", "/edit?run=edit-1"):
+        assert f'<a href="{address}">' in listed
+    assert '<a href="/runs?run=evaluate-1">' in listed
+    assert '<a href="/?run=measure-1&amp;maps=maps-1">' in listed
+    assert '<a href="/?maps=maps-2">' in listed
+
+
+FORMS = {MeasureRun: ("steps",), PerturbRun: perturb.SHOWN, EnhanceRun: enhance.SHOWN, EditRun: edit.SHOWN}
+
+
+@pytest.mark.parametrize("config", FORMS)
+def test_errors_name_fields_as_the_form_does(config: type) -> None:
+    with gr.Blocks():
+        fields = [prompts_field("Edit to" if config is EditRun else "Prompts", "", "a star"), model_field(["shapes"])]
+        form = Form(config, fields, FORMS[config], ["profile", "video", "jobs", "cache", "source_seed"])
+    names = {name for flag in flags(config) for name in (flag.name, *flag.path) if "_" in name}
+    fixed = {"source_seed": 0} if config is EditRun else {}
+    refused = 0
+    for field in form.fields:
+        for bad in ("-1", "0", "xxxx", "1e12", "nan", "cross:", "top=0:"):
+            raw = [bad if each is field else each.component.value for each in form.fields]
+            try:
+                form.asked(raw, **fixed)
+            except UsageError as error:
+                words = told(error, form.labels)
+                refused += 1
+                assert "--" not in words
+                assert not [name for name in names if name in words], words
+    assert refused > 10
+
+
+def test_errors_of_a_run_name_fields_as_the_form_does(app: App) -> None:
+    def refuse(asked: object, out: Path, stages: object, load: object) -> None:
+        raise UsageError(
+            "num_frames must be 8k+1", got=9, where="--source-prompt", remedy="lower --frames or edit_start"
+        )
+
+    labels = {"num_frames": "Frames", "source_prompt": "What it shows", "edit_start": "Edit start"}
+    name = app.start("edit", refuse, MeasureRun("shapes", ("a",)), labels)
+    words = "“Frames” must be 8k+1; got 9; in “What it shows”; remedy: lower “Frames” or “Edit start”."
+    assert app.queue.wait(name).words == words

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from fastapi.testclient import TestClient
 
 from ieadapt.errors import UsageError
 from ieadapt.runs import open_run
+from ieadapt.web.guard import Access
 from ieadapt.web.server import WebConfig, application_of
 from ieadapt.web.uploads import Limits
 
@@ -130,5 +132,35 @@ def test_only_models_that_the_app_was_started_with_are_loaded(client: TestClient
 def test_a_model_that_cannot_be_loaded_is_refused_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown model 'shaped'"):
         application_of(WebConfig(("shaped",), root=tmp_path))
+    with pytest.raises(UsageError, match=r"this folder holds no diffusers pipeline: model_index\.json is missing"):
+        application_of(WebConfig(("shapes", str(tmp_path)), root=tmp_path))
     with pytest.raises(UsageError, match=r"this is no port; expected 1\.\.65535; got 0"):
-        WebConfig(port=0)
+        Access(port=0)
+
+
+def test_whatever_a_record_lists_the_zip_holds_what_is_in_the_folder(client: TestClient) -> None:
+    root = client.app.state.app.workspace.root
+    with open_run(root / "odd-1", "measure", {"prompts": ["a"]}) as run:
+        for name in ("latin.txt", "broken.html", "old.png"):
+            run.write(name, f"caf\xe9 in {root.resolve()}/odd-1".encode("latin-1"))
+        os.utime(run.path / "old.png", (0, 0))  # ZIP knows no time before 1980
+        (run.path / "out.txt").symlink_to(root.parent / "secret.txt")
+        (run.path / "folder").symlink_to(root.parent)
+        (run.path / "loop.txt").symlink_to("loop.txt")
+        (run.path / "gone.txt").symlink_to("nothing")
+        (run.path / "inside.txt").symlink_to("latin.txt")
+        (run.path / "sub").mkdir()
+        os.mkfifo(run.path / "pipe.txt")
+        listed = ["out.txt", "folder/secret.txt", "loop.txt", "gone.txt", "inside.txt", "sub", "pipe.txt", "never.txt"]
+        run.note(
+            files=[*run.record["files"], *listed, "latin.txt", "sub/../latin.txt", "a\0b", "x" * 5000, "/etc/passwd"]
+        )
+    answer = client.get("/zip/odd-1.zip")
+    assert answer.status_code == 200
+    archive = zipfile.ZipFile(io.BytesIO(answer.content))
+    names = ["config.json", "latin.txt", "broken.html", "old.png", "inside.txt"]
+    assert archive.namelist() == [f"odd-1/{name}" for name in names]
+    assert archive.read("odd-1/latin.txt") == b"caf\xe9 in odd-1"
+    for path in (*listed, *names):
+        assert client.get(f"/files/odd-1/{path}").status_code == (200 if path in names else 404), path
+    assert client.get("/files/odd-1/broken.html").content == b"caf\xe9 in odd-1"

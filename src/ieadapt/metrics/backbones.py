@@ -103,7 +103,7 @@ def _loaded(kind: Any, place: Path) -> Any:
 
 def _from(kind: Any, place: Path, **options: Any) -> Any:
     try:
-        return kind.from_pretrained(place, local_files_only=True, **options)
+        return kind.from_pretrained(place, local_files_only=True, trust_remote_code=False, **options)
     except (*UNREADABLE, ImportError) as error:
         lines = str(error).strip().splitlines() or ["no message"]
         raise FailureError(

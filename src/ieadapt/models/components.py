@@ -130,6 +130,7 @@ def _load_model(folder: Path, model_class: Any, dtype: torch.dtype) -> nn.Module
         variant=variant,
         use_safetensors=True,
         local_files_only=True,
+        trust_remote_code=False,
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # told with the missing ones, instead of an error about the first
     )

@@ -10,6 +10,7 @@ import diffusers
 import torch
 from diffusers import DiffusionPipeline
 from safetensors import safe_open
+from transformers import dynamic_module_utils
 
 from ieadapt.errors import IEAdaptError, UsageError
 from ieadapt.models.components import COPY_AGAIN, load_components, weight_files
@@ -56,9 +57,13 @@ def load(model: str | Path, *, device: str = "cpu", dtype: torch.dtype | str | N
     index = pipeline_index(folder)
     pipeline_class = _pipeline_class(folder, index["_class_name"])
     check_weights(folder, place, precision)
+    # diffusers hands its own trust_remote_code=False to no component of transformers, and a processor among them would
+    # ask on standard input whether to run the folder's code; with no time to answer it is refused instead
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
+    options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True}
     try:
         parts = load_components(folder, index, pipeline_class, precision)
-        options = {"dtype": precision, "use_safetensors": True, "local_files_only": True}
+        options = {"dtype": precision, "use_safetensors": True, "local_files_only": True, "trust_remote_code": False}
         pipe = pipeline_class.from_pretrained(str(folder), **options, **parts)
     except (IEAdaptError, MemoryError):
         raise

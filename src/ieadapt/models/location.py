@@ -93,7 +93,7 @@ def _from_hub(model: str) -> Path:
     from diffusers import DiffusionPipeline
 
     try:
-        return Path(DiffusionPipeline.download(model, use_safetensors=True))
+        return Path(DiffusionPipeline.download(model, use_safetensors=True, trust_remote_code=False))
     except Exception as error:  # the hub client raises errors of many unrelated classes
         raise FailureError(
             f"{model!r} is no folder here and could not be fetched from the model hub",

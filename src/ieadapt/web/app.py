@@ -15,7 +15,7 @@ from ieadapt.runs.progress import Stages
 from ieadapt.web.fields import Field, run_field
 from ieadapt.web.jobs import JobQueue, Status
 from ieadapt.web.shelf import ModelShelf
-from ieadapt.web.wording import places_of_this_machine, without_places
+from ieadapt.web.wording import NO_LABELS, places_of_this_machine, without_places
 from ieadapt.web.workspace import Workspace
 
 Run = Callable[[Any, Path, Stages, Load], Any]
@@ -59,8 +59,14 @@ class App:
         """Folders of this machine that no page names."""
         return places_of_this_machine(self.workspace.root)
 
-    def start(self, workflow: str, run: Run, asked: Any) -> str:
+    def start(self, workflow: str, run: Run, asked: Any, labels: Mapping[str, str] = NO_LABELS) -> str:
         """Put a run into the line; returns its name.
+
+        Args:
+            workflow: what it does.
+            run: carries it out.
+            asked: its config.
+            labels: of the form that asks for it, so that errors name its fields.
 
         Raises:
             UsageError: the line is full, or the memory will not do for the model.
@@ -69,7 +75,7 @@ class App:
             self.shelf.check(asked.hardware, asked.model)
         name = self.workspace.new_name(workflow)
         out = self.workspace.folder(name)
-        self.queue.submit(name, lambda stages: run(asked, out, stages, self.shelf.load))
+        self.queue.submit(name, lambda stages: run(asked, out, stages, self.shelf.load), labels)
         self._asked[name] = workflow, dataclasses.asdict(asked)
         return name
 
@@ -87,7 +93,12 @@ class App:
                 raise
             workflow, config = self._asked[name]
             return Seen(name, status, workflow, config)
-        return Seen(name, status or _status_of(record), record["workflow"], record["config"], record)
+        return self.seen(name, record)
+
+    def seen(self, name: str, record: Mapping[str, Any]) -> Seen:
+        """A run whose record is at hand."""
+        status = self.queue.status(name) or _status_of(record)
+        return Seen(name, status, record["workflow"], record["config"], record)
 
     def spoken(self, text: str) -> str:
         """A text without the folders of this machine."""
@@ -108,7 +119,7 @@ def _status_of(record: Mapping[str, Any]) -> Status:
     """The state of a run that no job of this server carries out."""
     if record["status"] == "complete":
         return Status("complete")
-    if record["status"] == "partial" and "stopped" in str(record["error"]):
+    if record["status"] == "partial" and "stopped" in str(record.get("error")):
         return Status("stopped", words="Stopped. What was finished by then is kept.")
     if record["status"] == "partial":
         return Status("failed", words="This run failed. The log of the server that ran it says why.")

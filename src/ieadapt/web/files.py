@@ -48,8 +48,9 @@ def file_response(app: App, run: str, path: str) -> Response:
     except (UsageError, ValueError):  # a NUL in a name
         raise fastapi.HTTPException(404) from None
     if found.suffix in TEXTS:
-        content = app.spoken(found.read_text(encoding="utf-8"))
-        return Response(content, media_type=TEXTS[found.suffix], headers={"Content-Security-Policy": _REPORT})
+        return Response(
+            _text_of(found, app), media_type=TEXTS[found.suffix], headers={"Content-Security-Policy": _REPORT}
+        )
     return FileResponse(found, media_type=MEDIA.get(found.suffix, "application/octet-stream"))
 
 
@@ -59,10 +60,10 @@ def folder_response(app: App, run: str) -> Response:
         names = app.workspace.files(run)
     except (UsageError, ValueError):
         raise fastapi.HTTPException(404) from None
-    file = tempfile.TemporaryFile()  # noqa: SIM115
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    file = tempfile.TemporaryFile(dir=app.workspace.incoming)  # noqa: SIM115
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:
         for name in names:
-            _add(archive, f"{run}/{name}", app.workspace.file(run, name), app)
+            _add(archive, f"{run}/{name}", app.workspace.folder(run) / name, app)
     file.seek(0)
     headers = {"Content-Disposition": f'attachment; filename="{run}.zip"'}
     return StreamingResponse(_chunks(file), media_type="application/zip", headers=headers)
@@ -70,9 +71,15 @@ def folder_response(app: App, run: str) -> Response:
 
 def _add(archive: zipfile.ZipFile, name: str, file: Path, app: App) -> None:
     if file.suffix in TEXTS:
-        archive.writestr(name, app.spoken(file.read_text(encoding="utf-8")))
+        archive.writestr(name, _text_of(file, app))
     else:
         archive.write(file, name)
+
+
+def _text_of(file: Path, app: App) -> bytes:
+    """A text without the folders of this machine; bytes that are no UTF-8 stay as they are."""
+    text = file.read_bytes().decode(errors="surrogateescape")
+    return app.spoken(text).encode(errors="surrogateescape")
 
 
 def _chunks(file: IO[bytes]) -> Iterator[bytes]:

@@ -71,6 +71,13 @@ class Form:
         """What is seen of a field."""
         return next(field.component for field in self.fields if field.name == name)
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """Labels of the fields, by each name that an error may give a field: of its flag, and in the config."""
+        labels = {field.name: str(field.component.label) for field in self.fields}
+        inside = {path[-1]: labels[name] for name, path in self._paths.items() if name in labels}
+        return {"prompt": labels["prompts"], **inside, **labels}
+
     def asked(self, raw: Sequence[Any], **fixed: Any) -> Any:
         """The config that a filled form says.
 

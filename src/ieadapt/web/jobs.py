@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from ieadapt.errors import UsageError
 from ieadapt.runs.progress import Progress, Stages
-from ieadapt.web.wording import told
+from ieadapt.web.wording import NO_LABELS, told
 
 State = Literal["waiting", "running", "complete", "stopped", "failed"]
 LONGEST_LINE = 50
@@ -60,6 +60,7 @@ class Status:
 class _Job:
     name: str
     work: Work
+    labels: Mapping[str, str]
     state: State = "waiting"
     stop: threading.Event = field(default_factory=threading.Event)
     words: str = ""
@@ -115,8 +116,13 @@ class JobQueue:
         self._worker = threading.Thread(target=self._carry_out, name="ieadapt-jobs", daemon=True)
         self._worker.start()
 
-    def submit(self, name: str, work: Work) -> None:
+    def submit(self, name: str, work: Work, labels: Mapping[str, str] = NO_LABELS) -> None:
         """Put a job at the end of the line.
+
+        Args:
+            name: of the job.
+            work: what it does.
+            labels: of the form that asked for it, for the words in which it fails.
 
         Raises:
             UsageError: the line is full, or a job of that name is there.
@@ -128,7 +134,7 @@ class JobQueue:
                 raise UsageError(
                     "the line of jobs is full", expected=f"at most {self._longest}", remedy="wait, or stop some"
                 )
-            self._jobs[name] = job = _Job(name, work)
+            self._jobs[name] = job = _Job(name, work, labels)
             self._line.append(job)
             self._changed.notify_all()
 
@@ -191,5 +197,5 @@ def _outcome(job: _Job) -> tuple[State, str]:
         return "stopped", "Stopped. What was finished by then is kept."
     except BaseException as error:  # whatever ends a job, the thread goes on to the next one
         logging.getLogger(__name__).warning("job %s failed", job.name, exc_info=error)
-        return "failed", told(error)
+        return "failed", told(error, job.labels)
     return "complete", ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,9 +71,13 @@ def connect(
         run: carries it out.
         ask: what the form's values ask for; by default the form's own config.
     """
+    panel.labels = form.labels
+
+    def begin(raw: Sequence[Any]) -> list[Any]:
+        return panel.view(app.start(panel.workflow, run, (ask or form.asked)(raw), panel.labels))
 
     def start(*raw: Any) -> Any:
-        return guarded(panel, lambda: panel.view(app.start(panel.workflow, run, (ask or form.asked)(raw))))
+        return guarded(panel, lambda: begin(raw))
 
     def load(name: str | None, profile: str | None) -> list[Any]:
         config: Mapping[str, Any] = {}
@@ -82,7 +85,9 @@ def connect(
             config = _config(app, panel, name, profile)
         return [*form.filled(config), *panel.view(name)]
 
-    panel.remember(button.click(start, form.components, panel.outputs, **QUIET))
+    begun = button.click(start, form.components, panel.outputs, **QUIET)
+    panel.remember(begun)
+    panel.bring_into_view(begun)
     asked = [gr.Textbox(visible=False), gr.Textbox(visible=False)]
     blocks.load(load, asked, [*form.components, *panel.outputs], js=_FROM_ADDRESS, **QUIET)
 
@@ -103,6 +108,4 @@ def guarded(panel: Panel, act: Callable[[], Any], before: Sequence[Any] = ()) ->
     try:
         return act()
     except Exception as error:
-        if not isinstance(error, IEAdaptError):
-            logging.getLogger(__name__).exception("a request failed")
         return [*before, *panel.refused(error)]

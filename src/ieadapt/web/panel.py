@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gradio as gr
@@ -10,7 +11,7 @@ import gradio as gr
 from ieadapt.errors import IEAdaptError, UsageError
 from ieadapt.web.app import App, Seen
 from ieadapt.web.rendering import render
-from ieadapt.web.wording import told
+from ieadapt.web.wording import NO_LABELS, told
 
 SECONDS = 1.0
 """Between two looks at a running job."""
@@ -34,6 +35,15 @@ _ADDRESS = """(name) => {
   history.replaceState(null, '', location.pathname + (query.size ? '?' + query : ''));
 }"""
 
+_LOOK = """() => setTimeout(() => {
+  const said = ['notice', 'progress', 'outcome'].map(part => document.getElementById(`${part}-of-WORKFLOW`));
+  const first = said.find(part => part && part.textContent.trim());
+  if (!first) return;
+  const {top, bottom} = first.getBoundingClientRect();
+  const calm = matchMedia('(prefers-reduced-motion: reduce)').matches;
+  if (top < 0 || bottom > innerHeight) first.scrollIntoView({behavior: calm ? 'auto' : 'smooth', block: 'center'});
+}, 50)"""
+
 Show = Callable[[Seen], str]
 """The HTML of what a run has left."""
 
@@ -51,11 +61,12 @@ class Panel:
 
     def __init__(self, app: App, workflow: str, show: Show, empty: tuple[str, str], parameter: str = "run") -> None:
         self.workflow, self.parameter = workflow, parameter
+        self.labels: Mapping[str, str] = NO_LABELS
         self._app, self._show = app, show
         self._empty = render("empty.html.j2", title=empty[0], words=empty[1])
         self.run = gr.Textbox(visible="hidden", elem_id=f"run-of-{workflow}", label="Run")
-        self.notice = gr.HTML(apply_default_css=False)
-        self.progress = gr.HTML(apply_default_css=False)
+        self.notice = gr.HTML(apply_default_css=False, elem_id=f"notice-of-{workflow}")
+        self.progress = gr.HTML(apply_default_css=False, elem_id=f"progress-of-{workflow}")
         self.stop = gr.Button("Stop", visible=False, size="sm", elem_classes="stop")
         self.outcome = gr.HTML(self._empty, js_on_load=PICK, apply_default_css=False, elem_id=f"outcome-of-{workflow}")
         self._timer = gr.Timer(SECONDS, active=False)
@@ -72,14 +83,17 @@ class Panel:
         event.then(None, [self.run], None, js=_ADDRESS.replace("PARAMETER", self.parameter), **QUIET)
 
     def bring_into_view(self, event: Any) -> None:
-        """After an event, scroll to this panel."""
-        look = f"() => document.getElementById('outcome-of-{self.workflow}').parentElement.scrollIntoView"
-        event.then(None, None, None, js=f"{look}({{behavior: 'smooth', block: 'end'}})", **QUIET)
+        """After an event, scroll to what this panel says of it, unless that is in sight already."""
+        event.then(None, None, None, js=_LOOK.replace("WORKFLOW", self.workflow), **QUIET)
 
     def refused(self, error: BaseException) -> list[Any]:
         """The outputs that say what was wrong with a request; an earlier outcome stays."""
-        words = render("notice.html.j2", words=told(error), tone="error")
-        return [gr.skip(), words, gr.skip(), gr.skip(), gr.skip(), gr.skip()]
+        return [gr.skip(), self._notice_of(error), gr.skip(), gr.skip(), gr.skip(), gr.skip()]
+
+    def _notice_of(self, error: BaseException) -> str:
+        if not isinstance(error, IEAdaptError):
+            logging.getLogger(__name__).error("a request failed", exc_info=error)
+        return render("notice.html.j2", words=told(error, self.labels), tone="error")
 
     def cleared(self) -> list[Any]:
         """The outputs that take an earlier notice away and leave the rest."""
@@ -94,9 +108,8 @@ class Panel:
             if seen.workflow != self.workflow:
                 raise UsageError("this page does not show runs of that kind", got=seen.workflow)
             return self._of(seen)
-        except IEAdaptError as error:
-            notice = render("notice.html.j2", words=told(error), tone="error")
-            return self._outputs("", notice=notice, outcome=self._empty)
+        except Exception as error:  # what a run has left may be damaged in any way
+            return self._outputs("", notice=self._notice_of(error), outcome=self._empty)
 
     def _of(self, seen: Seen) -> list[Any]:
         status = seen.status

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,12 +16,12 @@ from fastapi.staticfiles import StaticFiles
 
 from ieadapt.errors import UsageError
 from ieadapt.models import known_models
-from ieadapt.models.location import model_folder
+from ieadapt.models.location import model_folder, pipeline_class_name
 from ieadapt.web.app import App
 from ieadapt.web.files import add_files
-from ieadapt.web.guard import Guard
+from ieadapt.web.guard import Access, Guard
 from ieadapt.web.pages import edit, enhance, measure, perturb, runs
-from ieadapt.web.uploads import Limits, Uploads
+from ieadapt.web.uploads import Inbox, Limits, Uploads
 from ieadapt.web.workspace import Workspace
 
 STATIC = Path(__file__).with_name("static")
@@ -38,24 +38,15 @@ class WebConfig:
 
     Attributes:
         models: names, folders or hub ids that its pages offer; by default the bundled models.
-        host: address that it listens on.
-        port: of that address.
+        access: where it listens, and who may use it.
         root: folder of its runs, the only one that pages can read.
         limits: of uploaded clips.
-
-    Raises:
-        UsageError: no such port.
     """
 
     models: tuple[str, ...] = ()
-    host: str = "127.0.0.1"
-    port: int = 7860
+    access: Access = field(default_factory=Access)
     root: Path = Path("runs/web")
     limits: Limits = field(default_factory=Limits)
-
-    def __post_init__(self) -> None:
-        if not 0 < self.port < 65536:
-            raise UsageError("this is no port", expected="1..65535", got=self.port, where="--port")
 
 
 def serve(config: WebConfig, say: Callable[[str], None]) -> None:
@@ -68,30 +59,25 @@ def serve(config: WebConfig, say: Callable[[str], None]) -> None:
     Raises:
         UsageError: a model that cannot be loaded, a folder that cannot be written, or an address that is taken.
     """
-    listening = _listening(config)
-    with listening:
+    with _listening(config.access) as listening:
         application = application_of(config)
-        name = f"[{config.host}]" if ":" in config.host else config.host
-        say(f"web app: http://{name}:{config.port} (Ctrl-C ends it)")
+        say(f"web app: {' or '.join(config.access.urls)} (Ctrl-C ends it)")
         settings = uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=PATIENCE)
         uvicorn.Server(settings).run(sockets=[listening])
 
 
-def _listening(config: WebConfig) -> socket.socket:
+def _listening(access: Access) -> socket.socket:
     """The socket of the address."""
+    family = socket.AF_INET6 if ":" in access.host else socket.AF_INET
     try:
-        return socket.create_server((config.host, config.port), family=_family(config.host))
+        return socket.create_server((access.host, access.port), family=family)
     except OSError as error:
         raise UsageError(
             "the web app cannot listen there",
             got=error.strerror or error,
-            where=f"{config.host}:{config.port}",
+            where=f"{access.host}:{access.port}",
             remedy="name another --port or --host",
         ) from error
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def application_of(config: WebConfig) -> fastapi.FastAPI:
@@ -102,41 +88,44 @@ def application_of(config: WebConfig) -> fastapi.FastAPI:
     """
     models = config.models or _bundled()
     for model in models:
-        model_folder(model)
+        pipeline_class_name(model_folder(model))
     workspace = Workspace(config.root)
     workspace.prepare()
     app = App(workspace, models)
 
     @contextlib.asynccontextmanager
     async def lifetime(server: fastapi.FastAPI) -> AsyncIterator[None]:
-        yield
+        with _gradio_environment(workspace.incoming):
+            yield
         app.close()
+        workspace.empty_incoming()
 
     server = fastapi.FastAPI(openapi_url=None, lifespan=lifetime)
     server.state.app = app
     server.mount("/look", StaticFiles(directory=STATIC))
     uploads = Uploads(workspace.uploads, config.limits)
     add_files(server, app, uploads)
-    _quieten_gradio()
-    gr.mount_gradio_app(
-        server,
-        pages(app, uploads),
-        path="/",
-        footer_links=[],
-        show_error=False,
-        ssr_mode=False,
-        enable_monitoring=False,
-        max_file_size=config.limits.bytes,
-        theme=gr.themes.Base(font=_FONTS, font_mono=_MONOSPACE),
-        head=_HEAD,
-    )
-    server.add_middleware(Guard, host=config.host)
+    with _gradio_environment(workspace.incoming):
+        gr.mount_gradio_app(
+            server,
+            pages(app, uploads),
+            path="/",
+            footer_links=[],
+            show_error=False,
+            ssr_mode=False,
+            enable_monitoring=False,
+            max_file_size=config.limits.bytes,
+            theme=gr.themes.Base(font=_FONTS, font_mono=_MONOSPACE),
+            head=_HEAD,
+        )
+    server.add_middleware(Inbox, folder=workspace.incoming, limits=config.limits)
+    server.add_middleware(Guard, access=config.access)
     return server
 
 
 def pages(app: App, uploads: Uploads) -> gr.Blocks:
     """Every page of the app."""
-    with gr.Blocks(title="ieadapt", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
+    with gr.Blocks(title="ieadapt", analytics_enabled=False) as blocks:
         gr.Navbar(visible=False)
         measure.build(app, blocks)
     for name, page in (("perturb", perturb), ("enhance", enhance), ("runs", runs)):
@@ -152,6 +141,19 @@ def _bundled() -> tuple[str, ...]:
     return tuple(name for name, model in known_models().items() if (model.folder() / "model_index.json").is_file())
 
 
-def _quieten_gradio() -> None:
-    """No analytics, no look for newer versions."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+@contextlib.contextmanager
+def _gradio_environment(incoming: Path) -> Iterator[None]:
+    """No analytics, no look for newer versions, and uploads in a folder that no other user of the machine can see.
+
+    gradio reads the folder from the environment only, when pages are made and at each upload.
+    """
+    settings = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(incoming.resolve())}
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

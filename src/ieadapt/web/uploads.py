@@ -1,21 +1,30 @@
 """Clips from a browser: decoded in a process of their own, with little memory and time, into a clean clip.
 
-What was uploaded is read there alone. The server reads the clean clip, which that process has encoded.
+What was uploaded is read there alone. The server reads the clean clip, which that process has encoded. Until then the
+upload lies in a private folder, the inbox, that is swept.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
-import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from anyio import CapacityLimiter
+from starlette.datastructures import Headers
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.web import clean_clip
@@ -38,6 +47,9 @@ class Limits:
         least: pixels of the shorter side, at least.
         memory: bytes that decoding may take.
         patience: seconds that decoding may take.
+        number: of clips that are kept, and of files that come in at once.
+        total: bytes of all clips that are kept, and of all files that come in at once.
+        sending: seconds that a browser may take to send a file.
     """
 
     bytes: int = 200 * MEBIBYTE
@@ -48,6 +60,9 @@ class Limits:
     least: int = 16
     memory: int = 2048 * MEBIBYTE
     patience: int = 120
+    number: int = 100
+    total: int = 4096 * MEBIBYTE
+    sending: int = 600
 
 
 @dataclass(frozen=True)
@@ -83,30 +98,44 @@ class Uploads:
     Attributes:
         folder: where they lie.
         limits: of what is taken in.
-        turn: held while a file is decoded, so that one is at a time.
+        turn: of one file at a time to be decoded. Who awaits it holds no thread, so that pages go on being answered.
     """
 
     folder: Path
     limits: Limits
-    turn: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    turn: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1), repr=False, compare=False)
 
     def take(self, uploaded: Path) -> Clip:
         """Make a clean clip of an uploaded file; the file itself is not opened here, only hashed.
 
         Raises:
-            UsageError: it is no video, damaged, or more than the limits allow.
+            UsageError: it is no video, damaged, more than the limits allow, or there are too many clips already.
             FailureError: the clip could not be written.
         """
-        if uploaded.stat().st_size > self.limits.bytes:
+        try:
+            size = uploaded.stat().st_size
+            with uploaded.open("rb") as file:
+                name = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        except OSError as error:  # the same file, uploaded twice at once, is gone with the first
+            raise UsageError("the upload is not there any more", remedy="upload it again") from error
+        if size > self.limits.bytes:
             most = f"at most {self.limits.bytes // MEBIBYTE} MB"
             raise UsageError("the file is too large to upload", expected=most, remedy="cut or shrink the clip first")
-        with uploaded.open("rb") as file:
-            name = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-        with self.turn:
-            if not (self.path(name).is_file() and self._notes(name).is_file()):
-                told = self._decode(uploaded, name)
-                self._notes(name).write_text(json.dumps(told), encoding="utf-8")
+        if not (self.path(name).is_file() and self._notes(name).is_file()):
+            self._check_room()
+            told = self._decode(uploaded, name)
+            self._notes(name).write_text(json.dumps(told), encoding="utf-8")
         return self.find(name)
+
+    def _check_room(self) -> None:
+        kept = [file.stat().st_size for file in self.folder.glob("*.mp4")]
+        if len(kept) >= self.limits.number or sum(kept) >= self.limits.total:
+            raise UsageError(
+                "there is no room for another clip",
+                expected=f"fewer than {self.limits.number} clips and {self.limits.total // MEBIBYTE} MB",
+                got=f"{len(kept)} clips, {sum(kept) // MEBIBYTE} MB",
+                remedy="who runs the app can delete clips in the folder uploads of its --root",
+            )
 
     def find(self, name: str) -> Clip:
         """A clip that was taken in earlier.
@@ -158,3 +187,62 @@ class Uploads:
 def _too_much() -> UsageError:
     remedy = "make a smaller copy of the clip"
     return UsageError("the clip takes more memory or time to decode than an upload may", remedy=remedy)
+
+
+class Inbox:
+    """An ASGI layer before gradio's route for uploads: few files at a time, not too large together, none for long.
+
+    What a browser sends lies in the folder until it is decoded, or swept if that never comes: gradio itself keeps the
+    pieces of uploads that were broken off.
+
+    Args:
+        app: what takes the uploads.
+        folder: in which it puts them.
+        limits: of what lies in the folder.
+    """
+
+    def __init__(self, app: ASGIApp, folder: Path, limits: Limits) -> None:
+        self._app, self._folder, self._limits = app, folder, limits
+        self._coming: list[int] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let an upload in, or refuse it; whatever else passes."""
+        if scope["type"] != "http" or scope["path"].rstrip("/") != "/gradio_api/upload":
+            await self._app(scope, receive, send)
+            return
+        size = Headers(scope=scope).get("content-length", "")
+        status = self._refusal(int(size)) if size.isdecimal() else 411
+        if status is not None:
+            while status == 503 and (await receive()).get("more_body"):
+                pass  # a browser reads the answer only once it has sent all, and a file of this size may come
+            await PlainTextResponse("this upload is not taken", status)(scope, receive, send)
+            return
+        self._coming.append(int(size))
+        try:
+            async with asyncio.timeout(self._limits.sending):
+                await self._app(scope, receive, send)
+        except TimeoutError:
+            await PlainTextResponse("this upload took too long", 408)(scope, receive, send)
+        finally:
+            self._coming.remove(int(size))
+
+    def _refusal(self, size: int) -> int | None:
+        if size > self._limits.bytes + MEBIBYTE:  # what a browser puts around a file takes some bytes too
+            return 413
+        lying = self._swept()
+        full = len(lying) + len(self._coming) >= self._limits.number
+        return 503 if full or sum(lying) + sum(self._coming) + size > self._limits.total else None
+
+    def _swept(self) -> list[int]:
+        """Sizes of the files in the folder, after those that nobody waits for any more are gone."""
+        longest_wait = self._limits.sending + self._limits.number * self._limits.patience
+        oldest = time.time() - longest_wait
+        sizes = []
+        for entry in list(self._folder.rglob("*")):
+            with contextlib.suppress(FileNotFoundError):  # decoded in the meantime
+                found = entry.lstat()
+                if found.st_mtime < oldest:
+                    shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink()
+                elif entry.is_file() and found.st_size:  # gradio's file field leaves an empty one for each it hands on
+                    sizes.append(found.st_size)
+        return sizes

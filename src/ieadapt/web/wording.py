@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from ieadapt.errors import IEAdaptError
 
@@ -15,11 +16,18 @@ NO_MEMORY = "The memory did not do. Ask for fewer or smaller frames, fewer video
 _PATH = re.compile(r"(?<![\w:./~-])(?:~|[A-Za-z]:)?(?:[/\\][\w.+@% -]*[\w.+@%-])+[/\\]?")
 _TOKEN = re.compile(r"\b(?:hf|sk|ghp|github_pat)_[A-Za-z0-9_]{8,}")
 _FLAG = re.compile(r"--([a-z][a-z-]+)")
+_NAME = re.compile(r"\b[a-z]+(?:_[a-z]+)+\b")
+_SUBJECT = re.compile(r"[a-z]+(?= (?:must|cannot|is|has|holds|takes) )")
+NO_LABELS: Mapping[str, str] = MappingProxyType({})
 _SHORT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
-def told(error: BaseException) -> str:
-    """An error as a reader of the page may see it.
+def told(error: BaseException, labels: Mapping[str, str] = NO_LABELS) -> str:
+    """An error as a reader of the page may see it: fields by their labels, no paths, nothing of unexpected errors.
+
+    Args:
+        error: what was raised.
+        labels: of the fields of a form, by the names that errors give them.
 
     Example:
         >>> from ieadapt.errors import UsageError
@@ -35,8 +43,16 @@ def told(error: BaseException) -> str:
     where = error.where if error.where is not None and not _PATH.fullmatch(str(error.where)) else None
     labelled = (("expected ", error.expected), ("got ", error.got), ("in ", where), ("remedy: ", error.remedy))
     parts = [error.problem, *(f"{label}{value}" for label, value in labelled if value is not None)]
-    text = _FLAG.sub(lambda found: f"“{label_of(found[1])}”", _without_paths("; ".join(parts)))
+    text = _labelled(_without_paths("; ".join(parts)), labels)
     return text[:1].upper() + text[1:].rstrip(".") + "."
+
+
+def _labelled(text: str, labels: Mapping[str, str]) -> str:
+    """Flags, and the names of fields that stand in sentences as only names do, replaced by labels."""
+    text = _FLAG.sub(lambda flag: f"“{labels.get(flag[1].replace('-', '_'), label_of(flag[1]))}”", text)
+    text = _NAME.sub(lambda name: f"“{labels[name[0]]}”" if name[0] in labels else name[0], text)
+    subject = _SUBJECT.match(text)
+    return f"“{labels[subject[0]]}”{text[subject.end() :]}" if subject and subject[0] in labels else text
 
 
 def label_of(flag: str) -> str:

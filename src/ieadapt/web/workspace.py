@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import json
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,15 +38,27 @@ class Workspace:
         """Where inversions are kept."""
         return self.root / "inversions"
 
+    @property
+    def incoming(self) -> Path:
+        """Where uploads lie until they are decoded."""
+        return self.root / "incoming"
+
+    def empty_incoming(self) -> None:
+        """Remove what an earlier server has left of uploads, or this one."""
+        shutil.rmtree(self.incoming, ignore_errors=True)
+
     def prepare(self) -> None:
-        """Make the folder.
+        """Make the folders; nobody else on the machine can look into those of uploads.
 
         Raises:
             UsageError: it cannot be made.
         """
+        self.empty_incoming()
         try:
-            for folder in (self.root, self.uploads, self.inversions):
-                folder.mkdir(parents=True, exist_ok=True)
+            self.root.mkdir(parents=True, exist_ok=True)
+            for folder in (self.uploads, self.incoming, self.inversions):
+                folder.mkdir(exist_ok=True)
+                folder.chmod(0o700)  # whatever the umask, and where an earlier version has made it
         except OSError as error:
             raise UsageError(
                 "the folder of the web app cannot be written",
@@ -83,7 +97,15 @@ class Workspace:
         folder = self.folder(name)
         if not (folder / CONFIG).is_file():
             raise UsageError("there is no such run", got=repr(name), remedy="the page of runs lists them")
-        return read_run(folder)
+        try:
+            record = read_run(folder)
+            json.dumps(record, ensure_ascii=False).encode()  # half a character (\ud800) fits into JSON and into no page
+        except (RecursionError, UnicodeEncodeError) as error:
+            raise UsageError("the record of this run cannot be shown", got=type(error).__name__) from error
+        odd = [part for part, fits in _PARTS.items() if not fits(record.get(part))]
+        if odd:
+            raise UsageError("the record of this run cannot be shown", got=f"{odd[0]}: {str(record.get(odd[0]))[:80]}")
+        return record
 
     def file(self, name: str, path: str) -> Path:
         """A file of a run that its record lists.
@@ -92,23 +114,25 @@ class Workspace:
             UsageError: no such run, or a file that it does not list.
         """
         folder = self.folder(name)
-        file = folder / path
-        listed = path == CONFIG or path in self.record(name).get("files", [])
-        inside = file.resolve().is_relative_to(folder.resolve())
-        if not (listed and inside and file.is_file()):
+        listed = path == CONFIG or path in self.record(name)["files"]
+        if not (listed and _is_inside(folder, path)):
             raise UsageError("the run has no such file", got=repr(path))
-        return file
+        return folder / path
 
     def files(self, name: str) -> list[str]:
-        """The files of a run that are there, its record first."""
+        """The files of a run that are there and in its folder, its record first."""
         folder = self.folder(name)
-        listed = [CONFIG, *self.record(name).get("files", [])]
-        return [path for path in listed if (folder / path).is_file()]
+        listed = dict.fromkeys([CONFIG, *self.record(name)["files"]])
+        return [path for path in listed if _is_inside(folder, path)]
 
     def runs(self) -> list[tuple[str, dict[str, Any]]]:
         """Name and record of every run, the latest first."""
-        found = list(self._readable())
-        return sorted(found, key=lambda run: (str(run[1].get("started", "")), run[0]), reverse=True)
+        found = [(name, record) for name, record in self._records() if isinstance(record, dict)]
+        return sorted(found, key=lambda run: (run[1].get("started") or "", run[0]), reverse=True)
+
+    def odd(self) -> list[tuple[str, UsageError]]:
+        """Name of every folder whose record is not that of a run, and what is wrong with it."""
+        return sorted((name, record) for name, record in self._records() if isinstance(record, UsageError))
 
     def complete(self, workflow: str) -> list[str]:
         """Names of the finished runs of a workflow, the latest first."""
@@ -118,18 +142,49 @@ class Workspace:
 
     def profiles(self) -> list[tuple[str, str]]:
         """Label and name of every finished measure run, the latest first."""
-        return [(spoken(name, self.record(name)), name) for name in self.complete("measure")]
+        complete = ("measure", "complete")
+        return [
+            (spoken(name, record), name)
+            for name, record in self.runs()
+            if (record["workflow"], record["status"]) == complete
+        ]
 
-    def _readable(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        if not self.root.is_dir():
-            return
-        for folder in self.root.iterdir():
-            try:
-                record = self.record(folder.name)
-            except UsageError:
-                continue
-            if {"config", "status", "files"} <= set(record):  # a study's record is of another form
-                yield folder.name, record
+    def _records(self) -> Iterator[tuple[str, dict[str, Any] | UsageError]]:
+        """The record of every folder that has one, or what is wrong with it."""
+        for folder in self.root.iterdir() if self.root.is_dir() else ():
+            if _NAME.fullmatch(folder.name) and (folder / CONFIG).is_file():
+                try:
+                    yield folder.name, self.record(folder.name)
+                except UsageError as error:
+                    yield folder.name, error
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+_PARTS: Mapping[str, Callable[[Any], bool]] = {
+    "workflow": lambda value: isinstance(value, str),
+    "status": lambda value: value in ("complete", "partial", "running"),
+    "config": lambda value: isinstance(value, dict),
+    "files": _is_texts,
+    "command": lambda value: value is None or isinstance(value, str),
+    "started": lambda value: value is None or isinstance(value, str),
+    "seconds": lambda value: value is None or (isinstance(value, int | float) and 0 <= value < 1e12),
+    "found": lambda value: value is None or _is_texts(value),
+    "sites": lambda value: value is None or _is_texts(value),
+    "repeat": lambda value: value is None or (isinstance(value, dict) and _is_texts([*value.values()])),
+}
+"""What the pages show of a record, and what it must be for that."""
+
+
+def _is_inside(folder: Path, path: str) -> bool:
+    """Whether a file that a record lists is there, in the folder itself: links may lead out of it."""
+    try:
+        file = (folder / path).resolve()
+        return file.is_relative_to(folder.resolve()) and file.is_file() and ".." not in Path(path).parts
+    except (OSError, RuntimeError, ValueError):  # a loop of links, a name that is no name
+        return False
 
 
 def spoken(name: str, record: Mapping[str, Any]) -> str:
@@ -140,7 +195,8 @@ def spoken(name: str, record: Mapping[str, Any]) -> str:
         'a red ball · shapes, 2026-01-02 03:04'
     """
     config = record["config"]
-    prompts = config.get("prompts") or [name]
+    prompts = config.get("prompts")
+    prompts = prompts if prompts and _is_texts(prompts) else [name]
     first = str(prompts[0]) if len(str(prompts[0])) <= 48 else f"{str(prompts[0])[:47]}…"
     more = f" and {len(prompts) - 1} more" if len(prompts) > 1 else ""
     when = str(record.get("started", ""))[:16].replace("T", " ")

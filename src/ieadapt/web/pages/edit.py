@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from anyio import to_thread
 
 from ieadapt.errors import UsageError
 from ieadapt.runs.edit_records import RECORD, JobRecord
@@ -75,10 +76,13 @@ class SourceFields:
         """Take in what is uploaded, and show the fields of the chosen kind of source; refusals stand in the panel."""
         video, seed = self.video.component, self.seed.component
 
-        def take(path: str | None) -> Any:
+        def taken(path: str | None) -> Any:
             if not path:
                 return [None, "", "", *panel.cleared()]
             return guarded(panel, lambda: self._taken(Path(path), panel), before=[None, "", ""])
+
+        async def take(path: str | None) -> Any:
+            return await to_thread.run_sync(taken, path, limiter=self._uploads.turn)
 
         self._choice.input(_chosen, [self._choice], [self._uploading, seed, self._file, video, self._clip], **QUIET)
         self._file.upload(take, [self._file], [self._file, video, self._clip, *panel.outputs], **QUIET)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,15 @@ from ieadapt.web.app import App, Seen
 from ieadapt.web.page import PAGES, guarded, head
 from ieadapt.web.panel import QUIET, Panel
 from ieadapt.web.rendering import render
+from ieadapt.web.wording import told
 from ieadapt.web.workspace import spoken
 
 METRICS = "psnr,ssim,flicker,motion"
 COMPARED = ("enhanced", "perturbed", "edit")
 """The part of a run that is compared with the same part of another."""
 _EMPTY = ("", "")
+_OPENED = {page.path or "measure": f"/{page.path}" for page in PAGES} | {"evaluate": "/runs"}
+_RUN = "() => new URLSearchParams(location.search).get('run')"
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,10 @@ def build(app: App, blocks: gr.Blocks) -> None:
         return guarded(panel, act, before=[""])
 
     blocks.load(load, None, [listing, first, second, comparing], **QUIET)
-    button.click(compare, [first, second], [differences, *panel.outputs], **QUIET)
+    blocks.load(panel.view, [gr.Textbox(visible=False)], panel.outputs, js=_RUN, **QUIET)
+    begun = button.click(compare, [first, second], [differences, *panel.outputs], **QUIET)
+    panel.remember(begun)
+    panel.bring_into_view(begun)
 
 
 def compared(asked: Compare, out: Path, stages: Stages, load: Load) -> None:
@@ -85,9 +91,28 @@ def compared(asked: Compare, out: Path, stages: Stages, load: Load) -> None:
 
 def listed(app: App) -> str:
     """The table of runs."""
-    pages = {page.path or "measure": f"/{page.path}" for page in PAGES}
-    rows = [(app.see(name), spoken(name, record)) for name, record in app.workspace.runs()]
-    return render("runs.html.j2", rows=rows, pages=pages)
+    runs = app.workspace.runs()
+    rows = [(app.seen(name, record), spoken(name, record), _where(name, record, runs)) for name, record in runs]
+    odd = [(name, told(error)) for name, error in app.workspace.odd()]
+    return render("runs.html.j2", rows=rows, odd=odd)
+
+
+def _where(name: str, record: Mapping[str, Any], runs: Sequence[tuple[str, Mapping[str, Any]]]) -> str | None:
+    """The address at which a run is seen again; maps are seen below the measured run that they look into."""
+    workflow = record["workflow"]
+    if workflow == "maps":
+        looked = next((other for other, found in runs if _measured(found, record["config"])), None)
+        return f"/?run={looked}&maps={name}" if looked else f"/?maps={name}"
+    return f"{_OPENED[workflow]}?run={name}" if workflow in _OPENED else None
+
+
+def _measured(record: Mapping[str, Any], maps: Mapping[str, Any]) -> bool:
+    """Whether a run has measured what a maps run looks into."""
+    config = record["config"]
+    prompts = config.get("prompts")
+    first = {**config, "prompts": prompts[:1] if isinstance(prompts, list) else prompts}
+    same = all(first.get(part) == maps.get(part) for part in ("model", "prompts", "generation", "seed", "hardware"))
+    return record["workflow"] == "measure" and same
 
 
 def differences_of(app: App, one: str, other: str) -> str:
