@@ -114,7 +114,7 @@ def test_a_hub_id_that_cannot_be_fetched_is_a_failure(monkeypatch: pytest.Monkey
 def test_a_hub_id_is_loaded_from_where_it_was_downloaded(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from diffusers import DiffusionPipeline
 
-    monkeypatch.setattr(DiffusionPipeline, "download", lambda name, use_safetensors: str(saved))
+    monkeypatch.setattr(DiffusionPipeline, "download", lambda name, **options: str(saved))
     assert model_folder("someone/video") == saved
 
 

@@ -63,8 +63,7 @@ def load(model: str | Path, *, device: str = "cpu", dtype: torch.dtype | str | N
     options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True}
     try:
         parts = load_components(folder, index, pipeline_class, precision)
-        options = {"dtype": precision, "use_safetensors": True, "local_files_only": True, "trust_remote_code": False}
-        pipe = pipeline_class.from_pretrained(str(folder), **options, **parts)
+        pipe = pipeline_class.from_pretrained(str(folder), dtype=precision, trust_remote_code=False, **options, **parts)
     except (IEAdaptError, MemoryError):
         raise
     except Exception as error:  # the libraries raise errors of many unrelated classes, the tokenizers plain Exception

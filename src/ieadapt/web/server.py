@@ -16,7 +16,7 @@ from fastapi.staticfiles import StaticFiles
 
 from ieadapt.errors import UsageError
 from ieadapt.models import known_models
-from ieadapt.models.location import model_folder, pipeline_class_name
+from ieadapt.models.location import model_folder, pipeline_index
 from ieadapt.web.app import App
 from ieadapt.web.files import add_files
 from ieadapt.web.guard import Access, Guard
@@ -88,7 +88,7 @@ def application_of(config: WebConfig) -> fastapi.FastAPI:
     """
     models = config.models or _bundled()
     for model in models:
-        pipeline_class_name(model_folder(model))
+        pipeline_index(model_folder(model))
     workspace = Workspace(config.root)
     workspace.prepare()
     app = App(workspace, models)
