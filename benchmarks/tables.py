@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import results
-from ieadapt.methods.profile import EP_DEFINITION
+from ieadapt.functional import EP_DEFINITION
 
 ROOT = Path(__file__).parents[1]
 

@@ -19,11 +19,12 @@ from ieadapt.functional.replacements import (
     uniform_output,
 )
 from ieadapt.functional.row_sampling import RowSample, row_sample
-from ieadapt.functional.statistics import AttentionStatistics, attention_statistics, measured_attention
+from ieadapt.functional.statistics import EP_DEFINITION, AttentionStatistics, attention_statistics, measured_attention
 from ieadapt.functional.video_tokens import VideoTokens
 
 __all__ = [
     "DEFAULT_MEMORY_LIMIT",
+    "EP_DEFINITION",
     "Attention",
     "AttentionStatistics",
     "RowSample",

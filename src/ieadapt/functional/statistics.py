@@ -18,6 +18,9 @@ from ieadapt.functional.logits import DEFAULT_MEMORY_LIMIT, RowMoments, logit_bl
 from ieadapt.functional.masks import HIDDEN_LOGIT
 from ieadapt.functional.row_sampling import RowSample, rows_of_blocks, standard_error
 
+EP_DEFINITION = "video rows"
+"""What `ep` and `energy` of joint attention are of. Earlier records are of `all rows`, text and padding included."""
+
 PerHead = Float[Tensor, "batch head"]
 
 

@@ -14,6 +14,7 @@ import polars as pl
 from ieadapt.attention import AttentionSite
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.files import read_record, record_text, write_atomically
+from ieadapt.functional import EP_DEFINITION
 from ieadapt.methods.layer_choice import Head, SiteChoice
 from ieadapt.methods.profile_plot import plot_sites
 
@@ -80,9 +81,6 @@ _METADATA = {
 }
 _MAYBE = tuple(name for name in _METADATA if name != "format")
 _REMEDY = "`ieadapt measure MODEL --out DIR` writes one"
-
-EP_DEFINITION = "video rows"
-"""What `ep` and `energy` of a joint site are of; in earlier profiles `all rows`, text and padding included."""
 
 
 class EntropyProfile:

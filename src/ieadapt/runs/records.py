@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ieadapt.methods.profile import EP_DEFINITION
+from ieadapt.functional import EP_DEFINITION
 from ieadapt.runs import environment
 
 Value = str | int | float | bool | None
