@@ -274,8 +274,8 @@ SCENES = architecture(
     worlds.SCENES,
     SCENES_STANDARD,
     {
-        "vae": StageDefaults(batch=128, rate=1e-3, pool=65536, precision="autocast"),
-        "images": StageDefaults(batch=1024, rate=1e-3, pool=49152),
-        "video": StageDefaults(batch=64, rate=8e-4, pool=49152),
+        "vae": StageDefaults(batch=128, rate=1e-3, pool=32768, precision="autocast"),
+        "images": StageDefaults(batch=1024, rate=1e-3, pool=16384),
+        "video": StageDefaults(batch=64, rate=8e-4, pool=16384),
     },
 )

@@ -236,8 +236,8 @@ SCENES_DIT = Architecture(
     velocity={"images": velocity, "video": velocity},
     stages={
         "vae": StageDefaults(batch=8, rate=1.5e-3, pool=6144, precision="autocast"),
-        "images": StageDefaults(batch=1024, rate=1e-3, pool=24576),
-        "video": StageDefaults(batch=64, rate=8e-4, pool=24576),
+        "images": StageDefaults(batch=1024, rate=1e-3, pool=12288),
+        "video": StageDefaults(batch=64, rate=8e-4, pool=12288),
     },
     centring=0.1,
     noise_skew=0.8,

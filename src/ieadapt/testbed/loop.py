@@ -143,7 +143,8 @@ def graphed(step: Callable[[], None], device: torch.device) -> tuple[Callable[[]
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     try:
-        with torch.cuda.graph(graph):
+        # thread_local: a thread of NCCL may ask for events meanwhile
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             step()
     except RuntimeError as error:
         print(f"no CUDA graph: {error}", flush=True)

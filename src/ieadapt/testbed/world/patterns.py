@@ -86,8 +86,9 @@ def starry_sky(x: Points, y: Points) -> Layers:
     """A dark sky with 24 stars of several sizes in every frame."""
     light = torch.zeros_like(x)
     for star in range(STARS):
+        # squares, since multiples alone would line the stars up
         across = (x - star * 0.6180339887 + 0.5) % 1 - 0.5
-        up = (y - star * 0.7548776662 + 0.5) % 1 - 0.5
+        up = (y - star**2 * 0.7548776662 + 0.5) % 1 - 0.5
         spread = 0.010 + 0.006 * (0.5 + 0.5 * math.sin(star * 2.4))
         light = torch.maximum(light, torch.exp(-(across**2 + up**2) / (2 * spread**2)))
     return (light,)
