@@ -217,7 +217,9 @@ def follow(motion: Tensor, middle: Trajectory, phase: Tensor, frame: Tensor, pac
     height = (torch.pi * (frame / BOUNCE_PERIOD + phase)).sin().abs()
     return Trajectory(
         x=middle.x + TRAVEL * progress * (is_a("right") - is_a("left")),
-        y=middle.y + TRAVEL * progress * (is_a("down") - is_a("up")) + BOUNCE_HEIGHT * (0.5 - height) * is_a("bouncing"),
+        y=middle.y
+        + TRAVEL * progress * (is_a("down") - is_a("up"))
+        + BOUNCE_HEIGHT * (0.5 - height) * is_a("bouncing"),
         radius=middle.radius * (1 + 2 * GROWTH * progress * (is_a("growing") - is_a("shrinking"))),
         angle=middle.angle + SPIN * frame * is_a("spinning"),
     )

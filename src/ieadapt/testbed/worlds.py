@@ -1,4 +1,4 @@
-"""The worlds that models are trained on: one object on a still background, and the scenes of `ieadapt.testbed.world`."""
+"""The worlds that models are trained on: one object on a still background, and `ieadapt.testbed.world`."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def paint(name: str, x: Points, y: Points) -> Float[Tensor, "*batch channel"]:
 
 
 def tint(
-    x: Float[Tensor, "scene *rest"], y: Float[Tensor, "scene *rest"], field: Float[Tensor, "scene 9"]
+    x: Float[Tensor, scene * rest], y: Float[Tensor, scene * rest], field: Float[Tensor, "scene 9"]
 ) -> Float[Tensor, "scene *rest channel"]:
     """What three slow waves of colour add to a background.
 

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ieadapt.testbed.render import cover, palette
+from ieadapt.testbed.render import EDGE, cover, palette
 from ieadapt.testbed.scenes import FRAMES, RESOLUTION, Trajectory, follow
-from ieadapt.testbed.world.patterns import PATTERNS, paint, tint
+from ieadapt.testbed.world.patterns import paint, tint
 from ieadapt.testbed.world.scene import BACKGROUNDS, CAMERAS, MOST_OBJECTS, SIZES, Scene, SceneBatch
 
 RADIUS = {"big": (0.185, 0.215), "small": (0.105, 0.13)}
@@ -95,9 +95,7 @@ def world_paths(batch: SceneBatch, frame: Int[Tensor, "scene frame"]) -> Traject
 def seen(path: Trajectory, camera: View) -> Trajectory:
     """Paths in the plane as they appear in the frame."""
     x, y, zoom = (value[:, None] for value in camera)
-    return Trajectory(
-        (path.x - 0.5 - x) * zoom + 0.5, (path.y - 0.5 - y) * zoom + 0.5, path.radius * zoom, path.angle
-    )
+    return Trajectory((path.x - 0.5 - x) * zoom + 0.5, (path.y - 0.5 - y) * zoom + 0.5, path.radius * zoom, path.angle)
 
 
 def paths(batch: SceneBatch, frame: Int[Tensor, "scene frame"]) -> Trajectory:
@@ -218,4 +216,4 @@ def render_masks(scene: Scene) -> Float[Tensor, "object frame height width"]:
     return masks_batch(SceneBatch.stack([scene]))[0, : len(scene.objects)]
 
 
-__all__ = ["PATTERNS", "backdrops", "masks_batch", "paths", "render", "render_batch", "render_masks", "view"]
+__all__ = ["EDGE", "backdrops", "masks_batch", "paths", "render", "render_batch", "render_masks", "view"]

@@ -75,7 +75,7 @@ def sample_scenes(n: int, seed: int, split: Split | str = "train") -> list[Scene
 def _draw(n: int, generator: torch.Generator) -> SceneBatch:
     """Uniform attributes and numbers; positions such that objects stay in view."""
 
-    def choice(known: int, *shape: int) -> Int[Tensor, "..."]:
+    def choice(known: int, *shape: int) -> Int[Tensor, ...]:
         return torch.randint(known, (n, *shape), generator=generator)
 
     count = 1 + torch.multinomial(torch.tensor(COUNTS), n, replacement=True, generator=generator)

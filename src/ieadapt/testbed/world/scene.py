@@ -123,9 +123,7 @@ class Scene:
             )
         _check_attributes(self, SCENE_ATTRIBUTES)
         if len(self.variation) != VARIATION:
-            raise UsageError(
-                "variation has another length", expected=VARIATION, got=len(self.variation), where="Scene"
-            )
+            raise UsageError("variation has another length", expected=VARIATION, got=len(self.variation), where="Scene")
 
     def replace(self, index: int | None = None, /, *, order: Sequence[int] | None = None, **changes: Any) -> Scene:
         """The perfect edit: the same scene with some attributes changed and every number kept.
@@ -181,8 +179,10 @@ class SceneBatch:
         spare = SceneObject("small", "white", "ball", "left")
         filled = [(*scene.objects, *[spare] * (MOST_OBJECTS - len(scene.objects))) for scene in scenes]
         kinds = [[_indices(thing, OBJECT_ATTRIBUTES) for thing in objects] for objects in filled]
-        numbers = [[[*thing.position, *(getattr(thing, name) for name in OBJECT_NUMBERS[2:])] for thing in objects]
-                   for objects in filled]
+        numbers = [
+            [[*thing.position, *(getattr(thing, name) for name in OBJECT_NUMBERS[2:])] for thing in objects]
+            for objects in filled
+        ]
         return cls(
             torch.tensor([len(scene.objects) for scene in scenes]),
             torch.tensor(kinds),
