@@ -64,7 +64,7 @@ def captions(batch: SceneBatch) -> list[str]:
     rows = zip(batch.count.tolist(), batch.kinds.tolist(), batch.setting.tolist(), strict=True)
     return [
         sentence(
-            [tuple(known[index] for known, index in zip(values, kind, strict=True)) for kind in kinds[:count]],  # type: ignore[misc]
+            [tuple(known[index] for known, index in zip(values, kind, strict=True)) for kind in kinds[:count]],
             BACKGROUNDS[background],
             CAMERAS[camera],
         )
@@ -104,5 +104,5 @@ def parse_caption(text: str) -> Scene:
             where="parse_caption",
             remedy="write for example 'a big red star moving left in front of a small blue ring growing over bricks'",
         )
-    objects = tuple(SceneObject(*part.groups()) for part in parts if part)
+    objects = tuple(SceneObject(*part.group(1, 2, 3, 4)) for part in parts if part)
     return Scene(objects, found["background"], found["camera"] or "still")

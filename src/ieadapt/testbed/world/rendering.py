@@ -31,6 +31,8 @@ LIGHTS = (0.75, 1.1)
 TURN = 0.25
 """The background is turned by at most this, radians."""
 SCALES = (0.8, 1.25)
+SHIFT_DOWN = 0.25
+"""Range of the background's shift downwards; to the right it is 1."""
 TONES = (0.85, 1.12)
 LIGHT_SIDE = 1.0
 """The light comes from above or at most this far from it, radians."""
@@ -117,7 +119,7 @@ def backdrops(
             TURN * (2 * batch.of_scene("turn") - 1),
             between(SCALES, batch.of_scene("scale")),
             batch.of_scene("shift_x"),
-            0.25 * (batch.of_scene("shift_y") - 0.5),
+            SHIFT_DOWN * (batch.of_scene("shift_y") - 0.5),
         )
     )
     across = (turn.cos() * x - turn.sin() * y) * scale + 0.5 + right

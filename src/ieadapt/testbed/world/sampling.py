@@ -69,7 +69,7 @@ def sample_scenes(n: int, seed: int, split: Split | str = "train") -> list[Scene
     """
     if split not in ("train", "heldout", "all"):
         raise UsageError("unknown split", expected="train, heldout, all", got=split, where="sample_scenes")
-    return sample_batch(n, torch.Generator().manual_seed(seed), split).scenes()  # type: ignore[arg-type]
+    return sample_batch(n, torch.Generator().manual_seed(seed), split).scenes()
 
 
 def _draw(n: int, generator: torch.Generator) -> SceneBatch:

@@ -194,14 +194,17 @@ class SceneBatch:
     def scenes(self) -> list[Scene]:
         """Tensors to scenes."""
         rows = zip(*(value.tolist() for value in self.tensors()), strict=True)
+        names = OBJECT_NUMBERS[2:]
         return [
             Scene(
                 tuple(
-                    SceneObject(*_values(kind, OBJECT_ATTRIBUTES), (x, y), *rest)
+                    SceneObject(
+                        **_values(kind, OBJECT_ATTRIBUTES), position=(x, y), **dict(zip(names, rest, strict=True))
+                    )
                     for kind, (x, y, *rest) in zip(kinds[:count], numbers, strict=False)
                 ),
-                *_values(setting, SCENE_ATTRIBUTES),
-                tuple(variation),
+                **_values(setting, SCENE_ATTRIBUTES),
+                variation=tuple(variation),
             )
             for count, kinds, numbers, setting, variation in rows
         ]
@@ -251,8 +254,8 @@ def _indices(value: SceneObject | Scene, attributes: dict[str, tuple[str, ...]])
     return [known.index(getattr(value, name)) for name, known in attributes.items()]
 
 
-def _values(indices: Sequence[int], attributes: dict[str, tuple[str, ...]]) -> list[str]:
-    return [known[index] for index, known in zip(indices, attributes.values(), strict=True)]
+def _values(indices: Sequence[int], attributes: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+    return {name: known[index] for index, (name, known) in zip(indices, attributes.items(), strict=True)}
 
 
 __all__ = [
