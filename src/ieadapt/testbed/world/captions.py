@@ -104,5 +104,5 @@ def parse_caption(text: str) -> Scene:
             where="parse_caption",
             remedy="write for example 'a big red star moving left in front of a small blue ring growing over bricks'",
         )
-    objects = tuple(SceneObject(*part.group(1, 2, 3, 4)) for part in parts if part)
+    objects = tuple(SceneObject(part[1], part[2], part[3], part[4]) for part in parts if part)
     return Scene(objects, found["background"], found["camera"] or "still")

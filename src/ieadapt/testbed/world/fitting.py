@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -29,6 +30,10 @@ SLACK = 0.25
 """How far beyond [0, 1] a number may go: a clip that is somewhat faster or darker than any scene is still explained."""
 FREE = {"x", "y", "angle", "phase", "shift_x"}
 """Numbers that are no shares of a range."""
+COARSE = 4
+"""Pixels that are averaged in the first steps, so that thin lines that lie side by side are drawn together ..."""
+COARSE_SHARE = 0.5
+"""... and the share of the steps that are so taken."""
 HIGHEST = 50.0
 """Decibels above which closeness is not told apart (an error of less than a step of 8 bits)."""
 
@@ -96,8 +101,12 @@ def _descend(clip: Tensor, batch: SceneBatch, iterations: int) -> SceneBatch:
     for iteration in range(iterations + 1):
         optimizer.param_groups[0]["lr"] = STEP * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * iteration / iterations)))
         moved = dataclasses.replace(batch, numbers=numbers, variation=variation)
-        error = (render_batch(moved, frame) - clip[list(FITTED_FRAMES)]).square().mean((1, 2, 3, 4))
-        better = error.detach() < best
+        difference = render_batch(moved, frame) - clip[list(FITTED_FRAMES)]
+        coarse = iteration < COARSE_SHARE * iterations
+        if coarse:
+            difference = F.avg_pool2d(difference.flatten(0, 1), COARSE).unflatten(0, frame.shape)
+        error = difference.square().mean((1, 2, 3, 4))
+        better = (error.detach() < best) & (not coarse)
         best = torch.where(better, error.detach(), best)
         for stored, value in zip(kept, (numbers, variation), strict=True):
             stored[better] = value.detach()[better]
