@@ -53,7 +53,7 @@ def build_clip_tokenizer(words: Sequence[str], tokens: int) -> CLIPTokenizer:
 
     Example:
         >>> build_clip_tokenizer(["red", "star"], 16)("red star").input_ids
-        [514, 512, 513, 515]
+        [517, 513, 516, 518]
     """
     merges = learn_merges(list(words))
     symbols = byte_symbols()
