@@ -145,7 +145,7 @@ def test_kept_rows_gain_what_was_made(tmp_path: Path, capsys: pytest.CaptureFixt
     kept = {(each["pair"], each["method"]): each["psnr"] for each in kept_cells("shapes", tmp_path / "kept")}
     assert kept == {("colour-000", DEFAULT): 21.0, ("bench colour-000", COPY): 15.0}
     assert "2 rows of shapes" in capsys.readouterr().out
-    assert kept_cells("shapes-dit", tmp_path / "kept") == []
+    assert kept_cells("other", tmp_path / "kept") == []
 
 
 def test_finished_cells_are_not_done_again(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_sites_lists_what_the_seam_finds(tiny: Path, program: Program) -> None:
 def test_models_lists_bundled_models_and_families(program: Program) -> None:
     assert "shapes" in program("models").out
     listed = json.loads(program("models", "--json").out)
-    assert [model["name"] for model in listed["bundled"]] == ["shapes", "shapes-dit"]
+    assert [model["name"] for model in listed["bundled"]] == ["shapes"]
     assert {"AnimateDiff", "Wan"} <= {family["family"] for family in listed["families"]}
 
 

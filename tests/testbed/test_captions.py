@@ -1,9 +1,12 @@
 import pytest
 
 from ieadapt.errors import UsageError
+from ieadapt.testbed.animatediff import SHAPES
 from ieadapt.testbed.captions import all_captions, caption, parse_caption, possible_captions
 from ieadapt.testbed.scenes import ATTRIBUTES, Scene, sample_scenes
-from ieadapt.testbed.tokenizer import MAX_TOKENS, build_tokenizer
+
+MAX_TOKENS = SHAPES.world.tokens
+build_tokenizer = SHAPES.tokenizer
 
 
 def test_every_possible_caption_is_read_back() -> None:

@@ -5,13 +5,12 @@ import torch
 from diffusers import AnimateDiffPipeline, UNetMotionModel
 from safetensors import safe_open
 
-from ieadapt.testbed.animatediff import split_unet
+from ieadapt.testbed.animatediff import SHAPES, split_unet
 from ieadapt.testbed.evaluate import generate, held_out_captions
 from ieadapt.testbed.model import load_pipeline, model_folder
 from ieadapt.testbed.render import render_batch
 from ieadapt.testbed.scenes import SceneTensors, sample_scenes
 from ieadapt.testbed.scorer import score
-from ieadapt.testbed.tokenizer import build_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +73,7 @@ def test_schedule_ends_in_pure_noise(pipeline: AnimateDiffPipeline) -> None:
 
 def test_tokenizer_is_the_one_that_the_grammar_builds(pipeline: AnimateDiffPipeline) -> None:
     text = "a small purple cross shrinking over a starry sky"
-    assert pipeline.tokenizer(text).input_ids == build_tokenizer()(text).input_ids
+    assert pipeline.tokenizer(text).input_ids == SHAPES.tokenizer()(text).input_ids
     assert pipeline.tokenizer.model_max_length == 16
 
 

@@ -1,6 +1,9 @@
 import functools
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,18 +12,21 @@ from torch import nn
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.testbed import animatediff, stages
 from ieadapt.testbed.architecture import Architecture
-from ieadapt.testbed.captions import caption
-from ieadapt.testbed.checkpoint import adopt, export, load_parts, read_history, save_weights
-from ieadapt.testbed.loop import Schedule, train
+from ieadapt.testbed.checkpoint import adopt, compact, export, load_parts, read_history, save_weights
+from ieadapt.testbed.loop import Schedule, Weights, processes, train
 from ieadapt.testbed.model import ARCHITECTURES, load_pipeline, model_folder
-from ieadapt.testbed.pool import caption_number, caption_tokens, latent_pool
-from ieadapt.testbed.render import render_batch
-from ieadapt.testbed.scenes import SceneTensors, sample_scenes
+from ieadapt.testbed.pool import latent_pool
 from ieadapt.testbed.train import main
 
 CPU = torch.device("cpu")
 SHAPES = ARCHITECTURES["shapes"]
-PARTS = {"shapes": {"vae", "text", "unet", "adapter"}, "shapes-dit": {"vae", "text", "transformer"}}
+PARTS = {"shapes": {"vae", "text", "unet", "adapter"}, "scenes-dit": {"vae", "text", "transformer"}}
+PARTS["scenes"] = PARTS["shapes"]
+
+
+def _drawn(architecture: Architecture, n: int) -> Any:
+    return architecture.world.sample(n, torch.Generator().manual_seed(0), "all")
+
 
 every_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES.values(), ids=ARCHITECTURES)
 
@@ -69,13 +75,12 @@ def test_export_names_what_is_missing(tmp_path: Path) -> None:
         export(SHAPES, tmp_path, tmp_path / "pipeline", "tiny")
 
 
-@every_architecture
-def test_pipeline_folder_becomes_a_training_folder_again(architecture: Architecture, tmp_path: Path) -> None:
-    shipped = model_folder(architecture.name)
-    adopt(architecture, shipped, tmp_path)
-    modules = load_parts(architecture, tmp_path).modules
+def test_pipeline_folder_becomes_a_training_folder_again(tmp_path: Path) -> None:
+    shipped = model_folder("shapes")
+    adopt(SHAPES, shipped, tmp_path)
+    modules = load_parts(SHAPES, tmp_path).modules
     pipeline = load_pipeline(shipped)
-    assert set(modules) == PARTS[architecture.name]
+    assert set(modules) == PARTS["shapes"]
     for name, component in (("vae", pipeline.vae), ("text", pipeline.text_encoder)):
         expected = component.state_dict()
         assert all(torch.equal(value, expected[key]) for key, value in modules[name].state_dict().items())
@@ -94,7 +99,7 @@ def test_blocks_are_compiled_one_by_one() -> None:
 def test_latents_are_normalised_without_changing_the_picture(architecture: Architecture) -> None:
     torch.manual_seed(0)
     vae = architecture.build(architecture.widths["tiny"])["vae"].eval()
-    rows = architecture.vae_rows(SceneTensors.stack(sample_scenes(4, 0)))
+    rows = architecture.vae_rows(architecture.world, _drawn(architecture, 4))
     channels = [axis for axis in range(rows.dim()) if axis != 1]
     with torch.no_grad():
         before = vae.encode(rows * 2 - 1).latent_dist
@@ -114,7 +119,7 @@ def test_latents_are_normalised_without_changing_the_picture(architecture: Archi
 def test_clips_are_encoded_and_decoded_frame_for_frame(architecture: Architecture) -> None:
     torch.manual_seed(0)
     vae = architecture.build(architecture.widths["tiny"])["vae"].eval()
-    clips = render_batch(SceneTensors.stack(sample_scenes(2, 0)))
+    clips = architecture.world.render(_drawn(architecture, 2))
     latents = architecture.encode(vae, clips)
     assert latents.shape[0] == 2
     assert architecture.decode(vae, latents).shape == clips.shape
@@ -131,12 +136,60 @@ def test_pool_holds_captions_of_its_rows_and_is_renewed_in_turn() -> None:
 
 
 @every_architecture
-def test_caption_numbers_follow_the_captions(architecture: Architecture) -> None:
-    scenes = sample_scenes(20, 4, "all")
+def test_every_caption_is_whole_words_and_fits(architecture: Architecture) -> None:
     tokenizer = architecture.tokenizer()
-    table = caption_tokens(tokenizer, CPU)
-    wanted = tokenizer([caption(scene) for scene in scenes], padding="max_length", return_tensors="pt").input_ids
-    assert torch.equal(table[caption_number(SceneTensors.stack(scenes))], wanted)
+    captions = architecture.world.captions(_drawn(architecture, 300))
+    for caption, row in zip(captions, tokenizer(captions).input_ids, strict=True):
+        assert len(caption.split()) < len(row) <= len(caption.split()) + 2
+        assert len(row) <= architecture.world.tokens == tokenizer.model_max_length
+
+
+def test_compact_folder_holds_nearly_the_same_weights(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    vae = animatediff.build_vae(animatediff.TINY)
+    (tmp_path / "history.json").write_text("[]")
+    save_weights(tmp_path, "vae", vae.state_dict())
+    compact(tmp_path, tmp_path / "small")
+    again = load_parts(SHAPES, tmp_path / "small", "tiny").modules["vae"].state_dict()
+    for name, value in vae.state_dict().items():
+        rows = value.abs().flatten(1).amax(1) / 127 if value.dim() > 1 else value.abs() / 500
+        assert (
+            ((again[name] - value).abs().flatten(1).amax(1) if value.dim() > 1 else (again[name] - value).abs())
+            .le(0.6 * rows + 1e-4)
+            .all()
+        ), name
+
+
+def test_gradients_are_clipped_as_one() -> None:
+    model = nn.Linear(3, 2)
+    weights = Weights([model], torch.float32, 0.05)
+    model(torch.full((1, 3), 5.0)).sum().backward()
+    wanted = [parameter.grad.clone() for parameter in model.parameters()]
+    weights.take_gradients()
+    weights.give_gradients()
+    norm = torch.cat([value.flatten() for value in wanted]).norm()
+    for parameter, value in zip(model.parameters(), wanted, strict=True):
+        assert torch.allclose(parameter.grad, value / norm, atol=1e-5)
+
+
+def test_two_processes_end_with_the_same_weights(tmp_path: Path) -> None:
+    """Each draws noise and data of its own; averaged gradients keep their weights alike."""
+    script = tmp_path / "job.py"
+    script.write_text(
+        "import sys, torch, torch.distributed as dist\n"
+        "from ieadapt.testbed.loop import Schedule, train, processes\n"
+        "dist.init_process_group('gloo'); rank = dist.get_rank(); torch.manual_seed(rank)\n"
+        "model = torch.nn.Linear(3, 1)\n"
+        "loss = lambda: (model(torch.randn(8, 3)) - 1).square().mean()\n"
+        "train([model], [loss], Schedule(60.0, 0.05, warmup=2, iterations=7), torch.device('cpu'))\n"
+        "assert processes() == 2\n"
+        "torch.save(model.weight.detach(), f'{sys.argv[1]}/{rank}.pt')\n"
+    )
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*launch, str(script), str(tmp_path)], check=True, timeout=120, capture_output=True)
+    one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert torch.equal(one, other)
+    assert processes() == 1
 
 
 @every_architecture

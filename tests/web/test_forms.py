@@ -28,7 +28,7 @@ PATHS = {"profile", "video", "jobs", "cache"}
 def made(config: type) -> Form:
     with gr.Blocks():
         prompts = prompts_field("Prompts", "", "a red ball\na blue ball")
-        fields = [prompts, model_field(["shapes", "shapes-dit"])]
+        fields = [prompts, model_field(["shapes", "other"])]
         return Form(config, fields, CONFIGS[config], sorted(PATHS))
 
 
@@ -61,7 +61,7 @@ def test_a_form_as_it_stands_is_the_config_with_its_defaults(config: type) -> No
 def test_the_record_of_a_run_fills_the_form_so_that_it_asks_for_the_same(config: type) -> None:
     form = made(config)
     changes = {"steps": 3, "frames": "7", "height": "64", "dtype": "float32", "seed": 5, **extra(config)}
-    asked = form.asked(sent(form, prompts="a <b>star</b>\n\n", model="shapes-dit", **changes))
+    asked = form.asked(sent(form, prompts="a <b>star</b>\n\n", model="other", **changes))
     assert asked.prompts == ("a <b>star</b>",)
     record = json.loads(json.dumps(dataclasses.asdict(asked), default=str))
     assert form.asked(form.filled(record)) == asked
@@ -70,7 +70,7 @@ def test_the_record_of_a_run_fills_the_form_so_that_it_asks_for_the_same(config:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"model": "/etc"}, "the app was not started with this model; expected shapes, shapes-dit; got '/etc'"),
+        ({"model": "/etc"}, "the app was not started with this model; expected shapes, other; got '/etc'"),
         ({"dtype": "int4"}, "unknown Dtype; expected auto, float32, bfloat16, float16; got 'int4'"),
         ({"frames": "many"}, "this is no number; got 'many'; in Frames"),
         ({"frames": "1e9"}, "this is no number"),

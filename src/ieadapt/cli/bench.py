@@ -97,7 +97,7 @@ def v2v(
 def on_testbed(
     asked: BenchConfig,
     *,
-    model: Annotated[str, typer.Option("--model", help="shapes or shapes-dit")] = "shapes",
+    model: Annotated[str, typer.Option("--model", help="a bundled model with ground truth: shapes")] = "shapes",
     out: Out = None,
     resume: Resume = False,
     as_json: Json = False,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ieadapt.errors import FailureError, UsageError
-from ieadapt.models.bundled import BundledModel, known_models
+from ieadapt.models.bundled import RETIRED, BundledModel, known_models
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _INDEX = "model_index.json"
@@ -22,7 +22,8 @@ def model_folder(model: str | Path) -> Path:
         model: the name of a bundled model, a folder with a `model_index.json`, or a hub id `owner/name`.
 
     Raises:
-        UsageError: the model is none of the three, or a bundled one whose weights are not in this installation.
+        UsageError: the model is none of the three, or a bundled one whose weights are not in this installation, or one
+            that is no longer bundled.
         FailureError: the hub id could not be downloaded.
 
     Example:
@@ -34,6 +35,8 @@ def model_folder(model: str | Path) -> Path:
     bundled = known_models().get(str(model))
     if bundled is not None:
         return _complete(bundled)
+    if str(model) in RETIRED:
+        raise UsageError(f"the model {str(model)!r} no longer ships with the package", remedy=RETIRED[str(model)])
     folder = Path(model).expanduser()
     if str(model).strip() and folder.is_dir():
         return folder

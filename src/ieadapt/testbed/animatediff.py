@@ -1,13 +1,13 @@
-"""`shapes`: AnimateDiff in small.
+"""`shapes` and `scenes`: AnimateDiff in small.
 
 A 2D UNet with spatial self-attention and cross-attention at three resolutions (16 x 16, 8 x 8,
-4 x 4 latents of 128 x 128 pixels), a motion adapter with temporal attention at all of them, an f8 VAE with 4 latent
-channels and a two-layer CLIP text encoder. The folder holds the 2D UNet and the adapter, each once; diffusers joins
-them on loading.
+4 x 4 latents of 128 x 128 pixels), a motion adapter with temporal attention at all of them, an f8 VAE and a two-layer
+CLIP text encoder. The folder holds the 2D UNet and the adapter, each once; diffusers joins them on loading.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -24,41 +24,43 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from ieadapt.testbed.architecture import Architecture, StageDefaults
-from ieadapt.testbed.render import render_frames
-from ieadapt.testbed.scenes import FRAMES, RESOLUTION, SceneTensors
-from ieadapt.testbed.tokenizer import MAX_TOKENS, build_tokenizer
+from ieadapt.testbed import worlds
+from ieadapt.testbed.architecture import Architecture, StageDefaults, World
+from ieadapt.testbed.scenes import FRAMES, RESOLUTION
+from ieadapt.testbed.tokenizer import build_clip_tokenizer
 
 TEXT_WIDTH = 128
-LATENT_CHANNELS = 4
 LATENT_SIZE = RESOLUTION // 8
 
 
 class Widths(NamedTuple):
-    """Channels of the model at its resolutions, finest first, and the heads of its attention.
+    """Channels of the model at its resolutions, finest first, the heads of its attention, and its latent channels.
 
-    The standard widths give a UNet of 9.0 M parameters and a VAE of 2.0 M.
+    The defaults give a UNet of 9.0 M parameters and a VAE of 2.0 M.
     """
 
     unet: tuple[int, int, int] = (64, 112, 128)
     heads: tuple[int, int, int] = (4, 4, 4)
     vae: tuple[int, int, int, int] = (32, 48, 80, 96)
     groups: int = 16
+    latent: int = 4
 
 
 STANDARD = Widths()
+SCENES_STANDARD = Widths(unet=(64, 96, 112), latent=8)
+"""7.4 M and 2.0 M parameters; twice as many latent channels, since scenes have small parts."""
 TINY = Widths(unet=(16, 16, 16), heads=(2, 2, 2), vae=(8, 8, 8, 8), groups=4)
 """For the smoke run of the recipe."""
 
 
 def build_vae(widths: Widths = STANDARD) -> AutoencoderKL:
-    """The untrained f8 VAE with 4 latent channels."""
+    """The untrained f8 VAE."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         block_out_channels=widths.vae,
         layers_per_block=1,
-        latent_channels=LATENT_CHANNELS,
+        latent_channels=widths.latent,
         norm_num_groups=widths.groups if widths.groups < 16 else 8,
         sample_size=RESOLUTION,
         scaling_factor=1.0,
@@ -70,8 +72,8 @@ def build_unet(widths: Widths = STANDARD) -> UNet2DConditionModel:
     """The untrained 2D UNet."""
     return UNet2DConditionModel(
         sample_size=LATENT_SIZE,
-        in_channels=LATENT_CHANNELS,
-        out_channels=LATENT_CHANNELS,
+        in_channels=widths.latent,
+        out_channels=widths.latent,
         down_block_types=("CrossAttnDownBlock2D",) * 3,
         up_block_types=("CrossAttnUpBlock2D",) * 3,
         block_out_channels=widths.unet,
@@ -109,7 +111,7 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
         projection_dim=TEXT_WIDTH,
         num_hidden_layers=2,
         num_attention_heads=4,
-        max_position_embeddings=MAX_TOKENS,
+        max_position_embeddings=tokenizer.model_max_length,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -147,23 +149,14 @@ def join(modules: Mapping[str, Any]) -> dict[str, nn.Module]:
     return {"images": unet, "video": UNetMotionModel.from_unet2d(unet, modules["adapter"])}
 
 
-def assemble(modules: Mapping[str, Any]) -> AnimateDiffPipeline:
+def assemble(tokenizer: CLIPTokenizer, modules: Mapping[str, Any]) -> AnimateDiffPipeline:
     """The pipeline, with the 2D UNet in place: so every weight is stored once."""
     unet = modules["unet"]
     pipeline = AnimateDiffPipeline(
-        modules["vae"], modules["text"], build_tokenizer(), unet, modules["adapter"], build_scheduler()
+        modules["vae"], modules["text"], tokenizer, unet, modules["adapter"], build_scheduler()
     )
     pipeline.register_modules(unet=unet)
     return pipeline
-
-
-def _build(widths: Widths) -> dict[str, nn.Module]:
-    return {
-        "vae": build_vae(widths),
-        "text": build_text_encoder(build_tokenizer()),
-        "unet": build_unet(widths),
-        "adapter": build_adapter(widths),
-    }
 
 
 def _split_images(unet: UNet2DConditionModel, widths: Widths) -> dict[str, nn.Module]:
@@ -175,10 +168,9 @@ def _split_video(unet: UNetMotionModel, widths: Widths) -> dict[str, nn.Module]:
     return {"unet": spatial, "adapter": adapter}
 
 
-def frame_rows(scenes: SceneTensors) -> Float[Tensor, "row 3 height width"]:
+def frame_rows(world: World, scenes: Any) -> Float[Tensor, "row 3 height width"]:
     """One frame of every scene, by chance."""
-    frame = torch.randint(FRAMES, (len(scenes),)).to(scenes.attributes.device)
-    return render_frames(scenes, frame)
+    return world.render_frames(scenes, torch.randint(FRAMES, (len(scenes),)).to(scenes.device))
 
 
 @torch.no_grad()
@@ -233,26 +225,57 @@ def video_velocity(
     return unet(noisy.transpose(1, 2), timestep, every_frame).sample.transpose(1, 2)
 
 
-SHAPES = Architecture(
-    name="shapes",
-    folder="shapes",
-    widths={"standard": STANDARD, "tiny": TINY},
-    tokenizer=build_tokenizer,
-    scheduler=build_scheduler,
-    build=_build,
-    denoisers=join,
-    split={"images": _split_images, "video": _split_video},
-    assemble=assemble,
-    vae_rows=frame_rows,
-    encode=encode,
-    decode=decode,
-    normalise=normalise_latents,
-    velocity={"images": image_velocity, "video": video_velocity},
-    stages={
+def architecture(name: str, world: World, standard: Widths, stages: Mapping[str, StageDefaults]) -> Architecture:
+    """A model of this kind for a world."""
+    tokenizer = functools.partial(build_clip_tokenizer, world.words, world.tokens)
+
+    def build(widths: Widths) -> dict[str, nn.Module]:
+        return {
+            "vae": build_vae(widths),
+            "text": build_text_encoder(tokenizer()),
+            "unet": build_unet(widths),
+            "adapter": build_adapter(widths),
+        }
+
+    return Architecture(
+        name=name,
+        folder=name,
+        world=world,
+        widths={"standard": standard, "tiny": TINY},
+        tokenizer=tokenizer,
+        scheduler=build_scheduler,
+        build=build,
+        denoisers=join,
+        split={"images": _split_images, "video": _split_video},
+        assemble=lambda modules: assemble(tokenizer(), modules),
+        vae_rows=frame_rows,
+        encode=encode,
+        decode=decode,
+        normalise=normalise_latents,
+        velocity={"images": image_velocity, "video": video_velocity},
+        stages=stages,
+        noise_skew=0.6,
+        text_lengths=(world.tokens,),
+    )
+
+
+SHAPES = architecture(
+    "shapes",
+    worlds.SHAPES,
+    STANDARD,
+    {
         "vae": StageDefaults(batch=128, rate=1e-3, pool=32768, precision="autocast"),
         "images": StageDefaults(batch=1024, rate=1e-3, pool=16384),
         "video": StageDefaults(batch=64, rate=6e-4, pool=24576),
     },
-    noise_skew=0.6,
-    text_lengths=(MAX_TOKENS,),
+)
+SCENES = architecture(
+    "scenes",
+    worlds.SCENES,
+    SCENES_STANDARD,
+    {
+        "vae": StageDefaults(batch=128, rate=1e-3, pool=32768, precision="autocast"),
+        "images": StageDefaults(batch=1024, rate=1e-3, pool=16384),
+        "video": StageDefaults(batch=64, rate=8e-4, pool=16384),
+    },
 )

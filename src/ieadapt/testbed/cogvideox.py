@@ -1,8 +1,8 @@
-"""`shapes-dit`: CogVideoX in small.
+"""`scenes-dit`: CogVideoX in small.
 
 A transformer with joint attention over text and all video tokens (12 blocks of width 192 with 6 heads, rotary
 positions), a causal 3D VAE and a two-layer T5 encoder. 16 frames of 128 x 128 pixels are 8 latent frames of 16 x 16
-with 8 channels, and 8 x 8 x 8 = 512 tokens. The VAE reads 16 frames as two groups of 8 and writes them as four groups
+with 16 channels, and 8 x 8 x 8 = 512 tokens. The VAE reads 16 frames as two groups of 8 and writes them as four groups
 of 4, so that no frame is special and clips are as long as the scenes.
 """
 
@@ -24,16 +24,17 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
-from ieadapt.testbed.architecture import Architecture, StageDefaults
-from ieadapt.testbed.render import render_batch
-from ieadapt.testbed.scenes import FRAMES, RESOLUTION, SceneTensors
-from ieadapt.testbed.tokenizer import MAX_TOKENS, build_t5_tokenizer
+from ieadapt.testbed import worlds
+from ieadapt.testbed.architecture import Architecture, StageDefaults, World
+from ieadapt.testbed.scenes import FRAMES, RESOLUTION
+from ieadapt.testbed.tokenizer import build_t5_tokenizer
 
-LATENT_CHANNELS = 8
+LATENT_CHANNELS = 16
 LATENT_SIZE = RESOLUTION // 8
 FRAMES_PER_LATENT = 2
 PATCH = 2
 HEAD_WIDTH = 32
+WORLD = worlds.SCENES
 PLAIN_CALL_TOKENS = 226
 """Text tokens of a `CogVideoXPipeline` call that names no `max_sequence_length`."""
 
@@ -58,7 +59,7 @@ TINY = Widths(heads=1, blocks=2, time=16, text=16, vae=(4, 4, 4, 4), groups=2)
 
 
 def build_vae(widths: Widths = STANDARD) -> AutoencoderKLCogVideoX:
-    """The untrained causal VAE: a factor of 8 in space and 2 in time, 8 latent channels."""
+    """The untrained causal VAE: a factor of 8 in space and 2 in time, 16 latent channels."""
     return AutoencoderKLCogVideoX(
         down_block_types=("CogVideoXDownBlock3D",) * 4,
         up_block_types=("CogVideoXUpBlock3D",) * 4,
@@ -89,7 +90,7 @@ def build_transformer(widths: Widths = STANDARD) -> CogVideoXTransformer3DModel:
         sample_frames=FRAMES,
         patch_size=PATCH,
         temporal_compression_ratio=FRAMES_PER_LATENT,
-        max_text_seq_length=MAX_TOKENS,
+        max_text_seq_length=WORLD.tokens,
         use_rotary_positional_embeddings=True,
     )
     zero = [norm.linear for block in model.transformer_blocks for norm in (block.norm1, block.norm2)]
@@ -130,17 +131,22 @@ def build_scheduler() -> CogVideoXDDIMScheduler:
     )
 
 
+def build_tokenizer() -> T5Tokenizer:
+    """The tokenizer of the world's captions."""
+    return build_t5_tokenizer(WORLD.words, WORLD.tokens)
+
+
 def assemble(modules: Mapping[str, Any]) -> CogVideoXPipeline:
     """The pipeline."""
     return CogVideoXPipeline(
-        build_t5_tokenizer(), modules["text"], modules["vae"], modules["transformer"], build_scheduler()
+        build_tokenizer(), modules["text"], modules["vae"], modules["transformer"], build_scheduler()
     )
 
 
 def _build(widths: Widths) -> dict[str, nn.Module]:
     return {
         "vae": build_vae(widths),
-        "text": build_text_encoder(build_t5_tokenizer(), widths),
+        "text": build_text_encoder(build_tokenizer(), widths),
         "transformer": build_transformer(widths),
     }
 
@@ -153,9 +159,9 @@ def _split(transformer: CogVideoXTransformer3DModel, widths: Widths) -> dict[str
     return {"transformer": transformer}
 
 
-def clip_rows(scenes: SceneTensors) -> Float[Tensor, "row 3 frame height width"]:
+def clip_rows(world: World, scenes: Any) -> Float[Tensor, "row 3 frame height width"]:
     """The clip of every scene."""
-    return render_batch(scenes).transpose(1, 2)
+    return world.render(scenes).transpose(1, 2)
 
 
 @torch.no_grad()
@@ -212,11 +218,12 @@ def velocity(
     return transformer(noisy, states, timestep, image_rotary_emb=positions).sample
 
 
-SHAPES_DIT = Architecture(
-    name="shapes-dit",
-    folder="shapes_dit",
+SCENES_DIT = Architecture(
+    name="scenes-dit",
+    folder="scenes_dit",
+    world=WORLD,
     widths={"standard": STANDARD, "tiny": TINY},
-    tokenizer=build_t5_tokenizer,
+    tokenizer=build_tokenizer,
     scheduler=build_scheduler,
     build=_build,
     denoisers=_denoisers,
@@ -228,12 +235,12 @@ SHAPES_DIT = Architecture(
     normalise=normalise_latents,
     velocity={"images": velocity, "video": velocity},
     stages={
-        "vae": StageDefaults(batch=8, rate=1.5e-3, pool=4096, precision="autocast"),
+        "vae": StageDefaults(batch=8, rate=1.5e-3, pool=6144, precision="autocast"),
         "images": StageDefaults(batch=1024, rate=1e-3, pool=12288),
         "video": StageDefaults(batch=64, rate=8e-4, pool=12288),
     },
     centring=0.1,
     noise_skew=0.8,
-    text_lengths=(MAX_TOKENS, MAX_TOKENS, MAX_TOKENS, PLAIN_CALL_TOKENS),
-    call={"max_sequence_length": MAX_TOKENS},
+    text_lengths=(*(WORLD.tokens,) * 7, PLAIN_CALL_TOKENS),
+    call={"max_sequence_length": WORLD.tokens},
 )

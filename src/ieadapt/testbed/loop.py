@@ -1,7 +1,8 @@
 """The training loop that every stage shares: a step that is captured as one CUDA graph, a clock, a cosine, an average.
 
 The model is small, so that launching its kernels one by one costs more than running them. A step therefore draws its
-own batch from a pool on the device and is replayed as a graph; on the CPU the same function simply runs.
+own batch from a pool on the device and is replayed as a graph; on the CPU the same function simply runs. Under
+`torchrun` every process trains on data of its own and gradients are averaged between the two halves of a step.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from ieadapt.errors import FailureError
@@ -78,14 +80,31 @@ class Weights:
         self.average = [parameter.detach().clone() for parameter in self.live]
         copies: list[Tensor] = [nn.Parameter(value.clone()) for value in self.average]
         self.masters = self.live if dtype == torch.float32 else copies
+        self.gradient = torch.zeros(sum(value.numel() for value in self.average), device=self.average[0].device)
+        """Of all weights one after the other, in one place, so that it can be averaged and clipped as one."""
+        self.slices = [
+            part.view_as(value)
+            for part, value in zip(
+                self.gradient.split([value.numel() for value in self.average]), self.average, strict=True
+            )
+        ]
         for model in models:
             model.to(dtype)
 
     def take_gradients(self) -> None:
-        """Hand the live weights' gradients to the masters."""
-        if self.masters is not self.live:
-            for master, live in zip(self.masters, self.live, strict=True):
-                master.grad = None if live.grad is None else live.grad.float()
+        """Gather the live weights' gradients in `gradient`; a weight that the loss does not reach has none."""
+        for live, part in zip(self.live, self.slices, strict=True):
+            if live.grad is None:
+                part.zero_()
+            else:
+                part.copy_(live.grad)
+            live.grad = None
+
+    def give_gradients(self) -> None:
+        """Clip `gradient` to norm 1 and hand it to the masters."""
+        self.gradient.mul_((1.0 / (self.gradient.norm() + 1e-6)).clamp(max=1.0))
+        for master, part in zip(self.masters, self.slices, strict=True):
+            master.grad = part
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -124,7 +143,8 @@ def graphed(step: Callable[[], None], device: torch.device) -> tuple[Callable[[]
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     try:
-        with torch.cuda.graph(graph):
+        # thread_local: a thread of NCCL may ask for events meanwhile
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             step()
     except RuntimeError as error:
         print(f"no CUDA graph: {error}", flush=True)
@@ -155,30 +175,57 @@ def train(
     """
     on_gpu = device.type == "cuda"
     low = torch.bfloat16 if on_gpu and schedule.precision == "bfloat16" else torch.float32
+    _agree_on(models)
     weights = Weights([model.train() for model in models], low, schedule.horizon)
     total = torch.zeros((), device=device)
     optimizer, set_rate = _optimizer(weights.masters, schedule, device)
     mixed = on_gpu and schedule.precision == "autocast"
 
-    def step(loss: Callable[[], Tensor]) -> None:
-        for parameter in weights.live:
-            parameter.grad = None
+    def backward(loss: Callable[[], Tensor]) -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=mixed, cache_enabled=False):
             value = loss()
         value.backward()
         weights.take_gradients()
-        nn.utils.clip_grad_norm_(weights.masters, 1.0)
-        optimizer.step()
-        weights.refresh()
         total.add_(value.detach())
 
-    steps = {loss: graphed(functools.partial(step, loss), device) for loss in dict.fromkeys(losses)}
-    turns = itertools.cycle([steps[loss][0] for loss in losses])
-    mode = " and ".join(dict.fromkeys(mode for _, mode in steps.values()))
+    def update() -> None:
+        weights.give_gradients()
+        optimizer.step()
+        weights.refresh()
+
+    halves = {loss: graphed(functools.partial(backward, loss), device) for loss in dict.fromkeys(losses)}
+    weights.gradient.zero_()  # the optimiser's state, too, must start alike in every process
+    finishing, _ = graphed(update, device)
+    turns = itertools.cycle([halves[loss][0] for loss in losses])
+    mode = " and ".join(dict.fromkeys(mode for _, mode in halves.values()))
     total.zero_()
-    outcome = _clocked(lambda: next(turns)(), set_rate, weights, total, schedule, renew, mode)
+
+    def run() -> None:
+        next(turns)()
+        average_over_processes(weights.gradient)
+        finishing()
+
+    outcome = _clocked(run, set_rate, weights, total, schedule, renew, mode)
     weights.finish()
     return outcome
+
+
+def processes() -> int:
+    """How many processes train together: more than one under `torchrun`."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def _agree_on(models: list[nn.Module]) -> None:
+    """Give every process the first one's weights."""
+    for parameter in (value for model in models for value in model.parameters()) if processes() > 1 else ():
+        dist.broadcast(parameter.data, 0)
+
+
+def average_over_processes(value: Tensor) -> None:
+    """Replace a tensor by its mean over all processes."""
+    if processes() > 1:
+        dist.all_reduce(value)
+        value.div_(processes())
 
 
 def _optimizer(
@@ -202,6 +249,13 @@ def _optimizer(
             optimizer.param_groups[0]["lr"] = value
 
     return optimizer, set_rate
+
+
+def _agreed(value: float, device: torch.device) -> float:
+    """The mean of a number over all processes, so that they stop at the same iteration."""
+    shared = torch.tensor(value, dtype=torch.float64, device=device)
+    average_over_processes(shared)
+    return shared.item()
 
 
 def _clocked(
@@ -228,7 +282,7 @@ def _clocked(
             total.zero_()
             if not math.isfinite(recent):
                 raise FailureError("the loss is not finite", got=recent, where=f"iteration {iteration}")
-            elapsed = time.monotonic() - start
+            elapsed = _agreed(time.monotonic() - start, total.device)
             if elapsed > shown:
                 print(f"  {elapsed:6.1f} s  iteration {iteration}  loss {recent:.5f}  ({mode})", flush=True)
                 shown = elapsed + schedule.seconds / 15

@@ -12,11 +12,11 @@ from diffusers.utils import logging as diffusers_logging
 from torch import nn
 
 from ieadapt.errors import UsageError
-from ieadapt.testbed.animatediff import SHAPES
+from ieadapt.testbed.animatediff import SCENES, SHAPES
 from ieadapt.testbed.architecture import Architecture
-from ieadapt.testbed.cogvideox import SHAPES_DIT
+from ieadapt.testbed.cogvideox import SCENES_DIT
 
-ARCHITECTURES: Mapping[str, Architecture] = {row.name: row for row in (SHAPES, SHAPES_DIT)}
+ARCHITECTURES: Mapping[str, Architecture] = {row.name: row for row in (SHAPES, SCENES, SCENES_DIT)}
 
 
 def model_folder(name: str = "shapes") -> Path:

@@ -16,20 +16,25 @@ Points = Float[Tensor, "*batch"]
 Outline = Callable[[Points, Points], Points]
 
 
+def _length(x: Points, y: Points) -> Points:
+    """Euclidean length with a gradient at zero too, where it is off by 1e-6: scenes are fitted by descent."""
+    return (x.square() + y.square() + 1e-12).sqrt()
+
+
 def ball(x: Points, y: Points) -> Points:
     """A disc of radius 1."""
-    return torch.hypot(x, y) - 1.0
+    return _length(x, y) - 1.0
 
 
 def ring(x: Points, y: Points) -> Points:
     """A ring of outer radius 1.1 and inner radius 0.55."""
-    return (torch.hypot(x, y) - 0.825).abs() - 0.275
+    return (_length(x, y) - 0.825).abs() - 0.275
 
 
 def square(x: Points, y: Points) -> Points:
     """A square of half side 0.92."""
     qx, qy = x.abs() - 0.92, y.abs() - 0.92
-    return torch.hypot(qx.clamp(min=0), qy.clamp(min=0)) + torch.maximum(qx, qy).clamp(max=0)
+    return _length(qx.clamp(min=0), qy.clamp(min=0)) + torch.maximum(qx, qy).clamp(max=0)
 
 
 def triangle(x: Points, y: Points) -> Points:
@@ -39,7 +44,7 @@ def triangle(x: Points, y: Points) -> Points:
     beyond = px + k * py > 0
     px, py = torch.where(beyond, (px - k * py) / 2, px), torch.where(beyond, (-k * px - py) / 2, py)
     px = px - px.clamp(-2 * half, 0)
-    return -torch.hypot(px, py) * py.sign()
+    return -_length(px, py) * py.sign()
 
 
 def star(x: Points, y: Points) -> Points:
@@ -53,7 +58,7 @@ def star(x: Points, y: Points) -> Points:
     px, py = px.abs(), py - radius
     bx, by = -ky * inner, kx * inner - 1
     along = ((px * bx + py * by) / (bx * bx + by * by)).clamp(0, radius)
-    return torch.hypot(px - bx * along, py - by * along) * (py * bx - px * by).sign()
+    return _length(px - bx * along, py - by * along) * (py * bx - px * by).sign()
 
 
 def cross(x: Points, y: Points) -> Points:
@@ -62,8 +67,8 @@ def cross(x: Points, y: Points) -> Points:
     long, short = torch.maximum(x.abs(), y.abs()), torch.minimum(x.abs(), y.abs())
     qx, qy = long - length, short - width
     k = torch.maximum(qx, qy)
-    outside = torch.hypot(qx.clamp(min=0), qy.clamp(min=0))
-    inside = torch.hypot((width - long).clamp(min=0), (-k).clamp(min=0))
+    outside = _length(qx.clamp(min=0), qy.clamp(min=0))
+    inside = _length((width - long).clamp(min=0), (-k).clamp(min=0))
     return torch.where(k > 0, outside, -inside)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -12,9 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from ieadapt.testbed.architecture import Architecture
-from ieadapt.testbed.captions import all_captions
-from ieadapt.testbed.render import render_batch
-from ieadapt.testbed.scenes import ATTRIBUTES, SceneTensors, Split, sample_tensors
+from ieadapt.testbed.scenes import Split
 
 CHUNK = 64
 
@@ -50,25 +49,18 @@ class Pool:
         return self
 
 
-def caption_tokens(tokenizer: PreTrainedTokenizerBase, device: torch.device | str) -> Int[Tensor, "caption token"]:
-    """Token numbers of every caption, in the order of the attribute indices, and of the empty caption last."""
-    texts = [*all_captions(), ""]
+def caption_tokens(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], device: torch.device | str
+) -> Int[Tensor, "caption token"]:
+    """Token numbers of captions, padded to the tokenizer's length."""
     return tokenizer(texts, padding="max_length", return_tensors="pt").input_ids.to(device)
-
-
-def caption_number(scenes: SceneTensors) -> Int[Tensor, " scene"]:
-    """Which row of `caption_tokens` describes each scene."""
-    number = torch.zeros_like(scenes.attributes[:, 0])
-    for column, known in enumerate(ATTRIBUTES.values()):
-        number = number * len(known) + scenes.attributes[:, column]
-    return number
 
 
 def vae_pool(architecture: Architecture, size: int, generator: torch.Generator, device: torch.device) -> Pool:
     """What the VAE trains on, as bytes; it must encode every combination, held out or not."""
 
-    def make(scenes: SceneTensors) -> Tensor:
-        return (architecture.vae_rows(scenes) * 255).round().byte()
+    def make(scenes: Any) -> Tensor:
+        return (architecture.vae_rows(architecture.world, scenes) * 255).round().byte()
 
     return _pool(architecture, size, make, "all", generator, device)
 
@@ -78,8 +70,8 @@ def latent_pool(
 ) -> Pool:
     """Clips of the training split as latents in half precision, (row, frame, channel, height, width)."""
 
-    def make(scenes: SceneTensors) -> Tensor:
-        clips = render_batch(scenes)
+    def make(scenes: Any) -> Tensor:
+        clips = architecture.world.render(scenes)
         with torch.autocast(device.type, torch.bfloat16, enabled=clips.is_cuda):
             return architecture.encode(vae, clips).to(torch.float16)
 
@@ -89,16 +81,16 @@ def latent_pool(
 def _pool(
     architecture: Architecture,
     size: int,
-    rows: Callable[[SceneTensors], Tensor],
+    rows: Callable[[Any], Tensor],
     split: Split,
     generator: torch.Generator,
     device: torch.device,
 ) -> Pool:
-    table = caption_tokens(architecture.tokenizer(), device)
+    world, tokenizer = architecture.world, architecture.tokenizer()
 
     def make(n: int) -> tuple[Tensor, Tensor]:
-        scenes = sample_tensors(n, generator, split).to(device)
-        return rows(scenes), table[caption_number(scenes)]
+        scenes = world.sample(n, generator, split)
+        return rows(scenes.to(device)), caption_tokens(tokenizer, world.captions(scenes), device)
 
     data, tokens = make(1)
     return Pool(data.new_zeros(size, *data.shape[1:]), tokens.new_zeros(size, tokens.shape[1]), make).fill()

@@ -41,7 +41,7 @@ def palette(device: torch.device | str = "cpu") -> Float[Tensor, "colour channel
 
 
 def cover(
-    shape: Int[Tensor, " scene"], path: Trajectory, resolution: int = RESOLUTION
+    shape: Int[Tensor, " scene"], path: Trajectory, resolution: int = RESOLUTION, soft: float = EDGE
 ) -> tuple[Float[Tensor, "scene frame height width"], Float[Tensor, "scene frame height width"]]:
     """How much of each pixel the object covers, in [0, 1], and the height above its centre in radii.
 
@@ -49,6 +49,7 @@ def cover(
         shape: index into `SHAPES`, per scene.
         path: position, radius and angle, each (scene, frame), in frame widths and radians.
         resolution: height and width in pixels.
+        soft: width of the object's soft edge in pixels.
     """
     centre = (torch.arange(resolution, device=shape.device) + 0.5) / resolution
     x, y, radius, angle = (part[..., None, None] for part in path)
@@ -59,7 +60,7 @@ def cover(
         rows = (shape == index).nonzero()[:, 0]
         if len(rows):
             distance[rows] = OUTLINES[name](across[rows], down[rows])
-    return (0.5 - distance * radius * resolution / EDGE).clamp(0, 1), (-dy).expand_as(across)
+    return (0.5 - distance * radius * resolution / soft).clamp(0, 1), (-dy).expand_as(across)
 
 
 def backdrop(

@@ -153,6 +153,11 @@ class SceneTensors:
         """The same batch on another device."""
         return SceneTensors(self.attributes.to(device), self.continuous.to(device))
 
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.attributes.device
+
     def __len__(self) -> int:
         """Number of scenes."""
         return len(self.attributes)
@@ -188,20 +193,35 @@ def trajectories(scenes: SceneTensors) -> Trajectory:
     Left, right, up and down travel 0.30 of the frame at constant speed; growing goes from 0.7 to 1.3 times the radius
     and shrinking back; spinning turns 18 degrees a frame; bouncing rises and falls by 0.26 in 8 frames.
     """
-    motion = scenes.attribute("motion")[:, None]
     x, y, _, phase, angle, _ = (value[:, None] for value in scenes.continuous.unbind(1))
-    frame = torch.arange(FRAMES, device=motion.device)[None, :]
+    middle = Trajectory(x, y, scenes.radius()[:, None], angle)
+    frame = torch.arange(FRAMES, device=x.device)[None, :]
+    return follow(scenes.attribute("motion")[:, None], middle, phase, frame)
+
+
+def follow(motion: Tensor, middle: Trajectory, phase: Tensor, frame: Tensor, pace: Tensor | float = 1.0) -> Trajectory:
+    """Where objects are at given frames; all arguments broadcast.
+
+    Args:
+        motion: index into `MOTIONS`.
+        middle: position and radius in the middle of the clip, and the angle in the first frame.
+        phase: where in its cycle a bouncing object starts.
+        frame: which frames, 0 to 15.
+        pace: distance, growth and turns as a multiple of the nominal ones.
+    """
     progress = frame / (FRAMES - 1) - 0.5
 
     def is_a(name: str) -> Tensor:
-        return (motion == MOTIONS.index(name)).to(progress.dtype)
+        return (motion == MOTIONS.index(name)).to(progress.dtype) * pace
 
     height = (torch.pi * (frame / BOUNCE_PERIOD + phase)).sin().abs()
     return Trajectory(
-        x=x + TRAVEL * progress * (is_a("right") - is_a("left")),
-        y=y + TRAVEL * progress * (is_a("down") - is_a("up")) + BOUNCE_HEIGHT * (0.5 - height) * is_a("bouncing"),
-        radius=scenes.radius()[:, None] * (1 + 2 * GROWTH * progress * (is_a("growing") - is_a("shrinking"))),
-        angle=angle + SPIN * frame * is_a("spinning"),
+        x=middle.x + TRAVEL * progress * (is_a("right") - is_a("left")),
+        y=middle.y
+        + TRAVEL * progress * (is_a("down") - is_a("up"))
+        + BOUNCE_HEIGHT * (0.5 - height) * is_a("bouncing"),
+        radius=middle.radius * (1 + 2 * GROWTH * progress * (is_a("growing") - is_a("shrinking"))),
+        angle=middle.angle + SPIN * frame * is_a("spinning"),
     )
 
 

@@ -61,7 +61,7 @@ class Diffusion:
         self.noise = (1 - scheduler.alphas_cumprod).to(device, torch.float32).sqrt()
         tokenizer = architecture.tokenizer()
         self.pad = int(tokenizer.pad_token_id)
-        self.empty = caption_tokens(tokenizer, device)[-1]
+        self.empty = caption_tokens(tokenizer, [""], device)[0]
 
     def read(self, text: Any, words: nn.Linear, tokens: Int[Tensor, "row token"], length: int) -> tuple[Tensor, Tensor]:
         """The text states of captions, some of them emptied, and how badly each state tells its own word.
@@ -148,8 +148,7 @@ def train_denoiser(
 ) -> Outcome:
     """Stages 2 and 3: the denoiser and the text encoder together, on single frames or on clips."""
     diffusion = Diffusion(architecture, device)
-    table = caption_tokens(architecture.tokenizer(), device)
-    words = word_head(text, table, min(HEAD_ITERATIONS, schedule.iterations))
+    words = word_head(text, pool.tokens, min(HEAD_ITERATIONS, schedule.iterations))
     velocity, choose = architecture.velocity[stage], FRAMES_OF[stage]
 
     def loss(length: int) -> Tensor:

@@ -1,15 +1,13 @@
-"""Tokenizers built from the caption grammar: every word of it is one token, any other text still tokenises."""
+"""Tokenizers built from the words of a caption grammar: each is one token, any other text still tokenises."""
 
 from __future__ import annotations
 
 import itertools
 import string
+from collections.abc import Sequence
 
 from transformers import CLIPTokenizer, T5Tokenizer
 
-from ieadapt.testbed.captions import all_captions
-
-MAX_TOKENS = 16
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
 
@@ -46,37 +44,39 @@ def learn_merges(words: list[str]) -> list[tuple[str, str]]:
     return list(ranks)
 
 
-def build_tokenizer() -> CLIPTokenizer:
-    """The CLIP tokenizer of `shapes`: 16 tokens at most, padded with the end token.
+def build_clip_tokenizer(words: Sequence[str], tokens: int) -> CLIPTokenizer:
+    """A CLIP tokenizer.
+
+    Args:
+        words: of the grammar, in an order that stays.
+        tokens: most tokens of a text, start and end included; shorter ones are padded with the end token.
 
     Example:
-        >>> len(build_tokenizer()("a big red star moving left over bricks").input_ids)
-        10
+        >>> build_clip_tokenizer(["red", "star"], 16)("red star").input_ids
+        [517, 513, 516, 518]
     """
-    words = sorted({word for text in all_captions() for word in text.split()})
-    merges = learn_merges(words)
+    merges = learn_merges(list(words))
     symbols = byte_symbols()
-    tokens = [
+    pieces = [
         *symbols,
         *(symbol + WORD_END for symbol in symbols),
         *(left + right for left, right in merges),
         START,
         END,
     ]
-    vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS)
+    vocabulary = {token: index for index, token in enumerate(dict.fromkeys(pieces))}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=tokens)
 
 
-def build_t5_tokenizer() -> T5Tokenizer:
-    """The same grammar for a T5 encoder: every word one token, other text letter by letter; 16 tokens at most.
+def build_t5_tokenizer(words: Sequence[str], tokens: int) -> T5Tokenizer:
+    """The same for a T5 encoder: every word one token, other text letter by letter.
 
     Example:
-        >>> len(build_t5_tokenizer()("a big red star moving left over bricks").input_ids)
-        9
+        >>> len(build_t5_tokenizer(["red", "star"], 16)("red star").input_ids)
+        3
     """
-    words = sorted({word for text in all_captions() for word in text.split()})
     special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
     letters = [*string.ascii_letters, *string.digits, *string.punctuation]
     pieces = [("▁", -10.0), *((letter, -10.0) for letter in letters), *((f"▁{word}", -1.0) for word in words)]
     vocabulary = list(dict(special + pieces).items())
-    return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=MAX_TOKENS)
+    return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=tokens)

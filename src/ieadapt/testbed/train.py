@@ -2,13 +2,15 @@
 
 Each number is a stage's budget in seconds; a stage without one is skipped. Every stage starts from the folder's weights
 where it has them and leaves averaged fp16 weights there, so that running again goes on. `--export` writes the diffusers
-folder and `--evaluate` generates held-out captions from it and scores them.
+folder and `--evaluate` generates held-out captions from it and scores them. `torchrun --nproc-per-node N -m
+ieadapt.testbed.train ...` trains on N GPUs, each with a batch and a pool of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import transformers
 from diffusers import __version__ as diffusers_version
 from torch import Tensor, nn
@@ -23,11 +26,9 @@ from torch import Tensor, nn
 from ieadapt.testbed.architecture import STAGES, Architecture
 from ieadapt.testbed.checkpoint import Parts, add_history, adopt, export, load_parts, save_weights
 from ieadapt.testbed.evaluate import report
-from ieadapt.testbed.loop import Outcome, Schedule
+from ieadapt.testbed.loop import Outcome, Schedule, processes
 from ieadapt.testbed.model import ARCHITECTURES
 from ieadapt.testbed.pool import Pool, latent_pool, vae_pool
-from ieadapt.testbed.render import render_batch
-from ieadapt.testbed.scenes import sample_tensors
 from ieadapt.testbed.stages import COMPILED, train_denoiser, train_vae
 
 VAE_CLIPS = 16
@@ -87,7 +88,6 @@ class Recipe:
 
 def run(recipe: Recipe) -> list[dict[str, object]]:
     """Train the stages that have a budget, in order; returns their records."""
-    torch.manual_seed(recipe.seed)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
     stretch = _Stretch(recipe)
     work: dict[str, Callable[[], tuple[Outcome, dict[str, object]]]] = {
@@ -101,9 +101,22 @@ def run(recipe: Recipe) -> list[dict[str, object]]:
         began = time.monotonic()
         outcome, extra = work[stage]()
         records.append(_record(recipe, stage, outcome, extra, time.monotonic() - began))
-        add_history(recipe.folder, records[-1])
-        print(records[-1], flush=True)
+        if _rank() == 0:
+            add_history(recipe.folder, records[-1])
+            print(records[-1], flush=True)
+        _wait()
     return records
+
+
+def _rank() -> int:
+    """Which of the processes that train together this one is; the first one writes."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def _wait() -> None:
+    """Wait until every process is here."""
+    if processes() > 1:
+        dist.barrier()
 
 
 class _Stretch:
@@ -123,7 +136,7 @@ class _Stretch:
         print(f"  {len(pool.data)} rows rendered", flush=True)
         outcome = train_vae(self.architecture, vae, pool, recipe.rows("vae"), recipe.schedule("vae"), self.device)
         self.architecture.normalise(vae, pool.data[: 4 * recipe.rows("vae")].float() / 255)
-        save_weights(recipe.folder, "vae", vae.state_dict())
+        self._save({"vae": vae})
         self._clips = None
         return outcome, {"psnr": self._psnr(vae)}
 
@@ -135,20 +148,27 @@ class _Stretch:
         outcome = train_denoiser(
             self.architecture, stage, trained, text, pool, recipe.rows(stage), recipe.schedule(stage), self.device
         )
-        for name, module in self.architecture.split[stage](trained, self.architecture.widths[recipe.size]).items():
-            save_weights(recipe.folder, name, module.state_dict())
-        save_weights(recipe.folder, "text", text.state_dict())
+        parts_trained = self.architecture.split[stage](trained, self.architecture.widths[recipe.size])
+        self._save({**parts_trained, "text": text})
         return outcome, {}
 
+    def _save(self, modules: Mapping[str, nn.Module]) -> None:
+        """The first process writes; the others, whose weights are the same, wait for it."""
+        for name, module in modules.items() if _rank() == 0 else ():
+            save_weights(self.recipe.folder, name, module.state_dict())
+        _wait()
+
     def _parts(self) -> Parts:
+        torch.manual_seed(self.recipe.seed)  # untrained weights are the same in every process
         parts = load_parts(self.architecture, self.recipe.folder, self.recipe.size)
         for module in (*parts.modules.values(), *parts.denoisers.values()):
             module.to(self.device).eval()
+        torch.manual_seed(1000 * self.recipe.seed + _rank())  # noise is not
         return parts
 
     def _generator(self, stage: str) -> torch.Generator:
-        """Data of each stage and of each stretch differ."""
-        return torch.Generator().manual_seed(1000 * self.recipe.seed + STAGES.index(stage))
+        """Data of each stage, of each stretch and of each process differ."""
+        return torch.Generator().manual_seed(1000 * self.recipe.seed + 10 * _rank() + STAGES.index(stage))
 
     def _encoded(self, stage: str, vae: nn.Module) -> Pool:
         size = self.recipe.pool_size(stage)
@@ -162,8 +182,8 @@ class _Stretch:
 
     def _psnr(self, vae: nn.Module) -> float:
         """Mean PSNR of frames of held-out clips through the VAE, dB."""
-        scenes = sample_tensors(VAE_CLIPS, torch.Generator().manual_seed(99), "heldout").to(self.device)
-        clips = render_batch(scenes[: self.recipe.pool])
+        world, clips_drawn = self.architecture.world, min(VAE_CLIPS, self.recipe.pool or VAE_CLIPS)
+        clips = world.render(world.sample(clips_drawn, torch.Generator().manual_seed(99), "heldout").to(self.device))
         rebuilt = self.architecture.decode(vae, self.architecture.encode(vae, clips))
         error = (rebuilt.clamp(0, 1) - clips).square().mean((2, 3, 4))
         return round(float((-10 * error.log10()).mean()), 2)
@@ -185,7 +205,8 @@ def _record(
         "seconds": outcome.seconds,
         "seconds with data": round(wall, 1),
         "iterations": outcome.iterations,
-        "batch": recipe.rows(stage),
+        "batch": recipe.rows(stage) * processes(),
+        "processes": processes(),
         "learning rate": recipe.schedule(stage).learning_rate,
         "loss": round(outcome.loss, 5),
         "floor": recipe.schedule(stage).floor,
@@ -203,10 +224,19 @@ def _record(
 def main(arguments: list[str] | None = None) -> None:
     """Read the command line and train."""
     options = _parser().parse_args(arguments)
+    if "LOCAL_RANK" in os.environ:  # set by torchrun
+        if options.device == "cuda":
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("nccl" if options.device == "cuda" else "gloo")
     recipe = _recipe(options)
     if options.start:
         adopt(recipe.architecture, options.start, options.folder)
     run(recipe)
+    if dist.is_initialized():
+        first = _rank() == 0
+        dist.destroy_process_group()
+        if not first:
+            return
     if options.export:
         export(recipe.architecture, options.folder, options.export, recipe.size)
     for guidance in options.guidance if options.evaluate else ():

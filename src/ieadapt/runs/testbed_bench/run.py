@@ -126,7 +126,7 @@ def run_testbed(
     asked of a folder later, with the same steps.
 
     Args:
-        model: `shapes` or `shapes-dit`.
+        model: a bundled model with ground truth: `shapes`.
         out: gets `testbed-generation.json`, `testbed-editing.json`, their tables and `rows/`.
         config: methods, scenes, workers.
         resume: go on with an earlier run; rows that are there are not made again.

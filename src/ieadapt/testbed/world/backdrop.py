@@ -1,0 +1,133 @@
+"""Which background a clip shows, and how it lies: patterns slid over the middle frame.
+
+In the middle of a clip the camera is where every camera passes, so that a pattern's turn, scale and shift can be sought
+in one frame, whatever the camera does. Slow colours (tint, shadow, light) are taken off first.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from ieadapt.testbed.scenes import FRAMES
+from ieadapt.testbed.world.patterns import paint
+from ieadapt.testbed.world.rendering import SCALES, SHIFT_DOWN, TURN
+from ieadapt.testbed.world.scene import BACKGROUNDS
+
+UNIT = 60
+"""Pixels to a frame width in the plane of the patterns."""
+CANVAS = 96
+"""Height and width of a warped frame in that plane: 1.6 frame widths."""
+TURNS, ZOOMS = 17, 15
+"""How many turns and scales are tried."""
+SLOW = 6.0
+"""Deviation in pixels of the blur that is taken off."""
+STRONGEST = 0.12
+"""Contrast above which more does not count: edges of objects are stronger than those of patterns."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How a pattern lies in a clip.
+
+    Args:
+        match: correlation of the pattern with the middle frame, slow colours taken off, in [-1, 1]; higher is closer.
+        turn: as in a scene's `variation`, in [0, 1].
+        scale: likewise.
+        shift_x: likewise.
+        shift_y: likewise.
+    """
+
+    match: float
+    turn: float
+    scale: float
+    shift_x: float
+    shift_y: float
+
+
+@torch.no_grad()
+def place_patterns(clip: Float[Tensor, "frame channel height width"]) -> dict[str, Placement]:
+    """The best placement of every pattern in a clip.
+
+    Args:
+        clip: frames in [0, 1].
+
+    Example:
+        >>> from ieadapt.testbed.world import Scene, SceneObject, render
+        >>> scene = Scene((SceneObject("small", "red", "ball", "left"),), "honeycomb")
+        >>> placements = place_patterns(render(scene))
+        >>> max(placements, key=lambda name: placements[name].match)
+        'honeycomb'
+    """
+    middle = clip[FRAMES // 2 - 1 : FRAMES // 2 + 1].float().cpu().mean((0, 1))
+    frame = F.interpolate(middle[None, None], size=(UNIT, UNIT), mode="area")
+    quick = _without_slow(frame).clamp(-STRONGEST, STRONGEST)
+    turns = torch.linspace(0, 1, TURNS)
+    scales = torch.linspace(0, 1, ZOOMS)
+    warped = F.grid_sample(quick.expand(len(_grid()), -1, -1, -1), 2 * _grid(), align_corners=False)[:, 0] * _inside()
+    strength = warped.square().sum((1, 2)).clamp(min=1e-6)
+    found = {}
+    for name in BACKGROUNDS:
+        patches, own = _patches(name)
+        match = warped.flatten(1) @ patches.T / (own * strength[:, None]).sqrt()
+        best = int(match.argmax())
+        row, shift = divmod(best, match.shape[1])
+        down, right = divmod(shift, UNIT)
+        found[name] = Placement(
+            float(match.flatten()[best]),
+            float(turns[row // ZOOMS]),
+            float(scales[row % ZOOMS]),
+            right / UNIT,
+            down / (2 * _down()),
+        )
+    return found
+
+
+def _down() -> int:
+    """The largest shift downwards or upwards, in pixels of the plane."""
+    return round(SHIFT_DOWN / 2 * UNIT)
+
+
+def _without_slow(picture: Float[Tensor, "batch 1 height width"]) -> Float[Tensor, "batch 1 height width"]:
+    steps = torch.arange(-int(2 * SLOW), int(2 * SLOW) + 1).float()
+    kernel = (-steps.square() / (2 * SLOW**2)).exp()
+    kernel = (kernel / kernel.sum()).view(1, 1, -1, 1)
+    margin = len(steps) // 2
+    padded = F.pad(picture, (margin, margin, margin, margin), mode="reflect")
+    return picture - F.conv2d(F.conv2d(padded, kernel), kernel.transpose(2, 3))
+
+
+@functools.cache
+def _grid() -> Float[Tensor, "row height width 2"]:
+    """Where in the frame each point of the patterns' plane is at every turn and scale, from the frame's middle."""
+    at = (torch.arange(CANVAS) + 0.5 - CANVAS / 2) / UNIT
+    angle = (TURN * torch.linspace(-1, 1, TURNS)).repeat_interleave(ZOOMS)[:, None, None]
+    scale = torch.linspace(*SCALES, ZOOMS).repeat(TURNS)[:, None, None]
+    across, along = at[None, None, :] / scale, at[None, :, None] / scale
+    return torch.stack([angle.cos() * across + angle.sin() * along, angle.cos() * along - angle.sin() * across], -1)
+
+
+def _inside() -> Float[Tensor, "row height width"]:
+    return (_grid().abs().amax(-1) < 0.5).float()
+
+
+@functools.cache
+def _patches(name: str) -> tuple[Float[Tensor, "shift pixel"], Float[Tensor, "row shift"]]:
+    """A pattern without slow colours at every shift, and how strong it is where a frame lies."""
+    height, width = CANVAS + 2 * _down(), CANVAS + UNIT - 1
+    x = (torch.arange(width) + 0.5 - CANVAS / 2) / UNIT + 0.5
+    y = (torch.arange(height) + 0.5 - CANVAS / 2 - _down()) / UNIT + 0.5
+    # as soft as a frame of UNIT pixels: the mean of four points a pixel
+    finer = [
+        paint(name, *torch.broadcast_tensors(x[None, :] + dx / UNIT, y[:, None] + dy / UNIT)).mean(-1)
+        for dx in (-0.25, 0.25)
+        for dy in (-0.25, 0.25)
+    ]
+    plane = _without_slow(torch.stack(finer).mean(0)[None, None]).clamp(-STRONGEST, STRONGEST)[0, 0]
+    patches = plane.unfold(0, CANVAS, 1).unfold(1, CANVAS, 1).reshape(-1, CANVAS**2)
+    return patches, (_inside().flatten(1) @ patches.square().T).clamp(min=1e-6)
