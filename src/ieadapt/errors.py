@@ -62,13 +62,12 @@ def require_types(config: Any) -> None:
         UsageError: naming the field.
 
     Example:
-        >>> @dataclasses.dataclass
-        ... class Config:
-        ...     scale: int | float = 1.0
+        >>> import dataclasses
+        >>> Config = dataclasses.make_dataclass("Config", [("scale", int | float, 1.0)])
         >>> require_types(Config("much"))
         Traceback (most recent call last):
         ...
-        ieadapt.errors.UsageError: scale cannot be this; expected int or float; got str 'much'; in Config
+        ieadapt.errors.UsageError: scale cannot be this; expected int or float; got str 'much'; in ...
     """
     for name, kind in get_type_hints(type(config)).items():
         members, value = get_args(kind) or (kind,), getattr(config, name, None)

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import results, tables
 
-FIELDS = {"name", "command", "date", "commit", "machine", "versions", "notes", "rows"}
+FIELDS = {"name", "command", "date", "commit", "machine", "versions", "notes", "ep_definition", "rows"}
 
 
 def test_a_record_says_how_it_was_made(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_sites_that_the_model_has_not_are_refused_before_it_is_measured(
 ) -> None:
     from ieadapt.runs import enhancing
 
-    monkeypatch.setattr(enhancing, "quick_profile", lambda *arguments: pytest.fail("the model was measured"))
+    monkeypatch.setattr(enhancing, "own_profile", lambda *arguments: pytest.fail("the model was measured"))
     words = ("--mode", "direct", "--scale", 0.5, "--sharpen", 0.5, flag, "xxxx")
     line = program("enhance", tiny, "--prompt", "a ball", *SIZE, *words, "--out", tmp_path / "run").refused()
     assert "'xxxx'" in line

@@ -59,7 +59,7 @@ def test_prompts_files_that_cannot_be(content: str, words: str, program: Program
             "identity,melt",
             "unknown perturbation; expected identity, uniform, mix, temperature, blur, skip; got melt",
         ),
-        ("--window", "0.5:1.5", "not a window of steps; expected START:STOP"),
+        ("--window", "0.5:1.5", "not a window of steps; expected fractions"),
         ("--branch", "uncond", "unknown branch of a study"),
         ("--mode", "twice", "unknown mode of a study"),
         ("--engine", "spark", "unknown engine"),

@@ -52,7 +52,13 @@ def test_a_flag_that_is_given_beats_a_preset_also_at_its_default(scale: float) -
 
 
 def test_the_same_rule_holds_for_edits() -> None:
-    given = {"model": "shapes", "prompts": ("a ball",), "source_seed": 1, "preset": "inversion"}
+    given = {
+        "model": "shapes",
+        "prompts": ("a ball",),
+        "source_seed": 1,
+        "source_prompt": "a cube",
+        "preset": "inversion",
+    }
     assert assemble(EditRun, given).config == edit_preset("inversion")
     default = EditConfig().inject_branch
     run = assemble(EditRun, {**given, "inject_branch": default})

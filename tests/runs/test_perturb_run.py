@@ -29,7 +29,7 @@ def test_the_command_repeats_it() -> None:
     [
         ({"perturbation": "blurr"}, "unknown perturbation; expected identity, uniform"),
         ({"perturbation": "mix"}, "the perturbation's amount is missing or wrong"),
-        ({"start": 0.5, "stop": 0.5}, "not a window of steps; expected 0 <= start < stop <= 1"),
+        ({"start": 0.5, "stop": 0.5}, "not a window of steps; expected fractions 0 <= start < stop <= 1"),
         ({"branch": "weak"}, "unknown guidance branch; expected both, cond, uncond; got weak"),
         ({"scope": "text"}, "unknown scope; expected video, video-renormalised, all; got text"),
         ({"prompts": ()}, "there is no prompt"),

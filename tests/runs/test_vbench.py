@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,9 @@ def test_a_run_goes_on_with_what_is_missing(asked: VBenchRun, made: Path, tmp_pa
     lost.unlink()
     kept = tmp_path / "run" / "plain" / f"{PROMPTS[0]}-0.mp4"
     kept.write_bytes(b"kept as it is")
-    (tmp_path / "run" / "plain" / "x.mp4.abcd.part").touch()
+    leftover = tmp_path / "run" / "plain" / "x.mp4.0123abcd.part"
+    leftover.touch()
+    os.utime(leftover, (0, 0))
     run_vbench(asked, tmp_path / "run", resume=True)
     after = _contents(tmp_path / "run")
     assert after.keys() == whole.keys()

@@ -243,7 +243,7 @@ def test_what_is_not_finite_stops_with_step_and_site(family: str, monkeypatch: p
     def broken(self: Identity, call: AttentionCall) -> Tensor:
         return call.output + (float("nan") if call.step == 1 else 0.0)
 
-    monkeypatch.setattr(Identity, "replacement", broken)
+    monkeypatch.setattr(Identity, "__call__", broken)
     name = next(site.name for site in find_sites(tiny_pipeline(family)) if site.kind in ("temporal", "joint"))
     with (
         pytest.raises(FailureError, match=f"not finite; in step 1, first at {name}; remedy: lower the scale"),

@@ -23,7 +23,7 @@ def test_perturbations_have_one_name_each() -> None:
         ({"perturb": "temperature:0"}, "must be positive"),
         ({"metrics": "psnrr"}, "there is no metric 'psnrr'"),
         ({"metrics": ""}, "choice of metrics is empty"),
-        ({"window": "0.5"}, "not a window of steps; expected START:STOP"),
+        ({"window": "0.5"}, "not a window of steps; expected fractions"),
         ({"window": "0.5:0.5"}, "not a window of steps"),
         ({"window": "-0.1:1"}, "not a window of steps"),
         ({"window": "0:1.5"}, "not a window of steps"),
@@ -45,9 +45,9 @@ def test_what_cannot_be_asked(changes: dict[str, object], message: str) -> None:
     [("0:1", 5, (0, 5)), ("0.5:1", 5, (3, 5)), ("0:0.5", 4, (0, 2)), ("0.2:0.4", 10, (2, 4))],
 )
 def test_steps_of_a_window(window: str, number: int, steps: tuple[int, int]) -> None:
-    assert StudyConfig(window=window).steps(number) == steps
+    assert StudyConfig(window=window).perturbed.steps(number) == range(*steps)
 
 
 def test_a_window_between_two_steps() -> None:
     with pytest.raises(UsageError, match=r"no denoising step begins inside the window; got window 0.6:0.7 of 2 steps"):
-        StudyConfig(window="0.6:0.7").steps(2)
+        StudyConfig(window="0.6:0.7").perturbed.steps(2)
