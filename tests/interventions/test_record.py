@@ -27,13 +27,17 @@ class _DenseRecord:
         entropy = -torch.special.xlogy(weights, weights).sum(-1)
         keys = allowed(call).sum(-1)
         ep = torch.where(keys > 1, 100 * entropy / keys.clamp(min=2).log(), 0.0)
-        energy = call.output.double().square().sum((2, 3))
+        energy = call.output.double().square().sum(3)
+        joint = call.layout is not None and call.site.kind == "joint"
+        own = call.layout.video.slice if joint else slice(None)
+        padding = call.attention.padding  # of text refiners, whose every token is text
+        own = ~padding[0] if padding is not None and not joint else own
         for index, branch in enumerate(call.rows.guidance):
             for row in range(*call.rows.index([index]).indices(call.query.shape[0])):
                 for head in range(ep.shape[1]):
                     place = (call.site.name, head, call.step, branch)
-                    self.ep[place].append(ep[row, head].mean())
-                    self.energy[place][call.rows.video[index]] += energy[row, head].item()
+                    self.ep[place].append(ep[row, head, own].mean())
+                    self.energy[place][call.rows.video[index]] += energy[row, head, own].sum().item()
 
 
 @every_family

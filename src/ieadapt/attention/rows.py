@@ -68,8 +68,8 @@ class StepWindow:
             raise UsageError("not a window of steps", expected=_FORM, got=str(self))
 
     @classmethod
-    def of(cls, steps: StepWindow | Sequence[int | float] | str) -> StepWindow:
-        """Read a window, a pair of fractions, or its text `START:STOP`.
+    def of(cls, steps: StepWindow | Sequence[int | float] | str, where: str | None = None) -> StepWindow:
+        """Read a window, a pair of fractions, or its text `START:STOP`; `where` is named in the error.
 
         Raises:
             UsageError: something else.
@@ -85,8 +85,8 @@ class StepWindow:
             start, stop = (float(edge) for edge in edges)
         except (TypeError, ValueError):
             start, stop = float("nan"), float("nan")
-        if start != start or stop != stop:
-            raise UsageError("not a window of steps", expected=_FORM, got=repr(steps))
+        if not 0.0 <= start < stop <= 1.0:
+            raise UsageError("not a window of steps", expected=_FORM, got=repr(steps), where=where)
         return cls(start, stop)
 
     @property
@@ -113,7 +113,7 @@ class StepWindow:
             )
         return range(inside[0], inside[-1] + 1)
 
-    def after(self, first: int, steps: int) -> StepWindow:
+    def after(self, first: int, steps: int, where: str | None = None) -> StepWindow:
         """The same window for a run that leaves out the first of so many steps, and counts from its own beginning.
 
         Raises:
@@ -128,6 +128,7 @@ class StepWindow:
             raise UsageError(
                 "no denoising step begins inside the window",
                 got=f"window {self} of {steps} steps, of which the first {first} are left out",
+                where=where,
                 remedy="take a wider window, or begin earlier",
             )
         return StepWindow(max(inside.start - first, 0) / left, (inside.stop - first) / left)

@@ -20,7 +20,7 @@ from ieadapt.methods import EDIT_PRESETS, EditConfig, SiteChoice, edit_preset
         ({"residual": -0.1}, "residual of an edit is out of range; expected 0..1"),
         ({"guidance_scale": 0.5}, "guidance_scale of an edit is out of range; expected 1..100"),
         ({"iterations": -1}, "iterations of an edit is out of range"),
-        ({"inject_window": "0.5:0.5"}, "not a window of steps; expected START:STOP.*in inject_window"),
+        ({"inject_window": "0.5:0.5"}, "not a window of steps; expected fractions.*in inject_window"),
         ({"guidance_window": "all"}, "not a window of steps.*in guidance_window"),
         ({"mask": "cross:"}, "unknown mask of an edit; expected none, difference or cross:WORD; got cross:"),
         ({"words": "ball"}, "unknown word control; expected auto, none, replace or WORD=FACTOR; got ball"),

@@ -301,7 +301,8 @@ def test_an_inversion_of_another_clip_start_or_method() -> None:
 
 def test_a_window_before_the_start_is_refused() -> None:
     with pytest.raises(
-        UsageError, match=r"no step of the edit lies in the window; .*0.50..1.*got 0:0.3; in inject_window"
+        UsageError,
+        match=r"no denoising step begins inside the window; got window 0:0.3 of .*; in inject_window",
     ):
         made("wan", [TARGET], dataclasses.replace(QUICK, inject="all", inject_window="0:0.3"))
 

@@ -66,5 +66,5 @@ def test_a_model_without_cross_attention_and_a_window_before_the_start() -> None
         UsageError, match="this model has no cross-attention, so words cannot be controlled; got CogVideoX"
     ):
         made("cogvideox", [TARGET], dataclasses.replace(QUICK, words="replace"))
-    with pytest.raises(UsageError, match=r"no step of the edit lies in the window.*in words_window"):
+    with pytest.raises(UsageError, match=r"no denoising step begins inside the window.*in words_window"):
         made("wan", [TARGET], EditConfig(start=0.5, words="replace", words_window="0:0.4"))

@@ -87,7 +87,7 @@ def test_one_branch_and_a_window(family: str) -> None:
             call.query, call.key, call.value, attn_mask=call.mask, scale=call.scale
         )
         for row, branch in enumerate(call.rows.guidance):
-            rows = call.rows.expand([row])
+            rows = call.rows.index([row])
             if (call.output - plain)[rows].abs().max() > 1e-4:
                 changed.add((call.step, branch))
 
@@ -128,7 +128,7 @@ def _factor(call: AttentionCall, weight: float) -> list[float]:
     video, factors = call.layout.video.slice, []
     for row in range(len(call.rows.guidance)):
         entries = []
-        for part in call.rows.expand([row]).tolist():
+        for part in range(*call.rows.index([row]).indices(call.query.shape[0])):
             query = call.query[part][:, video].unflatten(1, (frames, positions))
             key = call.key[part][:, video].unflatten(1, (frames, positions))
             maps = (torch.einsum("hfpc,hgpc->hpfg", query, key) * call.scale).softmax(-1)

@@ -114,7 +114,7 @@ class EditConfig:
                     f"{name} of an edit is out of range", expected=f"{low:g}..{high:g}", got=getattr(self, name)
                 )
         for name in ("guidance_window", "inject_window", "words_window"):
-            StepWindow.of(getattr(self, name))
+            StepWindow.of(getattr(self, name), name)
         if self.mask not in ("none", "difference") and not self.mask_words:
             raise UsageError("unknown mask of an edit", expected="none, difference or cross:WORD", got=self.mask)
         tied = {self.inject, self.mask, self.words} - {"none", AUTO}

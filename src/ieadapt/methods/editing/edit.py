@@ -211,12 +211,12 @@ class _Editor:
         streams: list[Stream] = ["source", *["target"] * (len(rows) - 1)]  # type: ignore[list-item]
         with ExitStack() as stack:
             if self.sites:
-                steps, guidance = self._during(config.inject_window), config.injected_guidance
+                steps, guidance = self._during("inject_window"), config.injected_guidance
                 inject = intercept(pipe, Inject(), self.sites, steps, guidance=guidance, streams=streams)
                 stack.enter_context(inject)
             if config.controls_words:
                 cross = [site for site in self._reached if site.kind == "cross"]
-                steps = self._during(config.words_window)
+                steps = self._during("words_window")
                 stack.enter_context(intercept(pipe, self._word_maps(rows), cross, steps, streams=streams))
             if mask is not None and config.mask_words:
                 words = [prompt_words(pipe, prompt) for prompt in rows]
@@ -248,7 +248,7 @@ class _Editor:
         """Refuse word control that would have no site or no step."""
         if not self._config.controls_words:
             return
-        self._during(self._config.words_window)
+        self._during("words_window")
         if not any(site.kind == "cross" for site in self._reached):
             raise UsageError(
                 "this model has no cross-attention, so words cannot be controlled",
@@ -272,7 +272,7 @@ class _Editor:
         choice = self._config.injection
         if choice is None:
             return []
-        self._during(self._config.inject_window)
+        self._during("inject_window")
         own = [site for site in self._reached if site.kind in SELF_ATTENTION or choice.names]
         if self._config.inject == "coarse":
             own = coarse_sites(self.runner.pipe, own)
@@ -281,9 +281,9 @@ class _Editor:
             self.profile = source_profile(self.runner, self._inversion, begin)
         return choice.choose(own, **(self.profile.figures if self.profile else {}))
 
-    def _during(self, window: str) -> StepWindow:
-        """A window of the whole run as the edit counts it, which may begin late."""
-        return StepWindow.of(window).after(self.first, len(self._path))
+    def _during(self, name: str) -> StepWindow:
+        """A window of the whole run as the edit counts it, which may begin late; by the name of its field."""
+        return StepWindow.of(getattr(self._config, name)).after(self.first, len(self._path), name)
 
     def _reaches(self, window: str) -> bool:
         return any(StepWindow.of(window).contains(step, len(self._path)) for step in range(self.first, len(self._path)))
