@@ -83,11 +83,9 @@ class StepWindow:
         edges: Any = steps.split(":") if isinstance(steps, str) else steps
         try:
             start, stop = (float(edge) for edge in edges)
-        except (TypeError, ValueError):
-            start, stop = float("nan"), float("nan")
-        if not 0.0 <= start < stop <= 1.0:
-            raise UsageError("not a window of steps", expected=_FORM, got=repr(steps), where=where)
-        return cls(start, stop)
+            return cls(start, stop)
+        except (TypeError, ValueError, UsageError):
+            raise UsageError("not a window of steps", expected=_FORM, got=repr(steps), where=where) from None
 
     @property
     def whole(self) -> bool:

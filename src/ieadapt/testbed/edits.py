@@ -14,7 +14,7 @@ from torch import Tensor
 from ieadapt.errors import UsageError
 from ieadapt.testbed.captions import caption
 from ieadapt.testbed.render import render
-from ieadapt.testbed.scenes import ATTRIBUTES, REACH, ROUND, Scene, sample_scenes
+from ieadapt.testbed.scenes import ATTRIBUTES, REACH, Scene, can_be_seen, sample_scenes
 
 EDIT_KINDS = ("colour", "background", "shape", "size")
 """Attributes whose edits leave every object where it is."""
@@ -147,7 +147,7 @@ def _changes(kind: str, seed: int) -> Iterator[tuple[Scene, Scene]]:
 def _changed(scene: Scene, kind: str, value: str) -> Scene | None:
     """The scene with another value, or None where there is no such scene."""
     shape, motion = (value if kind == name else getattr(scene, name) for name in ("shape", "motion"))
-    return None if motion == "spinning" and shape in ROUND else scene.replace(**{kind: value})
+    return scene.replace(**{kind: value}) if can_be_seen(shape, motion) else None
 
 
 def _inside(scene: Scene) -> bool:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -41,6 +42,51 @@ TILT = 0.2
 REACH = 1.35
 
 Split = Literal["train", "heldout", "all"]
+Attributes = Mapping[str, tuple[str, ...]]
+"""Name of an attribute -> the values that it may have."""
+
+
+def check_attributes(value: object, attributes: Attributes) -> None:
+    """Refuse a value with an attribute that is none of the known ones.
+
+    Raises:
+        UsageError: an unknown attribute value.
+    """
+    for name, known in attributes.items():
+        if getattr(value, name) not in known:
+            where = type(value).__name__
+            raise UsageError(f"unknown {name}", expected=", ".join(known), got=getattr(value, name), where=where)
+
+
+def can_be_seen(shape: str, motion: str) -> bool:
+    """Whether a shape shows a motion: a round one that spins looks as if it stood still.
+
+    Example:
+        >>> can_be_seen("star", "spinning"), can_be_seen("ring", "spinning")
+        (True, False)
+    """
+    return motion != "spinning" or shape not in ROUND
+
+
+def check_spin(value: Any) -> None:
+    """Refuse a value whose `shape` does not show its `motion`.
+
+    Raises:
+        UsageError: a round shape that spins.
+    """
+    if not can_be_seen(value.shape, value.motion):
+        raise UsageError(
+            "a round shape cannot be seen to spin",
+            expected="a shape with corners",
+            got=value.shape,
+            where=type(value).__name__,
+            remedy="choose another shape or motion",
+        )
+
+
+def attribute_indices(value: object, attributes: Attributes) -> list[int]:
+    """Where each attribute of a value stands among the known ones."""
+    return [known.index(getattr(value, name)) for name, known in attributes.items()]
 
 
 class Trajectory(NamedTuple):
@@ -92,17 +138,8 @@ class Scene:
 
     def __post_init__(self) -> None:
         """Check the five attributes."""
-        for name, known in ATTRIBUTES.items():
-            if getattr(self, name) not in known:
-                raise UsageError(f"unknown {name}", expected=", ".join(known), got=getattr(self, name), where="Scene")
-        if self.motion == "spinning" and self.shape in ROUND:
-            raise UsageError(
-                "a round shape cannot be seen to spin",
-                expected="a shape with corners",
-                got=self.shape,
-                where="Scene",
-                remedy="choose another shape or motion",
-            )
+        check_attributes(self, ATTRIBUTES)
+        check_spin(self)
 
     def replace(self, **changes: object) -> Scene:
         """The same scene with some attributes changed: the perfect edit."""
@@ -132,7 +169,7 @@ class SceneTensors:
     @classmethod
     def stack(cls, scenes: list[Scene]) -> SceneTensors:
         """Scenes to tensors."""
-        rows = [[known.index(getattr(scene, name)) for name, known in ATTRIBUTES.items()] for scene in scenes]
+        rows = [attribute_indices(scene, ATTRIBUTES) for scene in scenes]
         values = [[*scene.position, scene.swell, scene.phase, scene.angle, scene.shift] for scene in scenes]
         return cls(torch.tensor(rows), torch.tensor(values, dtype=torch.float32))
 

@@ -17,7 +17,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ieadapt.errors import UsageError
-from ieadapt.testbed.scenes import COLOURS, FRAMES, MOTIONS, ROUND, SHAPES, SIZES
+from ieadapt.testbed.scenes import (
+    COLOURS,
+    FRAMES,
+    MOTIONS,
+    SHAPES,
+    SIZES,
+    Attributes,
+    attribute_indices,
+    check_attributes,
+    check_spin,
+)
 
 BACKGROUNDS = ("bricks", "waves", "hills", "checks", "stripes", "dots", "honeycomb", "starry sky")
 CAMERAS = ("still", "left", "right", "up", "down", "in", "out")
@@ -70,15 +80,8 @@ class SceneObject:
 
     def __post_init__(self) -> None:
         """Check the attributes."""
-        _check_attributes(self, OBJECT_ATTRIBUTES)
-        if self.motion == "spinning" and self.shape in ROUND:
-            raise UsageError(
-                "a round shape cannot be seen to spin",
-                expected="a shape with corners",
-                got=self.shape,
-                where="SceneObject",
-                remedy="choose another shape or motion",
-            )
+        check_attributes(self, OBJECT_ATTRIBUTES)
+        check_spin(self)
 
     def replace(self, **changes: Any) -> SceneObject:
         """The same object with some values changed."""
@@ -121,7 +124,7 @@ class Scene:
             raise UsageError(
                 "a scene has one to three objects of different colours", got=colours or "none", where="Scene"
             )
-        _check_attributes(self, SCENE_ATTRIBUTES)
+        check_attributes(self, SCENE_ATTRIBUTES)
         if len(self.variation) != VARIATION:
             raise UsageError("variation has another length", expected=VARIATION, got=len(self.variation), where="Scene")
 
@@ -140,14 +143,6 @@ class Scene:
         if order is not None:
             objects = tuple(objects[place] for place in order)
         return dataclasses.replace(self, **({"objects": objects} | changes))
-
-
-def _check_attributes(value: SceneObject | Scene, attributes: dict[str, tuple[str, ...]]) -> None:
-    for name, known in attributes.items():
-        if getattr(value, name) not in known:
-            raise UsageError(
-                f"unknown {name}", expected=", ".join(known), got=getattr(value, name), where=type(value).__name__
-            )
 
 
 @dataclass(frozen=True)
@@ -178,7 +173,7 @@ class SceneBatch:
         """Scenes to tensors."""
         spare = SceneObject("small", "white", "ball", "left")
         filled = [(*scene.objects, *[spare] * (MOST_OBJECTS - len(scene.objects))) for scene in scenes]
-        kinds = [[_indices(thing, OBJECT_ATTRIBUTES) for thing in objects] for objects in filled]
+        kinds = [[attribute_indices(thing, OBJECT_ATTRIBUTES) for thing in objects] for objects in filled]
         numbers = [
             [[*thing.position, *(getattr(thing, name) for name in OBJECT_NUMBERS[2:])] for thing in objects]
             for objects in filled
@@ -187,7 +182,7 @@ class SceneBatch:
             torch.tensor([len(scene.objects) for scene in scenes]),
             torch.tensor(kinds),
             torch.tensor(numbers, dtype=torch.float32),
-            torch.tensor([_indices(scene, SCENE_ATTRIBUTES) for scene in scenes]),
+            torch.tensor([attribute_indices(scene, SCENE_ATTRIBUTES) for scene in scenes]),
             torch.tensor([scene.variation for scene in scenes], dtype=torch.float32),
         )
 
@@ -250,11 +245,7 @@ class SceneBatch:
         return self.variation[:, SCENE_NUMBERS.index(name)]
 
 
-def _indices(value: SceneObject | Scene, attributes: dict[str, tuple[str, ...]]) -> list[int]:
-    return [known.index(getattr(value, name)) for name, known in attributes.items()]
-
-
-def _values(indices: Sequence[int], attributes: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+def _values(indices: Sequence[int], attributes: Attributes) -> dict[str, Any]:
     return {name: known[index] for index, (name, known) in zip(indices, attributes.items(), strict=True)}
 
 
