@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ieadapt.errors import UsageError
-from ieadapt.files import read_record, record_text
+from ieadapt.files import read_record, record_text, sha256_of
 from ieadapt.methods import EditResult
 from ieadapt.metrics import evaluate, select_metrics
 from ieadapt.runs.clip_folders import frames_of
@@ -114,14 +114,9 @@ def job_key(job: EditJob, settings: Mapping[str, Any]) -> str:
     said = dataclasses.asdict(job)
     if job.video is not None and job.video.exists():
         files = frames_of(job.video) if job.video.is_dir() else [job.video]
-        said["video"] = " ".join(_digest(file) for file in files)
+        said["video"] = " ".join(sha256_of(file) for file in files)
     content = json.dumps([said, settings, versions()], sort_keys=True, default=str)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_job(

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ieadapt.errors import UsageError
+from ieadapt.files import write_atomically
 from ieadapt.testbed.architecture import Architecture
 from ieadapt.testbed.model import load_pipeline, save_pipeline
 
@@ -97,8 +98,8 @@ def read_history(folder: Path) -> list[dict[str, object]]:
 
 def add_history(folder: Path, entry: Mapping[str, object]) -> None:
     """Append one stage to the record."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / HISTORY).write_text(json.dumps([*read_history(folder), dict(entry)], indent=1) + "\n")
+    text = json.dumps([*read_history(folder), dict(entry)], indent=1) + "\n"
+    write_atomically(folder / HISTORY, text.encode())
 
 
 def export(architecture: Architecture, folder: Path, target: Path, size: str = "standard") -> None:

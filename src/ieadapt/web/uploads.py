@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import re
@@ -27,6 +26,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ieadapt.errors import FailureError, UsageError
+from ieadapt.files import sha256_of, write_atomically
 from ieadapt.web import clean_clip
 from ieadapt.web.clean_clip import TOO_MUCH
 
@@ -114,8 +114,7 @@ class Uploads:
         """
         try:
             size = uploaded.stat().st_size
-            with uploaded.open("rb") as file:
-                name = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+            name = sha256_of(uploaded)[:16]
         except OSError as error:  # the same file, uploaded twice at once, is gone with the first
             raise UsageError("the upload is not there any more", remedy="upload it again") from error
         if size > self.limits.bytes:
@@ -123,8 +122,7 @@ class Uploads:
             raise UsageError("the file is too large to upload", expected=most, remedy="cut or shrink the clip first")
         if not (self.path(name).is_file() and self._notes(name).is_file()):
             self._check_room()
-            told = self._decode(uploaded, name)
-            self._notes(name).write_text(json.dumps(told), encoding="utf-8")
+            self._decode(uploaded, name)
         return self.find(name)
 
     def _check_room(self) -> None:
@@ -155,8 +153,8 @@ class Uploads:
     def _notes(self, name: str) -> Path:
         return self.folder / f"{name}.json"
 
-    def _decode(self, uploaded: Path, name: str) -> dict[str, object]:
-        """Let the child decode; what it says of the clip."""
+    def _decode(self, uploaded: Path, name: str) -> None:
+        """Let the child decode, and keep the clip with what it says of it."""
         partial = self.folder / f"{name}.{os.getpid()}.part"
         asked = json.dumps({"source": str(uploaded), "target": str(partial), **dataclasses.asdict(self.limits)})
         try:
@@ -174,6 +172,7 @@ class Uploads:
                 raise _too_much()
             if "refused" in answer:
                 raise UsageError(**answer["refused"])
+            write_atomically(self._notes(name), json.dumps(answer["clip"]).encode())
             partial.replace(self.path(name))
         except subprocess.TimeoutExpired as error:
             raise _too_much() from error
@@ -181,7 +180,6 @@ class Uploads:
             raise FailureError("the clip could not be kept", got=error.strerror) from error
         finally:
             partial.unlink(missing_ok=True)
-        return dict(answer["clip"])
 
 
 def _too_much() -> UsageError:

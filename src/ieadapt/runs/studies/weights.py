@@ -10,6 +10,8 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import nn
 
+from ieadapt.files import sha256_of
+
 _PARTS = (".safetensors", ".json", ".txt", ".model")
 
 
@@ -34,8 +36,7 @@ def _of_folder(folder: Path) -> str:
     parts = [path for path in folder.rglob("*") if path.suffix in _PARTS and path.is_file()]
     for path in sorted(path for path in parts if not path.relative_to(folder).parts[0].startswith(".")):
         digest.update(str(path.relative_to(folder)).encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(sha256_of(path)))
     return digest.hexdigest()[:32]
 
 
