@@ -18,7 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "attention": _CORE,
     "interventions": _CORE | {"attention"},
     "metrics": _CORE,
-    "testbed": _CORE,
+    "testbed": _CORE | {"files"},
     "models": _CORE | {"attention", "testbed"},
     "methods": _METHODS,
     "runs": _METHODS | {"methods"},
