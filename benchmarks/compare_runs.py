@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.results import FOLDER, Value, record
-from ieadapt.runs.evaluating import EvaluateConfig, Evaluation, run_evaluation
+from ieadapt.tasks.evaluate.run import EvaluateConfig, Evaluation, run_evaluation
 
 NAME = "compare-runs"
 PLAIN, ENHANCED = "benchmarks/runs/plain", "benchmarks/runs/enhanced"

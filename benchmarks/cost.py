@@ -17,8 +17,11 @@ import torch
 from benchmarks.results import Value, record
 from ieadapt.attention import intercept
 from ieadapt.interventions import Identity, Record
-from ieadapt.methods import EnhanceConfig, GenerationConfig, enhancement, generate, measure
 from ieadapt.models import load
+from ieadapt.tasks.enhance.config import EnhanceConfig
+from ieadapt.tasks.enhance.method import enhancement
+from ieadapt.tasks.generate import GenerationConfig, generate
+from ieadapt.tasks.measure.method import measure
 from ieadapt.testbed import caption, sample_scenes
 
 

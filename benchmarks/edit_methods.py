@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ieadapt.methods import EDIT_PRESETS, EditConfig
+from ieadapt.tasks.edit.config import EditConfig
+from ieadapt.tasks.edit.presets import EDIT_PRESETS
 from ieadapt.testbed.edits import EditPair
 
 DEFAULT = "default"
@@ -125,14 +126,14 @@ def _temporal_candidates() -> dict[str, EditConfig]:
     return found
 
 
-def suited(config: EditConfig, pair: EditPair) -> EditConfig:
+def for_pair(config: EditConfig, pair: EditPair) -> EditConfig:
     """The configuration for one pair: the words that a mask follows are those that the edit changes, and its object.
 
     Example:
         >>> from ieadapt.testbed import Scene
         >>> source = Scene("big", "red", "star", "left", "hills")
         >>> pair = EditPair("colour", 0, source, source.replace(colour="blue"))
-        >>> suited(EditConfig(mask="cross:CHANGED"), pair).mask
+        >>> for_pair(EditConfig(mask="cross:CHANGED"), pair).mask
         'cross:red+blue+star'
     """
     if config.mask_words != (CHANGED,):

@@ -5,7 +5,7 @@ most of the time:
 
     python -m benchmarks.edit_pairs run --device cuda --workers 12 --methods candidates --half choose
     python -m benchmarks.edit_pairs run --device cuda --workers 12 --methods injections --half report
-    ieadapt bench testbed --tracks editing --device cuda --workers 12 --out runs/testbed
+    python -m benchmarks.testbed --tracks editing --device cuda --workers 12 --out runs/testbed
     python -m benchmarks.edit_pairs keep --bench runs/testbed
     python -m benchmarks.edit_pairs table
 
@@ -34,15 +34,16 @@ import polars.selectors as cs
 import torch
 from torch import Tensor
 
-from benchmarks.edit_methods import CEILING, COPY, RECONSTRUCTION, WITHOUT_EDIT, methods, select, suited
+from benchmarks.edit_methods import CEILING, COPY, RECONSTRUCTION, WITHOUT_EDIT, for_pair, methods, select
 from benchmarks.edit_table import BENCH, write
 from benchmarks.results import FOLDER
+from benchmarks.testbed.editing import PairEditor
+from benchmarks.testbed.scenes import PROFILE_STEPS, training_profile
 from ieadapt.errors import IEAdaptError
-from ieadapt.methods import EntropyProfile, GenerationConfig
 from ieadapt.models import load
-from ieadapt.runs.edit_marks import mark_edit
-from ieadapt.runs.testbed_bench.editing import PairEditor
-from ieadapt.runs.testbed_bench.scenes import PROFILE_STEPS, training_profile
+from ieadapt.tasks.edit.marks import mark_edit
+from ieadapt.tasks.generate import GenerationConfig
+from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.testbed.edits import EDIT_KINDS, MOTION_KIND, EditPair, edit_pairs
 
 Cell = dict[str, Any]
@@ -82,7 +83,7 @@ class Bench:
         if name in UNEDITED:
             frames, facts = UNEDITED[name](self.editor, pair)
         else:
-            frames, facts = self.editor.edited(pair, suited(methods()[name], pair))
+            frames, facts = self.editor.edited(pair, for_pair(methods()[name], pair))
         return frames, {fact: value for fact, value in facts.items() if fact != "passes"}
 
 
@@ -146,7 +147,7 @@ def kept_cells(model: str, folder: Path = KEPT) -> list[Cell]:
 
 
 def bench_cells(folder: Path) -> list[Cell]:
-    """The rows of `ieadapt bench testbed`, whose pairs of scenes are others than those of both halves."""
+    """The rows of `python -m benchmarks.testbed`, whose pairs of scenes are others than those of both halves."""
     rows = [json.loads(file.read_text()) for file in sorted((folder / "rows" / "editing").glob("*/*.json"))]
     return [
         {
@@ -249,7 +250,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     running.add_argument("--workers", type=int, default=1, help="processes")
     running.add_argument("--seconds", type=float, default=1e9, help="begin no further edit after so long")
     keeping = commands.add_parser("keep", help="add what was made to the rows in benchmarks/edits")
-    keeping.add_argument("--bench", type=Path, help="folder of a run of `ieadapt bench testbed`")
+    keeping.add_argument("--bench", type=Path, help="folder of a run of `python -m benchmarks.testbed`")
     keeping.add_argument("--kept", type=Path, default=KEPT, help="folder of the kept rows")
     table = commands.add_parser("table", help="choose, report and record")
     table.add_argument("--folder", type=Path, default=FOLDER, help="where the records go")

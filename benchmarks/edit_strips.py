@@ -13,11 +13,12 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.edit_methods import DEFAULT, methods, suited
-from ieadapt.methods import GenerationConfig, edit
+from benchmarks.edit_methods import DEFAULT, for_pair, methods
 from ieadapt.models import load
-from ieadapt.runs.edit_marks import mark_edit
-from ieadapt.runs.edit_pictures import rows_of_frames
+from ieadapt.tasks.edit.marks import mark_edit
+from ieadapt.tasks.edit.method import edit
+from ieadapt.tasks.edit.pictures import rows_of_frames
+from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.testbed.edits import EDIT_KINDS, edit_pairs
 
 FOLDER = Path(__file__).parents[1] / "docs" / "images"
@@ -42,7 +43,7 @@ def main(words: Sequence[str] | None = None) -> int:
             pair.source_frames,
             pair.prompt,
             source_prompt=pair.source_prompt,
-            config=suited(methods()[arguments.method], pair),
+            config=for_pair(methods()[arguments.method], pair),
             generation=GenerationConfig(arguments.steps),
         )
         clips = {

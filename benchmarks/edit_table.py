@@ -18,8 +18,8 @@ import numpy as np
 
 from benchmarks.edit_methods import BASE, COPY, DEFAULT, NO_MAPS, WITHOUT_EDIT, candidates, methods
 from benchmarks.results import Value, record
-from ieadapt.methods import EDIT_PRESETS
 from ieadapt.metrics.intervals import Interval, paired_interval
+from ieadapt.tasks.edit.presets import EDIT_PRESETS
 from ieadapt.testbed.edits import EDIT_KINDS, MOTION_KIND
 
 BENCH = "bench"

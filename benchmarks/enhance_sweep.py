@@ -36,13 +36,14 @@ from torch import Tensor
 
 from benchmarks.enhance_variants import PLAIN, VARIANTS
 from benchmarks.results import Value, record
+from benchmarks.testbed.scenes import PROFILE_PROMPTS, PROFILE_STEPS, choosing_captions, training_profile
 from ieadapt.errors import FailureError
-from ieadapt.methods import EntropyProfile, GenerationConfig
 from ieadapt.metrics import METRICS, evaluate
 from ieadapt.metrics.intervals import paired_interval
 from ieadapt.models import load
-from ieadapt.runs.comparison import Comparison, compare
-from ieadapt.runs.testbed_bench.scenes import PROFILE_PROMPTS, PROFILE_STEPS, choosing_captions, training_profile
+from ieadapt.tasks.evaluate.comparison import Comparison, compare
+from ieadapt.tasks.generate import GenerationConfig
+from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.testbed import Score, score
 
 FOLDER = Path(__file__).parent / "sweeps"

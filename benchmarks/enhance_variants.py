@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ieadapt.methods import EnhanceConfig
-from ieadapt.runs.testbed_bench.generating import PLAIN, Variant, baseline
+from benchmarks.testbed.generating import PLAIN, Variant, baseline
+from ieadapt.tasks.enhance.config import EnhanceConfig
 
 __all__ = ["PLAIN", "VARIANTS", "Variant"]
 

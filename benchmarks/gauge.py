@@ -1,4 +1,4 @@
-"""The project's regression gauge: a small fixed part of `ieadapt bench testbed`, beside what it gave when recorded.
+"""The regression gauge: a small fixed part of `python -m benchmarks.testbed`, beside what it gave when recorded.
 
 Run it from the root of the repository: `python -m benchmarks.gauge`; about two minutes on two cores. Exit status 1
 where a mark is off by more than its tolerance; `--record` makes what was found the new record, `testbed-gauge`.
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import FOLDER, Value, load, record
+from benchmarks.testbed.run import BenchConfig, run_testbed
+from benchmarks.testbed.tracks import TRACKS
 from ieadapt.cli.console import print_table, shown_stages
-from ieadapt.runs.testbed_bench import BenchConfig, run_testbed
-from ieadapt.runs.testbed_bench.tracks import TRACKS
 
 NAME = "testbed-gauge"
 PROFILE = FOLDER.parent / "sweeps" / "shapes"

@@ -21,7 +21,8 @@ from benchmarks.gpu_models import Budget, Model, defaults, record_models, timed
 from benchmarks.results import Value
 from ieadapt.attention import find_sites, intercept
 from ieadapt.interventions import Record
-from ieadapt.methods import EnhanceConfig, enhancement
+from ieadapt.tasks.enhance.config import EnhanceConfig
+from ieadapt.tasks.enhance.method import enhancement
 
 STEPS = 2
 """Of a guided run; the time of a step is the run's divided by them."""

@@ -16,10 +16,10 @@ from benchmarks.edit_methods import RECONSTRUCTION
 from benchmarks.edit_pairs import kept_cells
 from benchmarks.edit_table import BENCH
 from benchmarks.results import Value, record
-from ieadapt.methods import GenerationConfig
+from benchmarks.testbed.editing import PairEditor
+from benchmarks.testbed.scenes import bench_pairs
 from ieadapt.models import load
-from ieadapt.runs.testbed_bench.editing import PairEditor
-from ieadapt.runs.testbed_bench.scenes import bench_pairs
+from ieadapt.tasks.generate import GenerationConfig
 
 STEPS = 25
 

@@ -18,10 +18,11 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ieadapt.testbed.architecture import Architecture
-from ieadapt.testbed.checkpoint import export
-from ieadapt.testbed.evaluate import save_strip
-from ieadapt.testbed.model import ARCHITECTURES, load_pipeline
+from benchmarks.training.architecture import Architecture
+from benchmarks.training.checkpoint import export
+from benchmarks.training.evaluate import save_strip
+from benchmarks.training.models import ARCHITECTURES
+from ieadapt.testbed.model import load_pipeline
 from ieadapt.testbed.world.captions import captions
 from ieadapt.testbed.world.rendering import render_batch
 from ieadapt.testbed.world.sampling import sample_batch

@@ -26,11 +26,13 @@ from PIL import Image
 
 from benchmarks.results import Value, record
 from ieadapt.attention import find_sites
-from ieadapt.methods import EntropyProfile, GenerationConfig, StudyConfig
 from ieadapt.models import load
 from ieadapt.runs.pipelines import Hardware
-from ieadapt.runs.study_report_effects import effects_of, relations, site_effects
-from ieadapt.runs.studying import StudyRun, run_study
+from ieadapt.tasks.generate import GenerationConfig
+from ieadapt.tasks.measure.profile import EntropyProfile
+from ieadapt.tasks.study.config import StudyConfig
+from ieadapt.tasks.study.report_effects import effects_of, relations, site_effects
+from ieadapt.tasks.study.run import StudyRun, run_study
 from ieadapt.testbed import caption, sample_scenes
 
 FOLDER = Path(__file__).parent / "studies"
@@ -78,7 +80,7 @@ def _stages(name: str) -> Callable[[int, int], None]:
 
 def report(arguments: argparse.Namespace) -> None:
     """Draw the report, write the records, and keep the table and the report under `benchmarks/studies`."""
-    from ieadapt.runs.study_report import study_maps, write_study_report  # needs PyAV, which a GPU machine may lack
+    from ieadapt.tasks.study.report import study_maps, write_study_report  # needs PyAV, which a GPU machine may lack
 
     folder: Path = arguments.out
     table = pl.read_parquet(folder / "study.parquet")

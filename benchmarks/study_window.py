@@ -18,11 +18,12 @@ import torch
 
 from benchmarks.results import Value, record
 from ieadapt.attention import find_sites
-from ieadapt.methods import GenerationConfig, StudyConfig
-from ieadapt.methods.study import late_start
-from ieadapt.methods.study.grid import Condition
-from ieadapt.methods.study.videos import make_perturbed, make_twins
 from ieadapt.models import load
+from ieadapt.tasks.generate import GenerationConfig
+from ieadapt.tasks.study import late_start
+from ieadapt.tasks.study.config import StudyConfig
+from ieadapt.tasks.study.grid import Condition
+from ieadapt.tasks.study.videos import make_perturbed, make_twins
 from ieadapt.testbed import caption, sample_scenes
 
 WINDOWS = ("0:1", "0.25:1", "0.5:1", "0.75:1")

@@ -17,10 +17,10 @@ from pathlib import Path
 from torch import nn
 
 from benchmarks.results import load, record
+from benchmarks.training.architecture import Architecture
+from benchmarks.training.evaluate import STEPS, generate, held_out_captions
+from benchmarks.training.models import ARCHITECTURES
 from ieadapt.testbed import Scene, caption, load_pipeline, model_folder, render, sample_scenes, score
-from ieadapt.testbed.architecture import Architecture
-from ieadapt.testbed.evaluate import STEPS, generate, held_out_captions
-from ieadapt.testbed.model import ARCHITECTURES
 from ieadapt.testbed.scorer import Score
 
 SEED = 0
@@ -79,7 +79,7 @@ def ground_truth(
 
 
 def training_row(path: Path) -> dict[str, str | float | int]:
-    """The evaluation at the end of training, from the `scores-GUIDANCE.json` that `ieadapt.testbed.train` leaves."""
+    """The evaluation at the end of training, from the `scores-GUIDANCE.json` that the recipe leaves."""
     content, guidance = json.loads(path.read_text()), float(path.stem.removeprefix("scores-"))
     what = f"at the end of training, guidance {guidance:g}"
     means = {name: content["mean"][name] for name in MEASURES}
@@ -122,7 +122,7 @@ def training(model: str, history: Path) -> Path:
     rows = json.loads(history.read_text())
     published = PUBLISHED[model]
     note = f"One {rows[-1]['device']}. {published.training}".strip()
-    command = f"python -m ieadapt.testbed.train --model {model} (see src/ieadapt/testbed/README.md)"
+    command = f"python -m benchmarks.training.train --model {model} (see benchmarks/training/README.md)"
     name = f"testbed-training{published.suffix}"
     return record(name, command, rows, notes=note, machine={"gpu": rows[-1]["device"]})
 

@@ -11,7 +11,7 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from ieadapt.attention import DenoiserCall, denoisers_of, wrap_denoiser
-from ieadapt.methods.generation import quiet
+from ieadapt.tasks.generate import quiet
 from tests.tiny import FAMILIES, build, call_arguments
 
 every_family = pytest.mark.parametrize("family", FAMILIES)

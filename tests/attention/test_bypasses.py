@@ -25,7 +25,10 @@ from torch import Tensor, nn
 from ieadapt.attention import AttentionCall, denoisers_of, find_sites, intercept, wrap_denoiser
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.interventions import Identity
-from ieadapt.methods import EnhanceConfig, GenerationConfig, enhancement, measure
+from ieadapt.tasks.enhance.config import EnhanceConfig
+from ieadapt.tasks.enhance.method import enhancement
+from ieadapt.tasks.generate import GenerationConfig
+from ieadapt.tasks.measure.method import measure
 from tests.families import every_family, run, tiny_pipeline
 from tests.tiny import build, call_arguments
 

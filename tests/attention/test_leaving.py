@@ -20,7 +20,8 @@ from torch.utils._device import DeviceContext
 from ieadapt.attention import AttentionCall, intercept
 from ieadapt.attention.restore import around
 from ieadapt.interventions import Record
-from ieadapt.methods import EnhanceConfig, enhancement
+from ieadapt.tasks.enhance.config import EnhanceConfig
+from ieadapt.tasks.enhance.method import enhancement
 from tests.attention.test_seam import _state
 from tests.families import every_family
 from tests.tiny import build, call_arguments

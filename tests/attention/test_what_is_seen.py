@@ -13,7 +13,9 @@ from torch import Tensor
 from ieadapt.attention import AttentionCall, find_sites, intercept
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.interventions import Record, Uniform
-from ieadapt.methods import EnhanceConfig, GenerationConfig, enhancement, generate
+from ieadapt.tasks.enhance.config import EnhanceConfig
+from ieadapt.tasks.enhance.method import enhancement
+from ieadapt.tasks.generate import GenerationConfig, generate
 from tests.families import captured, every_family, predict, run, tiny_pipeline
 from tests.functional import dense
 from tests.interventions.dense_maps import dense_logits

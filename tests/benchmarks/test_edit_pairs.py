@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.edit_methods import CEILING, COPY, candidates, methods, suited
+from benchmarks.edit_methods import CEILING, COPY, candidates, for_pair, methods
 from benchmarks.edit_pairs import main, read_cells
 from ieadapt.testbed.edits import ALL_KINDS, EditPair, edit_pairs
 
@@ -20,7 +20,7 @@ def _pair(kind: str) -> EditPair:
 @pytest.mark.parametrize("kind", ALL_KINDS)
 def test_a_mask_follows_words_of_the_prompts(kind: str) -> None:
     pair = _pair(kind)
-    words = suited(MASKED, pair).mask_words
+    words = for_pair(MASKED, pair).mask_words
     assert all(word in f"{pair.source_prompt} {pair.prompt}".split() for word in words)
     assert set(getattr(pair.target, kind).split()) <= set(words)
     assert (pair.source.shape in words) == (kind != "background")
@@ -28,7 +28,7 @@ def test_a_mask_follows_words_of_the_prompts(kind: str) -> None:
 
 def test_other_configurations_are_the_same_for_every_pair() -> None:
     pair = _pair("colour")
-    assert all(suited(config, pair) == config for config in methods().values() if "CHANGED" not in config.mask)
+    assert all(for_pair(config, pair) == config for config in methods().values() if "CHANGED" not in config.mask)
 
 
 @pytest.mark.slow

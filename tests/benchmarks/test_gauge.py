@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import gauge, results
-from ieadapt.runs.testbed_bench.tracks import TRACKS
+from benchmarks.testbed.tracks import TRACKS
 
 BEFORE = results.load(gauge.NAME)["rows"]
 

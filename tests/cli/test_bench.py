@@ -72,15 +72,3 @@ def test_v2v_prints_every_method_beside_the_controls(tiny: Path, tmp_path: Path,
     assert done.status == 0, done.err
     assert [line.split()[0] for line in done.out.splitlines()[2:5]] == ["copy", "reconstruction", "sdedit-0.6"]
     assert "sdedit-0.6" in program(*words, "--methods", "sdedit-9").refused()
-
-
-def test_the_testbed_prints_a_table_per_track(tmp_path: Path, program: Program) -> None:
-    words = ("bench", "testbed", "--scenes", 1, "--steps", 1, "--methods", "plain,copy", "--workers", 1)
-    done = program(*words, "--out", tmp_path / "run")
-    assert done.status == 0, done.err
-    assert done.out.count("passes per step") == 2
-    assert "Differences in fidelity are to plain, the best plain setting" in done.out
-    assert (tmp_path / "run" / "testbed-editing.json").is_file()
-    again = program(*words, "--out", tmp_path / "run", "--resume", "--json")
-    assert [row["method"] for row in json.loads(again.out)["rows"]["generation"]] == ["plain"]
-    assert "no method 'plian'" in program(*words, "--methods", "plian").refused()

@@ -12,8 +12,9 @@ import pytest
 
 from ieadapt.attention import find_sites
 from ieadapt.cli.main import COMMANDS
-from ieadapt.methods import EntropyProfile
-from ieadapt.runs import decode_video, read_run
+from ieadapt.runs.folder import read_run
+from ieadapt.runs.videos import decode_video
+from ieadapt.tasks.measure.profile import EntropyProfile
 from tests.cli.conftest import SIZE, Program
 from tests.tiny import FAMILIES, build, call_arguments
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ieadapt.methods import EntropyProfile
-from ieadapt.runs import read_run
+from ieadapt.runs.folder import read_run
+from ieadapt.tasks.measure.profile import EntropyProfile
 from tests.cli.conftest import Program
 
 

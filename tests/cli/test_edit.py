@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from ieadapt.runs import decode_video, read_run
 from ieadapt.runs.decoding import open_video
-from ieadapt.runs.folder import problem_of
+from ieadapt.runs.folder import problem_of, read_run
+from ieadapt.runs.videos import decode_video
 from tests.cli.conftest import Program
 from tests.cli.test_commands import undefined_names
 from tests.runs.files import damaged_copy, grey, greys, write

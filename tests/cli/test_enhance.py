@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ieadapt.runs import read_run
+from ieadapt.runs.folder import read_run
 from tests.cli.conftest import SIZE, Program
 
 TEMPORAL = ("--sites", "temporal:middle=1")

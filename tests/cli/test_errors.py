@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ieadapt.runs import read_run
+from ieadapt.runs.folder import read_run
 from tests.cli.conftest import SIZE, Done, Program
 
 
@@ -137,7 +137,7 @@ def test_what_no_run_can_do_is_refused_before_a_model_is_loaded(
 def test_sites_that_the_model_has_not_are_refused_before_it_is_measured(
     flag: str, program: Program, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ieadapt.runs import enhancing
+    from ieadapt.tasks.enhance import run as enhancing
 
     monkeypatch.setattr(enhancing, "own_profile", lambda *arguments: pytest.fail("the model was measured"))
     words = ("--mode", "direct", "--scale", 0.5, "--sharpen", 0.5, flag, "xxxx")

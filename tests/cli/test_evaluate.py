@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ieadapt.runs import read_run
+from ieadapt.runs.folder import read_run
 from ieadapt.runs.videos import encode_video
 from tests.cli.conftest import Program
 from tests.metrics import clips

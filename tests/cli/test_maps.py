@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ieadapt.attention import find_sites
-from ieadapt.runs import read_run
+from ieadapt.runs.folder import read_run
 from tests.cli.conftest import Program
 from tests.tiny import build
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from ieadapt.runs import decode_video, read_run
+from ieadapt.runs.folder import read_run
+from ieadapt.runs.videos import decode_video
 from tests.cli.conftest import SIZE, Program
 
 RED = ("--prompt", "a red ball")

@@ -9,11 +9,14 @@ import pytest
 import torch
 
 from ieadapt.errors import UsageError
-from ieadapt.methods import EnhanceConfig, GenerationConfig, enhance, generate, measure
 from ieadapt.models import check_memory, load, loaded_size
 from ieadapt.models.memory import memory_estimate, weights_size
+from ieadapt.tasks.enhance.config import EnhanceConfig
+from ieadapt.tasks.enhance.method import enhance
+from ieadapt.tasks.generate import GenerationConfig, generate
+from ieadapt.tasks.measure.method import measure
 from tests.families import PROMPTS, every_family, tiny_pipeline
-from tests.methods.test_generation import config_for
+from tests.tasks.test_generate import config_for
 from tests.tiny import build, call_arguments
 
 
@@ -95,7 +98,7 @@ def test_a_size_that_the_model_does_not_say_is_not_judged(monkeypatch: pytest.Mo
     limit(monkeypatch, 1)
     pipe = build("wan")
     monkeypatch.setattr("ieadapt.models.memory.own_size", _unknown)
-    monkeypatch.setattr("ieadapt.methods.generation.call_pipeline", lambda *given: torch.zeros(1, 2, 3, 4, 4))
+    monkeypatch.setattr("ieadapt.tasks.generate.call_pipeline", lambda *given: torch.zeros(1, 2, 3, 4, 4))
     assert generate(pipe, PROMPTS[0], GenerationConfig(num_inference_steps=1)).shape == (1, 2, 3, 4, 4)
 
 

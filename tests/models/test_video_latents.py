@@ -11,8 +11,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ieadapt.errors import UsageError
-from ieadapt.methods.editing.path_run import PathPipeline
 from ieadapt.models.video_latents import encode_video, fitting_size, latents_of
+from ieadapt.tasks.edit.path_run import PathPipeline
 from tests.families import every_family, tiny_pipeline
 from tests.tiny import call_arguments
 

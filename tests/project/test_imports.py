@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src" / "ieadapt"
 
 _CORE = {"errors", "functional"}
-_METHODS = _CORE | {"files", "attention", "interventions", "metrics", "models", "testbed"}
+_TOOLS = _CORE | {"files", "attention", "interventions", "metrics", "models", "testbed"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
@@ -20,11 +20,11 @@ ALLOWED: dict[str, set[str]] = {
     "metrics": _CORE,
     "testbed": _CORE | {"files"},
     "models": _CORE | {"attention", "testbed"},
-    "methods": _METHODS,
-    "runs": _METHODS | {"methods"},
-    "web": _METHODS | {"methods", "runs"},
-    "cli": _METHODS | {"methods", "runs", "web"},
-    "__init__": _METHODS | {"methods", "runs"},
+    "runs": _TOOLS,
+    "tasks": _TOOLS | {"runs"},
+    "web": _TOOLS | {"runs", "tasks"},
+    "cli": _TOOLS | {"runs", "tasks", "web"},
+    "__init__": _TOOLS | {"runs", "tasks"},
     "__main__": {"cli"},
 }
 
@@ -68,5 +68,5 @@ def test_only_its_command_imports_the_web_app() -> None:
 
 
 def test_the_check_sees_each_form_of_import() -> None:
-    text = "import ieadapt.cli\nfrom ieadapt import runs\ndef f():\n    from ieadapt.methods.x import y\nimport ieadapt"
-    assert packages_imported(text) == {"cli", "runs", "methods", ""}
+    text = "import ieadapt.cli\nfrom ieadapt import runs\ndef f():\n    from ieadapt.tasks.x import y\nimport ieadapt"
+    assert packages_imported(text) == {"cli", "runs", "tasks", ""}

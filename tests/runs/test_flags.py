@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from ieadapt.methods import EditConfig, EnhanceConfig, GenerationConfig, edit_preset
-from ieadapt.runs.demo import DemoRun
-from ieadapt.runs.edit_run import EditRun
-from ieadapt.runs.enhancing import EnhanceRun
 from ieadapt.runs.flags import assemble, command_line, flags
-from ieadapt.runs.measuring import MeasureRun
+from ieadapt.tasks.demo.run import DemoRun
+from ieadapt.tasks.edit.config import EditConfig
+from ieadapt.tasks.edit.presets import edit_preset
+from ieadapt.tasks.edit.run_config import EditRun
+from ieadapt.tasks.enhance.config import EnhanceConfig
+from ieadapt.tasks.enhance.run import EnhanceRun
+from ieadapt.tasks.generate import GenerationConfig
+from ieadapt.tasks.measure.run import MeasureRun
 
 
 @dataclass(frozen=True)

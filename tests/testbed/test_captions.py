@@ -1,7 +1,7 @@
 import pytest
 
+from benchmarks.training.animatediff import SHAPES
 from ieadapt.errors import UsageError
-from ieadapt.testbed.animatediff import SHAPES
 from ieadapt.testbed.captions import all_captions, caption, parse_caption, possible_captions
 from ieadapt.testbed.scenes import ATTRIBUTES, Scene, sample_scenes
 

@@ -5,8 +5,8 @@ import torch
 from diffusers import AnimateDiffPipeline, UNetMotionModel
 from safetensors import safe_open
 
-from ieadapt.testbed.animatediff import SHAPES, split_unet
-from ieadapt.testbed.evaluate import generate, held_out_captions
+from benchmarks.training.animatediff import SHAPES, split_unet
+from benchmarks.training.evaluate import generate, held_out_captions
 from ieadapt.testbed.model import load_pipeline, model_folder
 from ieadapt.testbed.render import render_batch
 from ieadapt.testbed.scenes import SceneTensors, sample_scenes

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from ieadapt.methods import GenerationConfig
-from ieadapt.runs import encode_video, read_run
-from ieadapt.runs.measuring import MeasureRun
+from ieadapt.runs.folder import read_run
+from ieadapt.runs.videos import encode_video
+from ieadapt.tasks.generate import GenerationConfig
+from ieadapt.tasks.measure.run import MeasureRun
 from ieadapt.web.guard import Access
 from ieadapt.web.pages import measure
 from ieadapt.web.server import WebConfig

@@ -11,11 +11,11 @@ import gradio as gr
 import pytest
 
 from ieadapt.errors import UsageError
-from ieadapt.runs.edit_run import EditRun
-from ieadapt.runs.enhancing import EnhanceRun
 from ieadapt.runs.flags import flags
-from ieadapt.runs.measuring import MeasureRun
-from ieadapt.runs.perturb_run import PerturbRun
+from ieadapt.tasks.edit.run_config import EditRun
+from ieadapt.tasks.enhance.run import EnhanceRun
+from ieadapt.tasks.measure.run import MeasureRun
+from ieadapt.tasks.perturb.config import PerturbRun
 from ieadapt.web.fields import model_field, prompts_field, run_field
 from ieadapt.web.forms import Form
 from ieadapt.web.pages import edit, enhance, perturb

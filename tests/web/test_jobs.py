@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ieadapt.errors import UsageError
-from ieadapt.runs import open_run, read_run
+from ieadapt.runs.folder import open_run, read_run
 from ieadapt.runs.progress import Stages
 from ieadapt.web.jobs import JobQueue
 

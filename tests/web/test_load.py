@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from ieadapt.errors import UsageError
-from ieadapt.runs import encode_video
+from ieadapt.runs.videos import encode_video
 from ieadapt.web.guard import Access
 from ieadapt.web.server import WebConfig
 from ieadapt.web.uploads import MEBIBYTE, Limits, Uploads

@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 
 from ieadapt.errors import UsageError
 from ieadapt.files import record_text
-from ieadapt.methods import EntropyProfile
-from ieadapt.runs import encode_video, open_run
-from ieadapt.runs.edit_run import EditRun
-from ieadapt.runs.enhancing import EnhanceRun
 from ieadapt.runs.flags import flags
-from ieadapt.runs.measuring import MeasureRun
-from ieadapt.runs.perturb_run import PerturbRun
+from ieadapt.runs.folder import open_run
 from ieadapt.runs.pipelines import Hardware
+from ieadapt.runs.videos import encode_video
+from ieadapt.tasks.edit.run_config import EditRun
+from ieadapt.tasks.enhance.run import EnhanceRun
+from ieadapt.tasks.measure.profile import EntropyProfile
+from ieadapt.tasks.measure.run import MeasureRun
+from ieadapt.tasks.perturb.config import PerturbRun
 from ieadapt.web.app import App, Seen
 from ieadapt.web.fields import model_field, prompts_field
 from ieadapt.web.forms import Form

@@ -13,7 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from ieadapt.errors import UsageError
-from ieadapt.runs import open_run
+from ieadapt.runs.folder import open_run
 from ieadapt.web.guard import Access
 from ieadapt.web.server import WebConfig, application_of
 from ieadapt.web.uploads import Limits

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from ieadapt.methods import GenerationConfig
-from ieadapt.runs import decode_video
-from ieadapt.runs.perturb_run import PerturbRun
 from ieadapt.runs.pipelines import Hardware
+from ieadapt.runs.videos import decode_video
+from ieadapt.tasks.generate import GenerationConfig
+from ieadapt.tasks.perturb.config import PerturbRun
 from ieadapt.web.app import App
 from ieadapt.web.pages import perturb
 from ieadapt.web.shelf import ModelShelf

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from ieadapt.errors import UsageError
-from ieadapt.runs import decode_video, encode_video
+from ieadapt.runs.videos import decode_video, encode_video
 from ieadapt.web.uploads import MEBIBYTE, Limits, Uploads
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ieadapt.errors import UsageError
-from ieadapt.runs import open_run
+from ieadapt.runs.folder import open_run
 from ieadapt.web.workspace import Workspace
 
 OUTSIDE = ("..", "../other", "a/b", "/etc", "", ".hidden", "a\0b", "~", "a" * 200, "..%2f", "C:\\x")

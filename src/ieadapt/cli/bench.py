@@ -10,12 +10,11 @@ import typer
 
 from ieadapt.cli.console import print_json, print_table, shown_stages
 from ieadapt.cli.options import Json, Model, Out, takes
-from ieadapt.runs.evaluation_tables import summary_table
 from ieadapt.runs.folder import default_folder
 from ieadapt.runs.pipelines import spoken_folder
-from ieadapt.runs.testbed_bench import BenchConfig, run_testbed
-from ieadapt.runs.v2v import V2VConfig, run_v2v
-from ieadapt.runs.vbench import VBenchRun, run_vbench, summarise_results
+from ieadapt.tasks.bench.v2v import V2VConfig, run_v2v
+from ieadapt.tasks.bench.vbench import VBenchRun, run_vbench, summarise_results
+from ieadapt.tasks.evaluate.tables import summary_table
 
 EXAMPLE = "Example: `ieadapt bench vbench shapes --prompts prompts.txt --out runs/vbench`"
 group = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
@@ -93,36 +92,5 @@ def v2v(
     print("\n".join(["", *found.notes, f"videos and values: {spoken_folder(folder)}"]))
 
 
-@takes(BenchConfig, has_prompts=False)
-def on_testbed(
-    asked: BenchConfig,
-    *,
-    model: Annotated[str, typer.Option("--model", help="a bundled model with ground truth: shapes")] = "shapes",
-    out: Out = None,
-    resume: Resume = False,
-    as_json: Json = False,
-) -> None:
-    """Every method on the same held-out scenes of the bundled model, scored against ground truth.
-
-    Generation (plain settings, the default enhancement, its random controls, PAG, SEG, STG, ...) and editing (controls,
-    plain settings, the default, published ones). Each row: passes per step, every mark, and the paired difference to
-    the best plain setting with its 95 % interval. Rows are kept as they are finished; a whole run is for a GPU.
-
-    Example: `ieadapt bench testbed --scenes 4 --steps 4 --methods plain,default,inversion --out runs/testbed`
-    """
-    folder = out or default_folder("testbed")
-    with shown_stages() as stages:
-        found = run_testbed(model, folder, asked, resume=resume, stages=stages)
-    if as_json:
-        print_json({"folder": str(folder), "rows": found.figures, "notes": list(found.notes)})
-        return
-    for table in found.tables.values():
-        print(table.caption)
-        print_table(table.headings, table.rows, table.numeric)
-        print()
-    print("\n".join([*found.notes, f"records: {spoken_folder(folder)}"]))
-
-
 group.command("vbench")(vbench)
 group.command("v2v")(v2v)
-group.command("testbed")(on_testbed)

@@ -9,8 +9,8 @@ import typer
 from ieadapt.cli.console import shown_stages
 from ieadapt.cli.evaluate import PromptsFile, show
 from ieadapt.cli.options import Json, Out, Overwrite, takes
-from ieadapt.runs.evaluating import EvaluateConfig, run_evaluation
 from ieadapt.runs.folder import default_folder
+from ieadapt.tasks.evaluate.run import EvaluateConfig, run_evaluation
 
 First = Annotated[str, typer.Argument(metavar="A", help="videos to compare with: a folder, or a run (RUN:PART)")]
 Second = Annotated[str, typer.Argument(metavar="B", help="the videos that are compared with those, of the same names")]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from ieadapt.cli.console import print_json, print_table, shown_stages
 from ieadapt.cli.options import Json, Out, takes
-from ieadapt.runs.comparison import comparison_table, verdict
-from ieadapt.runs.demo import DemoRun, recorded_table, run_demo
-from ieadapt.runs.measuring import describe_profile
 from ieadapt.runs.pipelines import spoken_folder
 from ieadapt.runs.report import Table
+from ieadapt.tasks.demo.run import DemoRun, recorded_table, run_demo
+from ieadapt.tasks.evaluate.comparison import comparison_table, verdict
+from ieadapt.tasks.measure.run import describe_profile
 
 
 @takes(DemoRun, has_prompts=False)

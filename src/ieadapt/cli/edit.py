@@ -12,12 +12,12 @@ import typer
 
 from ieadapt.cli.console import print_json, print_table, shown_stages
 from ieadapt.cli.options import Json, Out, Overwrite, takes
-from ieadapt.runs.edit_records import JobRecord
-from ieadapt.runs.edit_report import measures_table
-from ieadapt.runs.edit_run import EditRun
-from ieadapt.runs.editing import run_edit
 from ieadapt.runs.folder import default_folder
 from ieadapt.runs.pipelines import spoken_folder
+from ieadapt.tasks.edit.records import JobRecord
+from ieadapt.tasks.edit.report import measures_table
+from ieadapt.tasks.edit.run import run_edit
+from ieadapt.tasks.edit.run_config import EditRun
 
 
 @takes(EditRun, prompts_from="jobs")

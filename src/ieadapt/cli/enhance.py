@@ -8,9 +8,9 @@ import typer
 
 from ieadapt.cli.console import print_json, print_table, shown_stages
 from ieadapt.cli.options import Json, Out, Overwrite, takes
-from ieadapt.runs.enhancing import EnhanceRun, run_enhance
 from ieadapt.runs.folder import default_folder, read_run
 from ieadapt.runs.pipelines import spoken_folder
+from ieadapt.tasks.enhance.run import EnhanceRun, run_enhance
 
 
 @takes(EnhanceRun)

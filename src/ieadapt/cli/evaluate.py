@@ -10,9 +10,9 @@ import typer
 
 from ieadapt.cli.console import print_json, print_table, shown_stages
 from ieadapt.cli.options import Json, Out, Overwrite, takes
-from ieadapt.runs.evaluating import EvaluateConfig, Evaluation, run_evaluation
 from ieadapt.runs.folder import default_folder
 from ieadapt.runs.pipelines import spoken_folder
+from ieadapt.tasks.evaluate.run import EvaluateConfig, Evaluation, run_evaluation
 
 Videos = Annotated[str, typer.Argument(metavar="VIDEOS", help="a folder of videos, a run (RUN:PART), or one video")]
 Reference = Annotated[str | None, typer.Option("--reference", help="videos to compare with, of the same names")]

@@ -11,7 +11,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import typer
@@ -29,7 +29,7 @@ COMMANDS = {
     "study": "Find out what each layer does: replace its attention, and measure how far the videos move.",
     "evaluate": "Measure any folder of videos, alone or against a reference, with intervals.",
     "compare": "Compare two folders of videos, pair by pair: every metric with its difference and interval.",
-    "bench": "Benchmarks: VBench, sets of edits, and every method on scenes whose truth is known.",
+    "bench": "Benchmarks that papers use: VBench, and sets of edits.",
     "web": "Measure, perturb, enhance and edit in a browser, on this machine.",
     "demo": "Measure, enhance and edit with the bundled model, in a few minutes on two cores.",
 }
@@ -53,16 +53,23 @@ LEVELS = {"diffusers": 30, "transformers": 40}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program and return its exit status: 0 done, 1 failed, 2 asked for what cannot be, 130 stopped."""
+    """Run `ieadapt` and return its exit status: 0 done, 1 failed, 2 asked for what cannot be, 130 stopped."""
+    return run_program(_application, arguments)
+
+
+def run_program(
+    application: Callable[[str | None], typer.Typer], arguments: Sequence[str] | None = None, name: str = "ieadapt"
+) -> int:
+    """Run a program, given what makes its commands for the first word of the command line; returns its exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
         _stop_on_terminate()
         wanted = next((word for word in words if not word.startswith("-")), None)
-        if wanted in COMMANDS and not debug:
+        if wanted is not None and not debug:
             _quieten_libraries()
-        status = int(_application(wanted)(args=words, prog_name="ieadapt", standalone_mode=False) or 0)
+        status = int(application(wanted)(args=words, prog_name=name, standalone_mode=False) or 0)
         return _say("stopped", STOPPED) if status == STOPPED else status
     except (KeyboardInterrupt, typer.Abort):
         return _say("stopped", STOPPED)

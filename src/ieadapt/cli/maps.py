@@ -5,9 +5,9 @@ from __future__ import annotations
 from ieadapt.cli.console import print_json, shown_stages
 from ieadapt.cli.options import Json, Out, Overwrite, takes
 from ieadapt.runs.folder import default_folder, read_run
-from ieadapt.runs.maps import MapsRun, run_maps
-from ieadapt.runs.maps_summary import describe_maps
 from ieadapt.runs.pipelines import spoken_folder
+from ieadapt.tasks.maps.run import MapsRun, run_maps
+from ieadapt.tasks.maps.summary import describe_maps
 
 
 @takes(MapsRun)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from ieadapt.cli.console import print_json, print_table, shown_stages
 from ieadapt.cli.options import Json, Out, Overwrite, takes
 from ieadapt.runs.folder import default_folder
-from ieadapt.runs.measuring import MeasureRun, describe_profile, profile_table, run_measure
 from ieadapt.runs.pipelines import spoken_folder
+from ieadapt.tasks.measure.run import MeasureRun, describe_profile, profile_table, run_measure
 
 
 @takes(MeasureRun)

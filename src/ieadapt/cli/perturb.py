@@ -7,10 +7,10 @@ import dataclasses
 from ieadapt.cli.console import print_json, print_table, shown_stages
 from ieadapt.cli.options import Json, Out, Overwrite, takes
 from ieadapt.runs.folder import default_folder
-from ieadapt.runs.perturb_report import describe_perturbed, measures_table
-from ieadapt.runs.perturb_run import PerturbRun
-from ieadapt.runs.perturbing import run_perturb
 from ieadapt.runs.pipelines import spoken_folder
+from ieadapt.tasks.perturb.config import PerturbRun
+from ieadapt.tasks.perturb.report import describe_perturbed, measures_table
+from ieadapt.tasks.perturb.run import run_perturb
 
 
 @takes(PerturbRun)

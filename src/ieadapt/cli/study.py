@@ -11,12 +11,12 @@ import typer
 
 from ieadapt.cli.console import print_json, print_table, shown_stages
 from ieadapt.cli.options import Json, Out, takes
-from ieadapt.methods import EntropyProfile
 from ieadapt.runs.folder import default_folder
 from ieadapt.runs.pipelines import spoken_folder
-from ieadapt.runs.studies.status import compact_study, study_status
-from ieadapt.runs.study_report import study_maps, write_study_report
-from ieadapt.runs.studying import StudyRun, run_study
+from ieadapt.tasks.measure.profile import EntropyProfile
+from ieadapt.tasks.study.report import study_maps, write_study_report
+from ieadapt.tasks.study.run import StudyRun, run_study
+from ieadapt.tasks.study.status import compact_study, study_status
 
 _SHOWN = ("psnr", "ssim", "testbed_fidelity_change")
 

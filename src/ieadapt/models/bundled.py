@@ -46,7 +46,7 @@ _BUNDLED = (
 )
 
 RETIRED: Mapping[str, str] = {
-    "shapes-dit": "take 'shapes', or train a model with python -m ieadapt.testbed.train; what was measured on "
+    "shapes-dit": "take 'shapes', or train a model with python -m benchmarks.training.train; what was measured on "
     "shapes-dit stays in benchmarks/results",
 }
 """Models that shipped once, and what to do instead of loading them."""

@@ -88,7 +88,7 @@ def _complete(bundled: BundledModel) -> Path:
         expected=f"a pipeline folder with a {_INDEX}",
         where=folder,
         remedy=f"take another model ({', '.join(others) or 'none is here'}), or train it with "
-        f"python -m ieadapt.testbed.train --model {bundled.name}",
+        f"python -m benchmarks.training.train --model {bundled.name}",
     )
 
 

@@ -52,7 +52,7 @@ def flags(config: type) -> Iterator[Flag]:
     """Every flag of a config class, in the order of its fields; nested configs are opened.
 
     Example:
-        >>> from ieadapt.methods import GenerationConfig
+        >>> from ieadapt.tasks import GenerationConfig
         >>> [flag.option for flag in flags(GenerationConfig)][:3]
         ['--steps', '--guidance-scale', '--frames']
     """
@@ -82,7 +82,7 @@ def assemble(config: type, values: Mapping[str, Any]) -> Any:
     wins over the preset, also where it says the default.
 
     Example:
-        >>> from ieadapt.methods import GenerationConfig
+        >>> from ieadapt.tasks import GenerationConfig
         >>> assemble(GenerationConfig, {"steps": 8}).num_inference_steps
         8
     """
@@ -100,7 +100,7 @@ def command_line(workflow: str, asked: Any, out: str | Path) -> str:
     """The command that repeats a run: only what differs from the defaults is spelled out.
 
     Example:
-        >>> from ieadapt.runs.measuring import MeasureRun
+        >>> from ieadapt.tasks.measure.run import MeasureRun
         >>> command_line("measure", MeasureRun("shapes", ("a red ball",), seed=3), "runs/a")
         "ieadapt measure shapes --prompt 'a red ball' --seed 3 --out runs/a"
     """
@@ -114,7 +114,7 @@ def flag_words(asked: Any) -> list[str]:
     """The flags of a config that differ from the defaults, as they are typed.
 
     Example:
-        >>> from ieadapt.methods import GenerationConfig
+        >>> from ieadapt.tasks import GenerationConfig
         >>> flag_words(GenerationConfig(num_inference_steps=8))
         ['--steps', '8']
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,8 +13,7 @@ from torch import nn
 
 from ieadapt.attention import denoisers_of, family_of
 from ieadapt.errors import UsageError
-from ieadapt.methods import GenerationConfig
-from ieadapt.models import PRECISIONS, check_memory, known_models, load, loaded_size
+from ieadapt.models import PRECISIONS, check_memory, load, loaded_size
 
 MOST_VIDEOS = 1_000_000
 """More than any run finishes; a larger number is a slip, and listing that many takes the memory."""
@@ -99,19 +97,6 @@ def check_seeds(first: int, videos: int = 1) -> None:
         raise UsageError("a run makes too many videos", expected=f"at most {MOST_VIDEOS}", got=got, where="--seeds")
     if not -SEED_LIMIT <= first <= SEED_LIMIT - videos:
         raise UsageError("a seed is out of range", expected="64 bits, with the seeds that count up from it", got=first)
-
-
-def suited(generation: GenerationConfig, model: str) -> GenerationConfig:
-    """The settings of a run, with the guidance scale that a bundled model was made for where none is given.
-
-    Example:
-        >>> suited(GenerationConfig(), "shapes").guidance_scale
-        3.0
-    """
-    bundled = known_models().get(model)
-    if generation.guidance_scale is not None or bundled is None:
-        return generation
-    return dataclasses.replace(generation, guidance_scale=bundled.guidance_scale)
 
 
 def describe(pipe: DiffusionPipeline) -> dict[str, Any]:

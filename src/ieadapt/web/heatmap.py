@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from ieadapt.methods import EntropyProfile
-from ieadapt.methods.profile_plot import COLOURS, short_name
+from ieadapt.tasks.measure.plot import COLOURS, short_name
+from ieadapt.tasks.measure.profile import EntropyProfile
 
 _PAPER = (244, 246, 250)
 

@@ -10,12 +10,12 @@ import gradio as gr
 from anyio import to_thread
 
 from ieadapt.errors import UsageError
-from ieadapt.runs.edit_records import RECORD, JobRecord
-from ieadapt.runs.edit_report import GOOD_RECONSTRUCTION, inversion_table, measures_table
-from ieadapt.runs.edit_run import EditRun
-from ieadapt.runs.editing import run_edit
 from ieadapt.runs.pipelines import Load
 from ieadapt.runs.progress import Stages
+from ieadapt.tasks.edit.records import RECORD, JobRecord
+from ieadapt.tasks.edit.report import GOOD_RECONSTRUCTION, inversion_table, measures_table
+from ieadapt.tasks.edit.run import run_edit
+from ieadapt.tasks.edit.run_config import EditRun
 from ieadapt.web.app import App, Seen
 from ieadapt.web.fields import Field, model_field, prompts_field
 from ieadapt.web.forms import Form

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import gradio as gr
 
-from ieadapt.runs.enhancing import EnhanceRun, run_enhance
 from ieadapt.runs.pipelines import Load
 from ieadapt.runs.progress import Stages
 from ieadapt.runs.report import Table
+from ieadapt.tasks.enhance.run import EnhanceRun, run_enhance
 from ieadapt.web.app import App, Seen
 from ieadapt.web.fields import model_field, prompts_field
 from ieadapt.web.forms import Form

@@ -9,12 +9,13 @@ from typing import Any
 
 import gradio as gr
 
-from ieadapt.methods import EntropyProfile, GenerationConfig
-from ieadapt.methods.profile_plot import short_name
-from ieadapt.runs.maps import CAPTIONS, MapsRun, run_maps
-from ieadapt.runs.measuring import MeasureRun, describe_profile, profile_table, run_measure
 from ieadapt.runs.pipelines import Hardware, Load
 from ieadapt.runs.progress import Stages
+from ieadapt.tasks.generate import GenerationConfig
+from ieadapt.tasks.maps.run import CAPTIONS, MapsRun, run_maps
+from ieadapt.tasks.measure.plot import short_name
+from ieadapt.tasks.measure.profile import EntropyProfile
+from ieadapt.tasks.measure.run import MeasureRun, describe_profile, profile_table, run_measure
 from ieadapt.web.app import App, Seen
 from ieadapt.web.fields import model_field, prompts_field
 from ieadapt.web.forms import Form

@@ -10,12 +10,12 @@ from typing import Any
 import gradio as gr
 
 from ieadapt.errors import IEAdaptError
-from ieadapt.methods import EntropyProfile
-from ieadapt.runs.perturb_report import measures_table
-from ieadapt.runs.perturb_run import Perturbed, PerturbRun
-from ieadapt.runs.perturbing import run_perturb
 from ieadapt.runs.pipelines import Load
 from ieadapt.runs.progress import Stages
+from ieadapt.tasks.measure.profile import EntropyProfile
+from ieadapt.tasks.perturb.config import Perturbed, PerturbRun
+from ieadapt.tasks.perturb.report import measures_table
+from ieadapt.tasks.perturb.run import run_perturb
 from ieadapt.web.app import App, Seen
 from ieadapt.web.fields import model_field, prompts_field
 from ieadapt.web.forms import Form

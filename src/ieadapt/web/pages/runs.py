@@ -11,15 +11,15 @@ from typing import Any
 import gradio as gr
 
 from ieadapt.errors import UsageError
-from ieadapt.methods import EntropyProfile
 from ieadapt.runs.clip_folders import parts_of
 from ieadapt.runs.clip_reading import ReadConfig
-from ieadapt.runs.evaluating import SUMMARY, EvaluateConfig, run_evaluation
-from ieadapt.runs.evaluation_tables import MetricSummary, summary_table
-from ieadapt.runs.measuring import PROFILE_FILES
 from ieadapt.runs.pipelines import Load
 from ieadapt.runs.progress import Stages
 from ieadapt.runs.report import Table
+from ieadapt.tasks.evaluate.run import SUMMARY, EvaluateConfig, run_evaluation
+from ieadapt.tasks.evaluate.tables import MetricSummary, summary_table
+from ieadapt.tasks.measure.profile import EntropyProfile
+from ieadapt.tasks.measure.run import PROFILE_FILES
 from ieadapt.web.app import App, Seen
 from ieadapt.web.page import PAGES, guarded, head
 from ieadapt.web.panel import QUIET, Panel

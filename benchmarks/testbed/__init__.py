@@ -1,0 +1,1 @@
+"""Methods compared on held-out scenes of a bundled model, where the truth is known."""

@@ -1,0 +1,231 @@
+"""The testbed benchmark: every method on the same held-out scenes, scored against ground truth, in one table."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.testbed.scenes import PROFILE_PROMPTS, PROFILE_STEPS, SCENES, training_profile
+from benchmarks.testbed.summary import Figures, bench_table, summarise
+from benchmarks.testbed.tracks import TRACKS, Track
+from benchmarks.testbed.work import BenchPlan, tasks_of
+from ieadapt.errors import UsageError
+from ieadapt.models import known_models
+from ieadapt.runs.flags import flag_words
+from ieadapt.runs.folder import CONFIG, RunFolder, open_run, read_run
+from ieadapt.runs.pipelines import Hardware
+from ieadapt.runs.progress import Stages, silent
+from ieadapt.runs.records import experiment
+from ieadapt.runs.report import Table
+from ieadapt.tasks.bench.layout_videos import PROFILE, removed_leftovers
+from ieadapt.tasks.evaluate.tables import markdown
+from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
+from ieadapt.tasks.measure.profile import EntropyProfile
+from ieadapt.tasks.study.engines import open_engine
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """How the benchmark is run.
+
+    Attributes:
+        tracks: `generation`, `editing`, or both with a comma.
+        methods: names with commas; `all` for every one.
+        scenes: how many of the fixed scenes, and of the fixed pairs.
+        steps: denoising steps of plain generation and of edits; None for the tracks' own.
+        batch: videos that run as one batch.
+        profile: folder of a measure run; without one, and where a method needs it, the model is measured first.
+        engine: local or ray.
+        workers: how many; None for one per GPU or core.
+        hardware: device and precision.
+
+    Raises:
+        UsageError: an unknown track or method, or a number out of range.
+    """
+
+    tracks: str = field(default=",".join(TRACKS), metadata={"help": "generation, editing, or both with a comma"})
+    methods: str = field(default="all", metadata={"help": "names with commas, or all"})
+    scenes: int = field(default=SCENES, metadata={"help": f"how many of the {SCENES} fixed scenes, and of the pairs"})
+    steps: int | None = field(
+        default=None,
+        metadata={
+            "help": "denoising steps; by default " + ", ".join(f"{t.steps} for {t.name}" for t in TRACKS.values())
+        },
+    )
+    batch: int = field(default=4, metadata={"help": "videos that run as one batch"})
+    profile: Path | None = field(default=None, metadata={"help": "folder of a measure run; without one it measures"})
+    engine: str = field(default="local", metadata={"help": "local or ray"})
+    workers: int | None = field(default=None, metadata={"help": "workers; by default one per GPU or core"})
+    hardware: Hardware = field(default_factory=lambda: Hardware(dtype="float32"))
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.scenes <= SCENES:
+            raise UsageError("--scenes is out of range", expected=f"1..{SCENES}", got=self.scenes)
+        for name in ("steps", "batch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"--{name} must be positive", expected=">= 1", got=value)
+        if not any(self.chosen.values()):
+            raise UsageError("no method of these tracks is chosen", got=self.methods, where=f"--tracks {self.tracks}")
+
+    @property
+    def chosen(self) -> dict[str, list[str]]:
+        """Track -> names of its methods that are run."""
+        tracks = _names(self.tracks, TRACKS, "track")
+        everywhere = {name: None for track in TRACKS.values() for name in track.methods}
+        asked = list(everywhere) if self.methods == "all" else _names(self.methods, everywhere, "method")
+        return {track: [name for name in asked if name in TRACKS[track].methods] for track in tracks}
+
+
+def _names(text: str, known: Mapping[str, Any], kind: str) -> list[str]:
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+            raise UsageError(
+                f"there is no {kind} {name!r} in the testbed benchmark",
+                expected=f"a name such as {', '.join(near)}" if near else None,
+                remedy=f"choose among {', '.join(known)}",
+            )
+    if not names:
+        raise UsageError(f"the choice of {kind}s is empty", expected=", ".join(known))
+    return names
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """What the benchmark found.
+
+    Attributes:
+        figures: track -> one row per method.
+        tables: track -> the same as it is printed.
+        notes: what was refused.
+    """
+
+    figures: Mapping[str, Sequence[Figures]]
+    tables: Mapping[str, Table]
+    notes: Sequence[str]
+
+
+def run_testbed(
+    model: str,
+    out: str | Path,
+    config: BenchConfig | None = None,
+    *,
+    resume: bool = False,
+    stages: Stages = silent,
+) -> BenchResult:
+    """Do every method on every scene, score what comes out, and write one record per track.
+
+    Every finished row is kept at once, and several processes may work on one folder. More methods or scenes can be
+    asked of a folder later, with the same steps.
+
+    Args:
+        model: a bundled model with ground truth: `shapes`.
+        out: gets `testbed-generation.json`, `testbed-editing.json`, their tables and `rows/`.
+        config: methods, scenes, workers.
+        resume: go on with an earlier run; rows that are there are not made again.
+        stages: told how far it is.
+
+    Raises:
+        UsageError: what was asked cannot be, or the folder holds a run of another model or other steps.
+    """
+    config = config or BenchConfig()
+    if model not in known_models():
+        raise UsageError("only a bundled model has ground truth", expected=", ".join(known_models()), got=model)
+    folder = Path(out).expanduser()
+    plan = BenchPlan(folder, model, config.hardware, config.scenes, _settings(model, config))
+    wanted = _request(plan)
+    if resume and (folder / CONFIG).is_file() and read_run(folder)["config"].get("request") != wanted:
+        raise UsageError(
+            "the folder holds a run of another request", where=folder, remedy="name another --out, or ask the same"
+        )
+    command = shlex.join(["ieadapt", "bench", "testbed", "--model", model, *flag_words(config), "--out", str(out)])
+    with open_run(out, "testbed", {"request": wanted}, command=command, resume=resume) as run:
+        _settle_profile(plan, config, stages)
+        notes = _make(plan, config, stages)
+        return _written(run, plan, config, notes)
+
+
+def _settings(model: str, config: BenchConfig) -> tuple[tuple[str, GenerationConfig], ...]:
+    plain = with_model_defaults(GenerationConfig(batch_size=config.batch), model)
+    return tuple(
+        (name, dataclasses.replace(plain, num_inference_steps=config.steps or track.steps))
+        for name, track in TRACKS.items()
+    )
+
+
+def _request(plan: BenchPlan) -> dict[str, Any]:
+    """What decides about a row, as it is read from JSON."""
+    settings = {name: dataclasses.asdict(generation) for name, generation in plan.settings}
+    for generation in settings.values():
+        del generation["batch_size"]
+    found: dict[str, Any] = json.loads(json.dumps({"model": plan.load_from, "settings": settings}))
+    return found
+
+
+def _settle_profile(plan: BenchPlan, config: BenchConfig, stages: Stages) -> None:
+    """Measure the model, where the sites of a method that is not done are chosen by entropy."""
+    needed = any(
+        TRACKS[track].methods[name].needs_profile
+        for track, names in config.chosen.items()
+        for name in plan.missing(TRACKS[track], names)
+    )
+    if not needed or (plan.folder / PROFILE).is_dir():
+        return
+    if config.profile is not None:
+        EntropyProfile.load(config.profile).save(plan.folder / PROFILE)
+        return
+    plain = dict(plan.settings)["generation"]
+    generation = dataclasses.replace(plain, num_inference_steps=PROFILE_STEPS, batch_size=PROFILE_PROMPTS)
+    pipe = config.hardware.load(plan.load_from)
+    training_profile(pipe, generation, stages("measuring")).save(plan.folder / PROFILE)
+
+
+def _make(plan: BenchPlan, config: BenchConfig, stages: Stages) -> list[str]:
+    """Make the rows that are missing; what was refused, a line per method and reason."""
+    removed_leftovers(plan.folder)
+    missing = {track: plan.missing(TRACKS[track], names) for track, names in config.chosen.items()}
+    tasks = tasks_of(missing, config.batch)
+    total, done, refused = sum(task.size for task in tasks), 0, dict[str, None]()
+    report = stages("rows")
+    if tasks:
+        with open_engine(config.engine, plan, config.workers) as force:
+            for outcome in force.run(tasks):
+                done += outcome.done + outcome.elsewhere + len(outcome.failed)
+                refused |= dict.fromkeys(f"not done: {name}: {reason}" for name, reason in outcome.failed)
+                report(done, total)
+    return list(refused)
+
+
+def _written(run: RunFolder, plan: BenchPlan, config: BenchConfig, notes: Sequence[str]) -> BenchResult:
+    figures: dict[str, Sequence[Figures]] = {}
+    tables: dict[str, Table] = {}
+    for name, methods in config.chosen.items():
+        track = TRACKS[name]
+        figures[name] = summarise(track, plan.kept(track, methods))
+        if figures[name]:
+            tables[name] = bench_table(track, figures[name])
+            record = experiment(
+                f"testbed-{name}", run.record["command"], figures[name], notes=_note(track, plan, notes)
+            )
+            run.write(f"testbed-{name}.json", record)
+            run.write(f"testbed-{name}.md", markdown(tables[name]))
+    return BenchResult(figures, tables, notes)
+
+
+def _note(track: Track, plan: BenchPlan, notes: Sequence[str]) -> str:
+    generation = dict(plan.settings)[track.name]
+    said = (
+        f"{plan.load_from}, {generation.num_inference_steps} steps, guidance {generation.guidance_scale:g} unless "
+        f"the row says otherwise; scenes held out of training and of every choice of settings. {track.note} "
+        "Differences are to the best plain setting by the leading mark, which was found on the same scenes; paired by "
+        "scene, 95 % bootstrap, not corrected for the number of rows."
+    )
+    return " ".join([said, *(f"{note}." for note in notes)])

@@ -1,0 +1,96 @@
+"""Pools of training data that live on the device: rendering and encoding happen beside training, not inside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from benchmarks.training.architecture import Architecture
+from ieadapt.testbed.scenes import Split
+
+CHUNK = 64
+
+
+@dataclass
+class Pool:
+    """A fixed set of rows that is filled once and then renewed a chunk at a time, in place.
+
+    Args:
+        data: the rows.
+        tokens: token numbers of each row's caption.
+        make: draws `n` new rows and their token numbers.
+        cursor: where the next renewal starts.
+    """
+
+    data: Tensor
+    tokens: Int[Tensor, "row token"]
+    make: Callable[[int], tuple[Tensor, Tensor]]
+    cursor: int = 0
+
+    def renew(self, n: int = CHUNK) -> None:
+        """Replace the next `n` rows by new ones."""
+        stop = min(self.cursor + n, len(self.data))
+        rows, tokens = self.make(stop - self.cursor)
+        self.data[self.cursor : stop] = rows
+        self.tokens[self.cursor : stop] = tokens
+        self.cursor = stop % len(self.data)
+
+    def fill(self) -> Pool:
+        """Replace every row."""
+        for _ in range(math.ceil(len(self.data) / CHUNK)):
+            self.renew()
+        return self
+
+
+def caption_tokens(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], device: torch.device | str
+) -> Int[Tensor, "caption token"]:
+    """Token numbers of captions, padded to the tokenizer's length."""
+    return tokenizer(texts, padding="max_length", return_tensors="pt").input_ids.to(device)
+
+
+def vae_pool(architecture: Architecture, size: int, generator: torch.Generator, device: torch.device) -> Pool:
+    """What the VAE trains on, as bytes; it must encode every combination, held out or not."""
+
+    def make(scenes: Any) -> Tensor:
+        return (architecture.vae_rows(architecture.world, scenes) * 255).round().byte()
+
+    return _pool(architecture, size, make, "all", generator, device)
+
+
+def latent_pool(
+    architecture: Architecture, size: int, vae: nn.Module, generator: torch.Generator, device: torch.device
+) -> Pool:
+    """Clips of the training split as latents in half precision, (row, frame, channel, height, width)."""
+
+    def make(scenes: Any) -> Tensor:
+        clips = architecture.world.render(scenes)
+        with torch.autocast(device.type, torch.bfloat16, enabled=clips.is_cuda):
+            return architecture.encode(vae, clips).to(torch.float16)
+
+    return _pool(architecture, size, make, "train", generator, device)
+
+
+def _pool(
+    architecture: Architecture,
+    size: int,
+    rows: Callable[[Any], Tensor],
+    split: Split,
+    generator: torch.Generator,
+    device: torch.device,
+) -> Pool:
+    world, tokenizer = architecture.world, architecture.tokenizer()
+
+    def make(n: int) -> tuple[Tensor, Tensor]:
+        scenes = world.sample(n, generator, split)
+        return rows(scenes.to(device)), caption_tokens(tokenizer, world.captions(scenes), device)
+
+    data, tokens = make(1)
+    return Pool(data.new_zeros(size, *data.shape[1:]), tokens.new_zeros(size, tokens.shape[1]), make).fill()

@@ -1,1 +1,0 @@
-"""The perturbation study: its configuration, grid and videos."""

@@ -1,0 +1,1 @@
+"""Benchmarks that papers use: VBench, V2VBench, LOVEU-TGVE."""

@@ -1,0 +1,234 @@
+"""VBench: videos named as it wants them, plain and enhanced, and its results read back into tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ieadapt.errors import FailureError, UsageError
+from ieadapt.metrics.intervals import mean_interval, paired_interval
+from ieadapt.runs.flags import command_line
+from ieadapt.runs.folder import CONFIG, open_run, read_run
+from ieadapt.runs.pipelines import Hardware, check_prompts, check_seeds
+from ieadapt.runs.progress import Stages, silent
+from ieadapt.tasks.bench.layout_videos import PROFILE, LayoutPlan, VideoJob, batches, removed_leftovers
+from ieadapt.tasks.enhance.config import EnhanceConfig
+from ieadapt.tasks.evaluate.tables import MetricSummary
+from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
+from ieadapt.tasks.measure.method import measure
+from ieadapt.tasks.measure.profile import EntropyProfile
+from ieadapt.tasks.study.engines import open_engine
+
+LONGEST_NAME = 255
+RESULTS = "_eval_results.json"
+PROFILE_PROMPTS = 8
+PLAIN, ENHANCED, PROMPTS = "plain", "enhanced", "prompts.txt"
+
+
+@dataclass(frozen=True)
+class VBenchRun:
+    """What a run that makes VBench's videos is asked.
+
+    Attributes:
+        model: a bundled name, a folder or a hub id.
+        prompts: VBench's list, or one of its dimensions'.
+        samples: videos per prompt.
+        generation: steps, size, guidance.
+        enhancement: how the enhanced videos are made.
+        profile: folder of a measure run; without one, and where the sites need it, the model is measured first.
+        seed: of the first video; every next one takes the next.
+        engine: local or ray.
+        workers: how many; None for one per GPU or core.
+        hardware: device and precision.
+
+    Raises:
+        UsageError: no prompt, a blank one, the same one twice, one that makes no file name, or no sample.
+    """
+
+    model: str
+    prompts: tuple[str, ...]
+    samples: int = field(default=5, metadata={"help": "videos per prompt; VBench asks for 5, 25 for its flickering"})
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    enhancement: EnhanceConfig = field(default_factory=EnhanceConfig)
+    profile: Path | None = field(default=None, metadata={"help": "folder of a measure run; without one it measures"})
+    seed: int = field(default=0, metadata={"help": "seed of the first video; the next ones count up"})
+    engine: str = field(default="local", metadata={"help": "local or ray"})
+    workers: int | None = field(default=None, metadata={"help": "workers; by default one per GPU or core"})
+    hardware: Hardware = field(default_factory=Hardware)
+
+    def __post_init__(self) -> None:
+        check_prompts(self.prompts)
+        check_seeds(self.seed, len(self.prompts) * self.samples)
+        if self.samples < 1:
+            raise UsageError("a prompt needs videos", expected="--samples >= 1", got=self.samples)
+        twice = [prompt for prompt in dict.fromkeys(self.prompts) if self.prompts.count(prompt) > 1]
+        if twice:
+            raise UsageError("a prompt is listed twice, and its videos would have one name", got=repr(twice[0]))
+        for prompt in self.prompts:
+            if "/" in prompt or len(f"{prompt}-{self.samples - 1}.mp4".encode()) > LONGEST_NAME:
+                raise UsageError(
+                    "VBench names videos by their prompt, and this one makes no file name",
+                    expected=f"no '/', at most {LONGEST_NAME} bytes",
+                    got=repr(prompt),
+                )
+
+    @property
+    def jobs(self) -> list[VideoJob]:
+        """Every video, with its name and seed."""
+        return [
+            VideoJob(prompt, self.seed + place * self.samples + sample, f"{prompt}-{sample}.mp4")
+            for place, prompt in enumerate(self.prompts)
+            for sample in range(self.samples)
+        ]
+
+
+def run_vbench(asked: VBenchRun, out: str | Path, *, resume: bool = False, stages: Stages = silent) -> Path:
+    """Make every video plain and enhanced, from the same noise, under VBench's names.
+
+    Finished videos are kept at once. Several processes may work on one folder.
+
+    Args:
+        asked: model, prompts, settings.
+        out: gets `plain/PROMPT-INDEX.mp4` and `enhanced/PROMPT-INDEX.mp4`.
+        resume: go on with an earlier run of the same request; finished videos are not made again.
+        stages: told how far it is.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UsageError: what was asked cannot be, or the folder holds a run of another request.
+        FailureError: some videos could not be made.
+    """
+    asked = dataclasses.replace(asked, generation=with_model_defaults(asked.generation, asked.model))
+    folder = Path(out).expanduser()
+    wanted = _request(asked)
+    if resume and (folder / CONFIG).is_file() and read_run(folder)["config"].get("request") != wanted:
+        raise UsageError(
+            "the folder holds a run of another request", where=folder, remedy="name another --out, or ask the same"
+        )
+    command = _command(asked, folder)
+    with open_run(out, "vbench", {"request": wanted}, command=command, resume=resume) as run:
+        run.write(PROMPTS, "\n".join(asked.prompts) + "\n")
+        run.note(seeds={job.name: job.seed for job in asked.jobs})
+        _make(asked, run.path, stages)
+    return folder
+
+
+def _command(asked: VBenchRun, folder: Path) -> str:
+    """The command that asks the same; the prompts, which may be a thousand, are in a file of the run."""
+    words = shlex.split(command_line("vbench", asked, folder))
+    kept = [word for before, word in zip(["", *words], words, strict=False) if "--prompt" not in (before, word)]
+    return shlex.join(["ieadapt", "bench", *kept[1:3], "--prompts", str(folder / PROMPTS), *kept[3:]])
+
+
+def _request(asked: VBenchRun) -> dict[str, Any]:
+    """What decides about the videos, as it is read from JSON."""
+    given = {name: value for name, value in dataclasses.asdict(asked).items() if name not in ("engine", "workers")}
+    return json.loads(json.dumps(given, default=str))
+
+
+def _make(asked: VBenchRun, folder: Path, stages: Stages) -> None:
+    _settle_profile(asked, folder, stages)
+    removed_leftovers(folder)
+    ways = ((PLAIN, None), (ENHANCED, asked.enhancement))
+    plan = LayoutPlan(folder, asked.model, asked.hardware, asked.generation, ways)
+    lacking = [job for job in asked.jobs if plan.missing(job)]
+    report, done, failed = stages("videos"), len(asked.jobs) - len(lacking), list[tuple[str, str]]()
+    if lacking:
+        with open_engine(asked.engine, plan, asked.workers) as force:
+            for outcome in force.run(batches(lacking, asked.generation.batch_size)):
+                done, failed = done + outcome.done, [*failed, *outcome.failed]
+                report(done, len(asked.jobs))
+    if failed:
+        name, reason = failed[0]
+        raise FailureError(f"{len(failed)} videos could not be made", got=f"{name}: {reason}", remedy="--resume")
+
+
+def _settle_profile(asked: VBenchRun, folder: Path, stages: Stages) -> None:
+    place = folder / PROFILE
+    if place.is_dir():
+        return
+    if asked.profile is not None:
+        EntropyProfile.load(asked.profile).save(place)
+        return
+    if asked.enhancement.needs_profile:
+        pipe, prompts = asked.hardware.load(asked.model), list(asked.prompts[:PROFILE_PROMPTS])
+        measure(pipe, prompts, asked.generation, seed=asked.seed, progress=stages("measuring")).save(place)
+
+
+def read_results(file: Path) -> Mapping[str, Mapping[str, float]]:
+    """VBench's results: dimension -> name of a video -> its value.
+
+    Args:
+        file: `NAME_eval_results.json`, dimension -> [mean, [{video_path, video_results}, ...]]; or a folder of such
+            files.
+
+    Raises:
+        UsageError: a file cannot be read, or is something else; the folder holds none.
+    """
+    if file.expanduser().is_dir():
+        files = sorted(file.expanduser().glob(f"*{RESULTS}"))
+        if not files:
+            raise UsageError("the folder holds no results of VBench", expected=f"NAME{RESULTS} files", where=file)
+        return {dimension: values for each in files for dimension, values in read_results(each).items()}
+    try:
+        found = json.loads(file.expanduser().read_text(encoding="utf-8"))
+        values = {dimension: _per_video(content) for dimension, content in found.items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        raise UsageError(
+            "this is no result file of VBench",
+            expected="dimension -> [mean, [{video_path, video_results}, ...]]",
+            got=getattr(error, "strerror", None) or f"{type(error).__name__}: {error}",
+            where=file,
+        ) from error
+    if not values or not all(values.values()):
+        raise UsageError("the result file of VBench holds no video", where=file)
+    return values
+
+
+def _per_video(content: Any) -> dict[str, float]:
+    return {Path(row["video_path"]).name: float(row["video_results"]) for row in content[1]}
+
+
+def summarise_results(file: Path, reference: Path | None = None) -> list[MetricSummary]:
+    """Every dimension of a result file, with the paired difference to another one where it is given.
+
+    Every dimension of VBench is better when higher, but its dynamic degree, which only says how much moves.
+
+    Raises:
+        UsageError: a file cannot be read, or the two share no video of a dimension.
+    """
+    ours = read_results(file)
+    if reference is None:
+        return [_alone(dimension, list(values.values())) for dimension, values in ours.items()]
+    theirs = read_results(reference)
+    rows = []
+    for dimension, values in ours.items():
+        shared = [name for name in values if name in theirs.get(dimension, {})]
+        if not shared:
+            raise UsageError(f"the two result files share no video of {dimension}", where=f"{file} and {reference}")
+        after, before = ([each[name] for name in shared] for each in (values, theirs[dimension]))
+        alone = _alone(dimension, after)
+        difference = paired_interval(after, before)
+        mean, low, high = difference
+        rows.append(
+            dataclasses.replace(
+                alone,
+                reference=sum(before) / len(before),
+                difference=mean,
+                difference_low=low,
+                difference_high=high,
+            )
+        )
+    return rows
+
+
+def _alone(dimension: str, values: Sequence[float]) -> MetricSummary:
+    better = "context" if dimension == "dynamic_degree" else "higher"
+    return MetricSummary(dimension, "", better, len(values), *mean_interval(values))

@@ -1,0 +1,1 @@
+"""Evaluate: scores of videos, alone and paired."""

@@ -1,0 +1,252 @@
+"""Running a pipeline: one place that calls diffusers, for every family."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import itertools
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from jaxtyping import Float
+from torch import Tensor
+
+from ieadapt.attention import denoisers_of, family_of
+from ieadapt.attention.restore import around
+from ieadapt.errors import FailureError, IEAdaptWarning, UsageError, require_types
+from ieadapt.models import known_models
+from ieadapt.models.memory import check_run
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """How a video is generated. None means the pipeline's own default.
+
+    Raises:
+        UsageError: a number is not positive.
+
+    Example:
+        >>> GenerationConfig(num_inference_steps=8).guidance_scale is None
+        True
+    """
+
+    num_inference_steps: int = field(default=25, metadata={"help": "denoising steps"})
+    guidance_scale: int | float | None = field(default=None, metadata={"help": "classifier-free guidance scale"})
+    num_frames: int | None = field(default=None, metadata={"help": "frames per video"})
+    height: int | None = field(default=None, metadata={"help": "height in pixels"})
+    width: int | None = field(default=None, metadata={"help": "width in pixels"})
+    negative_prompt: str | None = field(default=None, metadata={"help": "what the video should not show"})
+    batch_size: int = field(default=4, metadata={"help": "videos that run as one batch"})
+
+    def __post_init__(self) -> None:
+        require_types(self)
+        for name in ("num_inference_steps", "num_frames", "height", "width", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be positive", expected=">= 1", got=value)
+
+
+def generate(
+    pipe: DiffusionPipeline,
+    prompts: str | Sequence[str],
+    config: GenerationConfig | None = None,
+    seeds: Sequence[int] | int = 0,
+    progress: Progress | None = None,
+) -> Float[Tensor, "video frame channel height width"]:
+    """Generate one video per prompt; float32 on the CPU, in [0, 1].
+
+    Noise is drawn per video from its own seed, so that a video does not depend on its batch, up to rounding.
+
+    Args:
+        pipe: any text-to-video pipeline.
+        prompts: one prompt or several.
+        config: steps, size, guidance.
+        seeds: one per prompt, or the first of consecutive ones.
+        progress: called with (denoising steps done, denoising steps in all).
+
+    Raises:
+        UsageError: no or empty prompts, a prompt too long for the text encoder, an argument that the pipeline lacks,
+            a run that cannot fit into the memory (one that may not is warned of).
+        FailureError: the frames hold NaN.
+    """
+    config = config or GenerationConfig()
+    prompts = _checked_prompts(pipe, prompts)
+    seeds = list(range(seeds, seeds + len(prompts))) if isinstance(seeds, int) else list(seeds)
+    if len(seeds) != len(prompts):
+        raise UsageError("as many seeds as prompts are needed", expected=len(prompts), got=len(seeds))
+    starts = range(0, len(prompts), config.batch_size)
+    total = len(starts) * config.num_inference_steps
+    videos = []
+    for done, start in enumerate(starts):
+        batch = slice(start, start + config.batch_size)
+        with _reporting(pipe, progress, done * config.num_inference_steps, total), quiet(pipe):
+            videos.append(_run(pipe, prompts[batch], config, seeds[batch]))
+    made = torch.cat(videos)
+    _say_what_was_made(pipe, config, made)
+    return made
+
+
+def made_size(videos: Float[Tensor, "*video frame channel height width"]) -> dict[str, int]:
+    """What was made, for a record: a model rounds the number of frames, and the size, to what it can make.
+
+    Example:
+        >>> made_size(torch.zeros(1, 9, 3, 16, 24))
+        {'num_frames': 9, 'height': 16, 'width': 24}
+    """
+    frames, _, height, width = videos.shape[-4:]
+    return {"num_frames": frames, "height": height, "width": width}
+
+
+def _say_what_was_made(pipe: DiffusionPipeline, config: GenerationConfig, videos: Tensor) -> None:
+    made = made_size(videos)
+    requested = {name: value for name in made if (value := getattr(config, name)) is not None}
+    others = [f"{name} {made[name]} instead of {value}" for name, value in requested.items() if made[name] != value]
+    if others:
+        warnings.warn(
+            f"{type(pipe).__name__} made {', '.join(others)}: the nearest that it can make",
+            IEAdaptWarning,
+            stacklevel=3,
+        )
+
+
+def _run(pipe: DiffusionPipeline, prompts: list[str], config: GenerationConfig, seeds: list[int]) -> Tensor:
+    size = {name: getattr(config, name) for name in ("num_frames", "height", "width")}
+    if config.negative_prompt is not None:
+        check_length(pipe, config.negative_prompt, "the negative prompt")
+    check_run(pipe, size, rows=len(prompts) * _rows_per_video(pipe, config))
+    arguments = {
+        "num_inference_steps": config.num_inference_steps,
+        "guidance_scale": config.guidance_scale,
+        "num_frames": config.num_frames,
+        "height": config.height,
+        "width": config.width,
+        "negative_prompt": None if config.negative_prompt is None else [config.negative_prompt] * len(prompts),
+    }
+    return call_pipeline(pipe, prompts, {name: value for name, value in arguments.items() if value is not None}, seeds)
+
+
+def _rows_per_video(pipe: DiffusionPipeline, config: GenerationConfig) -> int:
+    """Rows of the denoiser's batch for one video: two where both guidance branches run in one call."""
+    unguided = config.guidance_scale is not None and config.guidance_scale <= 1
+    batched = family_of(next(iter(denoisers_of(pipe).values()))).guidance == "batched"
+    return 2 if batched and not unguided else 1
+
+
+def call_pipeline(
+    pipe: DiffusionPipeline, prompts: list[str], given: Mapping[str, Any], seeds: Sequence[int]
+) -> Float[Tensor, "video ..."]:
+    """Call the pipeline with one prompt and seed per video.
+
+    Returns:
+        Frames (video, frame, channel, height, width) in [0, 1], or latents if `output_type` asks for them; float32 on
+        the CPU.
+
+    Raises:
+        UsageError: an argument that the pipeline lacks or refuses.
+        FailureError: the frames hold NaN.
+    """
+    unknown = [name for name in given if name not in inspect.signature(type(pipe).__call__).parameters]
+    if unknown:
+        raise UsageError("the pipeline has no such argument", got=", ".join(unknown), where=type(pipe).__name__)
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    try:
+        frames = pipe(prompt=prompts, generator=generators, **{"output_type": "pt", **given}).frames
+    except ValueError as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError("the pipeline refuses this call", got=error, where=type(pipe).__name__) from error
+    frames = torch.as_tensor(frames).float().cpu()
+    if not torch.isfinite(frames).all():
+        raise FailureError(
+            "the generated frames are not finite",
+            where=type(pipe).__name__,
+            remedy="use float32 or bfloat16, or a lower guidance or perturbation scale",
+        )
+    return frames.clamp(0, 1)
+
+
+@contextmanager
+def _reporting(pipe: DiffusionPipeline, progress: Progress | None, done: int, total: int) -> Iterator[None]:
+    """Tell a callback of every step that the pipeline tells its own progress bar; the model is not touched."""
+    if progress is None:
+        yield
+        return
+    steps = itertools.count(done + 1)
+
+    def with_report(proceed: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        bar = proceed(*args, **kwargs)
+        update = bar.update
+
+        def updated(number: int = 1) -> Any:
+            progress(min(next(steps), total), total)
+            return update(number)
+
+        bar.update = updated
+        return bar
+
+    with around(pipe, "progress_bar", with_report):
+        yield
+
+
+@contextmanager
+def quiet(pipe: DiffusionPipeline) -> Iterator[None]:
+    """Switch the pipeline's own progress bar off for the length of the block."""
+    before = getattr(pipe, "_progress_bar_config", {})
+    pipe.set_progress_bar_config(**{**before, "disable": True})
+    try:
+        yield
+    finally:
+        pipe.set_progress_bar_config(**before)
+
+
+def _checked_prompts(pipe: DiffusionPipeline, prompts: str | Sequence[str]) -> list[str]:
+    listed = [prompts] if isinstance(prompts, str) else list(prompts)
+    if not listed or not all(prompt.strip() for prompt in listed):
+        raise UsageError(
+            "a prompt is missing", expected="at least one prompt with text in it", got=f"{len(listed)} prompts"
+        )
+    for prompt in listed:
+        check_length(pipe, prompt)
+    return listed
+
+
+def check_length(pipe: Any, prompt: str, what: str = "the prompt") -> None:
+    """Text encoders cut long prompts without stopping; say which words would be lost instead.
+
+    Raises:
+        UsageError: the prompt is too long.
+    """
+    limits = [getattr(pipe.tokenizer, "model_max_length", None)]
+    parameters = inspect.signature(type(pipe).__call__).parameters
+    if "max_sequence_length" in parameters:
+        limits.append(parameters["max_sequence_length"].default)
+    limit = min(value for value in limits if isinstance(value, int))
+    tokens = pipe.tokenizer(prompt, truncation=False, verbose=False).input_ids
+    if len(tokens) > limit:
+        lost = pipe.tokenizer.decode(tokens[limit - 1 :], skip_special_tokens=True)
+        raise UsageError(
+            f"{what} is too long for the text encoder",
+            expected=f"at most {limit} tokens",
+            got=f"{len(tokens)}; these words would be dropped: {lost!r}",
+            remedy=f"shorten {what}",
+        )
+
+
+def with_model_defaults(generation: GenerationConfig, model: str) -> GenerationConfig:
+    """The settings of a run, with the guidance scale that a bundled model was made for where none is given.
+
+    Example:
+        >>> with_model_defaults(GenerationConfig(), "shapes").guidance_scale
+        3.0
+    """
+    bundled = known_models().get(model)
+    if generation.guidance_scale is not None or bundled is None:
+        return generation
+    return dataclasses.replace(generation, guidance_scale=bundled.guidance_scale)

@@ -1,0 +1,188 @@
+"""The maps run: attention maps of one site in a run folder, as pictures, numbers and a report."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ieadapt.errors import UsageError
+from ieadapt.runs.flags import command_line
+from ieadapt.runs.folder import open_run
+from ieadapt.runs.pipelines import Hardware, Load, check_prompts, check_seeds, describe
+from ieadapt.runs.progress import Stages, silent
+from ieadapt.runs.report import Block, Clip, Gallery, Picture, Report, Section, Text, figure_png, write_report
+from ieadapt.runs.videos import encode_video
+from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
+from ieadapt.tasks.maps.method import AttentionMaps, attention_maps
+from ieadapt.tasks.maps.summary import describe_maps
+from ieadapt.tasks.measure.run import report_record
+
+CAPTIONS = {
+    "looks": "Where the weight lies. Each row of maps has its own scale, from 0 to its largest weight.",
+    "frames": "Between frames: each row of a map is a frame that looks, each column a frame that is looked at.",
+    "words": "Weight on each word of the prompt.",
+}
+MEANING = {
+    "spatial": "Spatial attention looks within a frame: the weights of a frame sum to 1.",
+    "temporal": "Temporal attention looks along time at one position: at every position the weights of all frames sum "
+    "to 1. Each map shows, position by position, the weight on that frame.",
+    "joint": "Joint attention looks at all video tokens and, where the model joins them, at the text: together the "
+    "weights sum to 1.",
+    "cross": "Cross-attention looks from the video at the words: at every video token the weights of all words and "
+    "other text tokens sum to 1. Each map shows how much the video tokens look at that word.",
+    "text": "Text attention looks from text at text: the weights sum to 1.",
+}
+
+
+@dataclass(frozen=True)
+class MapsRun:
+    """What a maps run is asked.
+
+    Attributes:
+        model: a bundled name, a folder or a hub id.
+        prompts: exactly one.
+        site: the name of one attention site.
+        steps: denoising steps, with commas; None for the first, the middle and the last.
+        query: FRAME,ROW,COL of the token that looks.
+        mean: the mean over all tokens instead; also where there is no query.
+        threshold: share of a map's largest weight below which a second view is blank.
+        head: one head; None for the mean.
+        generation: steps, size, guidance.
+        seed: of the noise.
+        hardware: device and precision.
+
+    Raises:
+        UsageError: anything here that cannot be.
+    """
+
+    model: str
+    prompts: tuple[str, ...]
+    site: str | None = field(default=None, metadata={"help": "one attention site (`ieadapt sites MODEL`)"})
+    steps: str | None = field(
+        default=None, metadata={"help": "denoising steps to look at, as in 0,12,24; by default first, middle, last"}
+    )
+    query: str | None = field(default=None, metadata={"help": "FRAME,ROW,COL of the token that looks, from 0"})
+    mean: bool = field(default=False, metadata={"help": "the mean over all tokens that look (the default)"})
+    threshold: float | None = field(
+        default=None, metadata={"help": "also a view without weights below this share of the largest, in (0, 1)"}
+    )
+    head: int | None = field(default=None, metadata={"help": "one head, from 0; by default the mean over heads"})
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    seed: int = field(default=0, metadata={"help": "seed of the noise"})
+    hardware: Hardware = field(default_factory=Hardware)
+
+    def __post_init__(self) -> None:
+        check_prompts(self.prompts)
+        check_seeds(self.seed)
+        if len(self.prompts) > 1:
+            raise UsageError("maps are drawn for one prompt", got=len(self.prompts), where="--prompt")
+        if not self.site:
+            raise UsageError("there is no site", remedy="pass --site NAME; `ieadapt sites MODEL` lists them")
+        if self.mean and self.query is not None:
+            raise UsageError("a query and the mean over all exclude each other", got=f"--query {self.query} and --mean")
+        if self.threshold is not None and not 0 < self.threshold < 1:
+            raise UsageError(
+                "a threshold is a share of the largest weight", expected="between 0 and 1", got=self.threshold
+            )
+        if len(self.token or (0, 0, 0)) != 3:
+            raise UsageError("a query is one token", expected="FRAME,ROW,COL", got=self.query, where="--query")
+        if self.wanted_steps is not None and not self.wanted_steps:
+            raise UsageError("no step to look at", expected="such as 0,12,24", got=repr(self.steps), where="--steps")
+
+    @property
+    def wanted_steps(self) -> tuple[int, ...] | None:
+        """The steps as numbers, or None."""
+        return None if self.steps is None else _whole_numbers(self.steps, "--steps", "0,12,24")
+
+    @property
+    def token(self) -> tuple[int, ...] | None:
+        """The query as numbers, or None."""
+        return None if self.query is None else _whole_numbers(self.query, "--query", "FRAME,ROW,COL")
+
+
+def run_maps(
+    asked: MapsRun,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    stages: Stages = silent,
+    load: Load = Hardware.load,
+) -> AttentionMaps:
+    """Draw the maps of one site and write pictures, numbers, video and report into a run folder.
+
+    Args:
+        asked: model, prompt, site and settings.
+        out: the run folder.
+        overwrite: replace an earlier run in it.
+        stages: told which stage begins and how far it is.
+        load: how the run comes by its pipeline; by default it loads one.
+
+    Raises:
+        UsageError: what was asked cannot be.
+        FailureError: it could not be carried out.
+    """
+    asked = dataclasses.replace(asked, generation=with_model_defaults(asked.generation, asked.model))
+    command = command_line("maps", asked, out)
+    with open_run(out, "maps", dataclasses.asdict(asked), command=command, overwrite=overwrite) as run:
+        pipe = load(asked.hardware, asked.model)
+        run.note(seeds=[asked.seed], model=describe(pipe))
+        maps = attention_maps(
+            pipe,
+            asked.prompts[0],
+            str(asked.site),
+            asked.generation,
+            steps=asked.wanted_steps,
+            query=asked.token,  # type: ignore[arg-type]
+            head=asked.head,
+            seed=asked.seed,
+            progress=stages("looking"),
+        )
+        run.note(sites=[maps.site.name], looked_at=list(maps.steps))
+        run.write("maps.npz", maps.npz())
+        clip = encode_video(maps.clip)
+        run.write("video.mp4", clip)
+        pictures = {name: figure_png(figure) for name, figure in maps.figures(asked.threshold).items()}
+        for name, picture in pictures.items():
+            run.write(f"{name}.png", picture)
+        write_report(run, _report(asked, maps, pictures, clip, run.record))
+    return maps
+
+
+def _whole_numbers(text: str, flag: str, example: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise UsageError("not whole numbers", expected=f"such as {example}", got=repr(text), where=flag) from error
+
+
+def map_blocks(maps: AttentionMaps, pictures: dict[str, bytes]) -> list[Block]:
+    """How to read the maps of this kind of site, and the pictures of them."""
+    blocks: list[Block] = [Text(f"{maps.site.name}. {MEANING[maps.site.kind]}")]
+    for name, picture in pictures.items():
+        step = name.removeprefix("words-step-")
+        caption = CAPTIONS.get(name, f"Step {step}: how much the video looks at each word; its mean share below it.")
+        blocks.append(Picture(picture, caption, f"heat maps of {maps.site.name}: {caption}", 560))
+    return blocks
+
+
+def _report(asked: MapsRun, maps: AttentionMaps, pictures: dict[str, bytes], clip: bytes, record: dict) -> Report:
+    who = "the mean over all tokens" if maps.query is None else f"the token {maps.query} (frame, row, column)"
+    query, first = None if maps.query is None else tuple(maps.query), next(iter(pictures))
+    python = (
+        f'import ieadapt\n\npipe = ieadapt.load("{asked.model}")\nmaps = ieadapt.attention_maps(\n    pipe,\n'
+        f'    {maps.prompt!r},\n    "{maps.site.name}",\n    ieadapt.{asked.generation},\n'
+        f"    steps={maps.steps},\n    query={query},\n    head={maps.head},\n    seed={maps.seed},\n)\n"
+        f'maps.figures({asked.threshold})["{first}"].savefig("{first}.png")'
+    )
+    return Report(
+        title=f"Attention maps of {maps.site.name}",
+        asked=f"{maps.site.kind} attention of {asked.model}, {who}; “{maps.prompt}”, seed {maps.seed}.",
+        found=describe_maps(maps),
+        sections=[
+            Section("Where tokens look", map_blocks(maps, pictures)),
+            Section("The video", [Gallery([Clip(clip, maps.prompt)])]),
+        ],
+        repeat={"Command line": str(record["command"]), "Python": python},
+        record=report_record(record),
+    )

@@ -1,0 +1,307 @@
+"""The entropy profile of a model: what its attention sites measured, as a table that can choose sites."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from ieadapt.attention import AttentionSite
+from ieadapt.errors import FailureError, UsageError
+from ieadapt.files import read_record, record_text, write_atomically
+from ieadapt.functional import EP_DEFINITION
+from ieadapt.tasks.measure.layer_choice import Head, SiteChoice
+from ieadapt.tasks.measure.plot import plot_sites
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMAT = 1
+SCHEMA: dict[str, Any] = {
+    "site": pl.String,
+    "kind": pl.String,
+    "order": pl.Int32,
+    "keys_of": pl.String,
+    "head": pl.Int32,
+    "step": pl.Int32,
+    "branch": pl.String,
+    "videos": pl.Int32,
+    "n_keys": pl.Float64,
+    "entropy": pl.Float64,
+    "ep": pl.Float64,
+    "text_ep": pl.Float64,
+    "all_ep": pl.Float64,
+    "temporal_entropy": pl.Float64,
+    "spatial_entropy": pl.Float64,
+    "temporal_ep": pl.Float64,
+    "spatial_ep": pl.Float64,
+    "text_mass": pl.Float64,
+    "energy": pl.Float64,
+    "text_energy": pl.Float64,
+    "energy_share": pl.Float64,
+    "resolution": pl.Float64,
+    "ep_error": pl.Float64,
+}
+LATER = ("resolution", "ep_error", "keys_of", "text_ep", "all_ep", "text_energy")
+"""Columns that earlier profiles do not have; they are read as unknown."""
+KEY = ("site", "keys_of", "head", "step", "branch")
+"""What tells one measured value from another."""
+_ALWAYS = (
+    "site",
+    "head",
+    "step",
+    "branch",
+    "kind",
+    "order",
+    "videos",
+    "n_keys",
+    "entropy",
+    "ep",
+    "energy",
+    "energy_share",
+)
+_ROUNDING = 0.01
+_TABLE, _DESCRIPTION = "profile.parquet", "profile.json"
+_METADATA = {
+    "format": int,
+    "sha256": str,
+    "model": str,
+    "pipeline": str,
+    "denoiser": str,
+    "prompts": list[str],
+    "seed": int,
+    "weights_sample": list[float] | None,
+    "ep_definition": str,
+    "latent_grid": list[int] | None,
+}
+_MAYBE = tuple(name for name in _METADATA if name != "format")
+_REMEDY = "`ieadapt measure MODEL --out DIR` writes one"
+
+
+class EntropyProfile:
+    """Entropy and energy of every site x head x step x guidance branch of a model.
+
+    Attributes:
+        table: polars table with the columns of `SCHEMA`. Entropies in nats; `ep` (and `temporal_ep`, `spatial_ep` of
+            joint attention) in percent, 0 for the identity map and 100 for the uniform one; `text_mass` in [0, 1];
+            `energy` per video. Where text shares the sequence these are of the video tokens, `text_ep` and
+            `text_energy` of the text, `all_ep` of all tokens but padding. `energy_share` of all recorded sites of that
+            step and branch, in [0, 1]; `resolution` in tokens per frame, null where the token layout is not known;
+            `ep_error` the standard error of `ep` where only a sample of the rows was measured, null where it is exact;
+            `keys_of` tells apart the attentions of a module that makes several.
+        metadata: what was measured: model, prompts, seeds, steps, versions.
+
+    Example:
+        >>> row = dict(site="mid.attn1", kind="spatial", order=0, head=0, step=0, branch="cond", videos=1, n_keys=16.0,
+        ...     entropy=1.386, ep=50.0, energy=2.0)
+        >>> profile = EntropyProfile.from_rows([row])
+        >>> profile.select(kind="spatial", at_least=40)
+        [<spatial #0 mid.attn1, 1 heads>]
+    """
+
+    def __init__(self, table: pl.DataFrame, metadata: Mapping[str, Any] | None = None) -> None:
+        self.table = table
+        self.metadata = dict(metadata or {})
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Mapping[str, Any]], metadata: Mapping[str, Any] | None = None) -> EntropyProfile:
+        """Build a profile from a record's rows; energy shares are taken within each step and branch."""
+        table = pl.DataFrame(list(rows), schema={name: kind for name, kind in SCHEMA.items() if name != "energy_share"})
+        share = pl.col("energy") / pl.col("energy").sum().over("step", "branch")
+        defined = {"ep_definition": EP_DEFINITION, **(metadata or {})}
+        return cls(table.with_columns(energy_share=share).select(list(SCHEMA)), defined)
+
+    @property
+    def sites(self) -> list[AttentionSite]:
+        """The measured sites, in order of execution."""
+        heads = self.table.group_by("site", "kind", "order").agg(heads=pl.col("head").n_unique()).sort("order")
+        return [AttentionSite(*row) for row in heads.iter_rows()]
+
+    def by_site(self, branch: str | None = None) -> pl.DataFrame:
+        """One row per site: means over steps and branches (or one branch); EP over heads too, energy summed over them.
+
+        `ep_min` and `ep_max` are the extremes over heads; `ep_error` is the standard error of `ep`, null if exact.
+        """
+        table = self.table if branch is None else self.table.filter(pl.col("branch") == branch)
+        if table.is_empty():
+            known = sorted(self.table["branch"].unique())
+            raise UsageError("the profile has no such branch", expected=f"one of {known}", got=branch)
+        means = ["n_keys", "entropy", "ep", "text_ep", "all_ep", "temporal_ep", "spatial_ep", "text_mass"]
+        summed = ["energy", "text_energy", "energy_share"]
+        attention = ["order", "site", "kind", "keys_of"]
+        heads = table.group_by(*attention, "head").agg(pl.col(means + summed).mean(), ep_error=_error_of_mean())
+        return (
+            heads.group_by(attention)
+            .agg(
+                pl.len().alias("heads"),
+                *(pl.col(name).mean() for name in means),
+                # A sum of nothing is 0; where there is no text it stays unknown.
+                *(pl.when(pl.col(name).count() > 0).then(pl.col(name).sum()).alias(name) for name in summed),
+                ep_min=pl.col("ep").min(),
+                ep_max=pl.col("ep").max(),
+                ep_error=_error_of_mean(),
+            )
+            .sort("order", "keys_of")
+        )
+
+    def for_choosing(self) -> pl.DataFrame:
+        """The table by which sites are chosen: of each site its main attention, its only one or that to the text.
+
+        Raises:
+            UsageError: the profile's EP is of another definition.
+        """
+        defined = self.metadata.get("ep_definition", "all rows")
+        if defined != EP_DEFINITION:
+            raise UsageError(
+                "sites cannot be chosen by a profile whose EP is of another definition",
+                expected=f"EP of the {EP_DEFINITION}",
+                got=f"EP of {defined}",
+                remedy=f"measure again: ieadapt measure {self.metadata.get('model', 'MODEL')} --prompts FILE --out DIR",
+            )
+        return self.table.filter(pl.col("keys_of").fill_null("").is_in(["", "text"]))
+
+    @property
+    def ep(self) -> dict[str, float]:
+        """Mean EP by site name."""
+        return self.figures["ep"]
+
+    @property
+    def head_ep(self) -> dict[Head, float]:
+        """Mean EP by site name and head."""
+        rows = self.for_choosing().group_by("site", "head").agg(pl.col("ep").mean())
+        return {(site, head): ep for site, head, ep in rows.iter_rows()}
+
+    @property
+    def figures(self) -> dict[str, dict[str, float]]:
+        """What `SiteChoice.choose` compares, by site name: `ep`, `energy`, and `level`, the tokens per frame."""
+        rows = EntropyProfile(self.for_choosing()).by_site()
+        levels = self.table.drop_nulls("resolution").group_by("site").agg(pl.col("resolution").max())
+        return {
+            "ep": dict(zip(rows["site"], rows["ep"], strict=True)),
+            "energy": dict(zip(rows["site"], rows["energy"], strict=True)),
+            "level": dict(levels.iter_rows()),
+        }
+
+    def select(
+        self,
+        *,
+        kind: str | None = None,
+        top: int | float | None = None,
+        bottom: int | float | None = None,
+        at_least: int | float | None = None,
+        at_most: int | float | None = None,
+        random: int | float | None = None,
+        names: Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> list[AttentionSite]:
+        """Choose sites; at most one rule, see `SiteChoice`. Without a rule, all sites of the kind or names.
+
+        Raises:
+            UsageError: several rules, or nothing matches.
+        """
+        rules = {"top": top, "bottom": bottom, "at-least": at_least, "at-most": at_most, "random": random}
+        given = {rule: amount for rule, amount in rules.items() if amount is not None}
+        if len(given) > 1:
+            raise UsageError("several rules for one choice of sites", expected="one", got=", ".join(given))
+        rule, amount = next(iter(given.items()), ("all", 0.0))
+        listed = tuple(names) if names else None
+        return SiteChoice(rule, amount, kind, listed, seed).choose(self.sites, self.ep)  # type: ignore[arg-type]
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `profile.parquet`, and `profile.json` with its hash, into a folder, each whole or not at all."""
+        folder, buffer = Path(folder), io.BytesIO()
+        self.table.write_parquet(buffer)
+        content = buffer.getvalue()
+        described = {"format": FORMAT, "sha256": hashlib.sha256(content).hexdigest(), **self.metadata}
+        try:
+            write_atomically(folder / _TABLE, content)
+            write_atomically(folder / _DESCRIPTION, record_text(described).encode())
+        except OSError as error:
+            raise FailureError("the profile cannot be written", got=error.strerror, where=folder) from error
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> EntropyProfile:
+        """Read a profile that `save` wrote.
+
+        Raises:
+            UsageError: the folder holds no profile, one that this version cannot read, or a damaged one.
+        """
+        folder = Path(folder)
+        try:
+            metadata = read_record(
+                folder / _DESCRIPTION, _METADATA, what="the profile", remedy=_REMEDY, optional=_MAYBE
+            )
+            content = (folder / _TABLE).read_bytes()
+        except OSError as error:
+            raise UsageError(
+                "not a profile", expected=f"{_DESCRIPTION} and {_TABLE}", where=folder, remedy=_REMEDY
+            ) from error
+        if metadata.pop("format") != FORMAT:
+            raise UsageError(
+                "a profile of another format", expected=f"format {FORMAT}", where=folder, remedy="measure again"
+            )
+        digest = metadata.pop("sha256", None)
+        changed = digest not in (None, hashlib.sha256(content).hexdigest())
+        try:
+            table = None if changed else pl.read_parquet(content)
+        except (Exception, pl.exceptions.PanicException):  # as polars raises for a damaged file
+            table = None
+        problem = "other content than was measured" if table is None else _problem(table)
+        if table is None or problem:
+            raise UsageError(
+                "the measured values of the profile are damaged", got=problem, where=folder / _TABLE, remedy=_REMEDY
+            )
+        return cls(_with_later(table).select(list(SCHEMA)), {"ep_definition": "all rows", **metadata})
+
+    def plot(self) -> Figure:
+        """Energy, energy share and EP per site in order of execution, one column per kind (the paper's figure 4)."""
+        named = PurePath(str(self.metadata.get("model", ""))).name  # of a folder only its own name
+        return plot_sites(self.by_site(), named or "Attention entropy and energy per site")
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(f"{n} {kind}" for kind, n in self.by_site().group_by("kind").len().sort("kind").iter_rows())
+        return f"EntropyProfile({kinds} sites, {self.table['step'].n_unique()} steps)"
+
+
+def _error_of_mean() -> pl.Expr:
+    """The standard error of a mean of independent estimates; null where they are exact."""
+    error = pl.col("ep_error")
+    return pl.when(error.count() > 0).then(error.pow(2).sum().sqrt() / pl.len())
+
+
+def _with_later(table: pl.DataFrame) -> pl.DataFrame:
+    unknown = [pl.lit(None, SCHEMA[name]).alias(name) for name in LATER if name not in table.columns]
+    return table.with_columns(unknown)
+
+
+def _problem(table: pl.DataFrame) -> str:
+    """What no measurement can have given; empty where all may be true."""
+    table = _with_later(table)
+    for name, kind in SCHEMA.items():
+        if name not in table.columns or table.schema[name] != kind:
+            return f"no column {name!r} of {kind}"
+    if foreign := [name for name in table.columns if name not in SCHEMA]:
+        return f"a column {foreign[0]!r}"
+    if table.is_empty():
+        return "no values"
+    for name, kind in SCHEMA.items():
+        values = table[name].drop_nulls()
+        if name in _ALWAYS and values.len() < table.height:
+            return f"values of {name!r} are missing"
+        if kind == pl.String or values.is_empty():
+            continue
+        low, high = float(values.min()), float(values.max())  # type: ignore[arg-type]
+        most = 100 if name.endswith("ep") else 1 if name in ("text_mass", "energy_share") else math.inf
+        if (kind == pl.Float64 and not values.is_finite().all()) or low < -_ROUNDING or high > most + _ROUNDING:
+            return f"{name} from {low:g} to {high:g}" if values.is_not_nan().all() else f"{name} that is no number"
+    if table.select(KEY).is_duplicated().any():
+        return "values of one site, head, step and branch twice"
+    if table.select("site", "kind", "order").unique().height != table["site"].n_unique():
+        return "a site of two kinds or places"
+    return ""

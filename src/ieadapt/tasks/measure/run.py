@@ -1,0 +1,249 @@
+"""The measure run: an entropy profile of a model in a run folder, with its plot and report."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import polars as pl
+from diffusers import DiffusionPipeline
+
+from ieadapt.attention import AttentionSite, find_sites, select_sites
+from ieadapt.functional import row_sample
+from ieadapt.runs.flags import command_line
+from ieadapt.runs.folder import RunFolder, open_run
+from ieadapt.runs.pipelines import Hardware, Load, check_prompts, check_seeds, describe, spoken_folder
+from ieadapt.runs.progress import Stages, silent
+from ieadapt.runs.report import Block, Picture, Report, Section, Table, figure_png, write_report
+from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
+from ieadapt.tasks.measure.method import QUICK_PROMPTS, measure, quick_profile
+from ieadapt.tasks.measure.profile import EntropyProfile
+
+PROFILE_FILES = ("profile.parquet", "profile.json")
+
+
+@dataclass(frozen=True)
+class MeasureRun:
+    """What a measure run is asked.
+
+    Attributes:
+        model: a bundled name, a folder or a hub id.
+        prompts: figures are means over them.
+        generation: steps, size, guidance.
+        seed: of the first prompt; the next prompts take the next ones.
+        sites: which sites; None for all.
+        rows: "all" query rows, or "sample:0.05" for a random 5 % of them with a standard error.
+        hardware: device and precision.
+
+    Raises:
+        UsageError: no prompt, or a blank one; no such choice of rows.
+    """
+
+    model: str
+    prompts: tuple[str, ...]
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    seed: int = field(default=0, metadata={"help": "seed of the first prompt; the next ones count up"})
+    sites: str | None = field(default=None, metadata={"help": "names, patterns ('up_blocks.*') or kinds, with commas"})
+    rows: str = field(default="all", metadata={"help": "query rows measured: all, or sample:0.05 for a random 5 %"})
+    hardware: Hardware = field(default_factory=Hardware)
+
+    def __post_init__(self) -> None:
+        check_prompts(self.prompts)
+        check_seeds(self.seed, len(self.prompts))
+        row_sample(self.rows)
+
+
+def run_measure(
+    asked: MeasureRun,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    stages: Stages = silent,
+    load: Load = Hardware.load,
+) -> EntropyProfile:
+    """Measure a model and write profile, plot and report into a run folder.
+
+    Args:
+        asked: model, prompts and settings.
+        out: the run folder.
+        overwrite: replace an earlier run in it.
+        stages: told which stage begins and how far it is.
+        load: how the run comes by its pipeline; by default it loads one.
+
+    Raises:
+        UsageError: what was asked cannot be.
+        FailureError: it could not be carried out.
+    """
+    asked = dataclasses.replace(asked, generation=with_model_defaults(asked.generation, asked.model))
+    command = command_line("measure", asked, out)
+    with open_run(out, "measure", dataclasses.asdict(asked), command=command, overwrite=overwrite) as run:
+        pipe = load(asked.hardware, asked.model)
+        chosen = select_sites(find_sites(pipe), asked.sites)
+        seeds = list(range(asked.seed, asked.seed + len(asked.prompts)))
+        run.note(seeds=seeds, sites=[site.name for site in chosen], model=describe(pipe))
+        progress = stages("measuring")
+        profile = measure(
+            pipe,
+            list(asked.prompts),
+            asked.generation,
+            seed=asked.seed,
+            sites=chosen,
+            rows=asked.rows,
+            progress=progress,
+        )
+        plot = write_profile(run, profile, asked.model)
+        write_report(run, _report(asked, out, profile, plot, run.record))
+    return profile
+
+
+def write_profile(run: RunFolder, profile: EntropyProfile, model: str) -> bytes:
+    """Write a profile and its plot into a run, under the name that the user gave the model; returns the plot."""
+    profile.metadata["model"] = model
+    profile.save(run.path)
+    for name in PROFILE_FILES:
+        run.add(name)
+    plot = figure_png(profile.plot())
+    run.write("ep.png", plot)
+    return plot
+
+
+@runtime_checkable
+class Prompted(Protocol):
+    """What is asked of a run that makes videos."""
+
+    @property
+    def model(self) -> str:
+        """A bundled name, a folder or a hub id."""
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """What the videos show."""
+
+    @property
+    def generation(self) -> GenerationConfig:
+        """Steps, size, guidance."""
+
+    @property
+    def seed(self) -> int:
+        """Of the first prompt."""
+
+
+def own_profile(pipe: DiffusionPipeline, asked: Prompted, run: RunFolder, stages: Stages) -> EntropyProfile:
+    """A profile on a few of a run's prompts and steps, saved with the run; an earlier one that is there is taken."""
+    if run.holds(*PROFILE_FILES):
+        kept = EntropyProfile.load(run.path)
+        if [kept.metadata.get(name) for name in ("prompts", "seed")] == [
+            list(asked.prompts[:QUICK_PROMPTS]),
+            asked.seed,
+        ]:
+            return kept
+    profile = quick_profile(pipe, asked.prompts, asked.generation, seed=asked.seed, progress=stages("measuring"))
+    write_profile(run, profile, asked.model)
+    return profile
+
+
+def describe_profile(profile: EntropyProfile) -> list[str]:
+    """What a profile says, one sentence per kind of attention, in order of execution."""
+    sites = profile.by_site()
+    sentences = []
+    for kind in sites["kind"].unique(maintain_order=True):
+        rows = sites.filter(pl.col("kind") == kind).sort("ep")
+        lowest, highest = rows.row(0, named=True), rows.row(-1, named=True)
+        mean = sum(rows["ep"]) / rows.height
+        if rows.height == 1:
+            sentences.append(f"The one {kind} site has EP {lowest['ep']:.1f} % ({lowest['site']}).")
+            continue
+        sentences.append(
+            f"The {rows.height} {kind} sites have a mean EP of {mean:.1f} %: lowest {lowest['ep']:.1f} % "
+            f"({lowest['site']}), highest {highest['ep']:.1f} % ({highest['site']}); "
+            f"{rows.filter(pl.col('ep') >= 50).height} of them lie at 50 % or more."
+        )
+    return sentences
+
+
+def profile_table(profile: EntropyProfile) -> Table:
+    """One row per site: kind, keys, EP with its range over heads, energy share."""
+    joint = profile.by_site()["temporal_ep"].is_not_null().any()
+    headings = ["#", "site", "kind", "heads", "keys", "EP %", "over heads", "energy share %"]
+    rows = []
+    for row in profile.by_site().iter_rows(named=True):
+        cells = [str(row["order"]), row["site"], row["kind"], str(row["heads"]), f"{row['n_keys']:.0f}"]
+        error = "" if row["ep_error"] is None else f" ± {row['ep_error']:.2f}"
+        cells += [
+            f"{row['ep']:.1f}{error}",
+            f"{row['ep_min']:.1f} – {row['ep_max']:.1f}",
+            f"{100 * row['energy_share']:.2f}",
+        ]
+        rows.append([*cells, *_joint_cells(row)] if joint else cells)
+    headings += ["temporal EP %", "spatial EP %", "text mass"] if joint else []
+    return Table(
+        headings, rows, "Means over prompts, steps and guidance branches.", numeric=(0, *range(3, len(headings)))
+    )
+
+
+def sites_table(chosen: Sequence[AttentionSite], profile: EntropyProfile | None) -> Table:
+    """The chosen sites with their EP, where it is known."""
+    ep = profile.ep if profile else {}
+    rows = [
+        [str(site.order), site.name, site.kind, f"{ep[site.name]:.1f}" if site.name in ep else "–"] for site in chosen
+    ]
+    return Table(("#", "site", "kind", "EP %"), rows, "The changed attention sites.", numeric=(0, 3))
+
+
+def profile_blocks(profile: EntropyProfile, plot: bytes) -> list[Block]:
+    """Plot and table of a profile, for a report."""
+    caption = "Energy, energy share and EP per site, in order of execution; the line marks EP 50 %."
+    return [
+        Picture(plot, caption, "bar charts of energy, energy share and EP per attention site"),
+        profile_table(profile),
+    ]
+
+
+def _joint_cells(row: Mapping[str, Any]) -> list[str]:
+    formats = {"temporal_ep": ".1f", "spatial_ep": ".1f", "text_mass": ".3f"}
+    return ["–" if row[name] is None else format(row[name], form) for name, form in formats.items()]
+
+
+def _report(
+    asked: MeasureRun, out: str | Path, profile: EntropyProfile, plot: bytes, record: dict[str, object]
+) -> Report:
+    folder = spoken_folder(out)
+    more = f"seed={asked.seed}" + ("" if asked.rows == "all" else f', rows="{asked.rows}"')
+    python = (
+        f'import ieadapt\n\npipe = ieadapt.load("{asked.model}")\n'
+        f"profile = ieadapt.measure(pipe, {list(asked.prompts)}, ieadapt.{asked.generation}, {more})\n"
+        f'profile.save("{folder}")'
+    )
+    steps = asked.generation.num_inference_steps
+    number = f"{len(asked.prompts)} prompt{'s' if len(asked.prompts) > 1 else ''}"
+    meaning = (
+        "EP is the entropy of attention in percent of its maximum: 0 when every token looks at one token only, "
+        "100 when it looks at all alike."
+    )
+    return Report(
+        title=f"Attention entropy of {asked.model}",
+        asked=f"{profile.metadata.get('pipeline')}, {number}, {steps} steps, first seed {asked.seed}.",
+        found=[*describe_profile(profile), meaning],
+        sections=[
+            Section("Entropy and energy per site", profile_blocks(profile, plot)),
+            Section("Prompts", [Table(("seed", "prompt"), _numbered(asked), numeric=(0,))]),
+        ],
+        repeat={"Command line": str(record["command"]), "Python": python},
+        record=report_record(record),
+    )
+
+
+def report_record(record: Mapping[str, object]) -> dict[str, object]:
+    """The lines of a run's record that a reader of the report needs."""
+    model, versions = record["model"], record["versions"]
+    lines: dict[str, object] = dict(model) if isinstance(model, dict) else {}
+    if isinstance(versions, dict):
+        lines["versions"] = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return {**lines, "started": record["started"]}
+
+
+def _numbered(asked: MeasureRun) -> list[list[str]]:
+    return [[str(asked.seed + index), prompt] for index, prompt in enumerate(asked.prompts)]

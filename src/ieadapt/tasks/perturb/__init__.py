@@ -1,0 +1,1 @@
+"""Perturb: the same video with chosen attention maps replaced."""

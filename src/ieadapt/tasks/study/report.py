@@ -1,0 +1,348 @@
+"""The report of a study: what each layer does, in one HTML file, with its figures as PNG and SVG beside it."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from diffusers import DiffusionPipeline
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from PIL import Image
+
+from ieadapt.attention import AttentionSite
+from ieadapt.errors import UsageError
+from ieadapt.metrics import METRICS
+from ieadapt.runs.fingerprints import write_whole
+from ieadapt.runs.pipelines import spoken_folder
+from ieadapt.runs.report import Block, Picture, Report, Section, Table, Text, figure_png, render_report
+from ieadapt.tasks.generate import GenerationConfig
+from ieadapt.tasks.maps.method import AttentionMaps, attention_maps
+from ieadapt.tasks.maps.run import map_blocks
+from ieadapt.tasks.measure.profile import EntropyProfile
+from ieadapt.tasks.study.cells import CellRow
+from ieadapt.tasks.study.filmstrips import Strip, read_strips
+from ieadapt.tasks.study.report_effects import (
+    NAMES,
+    Effect,
+    Relation,
+    SiteEffect,
+    effects_of,
+    leading_effects,
+    relations,
+    site_effects,
+)
+from ieadapt.tasks.study.report_figures import draw_strips, plot_bars, plot_growing, plot_heads, plot_scatter
+from ieadapt.tasks.study.report_text import summary
+
+STRIP_WIDTH = 900
+"""In pixels, below which strips scroll on a narrow screen."""
+THRESHOLD = 0.4
+"""Share of the largest weight under which the thresholded maps are blank."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure, and what it looks like."""
+
+    figure: Figure
+    png: bytes
+
+
+def write_study_report(folder: str | Path, *, maps: Sequence[AttentionMaps] = ()) -> Path:
+    """Draw the figures of a study folder and write its report, `report.html`, beside them.
+
+    Args:
+        folder: a study folder with `study.parquet` and its profile; frames are taken from its strips, where it has any.
+        maps: attention maps of chosen sites (`attention_maps`), for figure 3.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        UsageError: the folder holds no table, an empty one, or no profile.
+        FailureError: a file cannot be written.
+    """
+    folder = Path(folder).expanduser()
+    table = read_table(folder / "study.parquet")
+    profile, strips = EntropyProfile.load(folder), list(read_strips(folder))
+    report, figures = study_report(table, profile, strips=strips, maps=maps, record=_record(folder, table))
+    for name, figure in figures.items():
+        write_whole(folder / f"{name}.png", figure.png)
+        write_whole(folder / f"{name}.svg", figure_svg(figure.figure))
+    write_whole(folder / "report.html", render_report(report).encode())
+    return folder / "report.html"
+
+
+def read_table(path: Path) -> pl.DataFrame:
+    """The table of a study.
+
+    Raises:
+        UsageError: there is none, it is empty or not readable, or it measured nothing.
+    """
+    try:
+        table = pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise UsageError(
+            "no table of a study", where=path, remedy="`ieadapt study MODEL --out DIR` makes it; --compact renews it"
+        ) from error
+    if "digest" in table.columns and not all(map(CellRow.of_table, table.iter_rows(named=True))):
+        raise UsageError(
+            "the table of this study is damaged",
+            got="values that the digest of their row does not fit",
+            where=path,
+            remedy="`ieadapt study --compact DIR` renews it from the cells",
+        )
+    if table.is_empty() or not effects_of(table):
+        raise UsageError("the table of this study holds no measured video", where=path)
+    return table
+
+
+def study_report(
+    table: pl.DataFrame,
+    profile: EntropyProfile,
+    *,
+    strips: Sequence[Strip] = (),
+    maps: Sequence[AttentionMaps] = (),
+    record: Mapping[str, Any] | None = None,
+) -> tuple[Report, dict[str, Drawn]]:
+    """A study as a report, and its figures by name.
+
+    Args:
+        table: one row per perturbed video, as in `study.parquet`.
+        profile: entropy and energy of the same model.
+        strips: frames of some of the videos.
+        maps: attention maps of chosen sites.
+        record: what the report's last section lists; `command` goes to "how to repeat it".
+    """
+    sites, every = profile.by_site(), effects_of(table)
+    leading = leading_effects(table) or every[:1]
+    measured = {effect: site_effects(table, effect, sites) for effect in leading}
+    found = relations(table, every, sites)
+    ahead = [relation for relation in found if relation.effect in leading]
+    figures = _figures(table, profile, measured, ahead)
+    listed, model = dict(record or {}), table["model"][0]
+    command = listed.pop("command", None)
+    report = Report(
+        title=f"What each attention layer of {model} does",
+        asked=_asked(table),
+        found=summary(table, leading, ahead, sites),
+        sections=[
+            Section("What replacing a layer looks like", [*_strip_blocks(strips, sites)]),
+            Section("What it costs", [*_cost_blocks(figures, measured)]),
+            Section("Whether entropy predicts it", [*_relation_blocks(figures, found)]),
+            Section("Entropy and energy per site", _entropy_blocks(figures, sites)),
+            Section("Where tokens look", [*_map_blocks(maps)]),
+            Section("What was measured", [_definitions(table, every)]),
+        ],
+        repeat={"Command line": str(command)} if command else {},
+        record=listed,
+    )
+    kept = [section for section in report.sections if section.blocks]
+    return Report(**{**vars(report), "sections": kept}), figures
+
+
+def study_maps(pipe: DiffusionPipeline, table: pl.DataFrame, profile: EntropyProfile) -> list[AttentionMaps]:
+    """Maps for figure 3: the sites of lowest and of highest EP of every kind, on the first clip of a study.
+
+    Args:
+        pipe: the pipeline that was studied.
+        table: the study's table.
+        profile: its profile.
+    """
+    first, ep = table.row(0, named=True), profile.ep
+    given: dict[str, Any] = {
+        name: first.get(name) for name in ("guidance_scale", "num_frames", "height", "width", "negative_prompt")
+    }
+    generation = GenerationConfig(num_inference_steps=first["steps"], **given)
+    studied = {name for names in table["sites"].unique() for name in names.split(",")}
+    sites = sorted((site for site in profile.sites if site.name in studied), key=lambda site: ep[site.name])
+    chosen: dict[str, AttentionSite] = {}
+    for kind in dict.fromkeys(site.kind for site in sites):
+        own = [site for site in sites if site.kind == kind]
+        chosen |= {site.name: site for site in (own[0], own[-1])}
+    steps = [first["steps"] // 2]
+    return [
+        attention_maps(pipe, first["prompt"], site, generation, steps=steps, seed=first["seed"])
+        for site in chosen.values()
+    ]
+
+
+def figure_svg(figure: Figure) -> bytes:
+    """A figure as SVG, the same bytes for the same figure."""
+    buffer = io.BytesIO()
+    with rc_context({"svg.hashsalt": "ieadapt"}):
+        figure.savefig(buffer, format="svg", bbox_inches="tight", facecolor="white", metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def _figures(
+    table: pl.DataFrame,
+    profile: EntropyProfile,
+    measured: Mapping[Effect, Sequence[SiteEffect]],
+    found: Sequence[Relation],
+) -> dict[str, Drawn]:
+    figures = {"entropy-and-energy": profile.plot()}
+    if any(measured.values()):
+        figures["effects"] = plot_bars(measured)
+        figures["ep-and-effects"] = plot_scatter(measured, found)
+    if table["head"].is_not_null().any():
+        figures["heads"] = plot_heads(measured)
+    if (table["rank"] != "each").any():
+        figures["growing-sets"] = plot_growing(table, list(measured))
+    return {name: _drawn(figure) for name, figure in figures.items()}
+
+
+def _drawn(figure: Figure) -> Drawn:
+    """Lay a figure out once, for PNG and SVG alike."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return Drawn(figure, figure_png(figure))
+
+
+def _asked(table: pl.DataFrame) -> str:
+    first = table.row(0, named=True)
+    branch = {"both": "both guidance branches", "cond": "the branch of the prompt"}.get(
+        first["branch"], first["branch"]
+    )
+    return f"{first['steps']} steps; maps replaced in the window {first['window']} of the run, in {branch}."
+
+
+def _strip_blocks(strips: Sequence[Strip], sites: pl.DataFrame) -> list[Block]:
+    orders = dict(sites.select("site", "order").rows())
+    blocks: list[Block] = []
+    for kind in sites["kind"].unique(maintain_order=True):
+        drawn = draw_strips(strips, orders, kind)
+        if drawn is not None:
+            caption = (
+                f"{kind.capitalize()} attention, one site replaced at a time; {drawn[1]}. Numbers as in the table."
+            )
+            width = min(STRIP_WIDTH, Image.open(io.BytesIO(drawn[0])).width)
+            blocks.append(Picture(drawn[0], caption, f"frames of one clip, original and per site: {caption}", width))
+    return blocks
+
+
+def _cost_blocks(figures: Mapping[str, Drawn], measured: Mapping[Effect, Sequence[SiteEffect]]) -> list[Block]:
+    blocks: list[Block] = []
+    if "effects" in figures:
+        caption = (
+            "Mean over clips with its 95 % interval, per site in order of execution; bars start from the value of a "
+            "video in which nothing was replaced. Below: EP of the site, with the 50 % line."
+        )
+        blocks += [_picture(figures["effects"], caption, 760), _site_table(measured)]
+    if "heads" in figures:
+        caption = "Damage by head, one head of one site replaced at a time; red is damage, white is none."
+        blocks.append(_picture(figures["heads"], caption, 760))
+    if "growing-sets" in figures:
+        caption = "The sites of highest and of lowest EP replaced together, in growing numbers."
+        blocks.append(_picture(figures["growing-sets"], caption, 620))
+    return blocks
+
+
+def _site_table(measured: Mapping[Effect, Sequence[SiteEffect]]) -> Table:
+    """One row per site and perturbation, with every leading effect."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for index, units in enumerate(measured.values()):
+        for unit in units:
+            start = [unit.name, unit.site, unit.kind, unit.perturbation, f"{unit.ep:.1f}"]
+            cells = rows.setdefault((unit.name, unit.perturbation), [*start, *["–"] * len(measured)])
+            interval = unit.interval()
+            cells[5 + index] = f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+    headings = ["#", "site", "kind", "replaced by", "EP %", *(effect.label for effect in measured)]
+    caption = "Every site: mean over clips [95 % interval]."
+    return Table(headings, list(rows.values()), caption, numeric=(0, 4, *range(5, len(headings))))
+
+
+def _relation_blocks(figures: Mapping[str, Drawn], found: Sequence[Relation]) -> list[Block]:
+    blocks: list[Block] = []
+    if "ep-and-effects" in figures:
+        caption = (
+            "EP against damage, one point per site (its number beside it; lighter points have more keys). Rho is "
+            "Spearman's, with a 95 % bootstrap interval over sites and clips; above zero, sites of higher EP suffer "
+            "more."
+        )
+        blocks.append(_picture(figures["ep-and-effects"], caption, 760))
+    if found:
+        rows = [
+            [
+                NAMES[relation.effect.aspect],
+                relation.effect.label,
+                relation.kind,
+                relation.perturbation,
+                str(relation.overall.units),
+                _cell(relation.overall),
+                _cell(relation.here),
+                "–" if relation.within is None else _cell(relation.within),
+            ]
+            for relation in found
+        ]
+        headings = ("aspect", "measure", "kind", "replaced by", "sites", "rho", "these sites", "within one resolution")
+        caption = (
+            "EP against damage for every measure: rho with its interval over other sites and other clips, then over "
+            "other clips only; the last column ranks only sites of equal resolution against each other. "
+            f"{len(rows)} rows, not corrected for their number."
+        )
+        blocks.append(Table(headings, rows, caption, numeric=(4, 5, 6, 7)))
+    return blocks
+
+
+def _cell(rho: Any) -> str:
+    if rho.rho != rho.rho:
+        return "–"
+    return f"{rho.rho:+.2f}" if rho.low != rho.low else f"{rho}"
+
+
+def _entropy_blocks(figures: Mapping[str, Drawn], sites: pl.DataFrame) -> list[Block]:
+    caption = "Energy, energy share and EP per site, in order of execution; the line marks EP 50 %."
+    return [_picture(figures["entropy-and-energy"], caption, 760)]
+
+
+def _map_blocks(maps: Sequence[AttentionMaps]) -> list[Block]:
+    blocks: list[Block] = []
+    for each in maps:
+        pictures = {name: figure_png(figure) for name, figure in each.figures(THRESHOLD).items()}
+        blocks += map_blocks(each, pictures)
+    return blocks
+
+
+def _definitions(table: pl.DataFrame, effects: Sequence[Effect]) -> Block:
+    """What each measured number means."""
+    rows = []
+    for name, metric in METRICS.items():
+        if any(effect.column.removesuffix("_change") == name for effect in effects):
+            better = {"context": "neither"}.get(metric.better, metric.better)
+            rows.append([name, metric.definition, metric.range, better, metric.source])
+    if not rows:
+        return Text("The scores of the testbed against the ideal clip of the prompt.")
+    return Table(
+        ("measure", "definition", "range", "better", "source"), rows, "“Change” is perturbed less unperturbed."
+    )
+
+
+def _picture(figure: Drawn, caption: str, least_width: int) -> Picture:
+    return Picture(figure.png, caption, caption, least_width)
+
+
+def _record(folder: Path, table: pl.DataFrame) -> dict[str, Any]:
+    """What is known of the study, from its own record where that is there."""
+    record: dict[str, Any] = {
+        "folder": spoken_folder(folder),
+        "weights": table["weights_hash"][0],
+        "perturbed videos": table.height,
+        "prompts": table["prompt"].n_unique(),
+        "seeds": ", ".join(map(str, sorted(table["seed"].unique()))),
+    }
+    try:
+        asked = json.loads((folder / "study.json").read_text())
+    except (OSError, ValueError):
+        return record
+    if isinstance(asked, dict):
+        record |= {name: asked[name] for name in ("command", "started") if asked.get(name)}
+        if isinstance(asked.get("versions"), dict):
+            record["versions"] = ", ".join(f"{name} {version}" for name, version in asked["versions"].items())
+    return record

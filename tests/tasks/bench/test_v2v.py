@@ -1,0 +1,114 @@
+"""An editing benchmark: V2VBench's layout, the two controls, resuming, and the table."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+from PIL import Image
+
+from ieadapt.errors import FailureError, UsageError
+from ieadapt.runs.folder import read_run
+from ieadapt.runs.videos import encode_video
+from ieadapt.tasks.bench.v2v import V2VConfig, run_v2v
+from ieadapt.tasks.edit.run_config import Sampling
+from tests.metrics import clips
+from tests.tiny import build
+
+METHOD = "sdedit-0.6"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("models") / "animatediff"
+    build("animatediff").save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def edits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("set")
+    (folder / "hike.mp4").write_bytes(encode_video(clips.pan(32, 48, 6, 1, 0)))
+    (folder / "bear").mkdir()
+    for index, frame in enumerate(clips.pan(40, 40, 5, 1, 1)):
+        Image.fromarray((frame * 255).byte().movedim(0, -1).numpy()).save(folder / "bear" / f"{index}.png")
+    entries = [
+        {"video_id": "hike", "prompt": "a man", "edit": [{"prompt": "a bear"}, {"prompt": "a cat"}]},
+        {"video_id": "bear", "prompt": "a bear", "edit": [{"prompt": "a panda"}]},
+    ]
+    (folder / "set.yaml").write_text(yaml.safe_dump({"data": entries}))
+    return folder / "set.yaml"
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> V2VConfig:
+    sampling = Sampling(num_inference_steps=3, num_frames=4, height=16, width=24)
+    cache = tmp_path_factory.mktemp("cache")
+    return V2VConfig(methods=METHOD, metrics="psnr,flicker", sampling=sampling, workers=1, cache=cache)
+
+
+@pytest.fixture(scope="module")
+def made(model: str, edits: Path, config: V2VConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "v2v"
+    run_v2v(model, edits, folder, config)
+    return folder
+
+
+def test_the_layout_is_that_of_v2vbench(made: Path, edits: Path) -> None:
+    rows = ("copy", "reconstruction", METHOD)
+    expected = {f"{row}/{file}.mp4" for row in rows for file in ("hike/0", "hike/1", "bear/0")}
+    found = {str(path.relative_to(made)) for path in made.rglob("*.mp4")}
+    assert found == expected | {"source/hike.mp4", "source/bear.mp4"}
+    listed = yaml.safe_load((made / "config.yaml").read_text())["data"]
+    assert listed == yaml.safe_load(edits.read_text())["data"]
+    assert read_run(made)["status"] == "complete"
+
+
+def test_the_copy_is_the_source_and_an_edit_is_none_of_both_controls(made: Path) -> None:
+    source = (made / "source/hike.mp4").read_bytes()
+    assert (made / "copy/hike/0.mp4").read_bytes() == (made / "copy/hike/1.mp4").read_bytes() == source
+    rest = [(made / row / "hike/0.mp4").read_bytes() for row in ("reconstruction", METHOD)]
+    assert len({source, *rest}) == 3
+    values = pl.read_parquet(made / "values.parquet")
+    assert values.filter(method="copy")["psnr"].to_list() == [100.0] * 3
+    assert values.filter(method="copy")["flicker_change"].to_list() == [0.0] * 3
+    assert (values.filter(pl.col("method") != "copy")["psnr"] < 60).all()
+
+
+def test_the_table_has_a_row_per_method_with_its_interval(
+    model: str, edits: Path, config: V2VConfig, made: Path, tmp_path: Path
+) -> None:
+    values = pl.read_parquet(made / "values.parquet")
+    found = run_v2v(model, edits, made, config, resume=True)
+    assert list(found.table.headings) == ["method", "psnr (dB)", "flicker (255ths)"]
+    assert [row[0] for row in found.table.rows] == ["copy", "reconstruction", METHOD]
+    assert found.table.rows[0][1] == "100.00 [100.00, 100.00]"
+    for name, (psnr, _) in found.rows.items():
+        assert psnr.mean == pytest.approx(np.mean(values.filter(method=name)["psnr"].to_list()))
+
+
+def test_a_run_goes_on_with_what_is_missing(
+    model: str, edits: Path, config: V2VConfig, made: Path, tmp_path: Path
+) -> None:
+    before = {path: path.read_bytes() for path in made.rglob("*.mp4")}
+    (made / METHOD / "bear" / "0.mp4").unlink()
+    run_v2v(model, edits, made, config, resume=True)
+    assert {path: path.read_bytes() for path in made.rglob("*.mp4")} == before
+    other = dataclasses.replace(config, methods="sdedit-0.4")
+    with pytest.raises(UsageError, match="holds a run of another request"):
+        run_v2v(model, edits, made, other, resume=True)
+
+
+def test_bad_requests_are_refused(model: str, edits: Path, config: V2VConfig, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="the choice of methods is empty; remedy: pass --methods default"):
+        V2VConfig(methods=" , ")
+    with pytest.raises(UsageError, match=r"sdedit-0\.4"):
+        V2VConfig(methods="sdedit-0.5")
+    long = dataclasses.replace(config, sampling=dataclasses.replace(config.sampling, num_frames=16))
+    with pytest.raises(FailureError, match=r"2 videos could not be edited; got hike: the video is too short"):
+        run_v2v(model, edits, tmp_path / "run", long)
+    assert read_run(tmp_path / "run")["status"] == "partial"

@@ -1,0 +1,146 @@
+"""Inversion in every family: the trajectory leads back to the clip; it is named, kept, and warned about."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ieadapt.errors import UsageError
+from ieadapt.tasks.edit.config import EditConfig
+from ieadapt.tasks.edit.inversion import Inversion, invert
+from ieadapt.tasks.edit.inversion_key import inversion_key
+from ieadapt.tasks.edit.path_run import PathPipeline
+from ieadapt.tasks.generate import GenerationConfig
+from tests.families import every_family, tiny_pipeline
+from tests.tasks.edit.fixture import SOURCE, STEPS, calm, clip
+
+CLOSE = EditConfig("inversion", start=0.25, iterations=12, tolerance=1e-6)
+ONCE, UNREFINED = EditConfig("inversion", iterations=1), EditConfig("inversion", iterations=0)
+
+
+@every_family
+def test_the_clip_comes_back_from_its_trajectory(family: str) -> None:
+    with calm(family) as pipe:
+        plain = invert(pipe, clip(family), SOURCE, dataclasses.replace(CLOSE, iterations=0), STEPS)
+        refined = invert(pipe, clip(family), SOURCE, CLOSE, STEPS)
+    assert refined.inversion_psnr > plain.inversion_psnr + 10
+    assert refined.inversion_psnr > 60
+    assert refined.trajectory is not None
+    assert len(refined.trajectory) == 3 + 1
+    assert torch.equal(refined.trajectory[-1:], refined.clean)
+
+
+@every_family
+def test_every_step_of_the_trajectory_leads_to_the_next(family: str) -> None:
+    """What the source branch of an edit relies on: no step of the refined trajectory is left with an error."""
+    with calm(family) as pipe:
+        inversion = invert(pipe, clip(family), SOURCE, CLOSE, STEPS)
+        trajectory, errors = inversion.trajectory, []
+        assert trajectory is not None
+
+        def checking(path: Any, step: int, latents: torch.Tensor, prediction: torch.Tensor) -> torch.Tensor:
+            recorded = trajectory[step : step + 1]  # it begins at step 1
+            errors.append(float((path.forward(step, latents, prediction) - recorded).norm() / recorded.norm()))
+            return recorded
+
+        PathPipeline.of(pipe, clip(family), 4).run(trajectory[:1], [SOURCE], 1, advance=checking)
+    assert len(errors) == 3
+    assert max(errors) < 1e-3
+
+
+def test_a_method_without_trajectory_only_passes_through_the_vae() -> None:
+    found = invert(tiny_pipeline("wan"), clip("wan"), SOURCE, EditConfig(method="flowedit"), STEPS)
+    assert found.trajectory is None
+    assert torch.equal(found.reconstruction, found.decoded)
+    assert found.inversion_psnr == 100.0
+
+
+def test_the_key_names_everything_that_matters() -> None:
+    pipe, frames = tiny_pipeline("wan"), clip("wan")
+    made = invert(pipe, frames, SOURCE, ONCE, STEPS)
+    key = inversion_key(pipe, frames, SOURCE, ONCE, STEPS)
+    assert made.key == key
+    assert (
+        inversion_key(pipe, frames, SOURCE, dataclasses.replace(ONCE, guidance_scale=7, mask="difference"), STEPS)
+        == key
+    )
+    others = [
+        inversion_key(pipe, frames + 1e-3, SOURCE, ONCE, STEPS),
+        inversion_key(pipe, frames, "a blue ball", ONCE, STEPS),
+        inversion_key(pipe, frames, SOURCE, EditConfig("inversion", iterations=2), STEPS),
+        inversion_key(pipe, frames, SOURCE, dataclasses.replace(ONCE, start=0.3), STEPS),
+        inversion_key(pipe, frames, SOURCE, dataclasses.replace(ONCE, inject="top=1"), STEPS),
+        inversion_key(pipe, frames, SOURCE, ONCE, GenerationConfig(num_inference_steps=5)),
+        inversion_key(tiny_pipeline("ltx"), frames, SOURCE, ONCE, STEPS),
+    ]
+    assert len({key, *others}) == 8
+
+
+def test_the_key_of_an_empty_inversion_prompt_ignores_the_source_prompt() -> None:
+    pipe, frames, empty = tiny_pipeline("wan"), clip("wan"), EditConfig("inversion", inversion_prompt="empty")
+    assert inversion_key(pipe, frames, SOURCE, empty) == inversion_key(pipe, frames, "a cube", empty)
+    assert invert(pipe, frames, SOURCE, dataclasses.replace(empty, iterations=0), STEPS).prompt == ""
+
+
+@pytest.mark.parametrize("inject", ["none", "joint:bottom=1"])
+def test_an_inversion_is_kept_in_a_file(tmp_path: Path, inject: str) -> None:
+    made = invert(tiny_pipeline("wan"), clip("wan"), SOURCE, dataclasses.replace(ONCE, inject=inject), STEPS)
+    found = Inversion.load(made.save(tmp_path / "one.safetensors"))
+    for item in dataclasses.fields(Inversion):
+        mine, other = getattr(made, item.name), getattr(found, item.name)
+        if isinstance(mine, torch.Tensor):
+            assert torch.equal(mine, other), item.name
+        elif item.name == "profile" and mine is not None:
+            assert mine.table.equals(other.table)
+        else:
+            assert mine == other, item.name
+    assert (made.profile is None) == (inject == "none")
+
+
+def test_a_file_that_holds_no_inversion(tmp_path: Path) -> None:
+    (tmp_path / "one.safetensors").write_bytes(b"nothing")
+    with pytest.raises(UsageError, match=r"not an inversion; got .*one.safetensors; remedy: invert the clip again"):
+        Inversion.load(tmp_path / "one.safetensors")
+
+
+def test_a_poor_reconstruction_is_warned_about() -> None:
+    found = invert(tiny_pipeline("animatediff"), clip("animatediff"), SOURCE, UNREFINED, STEPS)
+    assert found.psnr < 25
+    warning = next(note for note in found.notes if note.startswith("warning: the reconstruction"))
+    assert f"has {found.psnr:.1f} dB, under 25 (VAE alone {found.vae_psnr:.1f}" in warning
+    assert "use a clip closer to what the model was made for" in warning or "raise iterations" in warning
+
+
+def test_latents_that_shrink_are_warned_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe, path_type = tiny_pipeline("wan"), "ieadapt.tasks.edit.noise_path.NoisePath.backward"
+    monkeypatch.setattr(path_type, lambda self, step, latents, prediction: latents * 0.5)
+    found = invert(pipe, clip("wan"), SOURCE, UNREFINED, STEPS)
+    assert found.std_ratio < 0.5
+    assert any("of the clean latents' standard deviation" in note for note in found.notes)
+
+
+def test_progress_counts_both_ways() -> None:
+    seen: list[tuple[int, int]] = []
+    config = EditConfig("inversion", start=0.5, iterations=0)
+    invert(tiny_pipeline("wan"), clip("wan"), SOURCE, config, STEPS, lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_a_scheduler_without_inverse_is_replaced_and_said() -> None:
+    from diffusers import UniPCMultistepScheduler
+
+    pipe = tiny_pipeline("wan")
+    own, unipc = pipe.scheduler, UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True)
+    pipe.scheduler = unipc
+    try:
+        with calm("wan"):
+            found = invert(pipe, clip("wan"), SOURCE, CLOSE, STEPS)
+        assert pipe.scheduler is unipc
+    finally:
+        pipe.scheduler = own
+    assert found.notes[0].startswith("steps of UniPCMultistepScheduler have no inverse; the edit uses FlowMatchEuler")
+    assert found.inversion_psnr > 60

@@ -1,0 +1,65 @@
+"""A comparison gives every measure with its interval, and says no more than the interval allows."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from ieadapt.errors import UsageError
+from ieadapt.tasks.evaluate.comparison import MEASURES, Comparison, compare, comparison_table, verdict
+from ieadapt.testbed import Score
+
+SCORE = Score(1.0, 0.9, 0.8, 0.7, 0.6, 0.8, 0.75, 25.0, 0.5, 2.0, 0.9)
+
+
+def _scores(**changes: list[float]) -> list[Score]:
+    count = len(next(iter(changes.values())))
+    return [dataclasses.replace(SCORE, **{name: values[i] for name, values in changes.items()}) for i in range(count)]
+
+
+def test_every_measure_of_a_score_is_compared() -> None:
+    assert set(MEASURES) == {field.name for field in dataclasses.fields(Score)}
+
+
+def test_means_and_paired_differences() -> None:
+    plain, enhanced = _scores(fidelity=[0.5, 0.7], fit=[20.0, 30.0]), _scores(fidelity=[0.6, 0.8], fit=[19.0, 29.0])
+    rows = {row.measure: row for row in compare(plain, enhanced)}
+    assert rows["fidelity"].plain == pytest.approx(0.6)
+    assert rows["fidelity"].difference == pytest.approx(0.1)
+    assert (rows["fidelity"].low, rows["fidelity"].high) == pytest.approx((0.1, 0.1))
+    assert rows["fit"].difference == pytest.approx(-1.0)
+    assert rows["colour"].difference == 0
+    assert rows["fidelity"].videos == 2
+
+
+def test_unequal_numbers_are_refused() -> None:
+    with pytest.raises(UsageError, match="in pairs"):
+        compare([SCORE, SCORE], [SCORE])
+
+
+@pytest.mark.parametrize(
+    ("better", "low", "high", "words"),
+    [
+        ("higher", 0.1, 0.3, "better with enhancement"),
+        ("higher", -0.3, -0.1, "worse with enhancement"),
+        ("lower", -0.3, -0.1, "better with enhancement"),
+        ("lower", 0.1, 0.3, "worse with enhancement"),
+        ("higher", -0.1, 0.3, "do not settle it"),
+        ("near 1", 0.1, 0.3, "excludes zero."),
+    ],
+)
+def test_a_verdict_says_no_more_than_the_interval(better: str, low: float, high: float, words: str) -> None:
+    row = Comparison("jitter", "pixels", better, 1.0, 1.2, (low + high) / 2, low, high, 96)  # type: ignore[arg-type]
+    assert verdict(row).endswith(words + "." if not words.endswith(".") else words)
+
+
+def test_a_handful_of_captions_settles_nothing() -> None:
+    row = Comparison("motion", "", "higher", 0.5, 0.6, 0.1, 0.05, 0.2, 8)
+    assert verdict(row).endswith("so few captions settle nothing.")
+
+
+def test_the_table_names_units_and_signs() -> None:
+    table = comparison_table(compare([SCORE] * 3, _scores(jitter=[0.4, 0.4, 0.4])), "here")
+    jitter = next(row for row in table.rows if row[0].startswith("jitter"))
+    assert jitter == ["jitter (pixels)", "lower", "0.500", "0.400", "-0.100", "[-0.100, -0.100]"]

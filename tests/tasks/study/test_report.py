@@ -1,0 +1,167 @@
+"""The report of a study with known answers: its sentences, correlations, tables, figures and files."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from ieadapt.errors import UsageError
+from ieadapt.tasks.study.report import read_table, study_report, write_study_report
+from ieadapt.tasks.study.report_effects import (
+    Effect,
+    effects_of,
+    leading_effects,
+    relations,
+    single_sites,
+    site_effects,
+)
+from ieadapt.tasks.study.report_text import summary
+from tests.tasks.study.fixture import growing_table, heads_table, profile, study_table, write_study
+
+TABLE, SITES = study_table(), profile().by_site()
+
+
+def by_column(column: str, table: pl.DataFrame = TABLE) -> Effect:
+    return next(effect for effect in effects_of(table) if effect.column == column)
+
+
+def test_effects_are_the_measured_columns_with_their_direction() -> None:
+    found = {effect.column: (effect.aspect, effect.damage) for effect in effects_of(TABLE)}
+    assert found["ssim"] == ("structure", -1)
+    assert found["flicker_change"] == ("consistency", 1)
+    assert found["sharpness_change"] == ("quality", 0)
+    assert found["testbed_fidelity_change"] == ("quality", -1)
+    assert found["testbed_motion_change"] == ("motion", -1)
+    assert "flicker" not in found
+
+
+def test_one_effect_leads_each_aspect() -> None:
+    columns = [effect.column for effect in leading_effects(TABLE)]
+    assert columns == ["ssim", "mobilenet_consistency_change", "testbed_fidelity_change"]
+    fewer = TABLE.drop("ssim", "testbed_fidelity_change", "mobilenet_consistency_change")
+    assert [effect.column for effect in leading_effects(fewer)] == ["psnr", "flicker_change", "sharpness_change"]
+
+
+def test_damage_is_the_distance_from_the_unchanged_video() -> None:
+    import numpy as np
+
+    assert by_column("ssim").as_damage(np.array([0.9])) == pytest.approx(0.1)
+    assert by_column("flicker_change").as_damage(np.array([0.2])) == pytest.approx(0.2)
+    assert by_column("sharpness_change").as_damage(np.array([-0.2])) == pytest.approx(0.2)
+    assert by_column("psnr").as_damage(np.array([30.0])) == pytest.approx(-30)
+
+
+def test_site_effects_are_in_order_with_one_value_per_clip() -> None:
+    units = site_effects(TABLE, by_column("ssim"), SITES)
+    assert [unit.order for unit in units] == sorted(unit.order for unit in units)
+    assert {len(unit.values) for unit in units} == {6}
+    assert len(units) == 10 * 2 + 12 * 2 + 3
+    assert units[0].name == "#0"
+
+
+def test_sets_of_sites_and_missing_values_do_not_count() -> None:
+    table = growing_table()
+    assert single_sites(table).height == TABLE.height
+    ssim = pl.when((pl.col("sites") == "block.0.spatial") & (pl.col("seed") == 1)).then(None).otherwise(pl.col("ssim"))
+    units = site_effects(TABLE.with_columns(ssim=ssim), by_column("ssim"), SITES)
+    assert sum(value != value for value in units[0].values) == 2
+    assert units[0].mean == units[0].mean
+
+
+def test_relations_find_what_was_put_in() -> None:
+    found = {
+        (relation.effect.column, relation.kind, relation.perturbation): relation
+        for relation in relations(TABLE, leading_effects(TABLE), SITES)
+    }
+    structure = found["ssim", "temporal", "identity"]
+    assert structure.overall.rho == pytest.approx(-1)
+    assert structure.overall.excludes_zero
+    assert structure.within is None  # all temporal sites have the same number of keys
+    assert found["testbed_fidelity_change", "temporal", "identity"].overall.rho == pytest.approx(1)
+    assert found["testbed_fidelity_change", "temporal", "uniform"].overall.rho == pytest.approx(-1)
+    spatial = found["ssim", "spatial", "identity"]
+    assert not spatial.overall.excludes_zero
+    assert spatial.within is not None
+    assert found["ssim", "cross", "uniform"].overall.units == 3
+    assert ("ssim", "cross", "identity") not in found
+
+
+def sentences(table: pl.DataFrame = TABLE) -> list[str]:
+    effects = leading_effects(table)
+    return summary(table, effects, relations(table, effects, SITES), SITES)
+
+
+def test_the_summary_says_what_was_put_in() -> None:
+    said = sentences()
+    assert said[0].startswith("282 videos in which attention was replaced: 25 sites, identity and uniform, 6 clips")
+    quality = next(sentence for sentence in said if "quality” would" in sentence)
+    assert re.search(r"This study agrees: temporal, identity rho \+1\.00 \[\+1\.00, \+1\.00\] \(n = 12\);", quality)
+    assert "disagrees: temporal, uniform rho -1.00" in quality
+    assert re.search(r"does not settle it: spatial, identity .*cross, uniform rho .*, too few sites", quality)
+    structure = next(sentence for sentence in said if "structure” would" in sentence)
+    assert "agrees: temporal, identity rho -1.00 [-1.00, -1.00] (n = 12), temporal, uniform" in structure
+    assert any("12 correlations were tested here; about 0.6 of them" in sentence for sentence in said)
+    assert any("turns its sign" in sentence for sentence in said)
+
+
+def test_the_summary_names_the_costliest_sites() -> None:
+    cost = next(sentence for sentence in sentences() if "one of the 12 temporal sites by identity" in sentence)
+    assert cost.startswith("In this model, replacing ")
+    assert "costs most structure at #1 with EP 76 % (fall of ssim 0.145)" in cost
+    assert "quality at #24 with EP 97 % (fall of testbed fidelity 0.292)" in cost
+
+
+def test_an_effect_that_cannot_be_told_from_none_is_not_called_a_cost() -> None:
+    noise = TABLE.with_columns(testbed_fidelity_change=pl.col("sharpness_change"))
+    assert any("no quality that these clips can tell from none" in sentence for sentence in sentences(noise))
+
+
+def test_a_study_of_one_site_and_one_clip_still_has_a_report() -> None:
+    table = TABLE.filter((pl.col("sites") == "block.0.spatial") & (pl.col("seed") == 0)).head(1)
+    report, _ = study_report(table, profile())
+    assert any("replacing one spatial site by the identity map" in sentence for sentence in report.found)
+
+
+def test_a_folder_gets_its_report_with_every_figure_and_table(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "study")
+    growing_table().write_parquet(folder / "study.parquet")
+    html = write_study_report(folder).read_text()
+    assert re.findall("<h2>(.*?)</h2>", html) == [
+        "What replacing a layer looks like",
+        "What it costs",
+        "Whether entropy predicts it",
+        "Entropy and energy per site",
+        "What was measured",
+        "How to repeat it",
+        "Record",
+    ]
+    assert html.count("data:image/png") == 3 + 4
+    assert not re.search(r"(src|href)=\"https?:", html)
+    assert "<script" not in html
+    assert "ieadapt study made-up --out runs/study" in html
+    for name in ("effects", "ep-and-effects", "entropy-and-energy", "growing-sets"):
+        assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in (folder / f"{name}.svg").read_text()
+
+
+def test_a_folder_without_a_table_or_with_an_empty_one_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no table of a study; in .*study\.parquet; remedy"):
+        read_table(tmp_path / "study.parquet")
+    (tmp_path / "study.parquet").write_bytes(b"not a table")
+    with pytest.raises(UsageError, match="no table of a study"):
+        read_table(tmp_path / "study.parquet")
+    TABLE.clear().write_parquet(tmp_path / "study.parquet")
+    with pytest.raises(UsageError, match="holds no measured video"):
+        read_table(tmp_path / "study.parquet")
+
+
+def test_a_study_by_head_draws_damage_per_head() -> None:
+    import numpy as np
+
+    _, figures = study_report(heads_table(), profile())
+    image = figures["heads"].figure.axes[0].images[0].get_array()
+    assert image.shape == (12, 3)
+    assert np.allclose(image, np.tile([0.0, 0.3, 0.0], (12, 1)))
