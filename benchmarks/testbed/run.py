@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.results import experiment
 from benchmarks.testbed.scenes import PROFILE_PROMPTS, PROFILE_STEPS, SCENES, training_profile
 from benchmarks.testbed.summary import Figures, bench_table, summarise
 from benchmarks.testbed.tracks import TRACKS, Track
@@ -18,10 +19,8 @@ from benchmarks.testbed.work import BenchPlan, tasks_of
 from ieadapt.errors import UsageError
 from ieadapt.models import known_models
 from ieadapt.runs.flags import flag_words
-from ieadapt.runs.folder import CONFIG, RunFolder, open_run, read_run
+from ieadapt.runs.folder import RunFolder, Stages, open_run, silent
 from ieadapt.runs.pipelines import Hardware
-from ieadapt.runs.progress import Stages, silent
-from ieadapt.runs.records import experiment
 from ieadapt.runs.report import Table
 from ieadapt.tasks.bench.layout_videos import PROFILE, removed_leftovers
 from ieadapt.tasks.evaluate.tables import markdown
@@ -142,10 +141,6 @@ def run_testbed(
     folder = Path(out).expanduser()
     plan = BenchPlan(folder, model, config.hardware, config.scenes, _settings(model, config))
     wanted = _request(plan)
-    if resume and (folder / CONFIG).is_file() and read_run(folder)["config"].get("request") != wanted:
-        raise UsageError(
-            "the folder holds a run of another request", where=folder, remedy="name another --out, or ask the same"
-        )
     command = shlex.join(["ieadapt", "bench", "testbed", "--model", model, *flag_words(config), "--out", str(out)])
     with open_run(out, "testbed", {"request": wanted}, command=command, resume=resume) as run:
         _settle_profile(plan, config, stages)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,22 @@ def test_a_marker_that_names_nothing_is_an_error(marker: str) -> None:
 @pytest.mark.parametrize("path", [path for path in tables.documents() if path.is_file()], ids=lambda path: path.name)
 def test_documents_agree_with_the_records(path: Path) -> None:
     assert tables.render(path.read_text()) == path.read_text(), "run make tables"
+
+
+def test_the_commit_is_that_of_this_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("IEADAPT_COMMIT", raising=False)
+    root = Path(__file__).parents[2]
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    assert results.commit().removesuffix("+changes") == done.stdout[:12]
+
+
+def test_a_package_that_is_not_tracked_has_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a virtual environment inside of somebody else's repository."""
+    monkeypatch.delenv("IEADAPT_COMMIT", raising=False)
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    monkeypatch.setattr(results, "__file__", str(tmp_path / "results.py"))
+    assert results.commit() == "unknown"
+    monkeypatch.setenv("IEADAPT_COMMIT", "abc")
+    assert json.loads(results.experiment("a", "b", [{"c": 1}]))["commit"] == "abc"

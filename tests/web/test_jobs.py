@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from ieadapt.errors import UsageError
-from ieadapt.runs.folder import open_run, read_run
-from ieadapt.runs.progress import Stages
+from ieadapt.runs.folder import Stages, open_run, read_run
 from ieadapt.web.jobs import JobQueue
 
 

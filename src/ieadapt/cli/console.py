@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ieadapt.runs.progress import Progress as Report
-from ieadapt.runs.progress import Stages
+from ieadapt.runs.folder import Progress as Report
+from ieadapt.runs.folder import Stages
 
 
 @contextlib.contextmanager

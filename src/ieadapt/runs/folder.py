@@ -1,19 +1,20 @@
-"""Run folders: one folder per run, whose `config.json` says what was asked, with what, and how far it came."""
+"""Run folders: one folder per run, whose `config.json` says what was requested, with what, and how far it came."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
 import hashlib
+import importlib.metadata
+import platform
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from ieadapt.errors import FailureError, IEAdaptWarning, UsageError
+from ieadapt.errors import FailureError, IEAdaptError, IEAdaptWarning, UsageError
 from ieadapt.files import file_inside, is_leftover, read_record, record_text, sha256_of, sweep, write_atomically
-from ieadapt.runs.environment import versions
 
 CONFIG = "config.json"
 FORMAT = 1
@@ -27,7 +28,34 @@ _SCHEMA = {
 }
 _SINCE_HASHES = ("sha256",)
 """Earlier versions wrote no content hashes."""
+_PACKAGES = ("ieadapt", "torch", "diffusers", "transformers", "numpy")
 _REMEDY = "name another folder, or repeat the run; its videos can be read as a folder of their own"
+
+Progress = Callable[[int, int], None]
+"""Called with (steps done, steps in all)."""
+Stages = Callable[[str], Progress]
+"""Called with the name of a stage that begins; returns where its steps are reported."""
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def silent(stage: str) -> Progress:
+    """Stages that nobody watches.
+
+    Example:
+        >>> silent("measuring")(1, 8)
+    """
+    return lambda done, total: None
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that compute.
+
+    Example:
+        >>> sorted(versions())
+        ['diffusers', 'ieadapt', 'numpy', 'python', 'torch', 'transformers']
+    """
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _PACKAGES}}
 
 
 @dataclass
@@ -68,9 +96,8 @@ class RunFolder:
         return set(names) <= set(self.record["files"])
 
     def _list(self, name: str, digest: str) -> None:
-        files = self.record["files"]
-        hashes = {**self.record.get("sha256", {}), name: digest}
-        self.note(files=files if name in files else [*files, name], sha256=hashes)
+        files = list(dict.fromkeys([*self.record["files"], name]))
+        self.note(files=files, sha256={**self.record.get("sha256", {}), name: digest})
 
     def _replace(self, name: str, content: bytes) -> Path:
         path = self.path / name
@@ -96,14 +123,16 @@ def open_run(
     Args:
         out: the folder; made if it is not there.
         workflow: "measure", "enhance", "edit", "demo".
-        config: what was asked, as it can be written to JSON.
+        config: what was requested, as it can be written to JSON. Where it holds a `request`, only a run of the same
+            request is resumed.
         command: the command line that repeats the run.
         overwrite: replace an earlier run in the folder; files that no run has written are never touched.
         resume: go on with an earlier run of this workflow in the folder; its files are kept, but for those that are no
             longer what the run wrote.
 
     Raises:
-        UsageError: the folder cannot be written, holds something that is no run, or holds an earlier run.
+        UsageError: the folder cannot be written, holds something that is no run, or holds an earlier run, or, to be
+            resumed, one of another request.
 
     Example:
         >>> import tempfile
@@ -113,7 +142,8 @@ def open_run(
         'complete'
     """
     run = RunFolder(Path(out).expanduser())
-    kept = _prepare(run.path, resumed=workflow if resume else None, overwrite=overwrite)
+    resumed = {"workflow": workflow, "request": config.get("request")} if resume else {}
+    kept = _prepare(run.path, resumed, overwrite=overwrite)
     started = datetime.datetime.now(datetime.UTC)
     run.record = {"format": FORMAT, "workflow": workflow, "status": "running", "error": None, "command": command}
     run.record |= {"config": dict(config), "versions": versions(), "started": started.isoformat(timespec="seconds")}
@@ -165,7 +195,7 @@ def default_folder(workflow: str) -> Path:
     return Path("runs") / f"{workflow}-{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}"
 
 
-def _prepare(path: Path, *, resumed: str | None, overwrite: bool) -> dict[str, str]:
+def _prepare(path: Path, resumed: Mapping[str, Any], *, overwrite: bool) -> dict[str, str]:
     """Make the folder ready; returns the files that stay of the run that is resumed, with their content hashes."""
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -176,7 +206,10 @@ def _prepare(path: Path, *, resumed: str | None, overwrite: bool) -> dict[str, s
         if not (path / CONFIG).is_file():
             raise UsageError("the output folder holds files of something else", where=path, remedy="name another --out")
         earlier = read_run(path)
-        if resumed == earlier["workflow"]:
+        if resumed.get("workflow") == earlier["workflow"]:
+            if resumed["request"] != earlier["config"].get("request"):
+                remedy = "name another --out, or repeat the same request"
+                raise UsageError("the folder holds a run of another request", where=path, remedy=remedy)
             sweep(path)
             return _unchanged(path, earlier)
         if not overwrite:
@@ -185,7 +218,9 @@ def _prepare(path: Path, *, resumed: str | None, overwrite: bool) -> dict[str, s
                 where=path,
                 remedy="name another --out, or add --overwrite",
             )
-        _remove_files(path, earlier["files"])
+        for file in (path / name for name in earlier["files"]):  # all inside the folder: `read_run` checks that
+            if file.is_file():
+                file.unlink()
     sweep(path)
     return {}
 
@@ -202,15 +237,6 @@ def _unchanged(path: Path, earlier: Mapping[str, Any]) -> dict[str, str]:
     return {name: hashes[name] for name in listed if not problem_of(path, earlier, name)}
 
 
-def _remove_files(path: Path, names: list[str]) -> None:
-    """Remove what an earlier run wrote; names that lead out of the folder are left alone."""
-    root = path.resolve()
-    for name in names:
-        file = (root / name).resolve()
-        if file.is_file() and file.is_relative_to(root):
-            file.unlink()
-
-
 def _unwritable(path: Path, error: BaseException) -> UsageError:
     reason = getattr(error, "strerror", None) or error
     return UsageError("the output folder cannot be written", got=reason, where=path, remedy="name another --out")
@@ -223,15 +249,68 @@ def _mark_partial(run: RunFolder, error: BaseException, started: datetime.dateti
             (run.path / CONFIG).unlink()
             run.path.rmdir()
         else:
-            run.note(status="partial", error=_reason(error), **_ending(started))
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, KeyboardInterrupt):
-        return "stopped by the user"
-    return f"{type(error).__name__}: {error}"
+            stopped = isinstance(error, KeyboardInterrupt)
+            reason = "stopped by the user" if stopped else f"{type(error).__name__}: {error}"
+            run.note(status="partial", error=reason, **_ending(started))
 
 
 def _ending(started: datetime.datetime) -> dict[str, Any]:
     now = datetime.datetime.now(datetime.UTC)
     return {"finished": now.isoformat(timespec="seconds"), "seconds": round((now - started).total_seconds(), 1)}
+
+
+class Batch:
+    """The inputs of a run, tried one after another.
+
+    Args:
+        noun: what they are, such as "videos".
+        say: gets a line for each input of several that is left out.
+
+    Attributes:
+        left_out: name of an input -> why it is left out.
+
+    Example:
+        >>> batch = Batch("numbers")
+        >>> batch.each({"a": 1, "b": 2}, lambda number: 2 * number), batch.left_out
+        ([2, 4], {})
+    """
+
+    def __init__(self, noun: str, say: Callable[[str], None] = lambda line: None) -> None:
+        self._noun, self._say, self._total = noun, say, 0
+        self.left_out: dict[str, str] = {}
+
+    @property
+    def notes(self) -> list[str]:
+        """A line for each input that is left out."""
+        return [f"left out: {name}: {reason}" for name, reason in self.left_out.items()]
+
+    def each(self, inputs: Mapping[str, Item], act: Callable[[Item], Result]) -> list[Result]:
+        """What comes of every input, by name, that is not left out already.
+
+        Raises:
+            IEAdaptError: every input was refused; the first reason.
+        """
+        self._total = max(self._total, len(inputs))
+        results, first = list[Result](), None
+        for name in [name for name in inputs if name not in self.left_out]:
+            try:
+                results.append(act(inputs[name]))
+            except IEAdaptError as error:
+                first = first or error
+                self.left_out[name] = str(error)
+                if len(inputs) > 1:
+                    self._say(f"{name}: left out: {error}")
+        if first is not None and not results:
+            raise first
+        return results
+
+    def mark(self, run: RunFolder) -> None:
+        """Say in the record of a finished run what it lacks."""
+        if self.left_out:
+            run.note(status="partial", error=str(self.shortfall()), left_out=self.left_out)
+
+    def shortfall(self, remedy: str | None = None) -> FailureError:
+        """The error that a command ends with, after all else was done."""
+        name, reason = next(iter(self.left_out.items()))
+        number = f"{len(self.left_out)} of {self._total}"
+        return FailureError(f"{number} {self._noun} were left out", got=f"{name}: {reason}", remedy=remedy)

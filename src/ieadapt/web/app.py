@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ieadapt.errors import UsageError
+from ieadapt.runs.folder import Stages
 from ieadapt.runs.pipelines import Load
-from ieadapt.runs.progress import Stages
 from ieadapt.web.fields import Field, run_field
 from ieadapt.web.jobs import JobQueue, Status
 from ieadapt.web.shelf import ModelShelf

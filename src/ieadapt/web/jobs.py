@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ieadapt.errors import UsageError
-from ieadapt.runs.progress import Progress, Stages
+from ieadapt.runs.folder import Progress, Stages
 from ieadapt.web.wording import NO_LABELS, told
 
 State = Literal["waiting", "running", "complete", "stopped", "failed"]

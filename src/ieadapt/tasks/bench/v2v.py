@@ -15,9 +15,8 @@ from ieadapt.metrics import Metric, select_metrics
 from ieadapt.runs.clip_folders import ClipFile
 from ieadapt.runs.clip_reading import read_clip
 from ieadapt.runs.flags import flag_words
-from ieadapt.runs.folder import CONFIG, RunFolder, open_run, read_run
+from ieadapt.runs.folder import RunFolder, Stages, open_run, silent
 from ieadapt.runs.pipelines import Hardware
-from ieadapt.runs.progress import Stages, silent
 from ieadapt.runs.report import Table
 from ieadapt.runs.sources import SourceConfig
 from ieadapt.runs.weight_places import read_places
@@ -138,10 +137,6 @@ def run_v2v(
         config.cache or default_cache(),
     )
     wanted = _request(model, jobs, config)
-    if resume and (folder / CONFIG).is_file() and read_run(folder)["config"].get("request") != wanted:
-        raise UsageError(
-            "the folder holds a run of another request", where=folder, remedy="name another --out, or ask the same"
-        )
     command = shlex.join(["ieadapt", "bench", "v2v", model, str(edits), *flag_words(config), "--out", str(out)])
     with open_run(out, "v2v", {"request": wanted}, command=command, resume=resume) as run:
         run.write("config.yaml", as_v2vbench(jobs))

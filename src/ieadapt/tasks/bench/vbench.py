@@ -13,9 +13,8 @@ from typing import Any
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.metrics.intervals import mean_interval, paired_interval
 from ieadapt.runs.flags import command_line
-from ieadapt.runs.folder import CONFIG, open_run, read_run
+from ieadapt.runs.folder import Stages, open_run, silent
 from ieadapt.runs.pipelines import Hardware, check_prompts, check_seeds
-from ieadapt.runs.progress import Stages, silent
 from ieadapt.tasks.bench.layout_videos import PROFILE, LayoutPlan, VideoJob, batches, removed_leftovers
 from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.evaluate.tables import MetricSummary
@@ -108,10 +107,6 @@ def run_vbench(asked: VBenchRun, out: str | Path, *, resume: bool = False, stage
     asked = dataclasses.replace(asked, generation=with_model_defaults(asked.generation, asked.model))
     folder = Path(out).expanduser()
     wanted = _request(asked)
-    if resume and (folder / CONFIG).is_file() and read_run(folder)["config"].get("request") != wanted:
-        raise UsageError(
-            "the folder holds a run of another request", where=folder, remedy="name another --out, or ask the same"
-        )
     command = _command(asked, folder)
     with open_run(out, "vbench", {"request": wanted}, command=command, resume=resume) as run:
         run.write(PROMPTS, "\n".join(asked.prompts) + "\n")

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from diffusers import DiffusionPipeline
 
-from ieadapt.runs.folder import RunFolder
-from ieadapt.runs.progress import Stages, silent
+from ieadapt.runs.folder import RunFolder, Stages, silent
 from ieadapt.runs.report import Block, Clip, Gallery, Picture, Section, Text
 from ieadapt.runs.videos import encode_video, side_by_side
 from ieadapt.tasks.edit.marks import EditMarks, mark_edit

@@ -14,9 +14,8 @@ import polars as pl
 from ieadapt.attention import find_sites
 from ieadapt.errors import UsageError
 from ieadapt.runs.flags import command_line
-from ieadapt.runs.folder import RunFolder, open_run
+from ieadapt.runs.folder import RunFolder, Stages, open_run, silent
 from ieadapt.runs.pipelines import Hardware, describe
-from ieadapt.runs.progress import Stages, silent
 from ieadapt.runs.report import Clip, Gallery, Report, Section, Table, Text, render_report
 from ieadapt.tasks.demo.edit import DemoEdit, demo_edit
 from ieadapt.tasks.enhance.config import EnhanceConfig

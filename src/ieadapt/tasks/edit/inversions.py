@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ieadapt.errors import FailureError, IEAdaptError
-from ieadapt.runs.progress import Progress
+from ieadapt.runs.folder import Progress
 from ieadapt.tasks.edit.config import EditConfig
 from ieadapt.tasks.edit.inversion import Inversion, invert
 from ieadapt.tasks.edit.inversion_key import inversion_key

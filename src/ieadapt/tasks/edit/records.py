@@ -18,8 +18,7 @@ from ieadapt.errors import UsageError
 from ieadapt.files import read_record, record_text, sha256_of
 from ieadapt.metrics import evaluate, select_metrics
 from ieadapt.runs.clip_folders import frames_of
-from ieadapt.runs.environment import versions
-from ieadapt.runs.folder import RunFolder
+from ieadapt.runs.folder import RunFolder, versions
 from ieadapt.runs.soundtrack import Sound
 from ieadapt.runs.sources import Source
 from ieadapt.runs.videos import encode_video, side_by_side

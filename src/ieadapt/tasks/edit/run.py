@@ -11,11 +11,9 @@ from typing import Any
 
 from diffusers import DiffusionPipeline
 
-from ieadapt.runs.batch import Batch
 from ieadapt.runs.flags import command_line
-from ieadapt.runs.folder import RunFolder, open_run
+from ieadapt.runs.folder import Batch, RunFolder, Stages, open_run, silent
 from ieadapt.runs.pipelines import Hardware, Load, describe
-from ieadapt.runs.progress import Stages, silent
 from ieadapt.runs.report import write_report
 from ieadapt.runs.sources import Source, read_source
 from ieadapt.runs.videos import FRAMES_PER_SECOND

@@ -16,9 +16,7 @@ from torch import Tensor
 
 from ieadapt.errors import UsageError
 from ieadapt.files import read_record, record_text
-from ieadapt.runs.environment import versions
-from ieadapt.runs.folder import RunFolder
-from ieadapt.runs.progress import Stages, silent
+from ieadapt.runs.folder import RunFolder, Stages, silent, versions
 from ieadapt.runs.videos import encode_video, side_by_side, strip
 from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.enhance.method import enhancement

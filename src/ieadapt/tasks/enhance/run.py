@@ -12,9 +12,8 @@ from diffusers import DiffusionPipeline
 from ieadapt.attention import AttentionSite, find_sites
 from ieadapt.errors import UsageError
 from ieadapt.runs.flags import command_line
-from ieadapt.runs.folder import RunFolder, open_run
+from ieadapt.runs.folder import RunFolder, Stages, open_run, silent
 from ieadapt.runs.pipelines import Hardware, Load, check_prompts, check_seeds, describe, spoken_folder
-from ieadapt.runs.progress import Stages, silent
 from ieadapt.runs.report import Clip, Gallery, Report, Section, figure_png, write_report
 from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.enhance.pairs import (

@@ -17,12 +17,10 @@ import polars as pl
 from ieadapt.errors import FailureError, IEAdaptError, UsageError
 from ieadapt.metrics import Metric, evaluate, missing_metrics, select_metrics
 from ieadapt.metrics.clips import USUAL_RATE
-from ieadapt.runs.batch import Batch
 from ieadapt.runs.clip_folders import REFERENCES, ClipFile, ClipFolder, find_clips, parts_of
 from ieadapt.runs.clip_reading import ReadConfig, aligned, check_readable, read_clip
 from ieadapt.runs.flags import flag_words
-from ieadapt.runs.folder import open_run
-from ieadapt.runs.progress import Stages, silent
+from ieadapt.runs.folder import Batch, Stages, open_run, silent
 from ieadapt.runs.report import Report, Section, Table, write_report
 from ieadapt.runs.weight_places import read_places
 from ieadapt.tasks.evaluate.tables import MetricSummary, markdown, remarks, summarise, summary_table

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from ieadapt.errors import UsageError
 from ieadapt.runs.flags import command_line
-from ieadapt.runs.folder import open_run
+from ieadapt.runs.folder import Stages, open_run, silent
 from ieadapt.runs.pipelines import Hardware, Load, check_prompts, check_seeds, describe
-from ieadapt.runs.progress import Stages, silent
 from ieadapt.runs.report import Block, Clip, Gallery, Picture, Report, Section, Text, figure_png, write_report
 from ieadapt.runs.videos import encode_video
 from ieadapt.tasks.generate import GenerationConfig, with_model_defaults

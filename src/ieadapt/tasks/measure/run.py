@@ -14,9 +14,8 @@ from diffusers import DiffusionPipeline
 from ieadapt.attention import AttentionSite, find_sites, select_sites
 from ieadapt.functional import row_sample
 from ieadapt.runs.flags import command_line
-from ieadapt.runs.folder import RunFolder, open_run
+from ieadapt.runs.folder import RunFolder, Stages, open_run, silent
 from ieadapt.runs.pipelines import Hardware, Load, check_prompts, check_seeds, describe, spoken_folder
-from ieadapt.runs.progress import Stages, silent
 from ieadapt.runs.report import Block, Picture, Report, Section, Table, figure_png, write_report
 from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
 from ieadapt.tasks.measure.method import QUICK_PROMPTS, measure, quick_profile

@@ -15,9 +15,8 @@ from ieadapt.attention import AttentionSite, find_sites, intercept
 from ieadapt.errors import UsageError
 from ieadapt.metrics import evaluate
 from ieadapt.runs.flags import command_line
-from ieadapt.runs.folder import RunFolder, open_run
+from ieadapt.runs.folder import RunFolder, Stages, open_run, silent
 from ieadapt.runs.pipelines import Hardware, Load, describe
-from ieadapt.runs.progress import Stages, silent
 from ieadapt.runs.report import write_report
 from ieadapt.runs.videos import encode_video, side_by_side
 from ieadapt.tasks.edit.pictures import rows_of_frames

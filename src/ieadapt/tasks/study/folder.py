@@ -12,8 +12,8 @@ from typing import Any
 
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.files import is_leftover, read_record, record_text
-from ieadapt.runs.environment import versions
 from ieadapt.runs.fingerprints import write_whole
+from ieadapt.runs.folder import versions
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.study.baselines import TwinStore
 from ieadapt.tasks.study.cells import CellStore

@@ -18,9 +18,9 @@ from ieadapt.files import sweep
 from ieadapt.metrics import select_metrics
 from ieadapt.models import known_models, model_folder
 from ieadapt.runs.flags import command_line
+from ieadapt.runs.folder import Stages, silent
 from ieadapt.runs.leases import STALE_SECONDS, Claims
 from ieadapt.runs.pipelines import Hardware, check_prompts, check_seeds
-from ieadapt.runs.progress import Stages, silent
 from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
 from ieadapt.tasks.study.config import StudyConfig
 from ieadapt.tasks.study.engines import ENGINES, Workforce, open_engine

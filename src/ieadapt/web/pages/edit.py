@@ -10,8 +10,8 @@ import gradio as gr
 from anyio import to_thread
 
 from ieadapt.errors import UsageError
+from ieadapt.runs.folder import Stages
 from ieadapt.runs.pipelines import Load
-from ieadapt.runs.progress import Stages
 from ieadapt.tasks.edit.records import RECORD, JobRecord
 from ieadapt.tasks.edit.report import GOOD_RECONSTRUCTION, inversion_table, measures_table
 from ieadapt.tasks.edit.run import run_edit

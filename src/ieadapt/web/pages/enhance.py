@@ -7,8 +7,8 @@ from pathlib import Path
 
 import gradio as gr
 
+from ieadapt.runs.folder import Stages
 from ieadapt.runs.pipelines import Load
-from ieadapt.runs.progress import Stages
 from ieadapt.runs.report import Table
 from ieadapt.tasks.enhance.run import EnhanceRun, run_enhance
 from ieadapt.web.app import App, Seen

@@ -9,8 +9,8 @@ from typing import Any
 
 import gradio as gr
 
+from ieadapt.runs.folder import Stages
 from ieadapt.runs.pipelines import Hardware, Load
-from ieadapt.runs.progress import Stages
 from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.maps.run import CAPTIONS, MapsRun, run_maps
 from ieadapt.tasks.measure.plot import short_name

@@ -10,8 +10,8 @@ from typing import Any
 import gradio as gr
 
 from ieadapt.errors import IEAdaptError
+from ieadapt.runs.folder import Stages
 from ieadapt.runs.pipelines import Load
-from ieadapt.runs.progress import Stages
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.perturb.config import Perturbed, PerturbRun
 from ieadapt.tasks.perturb.report import measures_table
