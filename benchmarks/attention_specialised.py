@@ -1,4 +1,4 @@
-"""The anchored kernel in Gluon, with Hopper's warps specialised: one loads, two groups compute, each on its own rows.
+"""`fixed_reference_rows` in Gluon, with Hopper's warps specialised: one loads, two groups compute, each its own rows.
 
 In the manner of FlashAttention-3 (arXiv 2407.08608): while the tensor cores multiply the weights of one block of keys
 with its values, the same warps take the exponentials of the next block's logits. Kept to be timed against

@@ -1,7 +1,7 @@
 """Other ways to write the fused kernel, kept to be timed against it: see `benchmarks.gpu_attention`.
 
-`described_rows` is `anchored_rows` without video tokens whose tiles come through tensor descriptors, which Hopper's
-copy engine reads: no thread computes addresses.
+`described_rows` is `fixed_reference_rows` without video tokens whose tiles come through tensor descriptors, which
+Hopper's copy engine reads: no thread computes addresses.
 """
 
 # mypy: ignore-errors

@@ -105,7 +105,7 @@ def ways(shape: Shape, tensors: Tensors) -> dict[str, Callable[[Tiling], tuple[T
         return rows.output, rows["entropy"]
 
     found: dict[str, Callable[[Tiling], tuple[Tensor, Tensor]]] = {
-        "anchored": partial(fused, "anchored"),
+        "fixed": partial(fused, "fixed"),
         "running": partial(fused, "running"),
     }
     if shape.video is None:
@@ -134,7 +134,7 @@ def prepare(shape: Shape, device: str, dtype: torch.dtype, way: str, tiling: Til
 
 def tried(shape: Shape, device: str) -> Iterator[tuple[str, Tiling]]:
     """The ways and tile sizes to try for a shape; of the running maximum, which is slower, only some."""
-    yield from (("anchored", tiling) for tiling in shape.tilings)
+    yield from (("fixed", tiling) for tiling in shape.tilings)
     if shape.tokens > SHORT:
         yield from (("running", tiling) for tiling in shape.tilings[:4])
     if shape.tokens > SHORT and shape.video is None:

@@ -58,7 +58,7 @@ class Case:
     size: tuple[int, int, int, int, int]
     video: VideoTokens | None = None
     mask: str = "none"
-    maximum: Maximum = "anchored"
+    maximum: Maximum = "fixed"
     sampled: bool = False
 
 
@@ -73,7 +73,7 @@ def cases() -> dict[str, list[Case]]:
     found = {
         f"{dtype}, head_dim {dim}": [
             Case(logits, dtype, long[dim], maximum=maximum)
-            for maximum in (("anchored", "running") if dtype != "float16" else ("running",))
+            for maximum in (("fixed", "running") if dtype != "float16" else ("running",))
             for logits in ("spread", "outliers", "equal", "one-hot")
         ]
         for dtype in TYPES
@@ -85,7 +85,7 @@ def cases() -> dict[str, list[Case]]:
         found[f"{dtype}, joint"] = [
             Case(logits, dtype, size, video, maximum=maximum)
             for size, video in ((joint, JOINT), (late, LATE_TEXT))
-            for maximum in ("anchored", "running")
+            for maximum in ("fixed", "running")
             for logits in ("spread", "outliers", "equal", "one-hot")
         ]
         found[f"{dtype}, masks"] = [
@@ -216,7 +216,7 @@ def check(case: Case, device: str) -> dict[str, Value]:
     assert rows.output is not None
     assert again.output is not None
     found = errors_of(case, rows, exact_rows(case, query, key, value, scale, mask), usual, value)
-    same = torch.equal(rows.output, again.output) and torch.equal(rows.figures[:3], again.figures[:3])
+    same = torch.equal(rows.output, again.output) and torch.equal(rows.stats[:3], again.stats[:3])
     return {**found, "same_twice": same, "passed": bool(found["passed"]) and same}
 
 
@@ -276,7 +276,7 @@ def run_group(name: str, group: Sequence[Case], device: str) -> list[dict[str, V
 def printed(rows: Sequence[dict[str, Value]]) -> None:
     """Print one line for every group and kind of maximum, and every failure in full."""
     for group in dict.fromkeys(row["group"] for row in rows):
-        for maximum in ("anchored", "running", "sampled"):
+        for maximum in ("fixed", "running", "sampled"):
             part = [row for row in rows if (row["group"], row["maximum"]) == (group, maximum)]
             names = ("output", "sdpa_output", "entropy", "logsumexp", "temporal", "spatial", "text")
             worst = {n: max((float(row[n] or 0) for row in part if n in row), default=None) for n in names}

@@ -155,7 +155,7 @@ def test_a_replayed_prefix_is_not_missed(family: str) -> None:
             weak.add(call.site.name)
 
     def again(call: Any, prediction: Tensor) -> None:
-        call.again(call.rows.denoiser_rows(("cond",))) if call.rows.denoiser_rows(("cond",)) else None
+        call.forward_rows(call.rows.denoiser_rows(("cond",))) if call.rows.denoiser_rows(("cond",)) else None
 
     own = [each for each in find_sites(pipe) if each.name == site]
     with intercept(pipe, count, guidance=("cond", "weak")), wrap_denoiser(pipe, again, own):

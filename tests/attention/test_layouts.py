@@ -10,7 +10,7 @@ from ieadapt.attention.layouts import token_layout
 from ieadapt.errors import FailureError
 from tests.families import captured, predict
 
-GRID = LatentGrid(batch=2, frames=5, levels=((4, 6), (2, 3)))
+GRID = LatentGrid(batch=2, frames=5, resolutions=((4, 6), (2, 3)))
 
 
 def _site(kind: str) -> AttentionSite:

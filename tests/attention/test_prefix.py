@@ -22,7 +22,7 @@ class _Weak:
         self.predictions: list[Tensor] = []
 
     def __call__(self, call: DenoiserCall, prediction: Tensor) -> None:
-        self.predictions.append(call.again([len(call.rows) - 1]))
+        self.predictions.append(call.forward_rows([len(call.rows) - 1]))
 
 
 @every_family
@@ -81,7 +81,7 @@ def test_two_weak_passes_in_one_step_replay_the_full_pass_both_times() -> None:
     sites, results = _last_site("animatediff"), []
 
     def twice(call: DenoiserCall, prediction: Tensor) -> None:
-        results.extend([call.again([0]), call.again([len(call.rows) - 1]), call.again([0])])
+        results.extend([call.forward_rows([0]), call.forward_rows([len(call.rows) - 1]), call.forward_rows([0])])
 
     with intercept(denoiser, Identity(), sites, guidance="weak"), wrap_denoiser(denoiser, twice, sites):
         predict("animatediff")
@@ -125,7 +125,7 @@ def test_a_prefix_aimed_elsewhere_follows() -> None:
         with wrap_denoiser(denoiser, weak, [first]) as (prefix,):
             predict("wan")
             assert (prefix.replayed, prefix.computed) == (0, 2)
-            prefix.aim(attention_modules(denoiser, [last]))
+            prefix.retarget(attention_modules(denoiser, [last]))
             predict("wan")
     assert (prefix.replayed, prefix.computed) == (1, 3)
     assert prefix.saved.seconds > 0

@@ -320,7 +320,7 @@ def test_a_weak_pass_over_some_rows_is_the_same_call_on_those_rows(family: str) 
 
     def wrapper(call: DenoiserCall, prediction: Tensor) -> None:
         chosen = [len(call.rows) - 1]
-        again.append((prediction[chosen], call.again(chosen)))
+        again.append((prediction[chosen], call.forward_rows(chosen)))
 
     denoiser, _ = captured(family)
     with (

@@ -40,7 +40,7 @@ def test_attention(tmp_path: Path) -> None:
 def test_the_sweep_of_the_kernels_forms(tmp_path: Path) -> None:
     assert gpu_attention.main([*CPU, "--sweep", "--only", "spatial", "--out", str(tmp_path)]) == 0
     rows = rows_of(tmp_path, "gpu-attention-sweep")
-    assert {name.split()[0] for name in rows} == {"PyTorch,", "anchored", "running", "described"}
+    assert {name.split()[0] for name in rows} == {"PyTorch,", "fixed", "running", "described"}
     assert all(row["entropy_error"] < 1e-5 for row in rows.values() if "entropy_error" in row)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ieadapt.functional import cfg, guidance_delta, restore_spread
+from ieadapt.functional import cfg, guidance_delta, rescale_std
 
 
 def test_cfg_ends() -> None:
@@ -25,7 +25,7 @@ def test_the_spread_of_every_video_goes_back_by_the_share() -> None:
     plain, delta = torch.randn(2, 3, 4, 5, 6).double(), torch.randn(2, 3, 4, 5, 6).double()
     shifted = plain + delta
     for share in (0.0, 0.3, 1.0):
-        restored = restore_spread(shifted, plain, share)
+        restored = rescale_std(shifted, plain, share)
         for video in range(len(plain)):
             wanted = (1 - share) * shifted[video].std() + share * plain[video].std()
             torch.testing.assert_close(restored[video].std(), wanted, rtol=1e-5, atol=0)
@@ -36,4 +36,4 @@ def test_the_spread_of_every_video_goes_back_by_the_share() -> None:
 def test_without_a_shift_the_spread_of_a_guided_prediction_stays() -> None:
     uncond, cond = torch.randn(2, 1, 3, 4)
     guided = cfg(uncond, cond, 5.0)
-    torch.testing.assert_close(restore_spread(guided, guided, 1.0), guided)
+    torch.testing.assert_close(rescale_std(guided, guided, 1.0), guided)

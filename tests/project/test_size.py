@@ -15,7 +15,7 @@ MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 40
 # path relative to src/ieadapt (for a function "path::name") -> why it may be longer
 REASONS_FILES: dict[str, str] = {}
 REASONS_FUNCTIONS: dict[str, str] = {
-    "functional/kernels/anchored_rows.py::anchored_rows": "as long_rows",
+    "functional/kernels/fixed_reference_rows.py::fixed_reference_rows": "as long_rows",
     "functional/kernels/long_rows.py::long_rows": "a kernel's pointers and sums have to live in one function",
 }
 

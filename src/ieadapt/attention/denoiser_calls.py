@@ -74,7 +74,7 @@ class DenoiserCall:
             )
         return found
 
-    def again(self, rows: Sequence[int], latents: Tensor | None = None) -> Tensor:
+    def forward_rows(self, rows: Sequence[int], latents: Tensor | None = None) -> Tensor:
         """A weak pass: the same call over these rows only. Its prediction, (row, ...) as the denoiser returns it.
 
         Args:

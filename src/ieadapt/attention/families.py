@@ -108,11 +108,11 @@ def _config(denoiser: nn.Module) -> Any:
 
 def _unet_grid(denoiser: nn.Module, arguments: Arguments) -> LatentGrid:
     batch, _, frames, height, width = arguments["sample"].shape
-    levels = [(height, width)]
+    resolutions = [(height, width)]
     for _ in _config(denoiser).block_out_channels[1:]:
         height, width = (height + 1) // 2, (width + 1) // 2
-        levels.append((height, width))
-    return LatentGrid(batch, frames, tuple(levels))
+        resolutions.append((height, width))
+    return LatentGrid(batch, frames, tuple(resolutions))
 
 
 def _channels_first_grid(patch_time: int, patch_height: int, patch_width: int, arguments: Arguments) -> LatentGrid:

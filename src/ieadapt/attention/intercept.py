@@ -96,7 +96,7 @@ def wrap_denoiser(
 ) -> Iterator[list[Prefix]]:
     """Let a wrapper see, and replace, every prediction of the denoiser while the block is open.
 
-    The wrapper may run weak passes with `DenoiserCall.again`; these are not wrapped again and count no step.
+    The wrapper may run weak passes with `DenoiserCall.forward_rows`; these are not wrapped again and count no step.
 
     Args:
         model: a pipeline or a bare denoiser.

@@ -23,12 +23,12 @@ class LatentGrid:
     Attributes:
         batch: rows of the denoiser's batch (guidance branches times videos).
         frames: frames of tokens per video.
-        levels: (height, width) in tokens at each resolution of the denoiser; transformers have one.
+        resolutions: (height, width) in tokens at each resolution of the denoiser; transformers have one.
     """
 
     batch: int
     frames: int
-    levels: tuple[tuple[int, int], ...]
+    resolutions: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def token_layout(
     if layout is None:
         raise FailureError(
             f"this call is not {site.kind} attention over the model's latents",
-            expected=f"{grid.frames} frames at one of the resolutions {grid.levels}",
+            expected=f"{grid.frames} frames at one of the resolutions {grid.resolutions}",
             got=f"{queries} query and {keys} key tokens, {repeats} rows per video",
             where=site.name,
             remedy="the family's row in ieadapt/attention/families.py does not describe this model; please report it",
@@ -108,18 +108,18 @@ def token_layout(
 
 
 def _spatial(grid: LatentGrid, repeats: int, tokens: int) -> TokenLayout | None:
-    level = next((size for size in grid.levels if size[0] * size[1] == tokens), None)
-    return TokenLayout(1, *level) if level and repeats == grid.frames else None
+    size = next((size for size in grid.resolutions if size[0] * size[1] == tokens), None)
+    return TokenLayout(1, *size) if size and repeats == grid.frames else None
 
 
 def _temporal(grid: LatentGrid, repeats: int, tokens: int) -> TokenLayout | None:
     """Windows of frames (as FreeNoise cuts them) are temporal too, so only an excess of frames is refused."""
-    known_level = any(height * width == repeats for height, width in grid.levels)
-    return TokenLayout(tokens, 1, 1) if known_level and tokens <= grid.frames else None
+    known = any(height * width == repeats for height, width in grid.resolutions)
+    return TokenLayout(tokens, 1, 1) if known and tokens <= grid.frames else None
 
 
 def _joint(grid: LatentGrid, repeats: int, tokens: int, text: TextPosition) -> TokenLayout | None:
-    height, width = grid.levels[0]
+    height, width = grid.resolutions[0]
     extra = tokens - grid.frames * height * width
     if repeats != 1 or extra < 0 or (extra > 0 and text == "none"):
         return None

@@ -51,9 +51,9 @@ class Prefix:
         self.saved = Clock(next(denoiser.parameters()).device)
         self.stages: Sequence[nn.Module] = []
         self.perturbed: Sequence[nn.Module] = []
-        self.aim(modules)
+        self.retarget(modules)
 
-    def aim(self, modules: Collection[nn.Module]) -> None:
+    def retarget(self, modules: Collection[nn.Module]) -> None:
         """Let weak passes perturb these attention modules from the next full pass on."""
         self.perturbed = list(modules)
         touched = [any(module in modules for module in stage.modules()) for stage in self._all_stages]

@@ -7,9 +7,9 @@ dot-product attention takes them; masks are as it takes them too.
 from ieadapt.functional.attention import Attention, Scope
 from ieadapt.functional.cross_frame import cross_frame_intensity
 from ieadapt.functional.energy import energy
-from ieadapt.functional.guidance import cfg, guidance_delta, restore_spread
+from ieadapt.functional.guidance import cfg, guidance_delta, rescale_std
 from ieadapt.functional.logits import DEFAULT_MEMORY_LIMIT
-from ieadapt.functional.map_rows import map_rows, map_sums, mean_map_rows, word_map_output
+from ieadapt.functional.map_rows import map_rows, map_sums, mean_map_rows, prompt_to_prompt_output
 from ieadapt.functional.replacements import (
     identity_output,
     inject_output,
@@ -42,10 +42,10 @@ __all__ = [
     "mean_map_rows",
     "measured_attention",
     "mix_output",
-    "restore_spread",
+    "prompt_to_prompt_output",
+    "rescale_std",
     "row_sample",
     "skip_output",
     "temperature_output",
     "uniform_output",
-    "word_map_output",
 ]

@@ -39,7 +39,7 @@ def guidance_delta(
     return scale * (cond - weak)
 
 
-def restore_spread(
+def rescale_std(
     shifted: Float[Tensor, " video *shape"], plain: Float[Tensor, " video *shape"], share: int | float
 ) -> Float[Tensor, " video *shape"]:
     """Return the shifted prediction scaled so that its standard deviation goes back towards the unshifted one's.
@@ -62,7 +62,7 @@ def restore_spread(
     Example:
         >>> import torch
         >>> plain = torch.tensor([[1.0, -1.0]])
-        >>> restore_spread(3 * plain, plain, 0.5)
+        >>> rescale_std(3 * plain, plain, 0.5)
         tensor([[ 2., -2.]])
     """
     axes = tuple(range(1, shifted.ndim))

@@ -141,7 +141,7 @@ def map_sums(
 
 
 @measuring
-def word_map_output(
+def prompt_to_prompt_output(
     attention: Attention,
     *,
     source: Attention,
@@ -169,7 +169,7 @@ def word_map_output(
     Example:
         >>> query, key = torch.randn(1, 1, 4, 8), torch.randn(1, 1, 3, 8)
         >>> own = Attention(query, key, key)
-        >>> same = word_map_output(own, source=own, taken=torch.arange(3), factors=torch.ones(3))
+        >>> same = prompt_to_prompt_output(own, source=own, taken=torch.arange(3), factors=torch.ones(3))
         >>> bool(torch.allclose(own.output(), same, atol=1e-6))
         True
     """

@@ -102,12 +102,12 @@ def attention_statistics(
     blocks = None if sample is None else sample.blocks(attention.query)
     index = None if blocks is None else rows_of_blocks(blocks)
     if uses_kernel(attention, output=False, choice=kernel):
-        figures = _fused(fused_rows(attention, output=False, chosen=blocks), attention)
+        stats = _fused(fused_rows(attention, output=False, chosen=blocks), attention)
     elif index is None:
-        figures = _streamed(attention, attention.video_rows, memory_limit)
+        stats = _streamed(attention, attention.video_rows, memory_limit)
     else:
-        figures = _streamed(_gathered(attention, index), slice(0, index.shape[-1]), memory_limit)
-    return _with_energy(_means(figures, attention, index), attention, None if output is None else row_energy(output))
+        stats = _streamed(_gathered(attention, index), slice(0, index.shape[-1]), memory_limit)
+    return _with_energy(_means(stats, attention, index), attention, None if output is None else row_energy(output))
 
 
 @measuring
@@ -148,22 +148,22 @@ def measured_attention(
 
 
 def _fused(rows: FusedRows, attention: Attention) -> dict[str, Tensor]:
-    """The kernel's figures of every row it ran on, by name; it writes only those that the call has."""
+    """The kernel's statistics of every row it ran on, by name; it writes only those that the call has."""
     of_video, of_mask = attention.video is not None, attention.mask is not None
     names = ["entropy", *["temporal", "spatial", "text"] * of_video, *["keys"] * of_mask]
     return {name: rows[name] for name in [*names, *["video_keys"] * (of_video and of_mask)]}
 
 
 def _streamed(attention: Attention, rows: slice, memory_limit: int) -> dict[str, Tensor]:
-    """The same figures on any device in plain PyTorch, block by block of query rows; the split only of `rows`."""
+    """The same on any device in plain PyTorch, block by block of query rows; the split only of `rows`."""
     video, (n_queries, n_keys) = attention.video, (attention.query.shape[-2], attention.key.shape[-2])
     segments = (slice(0, n_keys),) if video is None else (video.slice, *attention.text)
-    figures: dict[str, Tensor] = {}
+    stats: dict[str, Tensor] = {}
 
     def keep(name: str, place: tuple[slice, ...], values: Tensor) -> None:
-        if name not in figures:
-            figures[name] = attention.query.new_zeros(attention.query.shape[:3], dtype=attention.dtype)
-        figures[name][place] = values.to(attention.dtype)
+        if name not in stats:
+            stats[name] = attention.query.new_zeros(attention.query.shape[:3], dtype=attention.dtype)
+        stats[name][place] = values.to(attention.dtype)
 
     for block, logits, counts in logit_blocks(attention, slice(0, n_queries), memory_limit):
         moments = [row_moments(logits[..., segment]) for segment in segments]
@@ -182,7 +182,7 @@ def _streamed(attention: Attention, rows: slice, memory_limit: int) -> dict[str,
         keep("text", place, torch.zeros_like(temporal) if masses is None else masses[1:, ..., low:high].sum(dim=0))
         if counts is not None:
             keep("video_keys", place, moments[0].logsumexp[..., low:high] > HIDDEN_LOGIT / 2)
-    return figures
+    return stats
 
 
 def _join(moments: list[RowMoments]) -> tuple[Tensor, Tensor | None]:
@@ -218,13 +218,13 @@ class _Rows:
     of: tuple[slice, ...] | Tensor
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean of a figure over these rows."""
+        """The mean of a statistic over these rows."""
         if isinstance(self.of, Tensor):
             return torch.where(self.of, values, 0.0).sum(dim=-1) / self.of.sum(dim=-1)
         return torch.cat([values[..., part] for part in self.of], dim=-1).mean(dim=-1)
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum of a figure over these rows."""
+        """The sum of a statistic over these rows."""
         if isinstance(self.of, Tensor):
             return torch.where(self.of, values, 0.0).sum(dim=-1)
         return torch.stack([values[..., part].sum(dim=-1) for part in self.of]).sum(dim=0)
@@ -263,10 +263,10 @@ def _rows(attention: Attention, index: Tensor | None = None, keys: Tensor | None
     return rows | ({"text": _Rows(every & ~on_video)} if joint else {})
 
 
-def _means(figures: dict[str, Tensor], attention: Attention, index: Tensor | None = None) -> AttentionStatistics:
-    """The statistics from the figures of all query rows, or of those that `index` numbers."""
+def _means(stats: dict[str, Tensor], attention: Attention, index: Tensor | None = None) -> AttentionStatistics:
+    """The statistics from those of all query rows, or of those that `index` numbers."""
     video, n_keys, n_queries = attention.video, attention.key.shape[-2], attention.query.shape[-2]
-    entropy, keys = figures["entropy"], figures.get("keys")
+    entropy, keys = stats["entropy"], stats.get("keys")
     rows = _rows(attention, index, keys)
     own = rows["video"]
     ep = entropy * percent_of(n_keys) if keys is None else 100 * entropy / keys.clamp(min=2).log()
@@ -277,9 +277,9 @@ def _means(figures: dict[str, Tensor], attention: Attention, index: Tensor | Non
         means["text_ep"] = rows["text"].mean(ep)
     if video is not None:
         split = own
-        if "video_keys" in figures and isinstance(own.of, Tensor):
-            split = _Rows(own.of & (figures["video_keys"] > 0))
-        temporal, spatial, text = (split.mean(figures[name]) for name in ("temporal", "spatial", "text"))
+        if "video_keys" in stats and isinstance(own.of, Tensor):
+            split = _Rows(own.of & (stats["video_keys"] > 0))
+        temporal, spatial, text = (split.mean(stats[name]) for name in ("temporal", "spatial", "text"))
         means |= {"temporal_entropy": temporal, "temporal_ep": temporal * percent_of(video.frames)}
         means |= {"spatial_entropy": spatial, "spatial_ep": spatial * percent_of(video.positions), "text_mass": text}
     if isinstance(own.of, Tensor) and index is not None:

@@ -7,11 +7,11 @@ from ieadapt.interventions.inject import Inject
 from ieadapt.interventions.mix import Mix
 from ieadapt.interventions.named import AMOUNTS, PERTURBATIONS, parse_perturbation
 from ieadapt.interventions.perturbation import Perturbation
+from ieadapt.interventions.prompt_to_prompt import PromptToPrompt, TokenMapping
 from ieadapt.interventions.record import Record
 from ieadapt.interventions.skip import Skip
 from ieadapt.interventions.temperature import Temperature
 from ieadapt.interventions.uniform import Uniform
-from ieadapt.interventions.word_maps import WordControl, WordMaps
 
 __all__ = [
     "AMOUNTS",
@@ -22,11 +22,11 @@ __all__ = [
     "Inject",
     "Mix",
     "Perturbation",
+    "PromptToPrompt",
     "Record",
     "Skip",
     "Temperature",
+    "TokenMapping",
     "Uniform",
-    "WordControl",
-    "WordMaps",
     "parse_perturbation",
 ]

@@ -186,7 +186,7 @@ def test_rows_without_keys_are_left_out_as_elsewhere(video: VideoTokens | None, 
 def test_every_row_of_every_figure_is_written_and_nothing_else(device: torch.device) -> None:
     query = random(2, 3, 90, 40).to(device)
     rows = fused_rows(Attention(query, query, query, torch.ones(90, device=device) > 0, 0.1, VIDEO))
-    assert torch.isfinite(rows.figures).all()
+    assert torch.isfinite(rows.stats).all()
     assert rows.output is not None
     assert torch.isfinite(rows.output).all()
     expected = dense.logits(query.cpu(), query.cpu(), scale=0.1).logsumexp(-1)
@@ -216,12 +216,12 @@ def test_every_tiling_gives_the_same(tiling: Tiling, device: torch.device) -> No
     assert usual.output is not None
     assert other.output is not None
     assert torch.allclose(usual.output, other.output, atol=1e-5)
-    assert torch.allclose(usual.figures, other.figures, atol=1e-4)
+    assert torch.allclose(usual.stats, other.stats, atol=1e-4)
 
 
 @pytest.mark.parametrize("video", [None, VideoTokens(9, 5, 33)], ids=str)
 @pytest.mark.parametrize("above", [0.0, 60.0, 300.0])
-def test_logits_far_above_the_anchor(above: float, video: VideoTokens | None, device: torch.device) -> None:
+def test_logits_far_above_the_reference(above: float, video: VideoTokens | None, device: torch.device) -> None:
     """The last keys' logits lie above those of the first block, from not at all to past the range of exponents."""
     query, key = random(1, 2, 178, 16), random(1, 2, 178, 16, seed=1)
     query[..., 0], key[..., 0] = 1.0, 0.0
@@ -230,11 +230,11 @@ def test_logits_far_above_the_anchor(above: float, video: VideoTokens | None, de
     query, key = query.to(device), key.to(device)
     rows = [
         fused_rows(Attention(query, key, key, scale=1.0, video=video), maximum=maximum)
-        for maximum in ("anchored", "running")
+        for maximum in ("fixed", "running")
     ]
     for name in ("entropy", "logsumexp", "energy"):
         assert torch.allclose(rows[0][name], rows[1][name], rtol=1e-4, atol=2e-4), name
-    assert torch.isfinite(rows[0].figures).all()
+    assert torch.isfinite(rows[0].stats).all()
 
 
 def test_only_blocks_that_need_it_are_done_again(device: torch.device) -> None:
@@ -242,12 +242,12 @@ def test_only_blocks_that_need_it_are_done_again(device: torch.device) -> None:
     query[..., :128, 0], query[..., 128:, 0], key[..., 0] = 0.0, 1.0, 0.0
     key[..., 200, 0] = 300.0
     attention, tiling = Attention(query, key, key, scale=1.0), Tiling(64, 32, 4, 1)
-    anchored = fused_rows(attention, tiling=tiling, maximum="anchored")
+    fixed = fused_rows(attention, tiling=tiling, maximum="fixed")
     running = fused_rows(attention, tiling=tiling, maximum="running")
     usual, far = slice(0, 128), slice(128, 256)
-    assert torch.equal(anchored["logsumexp"][..., far], running["logsumexp"][..., far])
-    assert not torch.equal(anchored["logsumexp"][..., usual], running["logsumexp"][..., usual])
-    assert torch.allclose(anchored["logsumexp"], running["logsumexp"], atol=1e-4)
+    assert torch.equal(fixed["logsumexp"][..., far], running["logsumexp"][..., far])
+    assert not torch.equal(fixed["logsumexp"][..., usual], running["logsumexp"][..., usual])
+    assert torch.allclose(fixed["logsumexp"], running["logsumexp"], atol=1e-4)
 
 
 def test_tilings_fit_the_shared_memory_of_small_gpus_at_the_usual_dims() -> None:

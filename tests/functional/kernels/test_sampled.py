@@ -1,4 +1,4 @@
-"""Sampled rows from the kernel: the same figures as from the streaming path, for the same rows."""
+"""Sampled rows from the kernel: the same statistics as from the streaming path, for the same rows."""
 
 from __future__ import annotations
 

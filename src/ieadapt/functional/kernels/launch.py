@@ -1,4 +1,4 @@
-"""Launching the fused kernel: tile sizes, buffers, and the figures of every row that come back."""
+"""Launching the fused kernel: tile sizes, buffers, and the statistics of every row that come back."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch import Tensor
 
 from ieadapt.functional.attention import Attention
 
-FIGURES = ("entropy", "energy", "logsumexp", "temporal", "spatial", "text", "keys", "video_keys")
-"""Order of the kernel's figures in its buffer."""
+STATISTICS = ("entropy", "energy", "logsumexp", "temporal", "spatial", "text", "keys", "video_keys")
+"""Order of the kernel's statistics in its buffer."""
 
-Maximum = Literal["anchored", "running"]
+Maximum = Literal["fixed", "running"]
 """What a row's logits are taken relative to: its largest one in the first block of keys, or the largest one so far."""
 
 WIDE_RANGE = (torch.bfloat16, torch.float32)
 """Types whose exponents reach as far as float32's, so that weights need no running maximum."""
 
 FEW_KEYS = 512
-"""Below so many keys finding an anchor first does not pay."""
+"""Below so many keys finding a reference first does not pay."""
 
 SHORT = 64
 """Tokens up to which whole sequences share a tile."""
@@ -61,16 +61,16 @@ WHOLE = Tiling(64, 64, 4, 1)
 class FusedRows:
     """What one pass of the kernel gives, float32 but for the output.
 
-    `figures` is (figure, batch, head, row) in the order of FIGURES; only those that were asked for are written. Rows
+    `stats` is (statistic, batch, head, row) in the order of STATISTICS; only those that a call has are written. Rows
     are all query rows, or those of the chosen blocks, one block after the other.
     """
 
     output: Float[Tensor, "batch head query dim"] | None
-    figures: Float[Tensor, "figure batch head row"]
+    stats: Float[Tensor, "statistic batch head row"]
 
     def __getitem__(self, name: str) -> Float[Tensor, "batch head row"]:
-        """One figure of every row, by its name in FIGURES."""
-        return self.figures[FIGURES.index(name)]
+        """One statistic of every row, by its name in STATISTICS."""
+        return self.stats[STATISTICS.index(name)]
 
 
 def tiling_of(dim: int, itemsize: int, *, chosen: bool = False) -> Tiling:
@@ -131,8 +131,8 @@ def fused_rows(
         output: whether the attention output, and its energy, are wanted.
         chosen: int32 numbers of the blocks of query rows to take, of the tiling's `block_m` rows each; no output then.
         tiling: tile sizes; None = `tiling_of`.
-        maximum: what logits are taken relative to; None = "anchored" where there are FEW_KEYS or more. It is "running"
-            in any case for float16, with a mask, and where a logit lies too far above the anchor.
+        maximum: what logits are taken relative to; None = "fixed" where there are FEW_KEYS or more. It is "running"
+            in any case for float16, with a mask, and where a logit lies too far above the reference.
     """
     query, key = _dense_channels(attention.query), _dense_channels(attention.key)
     (batch, heads, n_queries, dim), n_keys = query.shape, key.shape[-2]
@@ -143,22 +143,22 @@ def fused_rows(
     tiling = fitting(tiling, dim, query.element_size(), _shared_memory(query.device))
     slots = n_queries if chosen is None else chosen.shape[-1] * tiling.block_m
     number = 8 if attention.mask is not None else 6 if attention.video is not None else 3
-    figures = torch.empty((number, batch, heads, slots), dtype=torch.float32, device=query.device)
+    stats = torch.empty((number, batch, heads, slots), dtype=torch.float32, device=query.device)
     dense = replace(attention, query=query, key=key, value=value)
-    rows = FusedRows(_like_layout(query) if output else None, figures)
+    rows = FusedRows(_like_layout(query) if output else None, stats)
     if short:
         _launch_short(dense, rows, tiling)
     else:
-        maximum = maximum or ("anchored" if n_keys >= FEW_KEYS else "running")
-        anchored = maximum == "anchored" and attention.mask is None and query.dtype in WIDE_RANGE
-        _launch_long(dense, rows, chosen, tiling, anchored)
+        maximum = maximum or ("fixed" if n_keys >= FEW_KEYS else "running")
+        fixed = maximum == "fixed" and attention.mask is None and query.dtype in WIDE_RANGE
+        _launch_long(dense, rows, chosen, tiling, fixed)
     return rows
 
 
 def _launch_short(attention: Attention, rows: FusedRows, tiling: Tiling) -> None:
     from ieadapt.functional.kernels.short_rows import short_rows
 
-    query, figures = attention.query, rows.figures
+    query, stats = attention.query, rows.stats
     batch, heads, length, dim = query.shape
     slots = max(tiling.block_m, 1 << (length - 1).bit_length())
     together = slots // length
@@ -166,9 +166,9 @@ def _launch_short(attention: Attention, rows: FusedRows, tiling: Tiling) -> None
     out = query if rows.output is None else rows.output
     strides, align = _strides(query, attention.key, attention.value, out)
     short_rows[grid](
-        *(query, attention.key, attention.value, out, figures),
+        *(query, attention.key, attention.value, out, stats),
         *strides,
-        *(figures.stride(0), heads, batch * heads, attention.factor * log2(torch.e)),
+        *(stats.stride(0), heads, batch * heads, attention.factor * log2(torch.e)),
         LENGTH=length,
         VALUE=rows.output is not None,
         DIM=dim,
@@ -180,19 +180,19 @@ def _launch_short(attention: Attention, rows: FusedRows, tiling: Tiling) -> None
     )
 
 
-def _launch_long(attention: Attention, rows: FusedRows, chosen: Tensor | None, tiling: Tiling, anchored: bool) -> None:
-    from ieadapt.functional.kernels.anchored_rows import anchored_rows
+def _launch_long(attention: Attention, rows: FusedRows, chosen: Tensor | None, tiling: Tiling, fixed: bool) -> None:
+    from ieadapt.functional.kernels.fixed_reference_rows import fixed_reference_rows
     from ieadapt.functional.kernels.long_rows import long_rows
 
     query, key, value, mask, video = (getattr(attention, name) for name in ("query", "key", "value", "mask", "video"))
-    figures, out = rows.figures, query if rows.output is None else rows.output
+    stats, out = rows.stats, query if rows.output is None else rows.output
     (batch, heads, n_queries, _), n_keys = query.shape, key.shape[-2]
     blocks = -(-n_queries // tiling.block_m) if chosen is None else chosen.shape[-1]
     entries, mask_strides = _mask_entries(mask, (batch, heads, n_queries, n_keys))
     start, stop, positions = (0, 0, 0) if video is None else (video.start, video.stop, video.positions)
     strides, align = _strides(query, key, value, out)
     factor = attention.factor * log2(torch.e)
-    sizes = (heads, n_queries, n_keys, figures.shape[-1], blocks, start, stop, positions, factor)
+    sizes = (heads, n_queries, n_keys, stats.shape[-1], blocks, start, stop, positions, factor)
     constants = {
         "VIDEO": video is not None,
         "VALUE": rows.output is not None,
@@ -202,15 +202,15 @@ def _launch_long(attention: Attention, rows: FusedRows, chosen: Tensor | None, t
     }
     grid = (blocks * batch * heads,)
     places = query if chosen is None else chosen.to(torch.int32).contiguous()
-    if anchored:
-        anchored_rows[grid](
-            *(query, key, value, out, figures, places, *strides, figures.stride(0), *sizes), **constants
+    if fixed:
+        fixed_reference_rows[grid](
+            *(query, key, value, out, stats, places, *strides, stats.stride(0), *sizes), **constants
         )
     long_rows[grid](
-        *(query, key, value, query if entries is None else entries, out, figures, places),
-        *(*strides, *mask_strides, figures.stride(0), *sizes),
+        *(query, key, value, query if entries is None else entries, out, stats, places),
+        *(*strides, *mask_strides, stats.stride(0), *sizes),
         MASK="none" if mask is None else "bool" if mask.dtype == torch.bool else "additive",
-        REPAIR=anchored,
+        REPAIR=fixed,
         **constants,
     )
 

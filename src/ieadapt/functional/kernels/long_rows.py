@@ -4,9 +4,10 @@ An online softmax in the manner of FlashAttention-2 (arXiv 2307.08691) that carr
 logits less their running maximum and p = exp(x), besides the sum of p also the sum of p x. When the maximum moves by
 d, that sum becomes exp(d) (sum + d * sum of p). In the end H = ln(sum of p) - (sum of p x) / (sum of p), both of whose
 terms are at least 0. Everything is kept in powers of two, whose exponential is one instruction. It takes every mask
-and any logits; where no mask is, `anchored_rows` is faster, and this kernel does again what that one could not do.
+and any logits; where no mask is, `fixed_reference_rows` is faster, and this kernel does again what that one could
+not do.
 
-Video keys come first, so that their own figures are final before a text key far above them can move the maximum. The
+Video keys come first, so that their own statistics are final before a text key far above them can move the maximum. The
 entropy over frames is carried in the same way, by the sum of m log m over the masses m of the frames that are
 complete: no mass per frame is ever stored.
 """
@@ -148,24 +149,24 @@ def _span(
 
 @triton.jit
 @no_type_check
-def _write_video(figures, stride, there, closed, seen, MASK: tl.constexpr):
-    """Write the figures of the video keys, all of which have been read."""
+def _write_video(stats, stride, there, closed, seen, MASK: tl.constexpr):
+    """Write the statistics of the video keys, all of which have been read."""
     mass, moment, product, _top = closed
     whole = tl.log2(mass)
     temporal = tl.maximum(whole - product / mass, 0.0)
     spatial = tl.maximum(whole - moment / mass - temporal, 0.0)
-    tl.store(figures + TEMPORAL * stride, temporal * LN2, mask=there)
-    tl.store(figures + SPATIAL * stride, spatial * LN2, mask=there)
+    tl.store(stats + TEMPORAL * stride, temporal * LN2, mask=there)
+    tl.store(stats + SPATIAL * stride, spatial * LN2, mask=there)
     if MASK != "none":
-        tl.store(figures + VIDEO_KEYS * stride, seen, mask=there)
+        tl.store(stats + VIDEO_KEYS * stride, seen, mask=there)
 
 
 @triton.jit
 @no_type_check
 def long_rows(
-    query, key, value, mask, out, figures, chosen,
+    query, key, value, mask, out, stats, chosen,
     stride_qb, stride_qh, stride_qn, stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn,
-    stride_ob, stride_oh, stride_on, stride_mb, stride_mh, stride_mq, stride_mk, stride_figure,
+    stride_ob, stride_oh, stride_on, stride_mb, stride_mh, stride_mq, stride_mk, stride_stat,
     heads, n_queries, n_keys, n_slots, n_blocks, video_start, video_stop, positions, scale,
     VIDEO: tl.constexpr, MASK: tl.constexpr, VALUE: tl.constexpr, CHOSEN: tl.constexpr, REPAIR: tl.constexpr,
     DIM: tl.constexpr, PRECISION: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -173,9 +174,9 @@ def long_rows(
 ):  # fmt: skip
     """A block of query rows of one head.
 
-    Writes the output and, per row, the figures ENTROPY (nats), LOGSUMEXP and, with VALUE, ENERGY; with VIDEO also
+    Writes the output and, per row, the statistics ENTROPY (nats), LOGSUMEXP and, with VALUE, ENERGY; with VIDEO also
     TEMPORAL and SPATIAL (nats) and TEXT (share of the attention); with MASK also KEYS and VIDEO_KEYS (visible ones).
-    Figures are (figure, batch, head, slot); a slot is a row, or with CHOSEN a row of the blocks that `chosen`
+    Statistics are (statistic, batch, head, slot); a slot is a row, or with CHOSEN a row of the blocks that `chosen`
     (batch, head, block) names. Rows past the end are left alone. With REPAIR, blocks without a LOGSUMEXP of NaN are
     left alone too. Strides of queries, keys, values and output count ALIGN elements. `scale` is in powers of two and
     positive.
@@ -189,9 +190,9 @@ def long_rows(
         place = tl.load(chosen + pair * n_blocks + slot)
     rows = place * BLOCK_M + tl.arange(0, BLOCK_M)
     there = rows < n_queries
-    figures += pair.to(tl.int64) * n_slots + slot * BLOCK_M + tl.arange(0, BLOCK_M)
+    stats += pair.to(tl.int64) * n_slots + slot * BLOCK_M + tl.arange(0, BLOCK_M)
     if REPAIR:
-        logsumexp = tl.load(figures + LOGSUMEXP * stride_figure, mask=there, other=0.0)
+        logsumexp = tl.load(stats + LOGSUMEXP * stride_stat, mask=there, other=0.0)
         if tl.max((logsumexp != logsumexp).to(tl.int32), 0) == 0:
             return
     dims = tl.arange(0, BLOCK_D)
@@ -216,7 +217,7 @@ def long_rows(
             True, MASK, VALUE, DIM, PRECISION, BLOCK_N, STAGES,
         )  # fmt: skip
         acc, top, open_sums, closed, seen, boundary = state
-        _write_video(figures, stride_figure, there, closed, seen, MASK)
+        _write_video(stats, stride_stat, there, closed, seen, MASK)
         video_mass, video_top = closed[0], top
         state = (acc, top, (closed[0], closed[1]), closed, seen, boundary)
         for part in range(2):  # the keys before the video, then those after it
@@ -225,7 +226,7 @@ def long_rows(
                 there[:, None], scale, positions, False, MASK, VALUE, DIM, PRECISION, BLOCK_N, STAGES,
             )  # fmt: skip
         on_video = video_mass * tl.exp2(video_top - state[1]) / state[2][0]
-        tl.store(figures + TEXT * stride_figure, tl.maximum(1.0 - on_video, 0.0), mask=there)
+        tl.store(stats + TEXT * stride_stat, tl.maximum(1.0 - on_video, 0.0), mask=there)
     else:
         state = _span(
             state, 0, n_keys, tile, at, strides, there[:, None], scale, positions,
@@ -234,13 +235,13 @@ def long_rows(
 
     acc, top, open_sums, closed, seen, boundary = state
     mass, moment = open_sums
-    tl.store(figures + ENTROPY * stride_figure, tl.maximum(tl.log2(mass) - moment / mass, 0.0) * LN2, mask=there)
-    tl.store(figures + LOGSUMEXP * stride_figure, (top + tl.log2(mass)) * LN2, mask=there)
+    tl.store(stats + ENTROPY * stride_stat, tl.maximum(tl.log2(mass) - moment / mass, 0.0) * LN2, mask=there)
+    tl.store(stats + LOGSUMEXP * stride_stat, (top + tl.log2(mass)) * LN2, mask=there)
     if MASK != "none":
-        tl.store(figures + KEYS * stride_figure, seen, mask=there)
+        tl.store(stats + KEYS * stride_stat, seen, mask=there)
     if VALUE:
         result = (acc / mass[:, None]).to(out.dtype.element_ty)
         out_at = out + (batch * stride_ob + head * stride_oh + rows[:, None] * stride_on) * ALIGN + dims[None, :]
         tl.store(out_at, result, mask=cells)
         kept = result.to(tl.float32)
-        tl.store(figures + ENERGY * stride_figure, tl.sum(kept * kept, 1), mask=there)
+        tl.store(stats + ENERGY * stride_stat, tl.sum(kept * kept, 1), mask=there)

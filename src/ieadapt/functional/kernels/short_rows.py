@@ -18,17 +18,17 @@ from ieadapt.functional.kernels.long_rows import ENERGY, ENTROPY, HIDDEN, LN2, L
 @triton.jit
 @no_type_check
 def short_rows(
-    query, key, value, out, figures,
+    query, key, value, out, stats,
     stride_qb, stride_qh, stride_qn, stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn,
-    stride_ob, stride_oh, stride_on, stride_figure, heads, n_pairs, scale,
+    stride_ob, stride_oh, stride_on, stride_stat, heads, n_pairs, scale,
     LENGTH: tl.constexpr, VALUE: tl.constexpr, DIM: tl.constexpr, PRECISION: tl.constexpr,
     ALIGN: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr,
 ):  # fmt: skip
     """BLOCK_M // LENGTH sequences of LENGTH tokens; a pair is a batch entry and a head.
 
-    Writes the output and, per row, the figures ENTROPY (nats), LOGSUMEXP and, with VALUE, ENERGY, as
-    (figure, batch, head, row). Strides of queries, keys, values and output count ALIGN elements. `scale` is in powers
-    of two and positive.
+    Writes the output and, per row, the statistics ENTROPY (nats), LOGSUMEXP and, with VALUE, ENERGY, as
+    (statistic, batch, head, row). Strides of queries, keys, values and output count ALIGN elements. `scale` is in
+    powers of two and positive.
     """
     together: tl.constexpr = BLOCK_M // LENGTH
     slots = tl.arange(0, BLOCK_M)
@@ -51,9 +51,9 @@ def short_rows(
     weights = tl.exp2(shifted)
     mass = tl.sum(weights, 1)
     moment = tl.sum(weights * shifted, 1)
-    figures += pairs.to(tl.int64) * LENGTH + token
-    tl.store(figures + ENTROPY * stride_figure, tl.maximum(tl.log2(mass) - moment / mass, 0.0) * LN2, mask=there)
-    tl.store(figures + LOGSUMEXP * stride_figure, (top + tl.log2(mass)) * LN2, mask=there)
+    stats += pairs.to(tl.int64) * LENGTH + token
+    tl.store(stats + ENTROPY * stride_stat, tl.maximum(tl.log2(mass) - moment / mass, 0.0) * LN2, mask=there)
+    tl.store(stats + LOGSUMEXP * stride_stat, (top + tl.log2(mass)) * LN2, mask=there)
     if VALUE:
         value_at = (batch * stride_vb + head * stride_vh + token * stride_vn)[:, None] * ALIGN + dims[None, :]
         values = tl.load(value + value_at, mask=cells, other=0.0)
@@ -62,4 +62,4 @@ def short_rows(
         out_at = (batch * stride_ob + head * stride_oh + token * stride_on)[:, None] * ALIGN + dims[None, :]
         tl.store(out + out_at, result, mask=cells)
         kept = result.to(tl.float32)
-        tl.store(figures + ENERGY * stride_figure, tl.sum(kept * kept, 1), mask=there)
+        tl.store(stats + ENERGY * stride_stat, tl.sum(kept * kept, 1), mask=there)

@@ -256,7 +256,7 @@ class Refinement:
 
         def corrected(used: Tensor) -> tuple[Tensor, float]:
             place = path.backward(step, given, used)
-            made = call.again(range(len(call.rows)), latents=place.to(call.latents.dtype)).float()
+            made = call.forward_rows(range(len(call.rows)), latents=place.to(call.latents.dtype)).float()
             self.corrections += 1
             return made, float((path.backward(step, given, made) - place).norm() / place.norm())
 

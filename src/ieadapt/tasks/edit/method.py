@@ -30,7 +30,7 @@ from ieadapt.attention import (
 )
 from ieadapt.errors import UsageError
 from ieadapt.interventions import Inject
-from ieadapt.interventions.word_maps import WordMaps
+from ieadapt.interventions.prompt_to_prompt import PromptToPrompt
 from ieadapt.models.video_latents import latents_of
 from ieadapt.tasks.edit.change_mask import ChangeMask, DifferenceEvidence, WordEvidence, text_sites
 from ieadapt.tasks.edit.clip_check import check_clip
@@ -224,9 +224,9 @@ class _Editor:
                 stack.enter_context(intercept(pipe, evidence, text_sites(self._reached), streams=streams))
             yield
 
-    def _word_maps(self, rows: Sequence[str]) -> WordMaps:
+    def _word_maps(self, rows: Sequence[str]) -> PromptToPrompt:
         config, pipe = self._config, self.runner.pipe
-        return WordMaps(
+        return PromptToPrompt(
             {
                 video: word_control(
                     pipe, rows[0], rows[video], replace=config.replaces_words, factors=config.reweighted

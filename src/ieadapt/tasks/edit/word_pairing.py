@@ -8,13 +8,13 @@ from difflib import SequenceMatcher
 from diffusers import DiffusionPipeline
 
 from ieadapt.errors import UsageError
-from ieadapt.interventions.word_maps import WordControl
+from ieadapt.interventions.prompt_to_prompt import TokenMapping
 from ieadapt.tasks.maps.words import PromptWords, prompt_words
 
 
 def word_control(
     pipe: DiffusionPipeline, source: str, target: str, *, replace: bool, factors: Mapping[str, float]
-) -> WordControl:
+) -> TokenMapping:
     """What a target prompt does with its words.
 
     Equal words take the source's maps; words that stand in the place of others take theirs (a ball becomes a star where
@@ -46,7 +46,7 @@ def word_control(
         if word in wanted
         for token in tokens
     }
-    return WordControl(_pairs(own, foreign) if replace else (), weighed, (_length(own), _length(foreign)))
+    return TokenMapping(_pairs(own, foreign) if replace else (), weighed, (_length(own), _length(foreign)))
 
 
 def _pairs(own: PromptWords, foreign: PromptWords) -> tuple[tuple[int, int], ...]:

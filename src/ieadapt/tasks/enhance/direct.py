@@ -35,7 +35,7 @@ def changing_maps(
 ) -> Iterator[None]:
     """Change the maps of the planned sites in every call of the pipeline inside the block."""
     maps = PlannedMaps(config, planner, strength_of(config))
-    with maps.blaming(), ExitStack() as stack:
+    with maps.attribute_nonfinite(), ExitStack() as stack:
         if config.online_steps:
             stack.enter_context(intercept(pipe, planner, planner.candidates, guidance="all"))
         stack.enter_context(intercept(pipe, maps, planner.candidates, guidance=config.guidance))

@@ -42,7 +42,7 @@ def guiding(pipe: DiffusionPipeline, config: EnhanceConfig, planner: Planner, to
         stack.enter_context(rescale.installed(pipe))
         if config.adaptation.name == "maps":
             maps = PlannedMaps(config, planner)
-            stack.enter_context(maps.blaming())
+            stack.enter_context(maps.attribute_nonfinite())
             stack.enter_context(intercept(pipe, maps, planner.candidates, guidance=config.guidance))
             weakened: Weakened = lambda plan: nullcontext()  # noqa: E731
         else:
@@ -112,7 +112,7 @@ class WeakGuidance:
         clock = self._told.weak_clock = self._told.weak_clock or Clock(call.latents.device)
         self._told.weak_passes += 1
         with clock.span(), self._weakened(plan):
-            weak = call.again(strong)
+            weak = call.forward_rows(strong)
         if plan is not self._aimed and call.prefix is not None:
             _aim(self._pipe, self._told.replays, plan)
             self._aimed = plan
@@ -150,7 +150,7 @@ def _aim(pipe: DiffusionPipeline, prefixes: Sequence[Prefix], plan: Plan) -> Non
     modules = attention_modules(pipe, plan.sites)
     for prefix in prefixes:
         own = set(prefix.denoiser.modules())
-        prefix.aim([module for module in modules if module in own])
+        prefix.retarget([module for module in modules if module in own])
 
 
 def _refuse_rescale(call: DenoiserCall) -> None:

@@ -66,7 +66,7 @@ class PlannedMaps:
         return changed if share == 1.0 else torch.lerp(call.output, changed, share)
 
     @contextmanager
-    def blaming(self) -> Iterator[None]:
+    def attribute_nonfinite(self) -> Iterator[None]:
         """Name the first site whose changed output was not finite, where a failure inside the block comes from one."""
         try:
             yield

@@ -116,7 +116,7 @@ class Watch:
         if call.steps is not None:
             _ = self._config.factors.factors(call.steps)
         if self._size is not None and call.grid is not None:
-            self._require_size([call.grid.frames, *call.grid.levels[0]])
+            self._require_size([call.grid.frames, *call.grid.resolutions[0]])
         return None
 
     def _require_size(self, running: list[int]) -> None:

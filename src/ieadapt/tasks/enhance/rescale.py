@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ieadapt.attention.restore import attribute
 from ieadapt.errors import UsageError
-from ieadapt.functional import restore_spread
+from ieadapt.functional import rescale_std
 
 
 class Rescale:
@@ -52,7 +52,7 @@ class Rescale:
         videos = self._delta.shape[0]
         delta, self._delta = _as_scheduled(self._delta, shifted, pipe).to(shifted), None
         of_video, plain = (tensor.unflatten(0, (videos, -1)) for tensor in (shifted, shifted - delta))
-        return restore_spread(of_video, plain, self._share).flatten(0, 1)
+        return rescale_std(of_video, plain, self._share).flatten(0, 1)
 
 
 def _as_scheduled(delta: Tensor, like: Tensor, pipe: DiffusionPipeline) -> Tensor:

@@ -224,7 +224,7 @@ class RecordMaps:
         self.frames = call.grid.frames if call.grid else 1
         if call.grid is None or self._positions is None or self._size is not None:
             return
-        self._size = next(size for size in call.grid.levels if size[0] * size[1] == self._positions)
+        self._size = next(size for size in call.grid.resolutions if size[0] * size[1] == self._positions)
         _check_inside(self._query, (call.grid.frames, *self._size))
 
     def placed(self, step: int) -> StepMap:

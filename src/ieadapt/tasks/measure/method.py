@@ -90,7 +90,7 @@ class _Grid:
 
     def __call__(self, call: DenoiserCall, prediction: Tensor) -> None:
         if call.grid is not None:
-            self.found = [call.grid.frames, *call.grid.levels[0]]
+            self.found = [call.grid.frames, *call.grid.resolutions[0]]
 
 
 def _metadata(pipe: DiffusionPipeline, prompts: list[str], config: GenerationConfig, seed: int) -> dict[str, object]:

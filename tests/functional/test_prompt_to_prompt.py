@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ieadapt.errors import UsageError
-from ieadapt.functional import Attention, word_map_output
+from ieadapt.functional import Attention, prompt_to_prompt_output
 
 
 def _parts(seed: int, keys: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -29,7 +29,9 @@ def test_equals_the_maps_written_out(memory_limit: int) -> None:
     own, foreign = _map(query, key, mask), _map(source_query, source_key)
     columns = [foreign[..., 0], foreign[..., 5], 2.5 * own[..., 2], 0 * own[..., 3], own[..., 4]]
     own_attention, source = Attention(query, key, value, mask), Attention(source_query, source_key, source_key)
-    found = word_map_output(own_attention, source=source, taken=taken, factors=factors, memory_limit=memory_limit)
+    found = prompt_to_prompt_output(
+        own_attention, source=source, taken=taken, factors=factors, memory_limit=memory_limit
+    )
     torch.testing.assert_close(found.double(), torch.stack(columns, -1) @ value.double(), rtol=1e-4, atol=1e-5)
 
 
@@ -37,4 +39,4 @@ def test_a_key_that_the_source_lacks() -> None:
     query, key, value = _parts(0, 5)
     with pytest.raises(UsageError, match="a key that the source lacks; expected below 5; got 7"):
         own = Attention(query, key, value)
-        word_map_output(own, source=own, taken=torch.tensor([7, -1, -1, -1, -1]), factors=torch.ones(5))
+        prompt_to_prompt_output(own, source=own, taken=torch.tensor([7, -1, -1, -1, -1]), factors=torch.ones(5))

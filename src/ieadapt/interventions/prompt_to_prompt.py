@@ -1,4 +1,4 @@
-"""WordMaps: words of the target prompt look where the source prompt's words look, and weigh more or less."""
+"""PromptToPrompt: words of the target prompt look where the source prompt's words look, and weigh more or less."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 
 from ieadapt.attention import AttentionCall
 from ieadapt.errors import UsageError
-from ieadapt.functional import word_map_output
+from ieadapt.functional import prompt_to_prompt_output
 
 
 @dataclass(frozen=True)
-class WordControl:
+class TokenMapping:
     """What one target prompt does with the maps of its words, for its own text tokens.
 
     Attributes:
@@ -46,7 +46,7 @@ class WordControl:
 
 
 @dataclass(frozen=True)
-class WordMaps:
+class PromptToPrompt:
     """Give the target rows of cross-attention the source's columns of shared words, and weigh words.
 
     As in `Inject`, source and target run in one batch and nothing is stored.
@@ -60,11 +60,11 @@ class WordMaps:
     Source: prompt-to-prompt, arXiv 2208.01626.
 
     Example:
-        >>> WordMaps({1: WordControl(taken=((1, 1),), factors={2: 2.0}, lengths=(3, 3))})
-        WordMaps(1 target)
+        >>> PromptToPrompt({1: TokenMapping(taken=((1, 1),), factors={2: 2.0}, lengths=(3, 3))})
+        PromptToPrompt(1 target)
     """
 
-    controls: Mapping[int, WordControl]
+    controls: Mapping[int, TokenMapping]
 
     def __call__(self, call: AttentionCall) -> Tensor | None:
         """The output with the target rows replaced, or None if the call holds no target row or its keys are no text."""
@@ -85,9 +85,9 @@ class WordMaps:
             own, source = call.restricted([index]), call.restricted(sources[:1])
             control = self.controls[call.rows.video[index]]
             taken, factors = control.columns(own.key.shape[-2], source.key.shape[-2])
-            output = word_map_output(own.attention, source=source.attention, taken=taken, factors=factors)
+            output = prompt_to_prompt_output(own.attention, source=source.attention, taken=taken, factors=factors)
             parts.append((own, output))
         return call.replaced(parts) if parts else None
 
     def __repr__(self) -> str:
-        return f"WordMaps({len(self.controls)} target{'s' if len(self.controls) != 1 else ''})"
+        return f"PromptToPrompt({len(self.controls)} target{'s' if len(self.controls) != 1 else ''})"

@@ -1,4 +1,4 @@
-"""WordMaps at every cross-attention: the target's rows against the dense reference, all others untouched."""
+"""PromptToPrompt at every cross-attention: the target's rows against the dense reference, all others untouched."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from torch import Tensor
 
 from ieadapt.attention import AttentionCall, intercept
 from ieadapt.errors import UsageError
-from ieadapt.interventions import WordControl, WordMaps
+from ieadapt.interventions import PromptToPrompt, TokenMapping
 from tests.families import captured, predict
 from tests.interventions.dense_maps import dense_logits
 
 STREAMS = {"animatediff": 4, "modelscope": 4, "ltx": 4, "wan": 2}
-CONTROL = WordControl(taken=((1, 2), (3, 1)), factors={4: 3.0}, lengths=(5, 6))
+CONTROL = TokenMapping(taken=((1, 2), (3, 1)), factors={4: 3.0}, lengths=(5, 6))
 
 
 def test_columns_pair_words_and_padding() -> None:
     taken, factors = CONTROL.columns(9, 9)
     assert taken.tolist() == [-1, 2, -1, 1, -1, 6, 7, 8, -1]
     assert factors.tolist() == [1, 1, 1, 1, 3, 1, 1, 1, 1]
-    assert WordControl((), {9: 2.0}, (3, 3)).columns(4, 4)[0].tolist() == [-1] * 4
+    assert TokenMapping((), {9: 2.0}, (3, 3)).columns(4, 4)[0].tolist() == [-1] * 4
 
 
 @pytest.mark.parametrize("family", STREAMS)
@@ -38,7 +38,7 @@ def test_equals_the_dense_reference(family: str) -> None:
             output[call.rows.index([index])] = (mine * factors) @ own.value.double()
         return output.to(call.value.dtype)
 
-    controls = WordMaps(dict.fromkeys(range(len(streams)), CONTROL))
+    controls = PromptToPrompt(dict.fromkeys(range(len(streams)), CONTROL))
     with intercept(denoiser, controls, "cross", streams=streams):
         found = predict(family)
     with intercept(denoiser, dense, "cross", streams=streams):
@@ -51,7 +51,7 @@ def test_equals_the_dense_reference(family: str) -> None:
 def test_joint_attention_is_refused() -> None:
     with (
         pytest.raises(UsageError, match="words are controlled at cross-attention only; got joint attention"),
-        intercept(captured("cogvideox")[0], WordMaps({}), "joint", streams=("source", "target") * 2),
+        intercept(captured("cogvideox")[0], PromptToPrompt({}), "joint", streams=("source", "target") * 2),
     ):
         predict("cogvideox")
 
@@ -59,6 +59,6 @@ def test_joint_attention_is_refused() -> None:
 def test_without_a_source() -> None:
     with (
         pytest.raises(UsageError, match="word control has no source"),
-        intercept(captured("wan")[0], WordMaps({0: CONTROL, 1: CONTROL}), "cross", streams=("target", "target")),
+        intercept(captured("wan")[0], PromptToPrompt({0: CONTROL, 1: CONTROL}), "cross", streams=("target", "target")),
     ):
         predict("wan")
