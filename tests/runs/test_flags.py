@@ -86,10 +86,11 @@ def test_the_demo_is_short_unless_told_otherwise() -> None:
 
 def test_the_command_line_says_what_differs_from_the_defaults() -> None:
     generation = GenerationConfig(num_inference_steps=8, guidance_scale=3.0)
-    asked = EnhanceRun("shapes", ("a big red ball", "it's"), generation, EnhanceConfig(scale=0.5), Path("a b"), 3)
+    prompts, enhancement = ("a big red ball", "it's"), EnhanceConfig(scale=0.5)
+    asked = EnhanceRun("shapes", prompts, generation, 3, enhancement=enhancement, profile=Path("a b"))
     line = command_line("enhance", asked, "runs/x")
     assert shlex.split(line) == [
         *("ieadapt", "enhance", "shapes", "--prompt", "a big red ball", "--prompt", "it's"),
-        *("--steps", "8", "--guidance-scale", "3.0", "--scale", "0.5", "--profile", "a b", "--seed", "3"),
+        *("--steps", "8", "--guidance-scale", "3.0", "--seed", "3", "--scale", "0.5", "--profile", "a b"),
         *("--out", "runs/x"),
     ]

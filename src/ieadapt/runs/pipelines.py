@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from torch import nn
 from ieadapt.attention import denoisers_of, family_of
 from ieadapt.errors import UsageError
 from ieadapt.models import PRECISIONS, check_memory, load, loaded_size
+from ieadapt.runs.flags import command_line
+from ieadapt.runs.folder import RunFolder, open_run
 
 MOST_VIDEOS = 1_000_000
 """More than any run finishes; a larger number is a slip, and listing that many takes the memory."""
@@ -65,6 +69,36 @@ class Hardware:
 
 Load = Callable[[Hardware, str], DiffusionPipeline]
 """How a run comes by its pipeline: given the hardware and the model's name."""
+
+
+@contextlib.contextmanager
+def open_model_run(
+    workflow: str,
+    config: Any,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    load: Load = Hardware.load,
+) -> Iterator[tuple[RunFolder, DiffusionPipeline]]:
+    """Open the folder of a run and load its pipeline; the record says the config, the command and the pipeline.
+
+    Args:
+        workflow: the command's name.
+        config: the run's config, a dataclass with `model` and `hardware`.
+        out: the run folder.
+        overwrite: as in `open_run`.
+        resume: as in `open_run`.
+        load: how the run comes by its pipeline; by default it loads one.
+
+    Raises:
+        UsageError: the folder cannot be used, or there is no such model.
+    """
+    command, record = command_line(workflow, config, out), dataclasses.asdict(config)
+    with open_run(out, workflow, record, command=command, overwrite=overwrite, resume=resume) as run:
+        pipe = load(config.hardware, config.model)
+        run.note(model=describe(pipe))
+        yield run, pipe
 
 
 def check_prompts(prompts: tuple[str, ...]) -> None:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from diffusers import DiffusionPipeline
@@ -21,8 +21,10 @@ from ieadapt.attention.restore import around
 from ieadapt.errors import FailureError, IEAdaptWarning, UsageError, require_types
 from ieadapt.models import known_models
 from ieadapt.models.memory import check_run
+from ieadapt.runs.folder import Progress
+from ieadapt.runs.pipelines import Hardware, check_prompts, check_seeds
 
-Progress = Callable[[int, int], None]
+AnyRun = TypeVar("AnyRun", bound="PromptRun")
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,36 @@ class GenerationConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be positive", expected=">= 1", got=value)
+
+
+@dataclass(frozen=True)
+class PromptRun:
+    """The settings of every run that makes videos from prompts; each task adds its own.
+
+    Attributes:
+        model: a bundled name, a folder or a hub id.
+        prompts: what the videos show.
+        generation: steps, size, guidance.
+        seed: of the first prompt; the next prompts take the next ones.
+        hardware: device and precision.
+
+    Raises:
+        UsageError: no prompt, a blank one, or a seed out of range.
+    """
+
+    model: str
+    prompts: tuple[str, ...]
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    seed: int = field(default=0, metadata={"help": "seed of the first prompt; the next ones count up"})
+    hardware: Hardware = field(default_factory=Hardware)
+
+    def __post_init__(self) -> None:
+        check_prompts(self.prompts)
+        check_seeds(self.seed, len(self.prompts))
+
+    def with_model_defaults(self: AnyRun) -> AnyRun:
+        """The same run, with the guidance scale that a bundled model was made for where none is given."""
+        return dataclasses.replace(self, generation=with_model_defaults(self.generation, self.model))
 
 
 def generate(

@@ -92,5 +92,5 @@ def test_steps_looked_at_and_steps_of_the_run_are_two_flags() -> None:
     assert asked.generation.num_inference_steps == 4
     assert asked.wanted_steps == (0, 3)
     assert command_line("maps", asked, "out") == (
-        "ieadapt maps shapes --prompt 'a ball' --site a --steps 0,3 --mean --num-inference-steps 4 --out out"
+        "ieadapt maps shapes --prompt 'a ball' --num-inference-steps 4 --site a --steps 0,3 --mean --out out"
     )

@@ -11,9 +11,8 @@ from diffusers import DiffusionPipeline
 
 from ieadapt.attention import AttentionSite, find_sites
 from ieadapt.errors import UsageError
-from ieadapt.runs.flags import command_line
-from ieadapt.runs.folder import RunFolder, Stages, open_run, silent
-from ieadapt.runs.pipelines import Hardware, Load, check_prompts, check_seeds, describe, spoken_folder
+from ieadapt.runs.folder import RunFolder, Stages, silent
+from ieadapt.runs.pipelines import Hardware, Load, check_seeds, open_model_run, spoken_folder
 from ieadapt.runs.report import Clip, Gallery, Report, Section, figure_png, write_report
 from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.enhance.pairs import (
@@ -27,7 +26,7 @@ from ieadapt.tasks.enhance.pairs import (
     write_pair,
 )
 from ieadapt.tasks.enhance.presets import PRESETS
-from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
+from ieadapt.tasks.generate import PromptRun
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.measure.run import own_profile, profile_blocks, report_record, sites_table
 
@@ -35,34 +34,25 @@ REPORTED_CLIPS = 24
 
 
 @dataclass(frozen=True)
-class EnhanceRun:
-    """What an enhance run is asked.
+class EnhanceRun(PromptRun):
+    """The settings of an enhance run, beside those of every run with prompts.
 
     Attributes:
-        model: a bundled name, a folder or a hub id.
-        prompts: what the videos show.
-        generation: steps, size, guidance.
         enhancement: which maps change, where, when and how strongly; None = as the preset says, or the default.
         profile: folder of a measure run of this model; without one, and if the choice of sites needs it, the model is
             measured first on a few prompts and steps.
-        seeds: videos of each prompt.
-        seed: of the first prompt's first video; the next prompts take the next ones, then the repeats.
+        seeds: videos of each prompt; their seeds count up over the prompts first, then over the repeats.
         preset: a method by name (`ieadapt.tasks.PRESETS`), from which the flags of an enhancement start.
         force: go on with a profile of another model or size.
-        hardware: device and precision.
 
     Raises:
         UsageError: no prompt, a blank one, no video of each, an unknown preset, or a schedule of another length.
     """
 
-    model: str
-    prompts: tuple[str, ...]
-    generation: GenerationConfig = field(default_factory=GenerationConfig)
     enhancement: EnhanceConfig | None = field(default=None, metadata={"base": EnhanceConfig.preset})
     profile: Path | None = field(
         default=None, metadata={"help": "folder of a measure run; without one it measures first"}
     )
-    seed: int = field(default=0, metadata={"help": "seed of the first prompt; the next ones count up"})
     seeds: int = field(default=1, metadata={"help": "videos of each prompt"})
     preset: str | None = field(
         default=None,
@@ -72,10 +62,9 @@ class EnhanceRun:
         },
     )
     force: bool = field(default=False, metadata={"help": "go on with a profile of another model or size"})
-    hardware: Hardware = field(default_factory=Hardware)
 
     def __post_init__(self) -> None:
-        check_prompts(self.prompts)
+        super().__post_init__()
         check_seeds(self.seed, len(self.prompts) * self.seeds)
         if self.seeds < 1:
             raise UsageError("an enhance run needs seeds", expected=">= 1", got=self.seeds, where="--seeds")
@@ -121,12 +110,9 @@ def run_enhance(
         UsageError: what was asked cannot be.
         FailureError: it could not be carried out.
     """
-    asked = dataclasses.replace(asked, generation=with_model_defaults(asked.generation, asked.model))
+    asked = asked.with_model_defaults()
     given = None if asked.profile is None else EntropyProfile.load(asked.profile)
-    command = command_line("enhance", asked, out)
-    config = dataclasses.asdict(asked)
-    with open_run(out, "enhance", config, command=command, overwrite=overwrite, resume=resume) as run:
-        pipe = load(asked.hardware, asked.model)
+    with open_model_run("enhance", asked, out, overwrite=overwrite, resume=resume, load=load) as (run, pipe):
         if (
             asked.method.adaptation.acts_on != "network"
         ):  # sites that the model has not are refused before it is measured
@@ -156,7 +142,7 @@ class _Made:
         missing = [task for task in asked.tasks if task not in kept]
         if not method.online_steps:
             self.sites = method.choose(find_sites(pipe), self._profile)
-        run.note(seeds=[task.seed for task in asked.tasks], model=describe(pipe), kept=len(kept))
+        run.note(seeds=[task.seed for task in asked.tasks], kept=len(kept))
         run.note(sites=[site.name for site in self.sites], enhancement=dataclasses.asdict(method))
         self.times = list(kept.values())
         videos = generate_pairs(pipe, missing, asked.generation, method, self._profile, stages, force=asked.force)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ieadapt.errors import UsageError
-from ieadapt.runs.flags import command_line
-from ieadapt.runs.folder import Stages, open_run, silent
-from ieadapt.runs.pipelines import Hardware, Load, check_prompts, check_seeds, describe
+from ieadapt.runs.folder import Stages, silent
+from ieadapt.runs.pipelines import Hardware, Load, open_model_run
 from ieadapt.runs.report import Block, Clip, Gallery, Picture, Report, Section, Text, figure_png, write_report
 from ieadapt.runs.videos import encode_video
-from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
+from ieadapt.tasks.generate import PromptRun
 from ieadapt.tasks.maps.method import AttentionMaps, attention_maps
 from ieadapt.tasks.maps.summary import describe_maps
 from ieadapt.tasks.measure.run import report_record
@@ -35,28 +33,21 @@ MEANING = {
 
 
 @dataclass(frozen=True)
-class MapsRun:
-    """What a maps run is asked.
+class MapsRun(PromptRun):
+    """The settings of a maps run, beside those of every run with prompts; it takes exactly one prompt.
 
     Attributes:
-        model: a bundled name, a folder or a hub id.
-        prompts: exactly one.
         site: the name of one attention site.
         steps: denoising steps, with commas; None for the first, the middle and the last.
         query: FRAME,ROW,COL of the token that looks.
         mean: the mean over all tokens instead; also where there is no query.
         threshold: share of a map's largest weight below which a second view is blank.
         head: one head; None for the mean.
-        generation: steps, size, guidance.
-        seed: of the noise.
-        hardware: device and precision.
 
     Raises:
         UsageError: anything here that cannot be.
     """
 
-    model: str
-    prompts: tuple[str, ...]
     site: str | None = field(default=None, metadata={"help": "one attention site (`ieadapt sites MODEL`)"})
     steps: str | None = field(
         default=None, metadata={"help": "denoising steps to look at, as in 0,12,24; by default first, middle, last"}
@@ -67,13 +58,9 @@ class MapsRun:
         default=None, metadata={"help": "also a view without weights below this share of the largest, in (0, 1)"}
     )
     head: int | None = field(default=None, metadata={"help": "one head, from 0; by default the mean over heads"})
-    generation: GenerationConfig = field(default_factory=GenerationConfig)
-    seed: int = field(default=0, metadata={"help": "seed of the noise"})
-    hardware: Hardware = field(default_factory=Hardware)
 
     def __post_init__(self) -> None:
-        check_prompts(self.prompts)
-        check_seeds(self.seed)
+        super().__post_init__()
         if len(self.prompts) > 1:
             raise UsageError("maps are drawn for one prompt", got=len(self.prompts), where="--prompt")
         if not self.site:
@@ -121,11 +108,9 @@ def run_maps(
         UsageError: what was asked cannot be.
         FailureError: it could not be carried out.
     """
-    asked = dataclasses.replace(asked, generation=with_model_defaults(asked.generation, asked.model))
-    command = command_line("maps", asked, out)
-    with open_run(out, "maps", dataclasses.asdict(asked), command=command, overwrite=overwrite) as run:
-        pipe = load(asked.hardware, asked.model)
-        run.note(seeds=[asked.seed], model=describe(pipe))
+    asked = asked.with_model_defaults()
+    with open_model_run("maps", asked, out, overwrite=overwrite, load=load) as (run, pipe):
+        run.note(seeds=[asked.seed])
         maps = attention_maps(
             pipe,
             asked.prompts[0],

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import polars as pl
 from diffusers import DiffusionPipeline
 
 from ieadapt.attention import AttentionSite, find_sites, select_sites
 from ieadapt.functional import row_sample
-from ieadapt.runs.flags import command_line
-from ieadapt.runs.folder import RunFolder, Stages, open_run, silent
-from ieadapt.runs.pipelines import Hardware, Load, check_prompts, check_seeds, describe, spoken_folder
+from ieadapt.runs.folder import RunFolder, Stages, silent
+from ieadapt.runs.pipelines import Hardware, Load, open_model_run, spoken_folder
 from ieadapt.runs.report import Block, Picture, Report, Section, Table, figure_png, write_report
-from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
+from ieadapt.tasks.generate import PromptRun
 from ieadapt.tasks.measure.method import QUICK_PROMPTS, measure, quick_profile
 from ieadapt.tasks.measure.profile import EntropyProfile
 
@@ -25,33 +23,22 @@ PROFILE_FILES = ("profile.parquet", "profile.json")
 
 
 @dataclass(frozen=True)
-class MeasureRun:
-    """What a measure run is asked.
+class MeasureRun(PromptRun):
+    """The settings of a measure run, beside those of every run with prompts.
 
     Attributes:
-        model: a bundled name, a folder or a hub id.
-        prompts: figures are means over them.
-        generation: steps, size, guidance.
-        seed: of the first prompt; the next prompts take the next ones.
         sites: which sites; None for all.
         rows: "all" query rows, or "sample:0.05" for a random 5 % of them with a standard error.
-        hardware: device and precision.
 
     Raises:
         UsageError: no prompt, or a blank one; no such choice of rows.
     """
 
-    model: str
-    prompts: tuple[str, ...]
-    generation: GenerationConfig = field(default_factory=GenerationConfig)
-    seed: int = field(default=0, metadata={"help": "seed of the first prompt; the next ones count up"})
     sites: str | None = field(default=None, metadata={"help": "names, patterns ('up_blocks.*') or kinds, with commas"})
     rows: str = field(default="all", metadata={"help": "query rows measured: all, or sample:0.05 for a random 5 %"})
-    hardware: Hardware = field(default_factory=Hardware)
 
     def __post_init__(self) -> None:
-        check_prompts(self.prompts)
-        check_seeds(self.seed, len(self.prompts))
+        super().__post_init__()
         row_sample(self.rows)
 
 
@@ -76,13 +63,11 @@ def run_measure(
         UsageError: what was asked cannot be.
         FailureError: it could not be carried out.
     """
-    asked = dataclasses.replace(asked, generation=with_model_defaults(asked.generation, asked.model))
-    command = command_line("measure", asked, out)
-    with open_run(out, "measure", dataclasses.asdict(asked), command=command, overwrite=overwrite) as run:
-        pipe = load(asked.hardware, asked.model)
+    asked = asked.with_model_defaults()
+    with open_model_run("measure", asked, out, overwrite=overwrite, load=load) as (run, pipe):
         chosen = select_sites(find_sites(pipe), asked.sites)
         seeds = list(range(asked.seed, asked.seed + len(asked.prompts)))
-        run.note(seeds=seeds, sites=[site.name for site in chosen], model=describe(pipe))
+        run.note(seeds=seeds, sites=[site.name for site in chosen])
         progress = stages("measuring")
         profile = measure(
             pipe,
@@ -109,28 +94,7 @@ def write_profile(run: RunFolder, profile: EntropyProfile, model: str) -> bytes:
     return plot
 
 
-@runtime_checkable
-class Prompted(Protocol):
-    """What is asked of a run that makes videos."""
-
-    @property
-    def model(self) -> str:
-        """A bundled name, a folder or a hub id."""
-
-    @property
-    def prompts(self) -> tuple[str, ...]:
-        """What the videos show."""
-
-    @property
-    def generation(self) -> GenerationConfig:
-        """Steps, size, guidance."""
-
-    @property
-    def seed(self) -> int:
-        """Of the first prompt."""
-
-
-def own_profile(pipe: DiffusionPipeline, asked: Prompted, run: RunFolder, stages: Stages) -> EntropyProfile:
+def own_profile(pipe: DiffusionPipeline, asked: PromptRun, run: RunFolder, stages: Stages) -> EntropyProfile:
     """A profile on a few of a run's prompts and steps, saved with the run; an earlier one that is there is taken."""
     if run.holds(*PROFILE_FILES):
         kept = EntropyProfile.load(run.path)

@@ -11,38 +11,30 @@ from ieadapt.attention import AttentionSite, GuidanceChoice, StepWindow
 from ieadapt.errors import UsageError
 from ieadapt.functional import Scope
 from ieadapt.interventions import AMOUNTS, Perturbation, parse_perturbation
-from ieadapt.runs.pipelines import Hardware, check_prompts, check_seeds
-from ieadapt.tasks.generate import GenerationConfig
+from ieadapt.tasks.generate import PromptRun
 from ieadapt.tasks.measure.layer_choice import SiteChoice
 
 BRANCHES: Mapping[str, GuidanceChoice] = {"both": "all", "cond": "cond", "uncond": "uncond"}
 
 
 @dataclass(frozen=True)
-class PerturbRun:
-    """What a perturb run is asked.
+class PerturbRun(PromptRun):
+    """The settings of a perturb run, beside those of every run with prompts; a random choice of sites takes its seed.
 
     Attributes:
-        model: a bundled name, a folder or a hub id.
-        prompts: what the videos show.
         perturbation: what the chosen maps become.
         sites: which maps, as `SiteChoice` reads them.
         start: fraction of the steps at which the replacing begins.
         stop: fraction of the steps at which it ends.
         scope: which part of a joint map is replaced.
         branch: whose maps: of both guidance branches, or of one.
-        generation: steps, size, guidance.
         profile: folder of a measure run of this model; without one, and if the choice of sites needs it, the model is
             measured first.
-        seed: of the first prompt; the next prompts take the next ones. A random choice of sites takes it too.
-        hardware: device and precision.
 
     Raises:
         UsageError: anything here that cannot be.
     """
 
-    model: str
-    prompts: tuple[str, ...]
     perturbation: str = field(default="identity", metadata={"help": f"identity, uniform, skip, {AMOUNTS}"})
     sites: str = field(
         default="temporal/joint",
@@ -57,16 +49,12 @@ class PerturbRun:
     branch: str = field(
         default="both", metadata={"help": "guidance branches: both, cond or uncond", "choices": tuple(BRANCHES)}
     )
-    generation: GenerationConfig = field(default_factory=GenerationConfig)
     profile: Path | None = field(
         default=None, metadata={"help": "folder of a measure run; without one it measures first where it must"}
     )
-    seed: int = field(default=0, metadata={"help": "seed of the first prompt; the next ones count up"})
-    hardware: Hardware = field(default_factory=Hardware)
 
     def __post_init__(self) -> None:
-        check_prompts(self.prompts)
-        check_seeds(self.seed, len(self.prompts))
+        super().__post_init__()
         if self.branch not in BRANCHES:
             raise UsageError("unknown guidance branch", expected=", ".join(BRANCHES), got=self.branch, where="--branch")
         if self.scope not in get_args(Scope):

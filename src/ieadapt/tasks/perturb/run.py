@@ -14,13 +14,12 @@ from torch import Tensor
 from ieadapt.attention import AttentionSite, find_sites, intercept
 from ieadapt.errors import UsageError
 from ieadapt.metrics import evaluate
-from ieadapt.runs.flags import command_line
-from ieadapt.runs.folder import RunFolder, Stages, open_run, silent
-from ieadapt.runs.pipelines import Hardware, Load, describe
+from ieadapt.runs.folder import RunFolder, Stages, silent
+from ieadapt.runs.pipelines import Hardware, Load, open_model_run
 from ieadapt.runs.report import write_report
 from ieadapt.runs.videos import encode_video, side_by_side
 from ieadapt.tasks.edit.pictures import rows_of_frames
-from ieadapt.tasks.generate import generate, with_model_defaults
+from ieadapt.tasks.generate import generate
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.measure.run import own_profile
 from ieadapt.tasks.perturb.config import BRANCHES, Perturbed, PerturbResult, PerturbRun
@@ -51,12 +50,9 @@ def run_perturb(
         UsageError: what was asked cannot be.
         FailureError: it could not be carried out.
     """
-    asked = dataclasses.replace(asked, generation=with_model_defaults(asked.generation, asked.model))
+    asked = asked.with_model_defaults()
     profile = None if asked.profile is None else EntropyProfile.load(asked.profile)
-    command = command_line("perturb", asked, out)
-    with open_run(out, "perturb", dataclasses.asdict(asked), command=command, overwrite=overwrite) as run:
-        pipe = load(asked.hardware, asked.model)
-        run.note(model=describe(pipe))
+    with open_model_run("perturb", asked, out, overwrite=overwrite, load=load) as (run, pipe):
         if profile is None and asked.choice.needs_entropy:
             profile = own_profile(pipe, asked, run, stages)
         sites = asked.choice.choose(find_sites(pipe), **(profile.figures if profile else {}))
