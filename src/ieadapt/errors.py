@@ -52,6 +52,11 @@ class IEAdaptWarning(UserWarning):
     """What a reader should know although the result stands; the command line shows these, and no other warnings."""
 
 
+def reason_of(error: BaseException) -> str:
+    """What the system says of an error, without its number and the path; of any other error its text."""
+    return str(getattr(error, "strerror", None) or error)
+
+
 PLAIN = (str, int, float, bool, NoneType)
 
 

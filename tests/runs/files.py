@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from ieadapt.runs.soundtrack import SOUND_RATE
+from ieadapt.runs.videos import SOUND_RATE
 
 LEVELS = [20 + 10 * index for index in range(20)]
 

@@ -14,9 +14,8 @@ from PIL import Image
 
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.runs import videos
-from ieadapt.runs.open_clips import open_clip
-from ieadapt.runs.soundtrack import SOUND_RATE, Sound
-from ieadapt.runs.videos import decode_video, encode_video, side_by_side, strip
+from ieadapt.runs.sources import read_sound
+from ieadapt.runs.videos import SOUND_RATE, Sound, decode_video, encode_video, side_by_side, strip
 
 
 def _clip(frames: int = 6, height: int = 64, width: int = 96) -> torch.Tensor:
@@ -122,8 +121,7 @@ def test_sound_is_muxed_beside_the_frames_and_reads_back(tmp_path: Path) -> None
     path = tmp_path / "video.mp4"
     content = encode_video(_clip(10), Fraction(10), Sound(np.stack([wave, 0 * wave])))
     path.write_bytes(content)
-    with open_clip(path) as clip:
-        heard = clip.sound(0.0, 1.0)
+    heard = read_sound(path, 0.0, 1.0)
     assert heard is not None
     heard = heard.samples
     assert np.abs(heard[0] - wave)[2000:-2000].mean() < 0.02  # AAC is lossy, and its first block is not kept exactly

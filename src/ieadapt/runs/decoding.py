@@ -1,46 +1,37 @@
-"""Video files: header, pictures one by one or at given times, sound, and signs of damage, whatever the container."""
+"""Video files: header, pictures one by one or at given times, and signs of damage, whatever the container.
+
+A damaged file seldom fails to decode: FFmpeg fills the gaps and goes on. Three signs are left: frames with the corrupt
+flag, errors in the decoder's log, and an end before the one that the header states. Damage that a codec has no means to
+notice, such as a changed bit in VP9, cannot be told from a picture that was meant. Nothing here imports torch: the
+process that decodes uploads has little memory.
+"""
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import errno
 import itertools
 import statistics
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
 from av.stream import Disposition
 from jaxtyping import UInt8
 
-from ieadapt.errors import UsageError
+from ieadapt.errors import UsageError, reason_of
 from ieadapt.runs.clip_folders import PICTURE_SUFFIXES
-from ieadapt.runs.damage import Damage, ends_within_a_block
-from ieadapt.runs.soundtrack import Sound, read_sound
 
 Picture = UInt8[np.ndarray, "height width 3"]
 CONTAINERS = (
-    *(
-        "mov",
-        "mp4",
-        "m4a",
-        "3gp",
-        "3g2",
-        "mj2",
-        "matroska",
-        "webm",
-        "avi",
-        "gif",
-        "apng",
-        "mpeg",
-        "mpegts",
-        "mpegvideo",
-    ),
-    *("yuv4mpegpipe", "h264", "hevc", "m4v", "ivf", "flv", "asf", "ogg", "mxf", "dv", "nut"),
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,apng,mpeg,mpegts,mpegvideo,"
+    "yuv4mpegpipe,h264,hevc,m4v,ivf,flv,asf,ogg,mxf,dv,nut"
 )
 """FFmpeg's names of the containers that are read. None of them names other files or addresses, as a playlist does."""
 USUAL_RATE = 8
@@ -48,6 +39,7 @@ USUAL_RATE = 8
 VARIABLE = 0.25
 """Share of the usual time between pictures that their times may differ before the rate counts as variable."""
 _NOT_THE_FILM = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+_LOG_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -97,18 +89,16 @@ def open_video(path: Path) -> Iterator[VideoFile]:
         raise only_a_picture(path)
     if path.stat().st_size == 0:
         raise UsageError("the video is empty", got="0 bytes", where=path, remedy="make it again, or remove it")
-    damage = Damage(path)
-    allowed = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"}
+    allowed, logged = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}, list[str]()
     try:
-        with damage.watch():  # a tag that is no UTF-8 is a matter of words: it does not make pictures unreadable
+        with _logged_to(logged, path):  # a tag that is no UTF-8 does not make pictures unreadable
             container = av.open(f"file:{path}", container_options=allowed, metadata_errors="ignore")
     except (av.FFmpegError, OSError) as error:
-        foreign = error.errno == errno.EINVAL  # so FFmpeg says that a format is not on the list
-        raise _not_a_video(
-            path, "no container of a video, such as MP4, WebM or GIF" if foreign else _reason(error)
-        ) from error
+        # EINVAL is how FFmpeg says that a format is not on the list.
+        foreign = "no container of a video, such as MP4, WebM or GIF"
+        raise _not_a_video(path, foreign if error.errno == errno.EINVAL else reason_of(error)) from error
     with container:
-        yield VideoFile(path, container, damage)
+        yield VideoFile(path, container, logged)
 
 
 class VideoFile:
@@ -117,23 +107,23 @@ class VideoFile:
     It is decoded in one thread: FFmpeg's messages then belong to this file, and a damaged file gives the same frames
     each time.
 
-    Args:
-        path: the file, for messages.
-        container: the file, opened by PyAV.
-        damage: collects signs of damage.
-
     Attributes:
         header: what its header says.
+        container: the file, opened by PyAV.
+        beginning: time of the first picture, by the clock of the file.
+        count: pictures read so far.
+        ends: seconds from the first picture to the end of the last one that was read.
     """
 
-    def __init__(self, path: Path, container: Any, damage: Damage) -> None:
-        self._path, self._container, self._damage = path, container, damage
-        self._stream, track = _played(container.streams.video, path)
+    def __init__(self, path: Path, container: Any, logged: list[str]) -> None:
+        self.container, self._path = container, path
+        self._errors, self._corrupt, self._cut_off = logged, list[float](), ""
+        self._stream, track = played_track(container.streams.video, path)
         self._stream.thread_type = "NONE"
         self._stream.codec_context.thread_count = 1
         self._notes = dict.fromkeys([track] if track else [])
-        self._count, self._ends, self._times = 0, 0.0, list[float]()
-        self._beginning = float((self._stream.start_time or 0) * self._stream.time_base)
+        self.count, self.ends, self._times = 0, 0.0, list[float]()
+        self.beginning = float((self._stream.start_time or 0) * self._stream.time_base)
         self.header = _read_header(container, self._stream)
 
     @property
@@ -149,8 +139,15 @@ class VideoFile:
 
     @property
     def damage(self) -> tuple[str, ...]:
-        """Signs of damage in what was read so far."""
-        return self._damage.signs
+        """Signs of damage in what was read so far, a sentence for each kind."""
+        signs = [self._cut_off] if self._cut_off else []
+        if self._corrupt:
+            number = f"{len(self._corrupt)} corrupt frame{'s' * (len(self._corrupt) > 1)}"
+            signs.append(f"damaged: {number}, the first at {self._corrupt[0]:.2f} s")
+        if self._errors:
+            number = f"{len(self._errors)} error{'s' * (len(self._errors) > 1)}"
+            signs.append(f"damaged: the decoder reports {number}, first: {self._errors[0]}")
+        return tuple(signs)
 
     def pictures(self) -> Iterator[DecodedFrame]:
         """All pictures in the order in which they are shown.
@@ -164,39 +161,26 @@ class VideoFile:
                 self._notes["variable frame rate: frames taken one by one"] = None
 
     def pictures_at(self, times: Sequence[float]) -> Iterator[DecodedFrame]:
-        """The picture that is on screen at each time.
+        """The picture that is on screen at each time; fewer where the video ends before the last of them.
 
         Args:
             times: seconds from the first picture, rising.
 
         Raises:
-            UsageError: as `pictures` does, and a video that ends before the last time.
+            UsageError: as `pictures` does.
         """
         due = list(times)
         steps = (later - earlier for earlier, later in itertools.pairwise(times))
         tolerance = min([*steps, float(1 / self.header.rate)]) / 4  # the clocks of some containers round
         for until, time, frame in self._on_screen(times[0], tolerance):
-            shown = next((index for index, each in enumerate(due) if each >= until), len(due))
-            yield from [self._upright(time, frame)] * shown if shown else ()
+            shown = bisect.bisect_left(due, until)
+            if shown:
+                yield from [self._upright(time, frame)] * shown
             due = due[shown:]
             if not due:
                 break
-        if due:
-            raise self._ends_before(times)
         if self._varies:
             self._notes["variable frame rate: frames taken at even times"] = None
-
-    def sound(self, start: float, seconds: float) -> Sound | None:
-        """The sound of a span; None where the file has no sound track, or one that cannot be decoded.
-
-        Args:
-            start: seconds from the first picture.
-            seconds: length of the span.
-        """
-        if not self.header.has_sound:
-            return None
-        stream, _ = _played(self._container.streams.audio, self._path)
-        return read_sound(self._container, stream, self._beginning + start, seconds)
 
     @property
     def _steps(self) -> list[float]:
@@ -210,67 +194,71 @@ class VideoFile:
     def _decoded(self, start: float = 0.0) -> Iterator[tuple[float, Any]]:
         """Frames with their times, from the last one at or before `start` that can be decoded alone."""
         jumped = self._jump_to(start)
-        self._count, self._times, self._ends = 0, [], 0.0
+        self.count, self._times, self.ends = 0, [], 0.0
         size = (0, 0)
         for frame in itertools.chain.from_iterable(self._packets()):
             if jumped:
-                self._damage.forget()  # the frames before the first key frame lack those that they refer to
+                self._forget_damage()  # the frames before the first key frame lack those that they refer to
                 jumped = not frame.key_frame
-            time = self._ends if frame.time is None else frame.time - self._beginning
+            time = self.ends if frame.time is None else frame.time - self.beginning
             if frame.is_corrupt and not jumped:
-                self._damage.add_corrupt_frame(time)
-            size = size if self._count else (frame.width, frame.height)
+                self._corrupt.append(time)
+            size = size if self.count else (frame.width, frame.height)
             if (frame.width, frame.height) != size:
-                raise unequal_frames(self._path, self._count, size, (frame.width, frame.height))
+                raise unequal_frames(self._path, self.count, size, (frame.width, frame.height))
             self._times += [] if frame.time is None else [frame.time]
             lasts = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
-            self._count, self._ends = self._count + 1, time + (lasts or float(1 / self.header.rate))
+            self.count, self.ends = self.count + 1, time + (lasts or float(1 / self.header.rate))
             yield time, frame
-        if self._count == 0 and start == 0:
-            got = "no picture can be decoded"
-            raise damaged(self._path, "; ".join([got, *self.damage]), "use another copy of the file")
-        self._damage.cut_off = self._missing_at_the_end(from_the_beginning=start == 0)
+        if self.count == 0 and start == 0:
+            got = "; ".join(["no picture can be decoded", *self.damage])
+            raise damaged(self._path, got, "use another copy of the file")
+        self._cut_off = self._missing_at_the_end(from_the_beginning=start == 0)
 
     def _packets(self) -> Iterator[list[Any]]:
         """The frames that each packet brings; one that cannot be decoded is damage, and as in a player brings none."""
-        packets, packet = self._container.demux(self._stream), None
+        packets, packet = self.container.demux(self._stream), None
         while True:
             frames = list[Any]()
-            with self._damage.watch():
+            with _logged_to(self._errors, self._path):
                 try:
                     packet = next(packets, None)
                     frames = [] if packet is None else packet.decode()
                 except MemoryError as error:
-                    got = f"{_reason(error)}, for pictures of {self.header.size[0]}x{self.header.size[1]}"
+                    got = f"{reason_of(error)}, for pictures of {self.header.size[0]}x{self.header.size[1]}"
                     raise UsageError("the video is too large for the memory", got=got, where=self._path) from error
                 except (av.FFmpegError, OSError) as error:
-                    self._damage.add_error(_reason(error))
+                    self._errors.append(reason_of(error))
             if packet is None:
                 return
             if packet.is_corrupt:
-                self._damage.add_error("a corrupt packet")
+                self._errors.append("a corrupt packet")
             yield frames
 
     def _jump_to(self, time: float) -> bool:
         """Go to a point from which all after `time` can be decoded; False if it stays at the beginning."""
         if time > 1:
             with contextlib.suppress(av.FFmpegError, OSError):
-                place = int((self._beginning + time) / self._stream.time_base)
-                self._container.seek(place, stream=self._stream, backward=True)
+                offset = int((self.beginning + time) / self._stream.time_base)
+                self.container.seek(offset, stream=self._stream, backward=True)
                 return True
         return False
 
+    def _forget_damage(self) -> None:
+        self._errors.clear()
+        self._corrupt.clear()
+
     def _missing_at_the_end(self, *, from_the_beginning: bool) -> str:
         """What of that which the header states was not there."""
-        header, container = self.header, self._container.format.name
-        read = f"cut off: {self._count} frames in {self._ends:.2f} s"
-        if header.frames is not None and from_the_beginning and self._count < header.frames:
+        header, container = self.header, self.container.format.name
+        read = f"cut off: {self.count} frames in {self.ends:.2f} s"
+        if header.frames is not None and from_the_beginning and self.count < header.frames:
             return f"{read}, of {header.frames} that its header states"
         if "matroska" in container and header.seconds is not None:  # elsewhere FFmpeg estimates the length
-            lacks = header.seconds - self._ends
+            lacks = header.seconds - self.ends
             if lacks > (VARIABLE * header.seconds if self._varies else 0.5 / self.rate):
                 return f"{read}, of {header.seconds:.2f} s that its header states"
-        return f"{read}, then the file ends within a block" if ends_within_a_block(self._path, container) else ""
+        return f"{read}, then the file ends within a block" if _ends_within_a_block(self._path, container) else ""
 
     def _on_screen(self, first: float, tolerance: float) -> Iterator[tuple[float, float, Any]]:
         """Frames from `first` on with their times, each after the time up to which it is taken.
@@ -285,10 +273,10 @@ class VideoFile:
                 yield begins - tolerance, *held
             held = begins, frame
         if held is not None:
-            yield self._ends, *held
+            yield self.ends, *held
         else:  # the file's index led past the time, or to where no picture can be decoded: read it all
-            self._container.seek(0)
-            self._damage.forget()
+            self.container.seek(0)
+            self._forget_damage()
             yield from self._on_screen(0.0, tolerance)
 
     def _upright(self, time: float, frame: Any) -> DecodedFrame:
@@ -309,28 +297,14 @@ class VideoFile:
             self._notes[f"turned by {frame.rotation % 360} degrees"] = None
         return DecodedFrame(picture, 1 / aspect if turns % 2 else aspect, time)
 
-    def _ends_before(self, times: Sequence[float]) -> UsageError:
-        """What is said of a file that ends before the last time that is needed."""
-        if self._count == 1:
-            return only_a_picture(self._path)
-        if self.damage:
-            got = f"decoding ends after {self._ends:.2f} s; {'; '.join(self.damage)}"
-            return damaged(self._path, got, "use another copy of the file, or a span before the damage")
-        return too_short(self._path, times, self._ends)
-
 
 def _read_header(container: Any, stream: Any) -> Header:
     seconds = _seconds(container, stream)
     rate = Fraction(stream.average_rate or stream.guessed_rate or stream.base_rate or 25)
     # Samples outside the edit list of a file are stored and counted, but not shown.
     shown = stream.frames if seconds is None else min(stream.frames, round(seconds * rate))
-    return Header(
-        size=(stream.codec_context.width, stream.codec_context.height),
-        rate=rate,
-        seconds=seconds,
-        has_sound=any(each.codec_context is not None for each in container.streams.audio),
-        frames=shown or None,
-    )
+    has_sound = any(each.codec_context is not None for each in container.streams.audio)
+    return Header((stream.codec_context.width, stream.codec_context.height), rate, seconds, has_sound, shown or None)
 
 
 def _seconds(container: Any, stream: Any) -> float | None:
@@ -345,7 +319,7 @@ def _seconds(container: Any, stream: Any) -> float | None:
     return container.duration / av.time_base if container.duration and alone else None
 
 
-def _played(streams: Sequence[Any], path: Path) -> tuple[Any, str]:
+def played_track(streams: Sequence[Any], path: Path) -> tuple[Any, str]:
     """The track that a player shows, and which that is of several: the one marked as default, else the first."""
     tracks = [each for each in streams if not each.disposition & _NOT_THE_FILM]
     if not tracks:
@@ -365,17 +339,6 @@ def damaged(path: Path, got: str, remedy: str) -> UsageError:
     return UsageError("the video is damaged or cut off", got=got, where=path, remedy=remedy)
 
 
-def too_short(path: Path, times: Sequence[float], ends: float) -> UsageError:
-    """What is said of a clip that ends before the last time that is needed."""
-    return UsageError(
-        "the video is too short",
-        expected=f"{len(times)} frames, up to {times[-1]:.2f} s",
-        got=f"a video of {ends:.2f} s",
-        where=path,
-        remedy="lower --start or --frames, or raise --fps",
-    )
-
-
 def unequal_frames(path: Path, index: int, first: tuple[int, int], other: tuple[int, int]) -> UsageError:
     """What is said of a clip whose frames are of several sizes; a size is (width, height)."""
     got = f"frame 0 of {first[0]}x{first[1]} and frame {index} of {other[0]}x{other[1]} pixels"
@@ -388,13 +351,50 @@ def only_a_picture(path: Path) -> UsageError:
 
 
 def _not_a_video(path: Path, reason: str) -> UsageError:
-    return UsageError(
-        "this is no video that can be read",
-        got=reason,
-        where=path,
-        remedy="convert it to MP4 (H.264) and try again",
-    )
+    remedy = "convert it to MP4 (H.264) and try again"
+    return UsageError("this is no video that can be read", got=reason, where=path, remedy=remedy)
 
 
-def _reason(error: BaseException) -> str:
-    return str(getattr(error, "strerror", None) or error)
+@contextlib.contextmanager
+def _logged_to(errors: list[str], path: Path) -> Iterator[None]:
+    """Collect what FFmpeg logs as errors while the block runs, in this thread.
+
+    The lock is because PyAV has one level, and one memory of the last message, for the whole process.
+    """
+    with _LOG_LOCK:
+        level, skips = av.logging.get_level(), av.logging.get_skip_repeated()
+        av.logging.set_level(av.logging.ERROR)
+        av.logging.set_skip_repeated(False)  # else the message that another file ended in is lost for this one
+        try:
+            with av.logging.Capture() as messages:
+                yield
+        finally:
+            av.logging.set_level(level)
+            av.logging.set_skip_repeated(skips)
+            errors += [" ".join(text.replace(str(path), path.name).split())[:100] for _, _, text in messages]
+
+
+def _ends_within_a_block(path: Path, container: str) -> bool:
+    """Whether a file ends where none does that was written to its end, though its header may state no length."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if container == "mpegts":
+            begin = file.read(4 * 204)  # a packet is 188 bytes, or 192 with time codes, 204 with error correction
+            packet = next((each for each in (188, 192, 204) if set(begin[4 * (each == 192) :: each]) == {0x47}), size)
+            return bool(size % packet)
+        if container == "gif":
+            file.seek(max(size - 64, 0))
+            return not file.read().rstrip(b"\0\r\n").endswith(b";")
+        return "mp4" in container and _last_box_ends(file) != size
+
+
+def _last_box_ends(file: BinaryIO) -> int:
+    """Where the last box of an MP4 file ends by its own length, in bytes from the beginning of the file."""
+    offset, length = 0, 8
+    while length >= 8:
+        offset = file.seek(offset)
+        head = file.read(16)
+        length = int.from_bytes(head[:4])
+        length = int.from_bytes(head[8:]) if length == 1 else length
+        offset += length if length >= 8 else len(head) + len(file.read())  # 0: up to the end of the file
+    return offset

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from ieadapt.errors import FailureError, IEAdaptError, IEAdaptWarning, UsageError
+from ieadapt.errors import FailureError, IEAdaptError, IEAdaptWarning, UsageError, reason_of
 from ieadapt.files import file_inside, is_leftover, read_record, record_text, sha256_of, sweep, write_atomically
 
 CONFIG = "config.json"
@@ -104,7 +104,7 @@ class RunFolder:
         try:
             write_atomically(path, content)
         except OSError as error:
-            raise FailureError("cannot write a file of the run", got=error.strerror or error, where=path) from error
+            raise FailureError("cannot write a file of the run", got=reason_of(error), where=path) from error
         return path
 
 
@@ -238,8 +238,8 @@ def _unchanged(path: Path, earlier: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _unwritable(path: Path, error: BaseException) -> UsageError:
-    reason = getattr(error, "strerror", None) or error
-    return UsageError("the output folder cannot be written", got=reason, where=path, remedy="name another --out")
+    remedy = "name another --out"
+    return UsageError("the output folder cannot be written", got=reason_of(error), where=path, remedy=remedy)
 
 
 def _mark_partial(run: RunFolder, error: BaseException, started: datetime.datetime) -> None:

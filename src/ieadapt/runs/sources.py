@@ -1,29 +1,29 @@
-"""Sources of an edit: any video file, or folder of frames, as the frames that a model takes."""
+"""Sources of an edit: any video file, or folder of frames, as the frames that a model takes, with their sound."""
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import psutil
+import av
+import numpy as np
 import torch
-from jaxtyping import Float
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from PIL import Image
 from torch import Tensor
 
 from ieadapt.errors import UsageError
 from ieadapt.metrics.clips import ClipSize
-from ieadapt.runs.decoding import DecodedFrame, Header, only_a_picture
-from ieadapt.runs.framing import FITTINGS, Fitting, Framing
-from ieadapt.runs.open_clips import open_clip
-from ieadapt.runs.soundtrack import SOUND_RATE, Sound
+from ieadapt.runs.clip_reading import check_memory, open_clip
+from ieadapt.runs.decoding import Header, damaged, only_a_picture, open_video, played_track
+from ieadapt.runs.videos import SOUND_RATE, Sound
 
-REFERENCES = 20
-"""Pictures that a decoder may hold at once (H.264 refers to up to 16 others)."""
-SHARE = 0.5
-"""Share of the free memory that a source may take."""
-GIB = 2**30
+FITTINGS = ("crop", "fit")
+"""`crop` fills the frame and loses the overhang on two sides; `fit` keeps all and adds black bars."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class SourceConfig:
     )
     size: str = field(
         default="crop",
-        metadata={"help": "crop (fill the frame) or fit (all of it, with black bars)", "choices": tuple(FITTINGS)},
+        metadata={"help": "crop (fill the frame) or fit (all of it, with black bars)", "choices": FITTINGS},
     )
     strict: bool = field(default=False, metadata={"help": "refuse a video with signs of damage"})
 
@@ -65,11 +65,6 @@ class SourceConfig:
     def as_key(self) -> dict[str, Any]:
         """What decides about the frames; a run that was begun without `strict` is known by the same key as ever."""
         return {name: value for name, value in vars(self).items() if name != "strict" or value}
-
-    @property
-    def fitting(self) -> Fitting:
-        """`size`, as one of the known fittings."""
-        return next(known for known in FITTINGS if known == self.size)
 
 
 @dataclass(frozen=True)
@@ -146,66 +141,29 @@ def read_source(
             raise only_a_picture(path)
         rate = clip.header.rate if config.fps is None else Fraction(config.fps).limit_denominator(1001)
         seconds = float(wanted.number / rate)
-        remedy = "make a smaller copy of the video, or lower --frames, --height or --width"
         kept = ClipSize(wanted.number, wanted.height, wanted.width)
-        check_memory(clip.header, kept, path, remedy=remedy, sound=seconds, memory=memory)
+        remedy = "make a smaller copy of the video, or lower --frames, --height or --width"
+        heard = int(seconds * SOUND_RATE * 2 * 4 * 2) if clip.header.has_sound else 0
+        check_memory(clip.header, kept, path, remedy=remedy, sound=heard, memory=memory)
         _check_length(clip.header, wanted, config, rate, path)
-        frames: list[Tensor] = []
-        framing: Framing | None = None
-        last: DecodedFrame | None = None
+        frames, last = list[Tensor](), None
         for decoded in clip.pictures_at([config.start + float(index / rate) for index in range(wanted.number)]):
-            if framing is None:
-                size = decoded.picture.shape[1], decoded.picture.shape[0]
-                framing = Framing.of(size, (wanted.width, wanted.height), config.fitting, decoded.pixel_aspect)
-            frames.append(frames[-1] if decoded is last else framing.apply(decoded.picture))
-            last = decoded
-        sound = clip.sound(config.start, seconds)
+            if decoded is not last:  # a picture that stays on screen is framed once
+                size, last = (decoded.picture.shape[1], decoded.picture.shape[0]), decoded
+                framing = Framing.of(size, (wanted.width, wanted.height), config.size, decoded.pixel_aspect)
+                frame = framing.apply(decoded.picture)
+            frames.append(frame)
+        if len(frames) < wanted.number:
+            if clip.count == 1:
+                raise only_a_picture(path)
+            if clip.damage:
+                got = f"decoding ends after {clip.ends:.2f} s; {'; '.join(clip.damage)}"
+                raise damaged(path, got, "use another copy of the file, or a span before the damage")
+            raise _too_short(wanted, config, rate, clip.ends, path)
+        sound = read_sound(path, config.start, seconds) if clip.header.has_sound else None
     span = f"{config.start:.2f}–{config.start + seconds:.2f} s at {float(rate):g} per second"
     parts = [f"{wanted.number} frames, {span}", str(framing), *clip.notes, "with its sound" if sound else "no sound"]
     return Source(torch.stack(frames), rate, sound, "; ".join(parts), clip.damage)
-
-
-def check_memory(
-    header: Header,
-    kept: ClipSize,
-    path: Path,
-    *,
-    remedy: str,
-    copies: int = 4,
-    sound: float = 0.0,
-    memory: int | None = None,
-) -> None:
-    """Refuse what would not fit into memory, by the header alone, before anything is decoded.
-
-    The estimate counts the pictures that a decoder holds, the one that is converted, the frames that are kept with
-    their copies, and the sound.
-
-    Args:
-        header: of the clip.
-        kept: the frames that are kept.
-        path: of the clip, for the message.
-        remedy: for the message.
-        copies: how often the kept frames are in memory at once.
-        sound: seconds of it that are read.
-        memory: bytes that may be taken; by default half of what is free.
-
-    Raises:
-        UsageError: the estimate is more than `memory` bytes.
-    """
-    width, height = header.size
-    decoder = width * height * (3 * REFERENCES + 4 * 3)
-    heard = int(sound * SOUND_RATE * 2 * 4 * 2) if header.has_sound else 0
-    needed = decoder + kept.frames * kept.height * kept.width * 3 * 4 * copies + heard
-    allowed = int(free_memory() * SHARE) if memory is None else memory
-    if needed > allowed:
-        got = f"an estimated {needed / GIB:.1f} GiB for {width}x{height} pictures and {kept}"
-        expected = f"at most {allowed / GIB:.1f} GiB"
-        raise UsageError("the video is too large for the memory", expected=expected, got=got, where=path, remedy=remedy)
-
-
-def free_memory() -> int:
-    """Bytes of the machine's memory that a program can still have."""
-    return int(psutil.virtual_memory().available)
 
 
 def _check_length(header: Header, wanted: Frames, config: SourceConfig, rate: Fraction, path: Path) -> None:
@@ -220,21 +178,122 @@ def _check_length(header: Header, wanted: Frames, config: SourceConfig, rate: Fr
             got=config.start,
             where=path,
         )
-    needed = config.start + float((wanted.number - 1) / rate)
-    if needed >= header.seconds + slack:
-        raise UsageError(
-            "the video is too short",
-            expected=f"{wanted.number} frames at {float(rate):g} per second, up to {needed:.2f} s",
-            got=f"a video of {header.seconds:.2f} s",
-            where=path,
-            remedy=_shorter(header, wanted, config),
-        )
+    if config.start + float((wanted.number - 1) / rate) >= header.seconds + slack:
+        raise _too_short(wanted, config, rate, header.seconds, path)
 
 
-def _shorter(header: Header, wanted: Frames, config: SourceConfig) -> str:
-    """What would make the span fit."""
-    left = max(float(header.seconds or 0) - config.start, 0.0)
+def _too_short(wanted: Frames, config: SourceConfig, rate: Fraction, seconds: float, path: Path) -> UsageError:
+    """What is said of a clip of so many seconds, and what would make the span fit."""
+    last, left = config.start + float((wanted.number - 1) / rate), max(seconds - config.start, 0.0)
     denser = (wanted.number - 1) / left if left else float("inf")
-    words = ["lower --start"] if config.start else []
-    words += [f"raise --fps to {denser + 0.05:.1f} or more"] if denser < 240 else []
-    return " or ".join([*words, "lower --frames where the model allows it"])
+    remedies = ["lower --start"] if config.start else []
+    remedies += [f"raise --fps to {denser + 0.05:.1f} or more"] if denser < 240 else []
+    return UsageError(
+        "the video is too short",
+        expected=f"{wanted.number} frames at {float(rate):g} per second, up to {last:.2f} s",
+        got=f"a video of {seconds:.2f} s",
+        where=path,
+        remedy=" or ".join([*remedies, "lower --frames where the model allows it"]),
+    )
+
+
+@dataclass(frozen=True)
+class Framing:
+    """Which part of a picture goes where in a frame.
+
+    Attributes:
+        picture: (width, height) of the picture as it is stored.
+        frame: (width, height) of the frame.
+        kept: the part of the picture that is shown: left, upper, right, lower, in its pixels.
+        shown: (width, height) that this part takes in the frame, centred; the rest is black.
+
+    Example:
+        >>> Framing.of((1920, 1080), (128, 128), "crop").kept
+        (420.0, 0.0, 1500.0, 1080.0)
+        >>> Framing.of((1920, 1080), (128, 128), "fit").shown
+        (128, 72)
+    """
+
+    picture: tuple[int, int]
+    frame: tuple[int, int]
+    kept: tuple[float, float, float, float]
+    shown: tuple[int, int]
+
+    @classmethod
+    def of(cls, picture: tuple[int, int], frame: tuple[int, int], fitting: str, pixel_aspect: float = 1.0) -> Framing:
+        """The framing of a picture whose pixels are `pixel_aspect` times as wide as high."""
+        wide, high = picture[0] * pixel_aspect, float(picture[1])
+        if fitting == "crop":
+            scale = max(frame[0] / wide, frame[1] / high)
+            width, height = frame[0] / scale / pixel_aspect, frame[1] / scale
+            left, upper = (picture[0] - width) / 2, (picture[1] - height) / 2
+            kept = (max(left, 0.0), max(upper, 0.0), min(left + width, picture[0]), min(upper + height, picture[1]))
+            return cls(picture, frame, kept, frame)
+        scale = min(frame[0] / wide, frame[1] / high)
+        shown = max(1, min(frame[0], round(wide * scale))), max(1, min(frame[1], round(high * scale)))
+        return cls(picture, frame, (0.0, 0.0, float(picture[0]), float(picture[1])), shown)
+
+    def __str__(self) -> str:
+        """In words: what is kept of the picture, and the size of the frame."""
+        left, upper, right, lower = self.kept
+        width, height = round(right - left), round(lower - upper)
+        part = "whole picture" if (width, height) == self.picture else f"middle {width}x{height}"
+        bars = "" if self.shown == self.frame else " with black bars"
+        return f"{part} of {self.picture[0]}x{self.picture[1]} as {self.frame[0]}x{self.frame[1]}{bars}"
+
+    def apply(
+        self, picture: UInt8[np.ndarray, "picture_height picture_width 3"]
+    ) -> Float[Tensor, "channel height width"]:
+        """The frame, in [0, 1]; a picture that already has its size is not touched."""
+        if self.picture == self.frame:
+            return _tensor(picture)
+        part = Image.fromarray(picture).resize(self.shown, Image.Resampling.LANCZOS, box=self.kept)
+        if self.shown == self.frame:
+            return _tensor(np.asarray(part))
+        board = Image.new("RGB", self.frame)
+        board.paste(part, ((self.frame[0] - self.shown[0]) // 2, (self.frame[1] - self.shown[1]) // 2))
+        return _tensor(np.asarray(board))
+
+
+def _tensor(picture: UInt8[np.ndarray, "height width 3"]) -> Float[Tensor, "channel height width"]:
+    return rearrange(torch.from_numpy(picture.copy()).float() / 255, "height width channel -> channel height width")
+
+
+def read_sound(path: Path, start: float, seconds: float) -> Sound | None:
+    """The sound of a span of a video file, silence where there is none.
+
+    Args:
+        path: the file.
+        start: of the span, in seconds from the first picture.
+        seconds: length of the span.
+
+    Returns:
+        None where nothing of its sound track can be decoded.
+
+    Raises:
+        UsageError: no video, or no sound track in it.
+    """
+    samples, heard = np.zeros((2, round(seconds * SOUND_RATE)), dtype=np.float32), False
+    with open_video(path) as video, contextlib.suppress(av.FFmpegError, OSError):
+        stream, _ = played_track(video.container.streams.audio, path)
+        layout = "mono" if stream.layout.nb_channels == 1 else "stereo"  # FFmpeg would make both sides of mono softer
+        resampler = av.AudioResampler(format="fltp", layout=layout, rate=SOUND_RATE)
+        begin, offset = video.beginning + start, None
+        video.container.seek(max(int(begin / stream.time_base), 0) if begin > 1 else 0, stream=stream, backward=True)
+        for frame in video.container.decode(stream):
+            if frame.time is not None and frame.time > begin + seconds:
+                break
+            if frame.time is not None and offset is None:
+                offset = round((frame.time - begin) * SOUND_RATE)
+            for part in resampler.resample(frame):
+                offset = _lay(samples, part.to_ndarray(), offset or 0)
+                heard = True
+    return Sound(samples) if heard else None
+
+
+def _lay(samples: np.ndarray, part: np.ndarray, offset: int) -> int:
+    """Copy what of a part falls into the span; returns where the next part goes."""
+    first, last = max(offset, 0), min(offset + part.shape[1], samples.shape[1])
+    if first < last:
+        samples[:, first:last] = part[:, first - offset : last - offset]
+    return offset + part.shape[1]

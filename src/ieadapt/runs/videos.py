@@ -1,10 +1,11 @@
-"""Video files that open in a browser, and pictures of videos: strips of frames and clips side by side."""
+"""Video files that open in a browser, with sound, and pictures of videos: strips of frames and clips side by side."""
 
 from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
@@ -18,17 +19,29 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ieadapt.errors import FailureError, UsageError
-from ieadapt.runs.soundtrack import Sound, add_sound, mux_sound
 
 FRAMES_PER_SECOND = 8
 _WHITE = 1.0
 # In order of preference. One thread and no lookahead, so that the same frames give the same bytes: with x264's
 # lookahead a few in a hundred encodings of one clip came out different on a busy machine.
 _REPEATABLE = "lookahead-threads=1:sync-lookahead=0:rc-lookahead=0:mbtree=0"
-_ENCODERS: tuple[tuple[str, Mapping[str, str]], ...] = (
-    ("libx264", {"crf": "12", "preset": "medium", "threads": "1", "x264-params": _REPEATABLE}),
-    ("libvpx-vp9", {"crf": "15", "b": "0", "threads": "1"}),
-)
+_ENCODERS: Mapping[str, Mapping[str, str]] = {
+    "libx264": {"crf": "12", "preset": "medium", "threads": "1", "x264-params": _REPEATABLE},
+    "libvpx-vp9": {"crf": "15", "b": "0", "threads": "1"},
+}
+SOUND_RATE = 48_000
+
+
+@dataclass(frozen=True)
+class Sound:
+    """Two channels in [-1, 1] at 48,000 samples per second."""
+
+    samples: Float[np.ndarray, "2 sample"]
+
+    @property
+    def seconds(self) -> float:
+        """Length."""
+        return self.samples.shape[1] / SOUND_RATE
 
 
 def encode_video(
@@ -62,13 +75,29 @@ def encode_video(
         with av.open(path, mode="w", format="mp4", options={"movflags": "faststart"}) as container:
             stream = cast(Any, container.add_stream(name, rate=Fraction(frames_per_second), options=dict(options)))
             stream.height, stream.width, stream.pix_fmt = pixels.shape[1], pixels.shape[2], "yuv420p"
-            heard = None if sound is None else add_sound(container)
+            heard = None if sound is None else _sound_stream(container)  # before the first picture is muxed
             for picture in pixels:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
             container.mux(stream.encode(None))
             if sound is not None:
-                mux_sound(container, heard, sound)
+                _mux_sound(container, heard, sound)
         return path.read_bytes()
+
+
+def _sound_stream(container: Any) -> Any:
+    stream = container.add_stream("aac", rate=SOUND_RATE)
+    stream.layout, stream.format = "stereo", "fltp"
+    stream.bit_rate = 160_000
+    return stream
+
+
+def _mux_sound(container: Any, stream: Any, sound: Sound) -> None:
+    for start in range(0, sound.samples.shape[1], 1024):
+        part = np.ascontiguousarray(sound.samples[:, start : start + 1024], dtype=np.float32)
+        frame = av.AudioFrame.from_ndarray(part, format="fltp", layout="stereo")
+        frame.sample_rate, frame.pts = SOUND_RATE, start
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
 
 
 def decode_video(content: bytes) -> Float[Tensor, "frame channel height width"]:
@@ -118,8 +147,7 @@ def side_by_side(
         raise UsageError("clips stand side by side only in one shape", got=sorted(shapes) or "no clip")
     labelled = [_under_label(frames, label) for label, frames in clips.items()]
     between = torch.full((*labelled[0].shape[:3], gap), _WHITE)
-    row: list[Tensor] = [part for clip in labelled for part in (between, clip)][1:]
-    return torch.cat(row, dim=3)
+    return torch.cat([part for clip in labelled for part in (between, clip)][1:], dim=3)
 
 
 def _under_label(frames: Float[Tensor, "frame channel height width"], label: str, height: int = 20) -> Tensor:
@@ -143,11 +171,11 @@ def _pixels(frames: Float[Tensor, "frame channel height width"]) -> UInt8[np.nda
 
 
 def _encoder() -> tuple[str, Mapping[str, str]]:
-    for name, options in _ENCODERS:
+    for name, options in _ENCODERS.items():
         if name in av.codecs_available:
             return name, options
-    names: Sequence[str] = [name for name, _ in _ENCODERS]
-    raise FailureError("this build of PyAV can write no video that a browser plays", expected=f"one of {names}")
+    expected = f"one of {list(_ENCODERS)}"
+    raise FailureError("this build of PyAV can write no video that a browser plays", expected=expected)
 
 
 def _png(pixels: UInt8[np.ndarray, "height width 3"]) -> bytes:

@@ -12,7 +12,6 @@ from typing import Any
 
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.metrics import Metric, select_metrics
-from ieadapt.runs.clip_folders import ClipFile
 from ieadapt.runs.clip_reading import read_clip
 from ieadapt.runs.flags import flag_words
 from ieadapt.runs.folder import RunFolder, Stages, open_run, silent
@@ -175,10 +174,10 @@ def _measured(
     """One row of values per method, video and prompt; a metric that refuses has no value there."""
     values, refused, report = list[dict[str, Any]](), dict[str, None](), stages("measuring")
     for done, job in enumerate(jobs):
-        reference = read_clip(ClipFile(job.name, plan.source_file(job))).frames
+        reference = read_clip(plan.source_file(job)).frames
         for row in plan.rows:
             for index, prompt in enumerate(job.prompts):
-                frames = read_clip(ClipFile(job.name, plan.file(row, job, index))).frames
+                frames = read_clip(plan.file(row, job, index)).frames
                 named = {"method": row, "video": job.name, "index": index, "prompt": prompt}
                 found, reasons = clip_values(metrics, frames, reference, prompt)
                 values.append(named | found)

@@ -19,9 +19,8 @@ from ieadapt.files import read_record, record_text, sha256_of
 from ieadapt.metrics import evaluate, select_metrics
 from ieadapt.runs.clip_folders import frames_of
 from ieadapt.runs.folder import RunFolder, versions
-from ieadapt.runs.soundtrack import Sound
 from ieadapt.runs.sources import Source
-from ieadapt.runs.videos import encode_video, side_by_side
+from ieadapt.runs.videos import Sound, encode_video, side_by_side
 from ieadapt.tasks.edit.jobs import EditJob
 from ieadapt.tasks.edit.marks import region_psnr
 from ieadapt.tasks.edit.method import EditResult

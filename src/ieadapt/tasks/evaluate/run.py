@@ -197,7 +197,7 @@ def _listed(why: str, needs: Mapping[str, str]) -> list[str]:
 
 def _check(pair: _Pair, reading: ReadConfig) -> None:
     for clip in filter(None, pair):
-        check_readable(clip, reading)
+        check_readable(clip.path, reading)
 
 
 def _measured(
@@ -210,8 +210,8 @@ def _measured(
     def measure(pair: _Pair) -> dict[str, Any]:
         report(next(done), len(pairing.pairs))
         video, partner = pair
-        ours = read_clip(video, reading)
-        theirs = None if partner is None else read_clip(partner, reading)
+        ours = read_clip(video.path, reading)
+        theirs = None if partner is None else read_clip(partner.path, reading)
         frames, reference, how = (ours.frames, None, ()) if theirs is None else aligned(ours, theirs, reading)
         own = [*ours.notes, *(f"reference: {note}" for note in (theirs.notes if theirs else ())), *how]
         row, reasons = clip_values(metrics, frames, reference, pairing.videos.prompts.get(video.name), ours.rate)

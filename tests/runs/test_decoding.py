@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ieadapt.errors import UsageError
+from ieadapt.runs.clip_reading import open_clip
 from ieadapt.runs.decoding import open_video
-from ieadapt.runs.open_clips import open_clip
 from ieadapt.runs.videos import encode_video
 from tests.runs.files import damaged_copy, greys, write
 
