@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ieadapt.attention import Guidance, GuidanceChoice, RowMap, StepWindow
-from ieadapt.attention.rows import guidance_branches
+from ieadapt.attention.sites import guidance_branches
 from ieadapt.errors import UsageError
 
 ROWS = RowMap(("uncond", "uncond", "cond", "cond"), ("source", "target") * 2, (0, 1, 0, 1), repeats=3)

@@ -2,16 +2,30 @@
 
 from ieadapt.attention.blocks import SkippedBlocks, block_around
 from ieadapt.attention.calls import AttentionCall, Intervention
-from ieadapt.attention.denoiser_calls import DenoiserCall, DenoiserWrapper
-from ieadapt.attention.discovery import active_sites, attention_modules, denoisers_of, find_sites
+from ieadapt.attention.denoiser_calls import Clock, DenoiserCall, DenoiserWrapper, Prefix
+from ieadapt.attention.discovery import (
+    active_sites,
+    after_projection,
+    attention_modules,
+    denoisers_of,
+    find_sites,
+    without_projection,
+)
 from ieadapt.attention.families import FAMILIES, Family, family_of
 from ieadapt.attention.intercept import intercept, wrap_denoiser
 from ieadapt.attention.layouts import LatentGrid, TokenLayout
-from ieadapt.attention.prefix import Prefix
-from ieadapt.attention.projections import after_projection, without_projection
-from ieadapt.attention.rows import Guidance, GuidanceChoice, RowMap, StepWindow, Stream
-from ieadapt.attention.sites import KINDS, AttentionSite, Kind, Selection, select_sites
-from ieadapt.attention.timing import Clock
+from ieadapt.attention.run_state import RowMap
+from ieadapt.attention.sites import (
+    KINDS,
+    AttentionSite,
+    Guidance,
+    GuidanceChoice,
+    Kind,
+    Selection,
+    StepWindow,
+    Stream,
+    select_sites,
+)
 
 __all__ = [
     "FAMILIES",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ieadapt.attention.denoiser_calls import DenoiserCall
 from ieadapt.attention.families import UNLISTED, Family
 from ieadapt.attention.layouts import TokenLayout, token_layout
-from ieadapt.attention.rows import RowMap
+from ieadapt.attention.run_state import RowMap
 from ieadapt.attention.sites import AttentionSite
 from ieadapt.errors import FailureError
 from ieadapt.functional import (
@@ -173,23 +173,25 @@ class AttentionCall:
         return attention_statistics(self.attention, self.output, **how)
 
 
-@runtime_checkable
-class Intervention(Protocol):
-    """Anything that can be called with an attention call: None means it looked, a tensor replaces the output."""
-
-    def __call__(self, call: AttentionCall) -> Tensor | None:
-        """Look at the call (return None) or give the attention output to use instead."""
-        ...
+Intervention = Callable[[AttentionCall], Tensor | None]
+"""Anything that can be called with an attention call: None means it looked, a tensor replaces the output."""
 
 
 @dataclass
 class Visit:
-    """One forward pass through one attention module: the calls that it has made so far."""
+    """One forward pass through one attention module.
+
+    Attributes:
+        site: the module's site.
+        module: the module.
+        calls: what interventions were given of it so far.
+        attentions: how many attentions it has computed so far, those without an intervention included.
+    """
 
     site: AttentionSite
     module: nn.Module
     calls: list[AttentionCall] = field(default_factory=list)
-    seen: int = 0
+    attentions: int = 0
 
 
 def attention_call(
@@ -259,9 +261,9 @@ def _keys_of(family: Family, visit: Visit) -> str:
     """Whose tokens the keys are. A module with an IP-Adapter attends to the text, then to each adapter's image."""
     adapters = len(getattr(visit.module.processor, "to_k_ip", ()))
     names = family.attentions(visit.module) or (("text", *["image"] * adapters) if adapters else ("",))
-    index = visit.seen - 1
+    index = visit.attentions - 1
     if index >= len(names):
-        return f"attention {visit.seen}"
+        return f"attention {visit.attentions}"
     same = names[: index + 1].count(names[index])
     return names[index] if same == 1 else f"{names[index]} {same}"
 
@@ -269,7 +271,7 @@ def _keys_of(family: Family, visit: Visit) -> str:
 def _call_rows(outer: DenoiserCall, visit: Visit, batch: int) -> RowMap:
     rows = outer.rows
     if outer.family.calls == "per row" and batch == 1:
-        return rows.take([(visit.seen - 1) % len(rows)])
+        return rows.take([(visit.attentions - 1) % len(rows)])
     repeats, rest = divmod(batch, len(rows))
     if not rest:
         return replace(rows, repeats=repeats)

@@ -1,22 +1,193 @@
-"""One call of the denoiser: its arguments, its rows, and a second pass over some of them."""
+"""One call of the denoiser: its arguments, its rows, and a second pass over some of them that replays what it can."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from functools import cached_property, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
+from ieadapt.attention.blocks import Bypass
 from ieadapt.attention.families import Family
 from ieadapt.attention.layouts import LatentGrid
-from ieadapt.attention.prefix import Prefix, map_tensors
-from ieadapt.attention.rows import RowMap
+from ieadapt.attention.restore import attribute
+from ieadapt.attention.run_state import RowMap
 from ieadapt.attention.sites import AttentionSite
 from ieadapt.errors import FailureError, UsageError
+
+Mark = Any
+"""A moment: seconds of the wall clock, or an event in the GPU's stream."""
+
+
+class Clock:
+    """Adds up marked spans, in seconds; on CUDA by events in the stream, elsewhere by the wall clock.
+
+    It does not make a GPU wait: spans are marked as they pass and added up when somebody asks.
+
+    Args:
+        device: where the work runs.
+
+    Example:
+        >>> import torch
+        >>> clock = Clock(torch.device("cpu"))
+        >>> with clock.span():
+        ...     _ = torch.zeros(3) + 1
+        >>> clock.seconds > 0
+        True
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
+        self._spans: list[tuple[Mark, Mark, int | float]] = []
+        self._known = 0.0
+
+    def now(self) -> Mark:
+        """The present moment of the device's work."""
+        if not self._on_gpu:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def add(self, begin: Mark, end: Mark, weight: int | float = 1.0) -> None:
+        """Count the span between two moments, times a weight."""
+        self._spans.append((begin, end, weight))
+
+    @contextmanager
+    def span(self) -> Iterator[None]:
+        """Count the time inside the block."""
+        begin = self.now()
+        try:
+            yield
+        finally:
+            self.add(begin, self.now())
+
+    @property
+    def seconds(self) -> float:
+        """All spans added up; waits for the device."""
+        for begin, end, weight in self._spans:
+            if self._on_gpu:
+                end.synchronize()
+            self._known += weight * (begin.elapsed_time(end) / 1000 if self._on_gpu else end - begin)
+        self._spans.clear()
+        return self._known
+
+
+class Prefix:
+    """The stages of one denoiser before the first of some sites, and their outputs in the latest full pass.
+
+    Until the first perturbed site a weak pass equals the pass that it is compared with. So the outputs of the
+    denoiser's top-level stages before that site are kept for the length of one step and returned again in the weak
+    pass: replayed, not computed.
+
+    Args:
+        denoiser: the denoiser.
+        family: its row in the family table.
+        modules: the attention modules that a weak pass perturbs.
+        weak: tells whether a weak pass is running; its outputs are not kept.
+
+    Attributes:
+        denoiser: the denoiser.
+        stages: the stages that a weak pass need not compute.
+        perturbed: the attention modules that it perturbs.
+        replayed: how many stages weak passes have replayed so far.
+        computed: how many they have computed.
+        saved: the time that the replayed stages took in the full pass, in proportion to the rows of the weak pass.
+    """
+
+    def __init__(
+        self, denoiser: nn.Module, family: Family, modules: Collection[nn.Module], weak: Callable[[], bool]
+    ) -> None:
+        self.denoiser = denoiser
+        self._all_stages = family.stages(denoiser)
+        self._weak = weak
+        self._all_needed = family.skips == "kept"
+        self._outputs: dict[nn.Module, Any] = {}
+        self._hooks = ExitStack()
+        self._recording = False
+        self._span: tuple[Mark | None, Mark | None] = (None, None)
+        self.replayed = self.computed = 0
+        self.saved = Clock(next(denoiser.parameters()).device)
+        self.stages: Sequence[nn.Module] = []
+        self.perturbed: Sequence[nn.Module] = []
+        self.retarget(modules)
+
+    def retarget(self, modules: Collection[nn.Module]) -> None:
+        """Let weak passes perturb these attention modules from the next full pass on."""
+        self.perturbed = list(modules)
+        touched = [any(module in modules for module in stage.modules()) for stage in self._all_stages]
+        outside = set(modules) - {module for stage in self._all_stages for module in stage.modules()}
+        first = touched.index(True) if True in touched and not outside else 0
+        self.stages = self._all_stages[:first]
+        self._outputs.clear()
+        if self._recording:
+            self._watch()
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Keep the stages' outputs of every full pass inside the block; of a plain chain only the last is needed."""
+        self._recording = True
+        self._watch()
+        try:
+            yield
+        finally:
+            self._recording = False
+            self._hooks.close()
+            self._outputs.clear()
+
+    def _watch(self) -> None:
+        self._hooks.close()
+        if self.stages:
+            self._hooks.callback(self.stages[0].register_forward_pre_hook(self._begin).remove)
+        for stage in self.stages if self._all_needed else self.stages[-1:]:
+            self._hooks.callback(stage.register_forward_hook(self._keep).remove)
+
+    def _begin(self, stage: nn.Module, arguments: tuple[Any, ...]) -> None:
+        if not self._weak():
+            self._span = self.saved.now(), None
+
+    def _keep(self, stage: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        if not self._weak():
+            self._outputs[stage] = output
+            if stage is self.stages[-1]:
+                self._span = self._span[0], self.saved.now()
+
+    @contextmanager
+    def replaying(self, take: Callable[[Tensor], Tensor], share: int | float = 1.0) -> Iterator[None]:
+        """Inside the block the stages return what they returned last.
+
+        Args:
+            take: cuts a tensor to the rows of the weak pass.
+            share: rows of the weak pass per row of the full one.
+        """
+        outputs = self._cut(take)
+        with ExitStack() as stack:
+            for stage, output in zip(self.stages, outputs, strict=False):
+                stack.enter_context(attribute(stage, "forward", Bypass(_given, output)))
+            self.replayed += len(outputs)
+            self.computed += len(self._all_stages) - len(outputs)
+            begin, end = self._span
+            if outputs and begin is not None and end is not None:
+                self.saved.add(begin, end, share)
+            yield
+
+    def _cut(self, take: Callable[[Tensor], Tensor]) -> list[Any]:
+        """What each stage returns in a weak pass: in a plain chain the last one's output, cut once for all."""
+        if not self._outputs:
+            return []
+        if self._all_needed:
+            return [tree_map_only(Tensor, take, self._outputs[stage]) for stage in self.stages]
+        return [tree_map_only(Tensor, take, self._outputs[self.stages[-1]])] * len(self.stages)
+
+
+def _given(output: Any, *args: Any, **kwargs: Any) -> Any:
+    return output
 
 
 @dataclass(frozen=True)
@@ -63,8 +234,8 @@ class DenoiserCall:
     @property
     def latents(self) -> Tensor:
         """The latents of all rows, as the denoiser is given them."""
-        found: Tensor | None = self.arguments.get(self.family.latents)
-        if found is None:
+        latents: Tensor | None = self.arguments.get(self.family.latents)
+        if latents is None:
             raise UsageError(
                 "where this denoiser is given its latents is not known",
                 expected=f"an argument {self.family.latents}",
@@ -72,7 +243,7 @@ class DenoiserCall:
                 where=type(self.module).__name__,
                 remedy="describe the model in ieadapt/attention/families.py",
             )
-        return found
+        return latents
 
     def forward_rows(self, rows: Sequence[int], latents: Tensor | None = None) -> Tensor:
         """A weak pass: the same call over these rows only. Its prediction, (row, ...) as the denoiser returns it.
@@ -84,22 +255,20 @@ class DenoiserCall:
         Raises:
             FailureError: the call has a tensor argument of which the family's row does not say whether it is per row.
         """
-        given = dict(self.arguments) | ({} if latents is None else {self.family.latents: latents})
-        arguments = {name: self._rows_of(name, value, rows) for name, value in given.items()}
+        arguments = dict(self.arguments) | ({} if latents is None else {self.family.latents: latents})
+        if len(rows) < len(self.rows):
+            for name in arguments.keys() - self.family.shared:
+                arguments[name] = tree_map_only(Tensor, partial(self._take, name, rows), arguments[name])
         with ExitStack() as stack:
             if self.prefix is not None:
                 share = len(rows) / len(self.rows)
-                stack.enter_context(self.prefix.replaying(lambda tensor: self._chosen(tensor, rows), share))
+                stack.enter_context(self.prefix.replaying(partial(self._chosen, rows), share))
             stack.enter_context(self.weak())
             stack.enter_context(torch.no_grad())
             return prediction_of(self.module(**arguments))
 
-    def _rows_of(self, name: str, value: Any, rows: Sequence[int]) -> Any:
-        if len(rows) == len(self.rows) or name in self.family.shared:
-            return value
-        return map_tensors(value, lambda tensor: self._take(name, tensor, rows))
-
-    def _take(self, name: str, tensor: Tensor, rows: Sequence[int]) -> Tensor:
+    def _take(self, name: str, rows: Sequence[int], tensor: Tensor) -> Tensor:
+        """The rows of one tensor argument."""
         if tensor.ndim == 0:
             return tensor
         if name not in self.family.per_row or tensor.shape[0] % len(self.rows):
@@ -110,21 +279,17 @@ class DenoiserCall:
                 where=f"the {self.family.name} row of ieadapt/attention/families.py",
                 remedy="add the argument to per_row or shared there",
             )
-        return self._chosen(tensor, rows)
+        return self._chosen(rows, tensor)
 
-    def _chosen(self, tensor: Tensor, rows: Sequence[int]) -> Tensor:
+    def _chosen(self, rows: Sequence[int], tensor: Tensor) -> Tensor:
+        """The entries of these rows, where a tensor has one, or a fixed number of them, per row."""
         if len(rows) == len(self.rows):
             return tensor
         return tensor.unflatten(0, (len(self.rows), -1))[list(rows)].flatten(0, 1)
 
 
-@runtime_checkable
-class DenoiserWrapper(Protocol):
-    """Called with every denoiser call and its prediction: None means it looked, a tensor replaces the prediction."""
-
-    def __call__(self, call: DenoiserCall, prediction: Tensor) -> Tensor | None:
-        """Look at the call (return None) or give the prediction to use instead."""
-        ...
+DenoiserWrapper = Callable[[DenoiserCall, Tensor], Tensor | None]
+"""Called with every denoiser call and its prediction: None means it looked, a tensor replaces the prediction."""
 
 
 def prediction_of(output: Any) -> Tensor:

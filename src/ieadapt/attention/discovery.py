@@ -1,13 +1,15 @@
-"""Finding denoisers in a pipeline and attention sites in a denoiser."""
+"""Finding denoisers in a pipeline, attention sites in a denoiser, and the output projections of sites."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 from diffusers import DiffusionPipeline
-from torch import nn
+from torch import Tensor, nn
 
 from ieadapt.attention.families import UNLISTED, Family, family_of
 from ieadapt.attention.sites import AttentionSite, Kind
@@ -32,8 +34,8 @@ def denoisers_of(model: DiffusionPipeline | nn.Module) -> dict[str, nn.Module]:
         )
     modules = {name: uncompiled(part) for name, part in model.components.items() if isinstance(part, nn.Module)}
     listed = {name: part for name, part in modules.items() if family_of(part) is not UNLISTED}
-    found = listed or {name: part for name, part in modules.items() if name in USUAL_COMPONENTS}
-    if not found:
+    denoisers = listed or {name: part for name, part in modules.items() if name in USUAL_COMPONENTS}
+    if not denoisers:
         raise UsageError(
             "the pipeline has no denoiser",
             expected=f"a component named {', '.join(USUAL_COMPONENTS)}, or of a known family",
@@ -41,7 +43,7 @@ def denoisers_of(model: DiffusionPipeline | nn.Module) -> dict[str, nn.Module]:
             where=type(model).__name__,
             remedy="pass the denoiser itself",
         )
-    return found
+    return denoisers
 
 
 def uncompiled(module: nn.Module) -> nn.Module:
@@ -82,8 +84,14 @@ def site_modules(denoisers: dict[str, nn.Module]) -> dict[nn.Module, AttentionSi
     sites: dict[nn.Module, AttentionSite] = {}
     for component, denoiser in denoisers.items():
         family = family_of(denoiser)
-        found = [(path, module) for path, module in denoiser.named_modules() if _is_attention(module)]
-        if not found:
+        # What every attention of diffusers has, whatever its class: a processor and its own query projection. Names of
+        # classes and paths differ between families and versions, and the blocks around such a module have neither.
+        paths = {
+            path: module
+            for path, module in denoiser.named_modules()
+            if hasattr(module, "processor") and hasattr(module, "to_q")
+        }
+        if not paths:
             raise UsageError(
                 "no attention sites found",
                 expected="modules with a `processor` and a `to_q` projection, as diffusers builds them",
@@ -91,8 +99,10 @@ def site_modules(denoisers: dict[str, nn.Module]) -> dict[nn.Module, AttentionSi
                 remedy="attention written by hand must be wrapped in such a module before it can be measured",
             )
         prefix = f"{component}." if len(denoisers) > 1 else ""
-        for path, module in sorted(found, key=lambda item: family.order(item[0])):
-            sites[module] = AttentionSite(prefix + path, _kind(family, path, module), len(sites), _heads(module))
+        for path in sorted(paths, key=family.order):
+            module: Any = paths[path]
+            heads = int(getattr(module, "heads", 0) or getattr(module, "num_heads", 0))
+            sites[module] = AttentionSite(prefix + path, _kind(family, path, module), len(sites), heads)
     return sites
 
 
@@ -101,15 +111,44 @@ def attention_modules(model: DiffusionPipeline | nn.Module, sites: Collection[At
     return [module for module, site in site_modules(denoisers_of(model)).items() if site in sites]
 
 
-def _is_attention(module: nn.Module) -> bool:
-    return hasattr(module, "processor") and hasattr(module, "to_q")
-
-
 def _kind(family: Family, path: str, module: nn.Module) -> Kind:
     if getattr(module, "is_cross_attention", False):
         return "cross"
     return next((kind for pattern, kind in family.kinds if fnmatchcase(path, pattern)), "unknown")
 
 
-def _heads(module: Any) -> int:
-    return int(getattr(module, "heads", 0) or getattr(module, "num_heads", 0))
+def _projections(
+    model: DiffusionPipeline | nn.Module, sites: Collection[AttentionSite]
+) -> dict[AttentionSite, nn.Module | None]:
+    """The linear layer of diffusers' `to_out`, a list of it and a dropout; some blocks hold it themselves."""
+    layers = {site: getattr(module, "to_out", None) for module, site in site_modules(denoisers_of(model)).items()}
+    return {site: out[0] if isinstance(out, nn.ModuleList) else None for site, out in layers.items() if site in sites}
+
+
+def without_projection(model: DiffusionPipeline | nn.Module, sites: Collection[AttentionSite]) -> set[str]:
+    """Names of the sites whose attention has no output projection of its own (it lies in the block around it)."""
+    return {site.name for site, projection in _projections(model, sites).items() if projection is None}
+
+
+@contextmanager
+def after_projection(
+    model: DiffusionPipeline | nn.Module,
+    sites: Collection[AttentionSite],
+    change: Callable[[AttentionSite, Tensor], Tensor],
+) -> Iterator[None]:
+    """Change what the output projections of some sites return, for the length of the block.
+
+    Args:
+        model: a pipeline or a bare denoiser.
+        sites: those sites; the ones without a projection are passed over.
+        change: given the site and the projected tokens (row, token, channel), returns what to use instead.
+    """
+    with ExitStack() as stack:
+        for site, projection in _projections(model, sites).items():
+            if projection is not None:
+                stack.callback(projection.register_forward_hook(partial(_changed, site, change)).remove)
+        yield
+
+
+def _changed(site: AttentionSite, change: Callable[..., Tensor], layer: nn.Module, args: Any, output: Tensor) -> Tensor:
+    return change(site, output)

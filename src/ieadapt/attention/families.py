@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from diffusers import (
     UNetMotionModel,
     WanTransformer3DModel,
 )
+from einops import parse_shape
 from torch import nn
 
 from ieadapt.attention.layouts import LatentGrid, TextPosition
@@ -56,7 +57,7 @@ class Family:
     denoiser: type[nn.Module]
     guidance: Literal["batched", "split"]
     kinds: tuple[tuple[str, Kind], ...]
-    grid: Callable[[nn.Module, Arguments], LatentGrid] | None
+    grid: Callable[[Any, Arguments], LatentGrid] | None
     guided: Callable[[Any, list[Arguments]], bool]
     text: TextPosition = "none"
     padding: Literal["none", "attended", "masked"] = "none"
@@ -67,10 +68,8 @@ class Family:
     per_row: frozenset[str] = frozenset()
     shared: frozenset[str] = frozenset()
     order: Callable[[str], tuple[Any, ...]] = lambda path: ()
-    stages: Callable[[nn.Module], list[nn.Module]] = lambda denoiser: []
-    active: Callable[[Any, Sequence[int | float]], frozenset[str]] = lambda pipeline, timesteps: frozenset(
-        pipeline.components
-    )
+    stages: Callable[[Any], list[nn.Module]] = lambda denoiser: []
+    active: Callable[[Any, Sequence[int | float]], Collection[str]] = lambda pipeline, timesteps: pipeline.components
     skips: Literal["kept", "none"] = "none"
 
 
@@ -98,53 +97,37 @@ def _transformer_stages(denoiser: Any) -> list[nn.Module]:
     return [*denoiser.transformer_blocks, *getattr(denoiser, "single_transformer_blocks", ())]
 
 
-def _wan_stages(denoiser: Any) -> list[nn.Module]:
-    return list(denoiser.blocks)
-
-
-def _config(denoiser: nn.Module) -> Any:
-    return denoiser.config
-
-
-def _unet_grid(denoiser: nn.Module, arguments: Arguments) -> LatentGrid:
+def _unet_grid(denoiser: Any, arguments: Arguments) -> LatentGrid:
     batch, _, frames, height, width = arguments["sample"].shape
     resolutions = [(height, width)]
-    for _ in _config(denoiser).block_out_channels[1:]:
+    for _ in denoiser.config.block_out_channels[1:]:
         height, width = (height + 1) // 2, (width + 1) // 2
         resolutions.append((height, width))
     return LatentGrid(batch, frames, tuple(resolutions))
 
 
-def _channels_first_grid(patch_time: int, patch_height: int, patch_width: int, arguments: Arguments) -> LatentGrid:
-    batch, _, frames, height, width = arguments["hidden_states"].shape
-    return LatentGrid(batch, frames // patch_time, ((height // patch_height, width // patch_width),))
+def _patch_grid(axes: str) -> Callable[[Any, Arguments], LatentGrid]:
+    """The grid of a transformer over patches of its latents, whose axes are named as einops names them."""
+
+    def grid(denoiser: Any, arguments: Arguments) -> LatentGrid:
+        size = parse_shape(arguments["hidden_states"], axes)
+        time, rows, columns = _patch(denoiser.config)
+        return LatentGrid(size["batch"], size["time"] // time, ((size["row"] // rows, size["column"] // columns),))
+
+    return grid
 
 
-def _wan_grid(denoiser: nn.Module, arguments: Arguments) -> LatentGrid:
-    time, height, width = _config(denoiser).patch_size
-    return _channels_first_grid(time, height, width, arguments)
+def _patch(config: Any) -> tuple[int, int, int]:
+    """Frames, rows and columns of a patch: one triple (Wan), or a square and a time that may be missing or None."""
+    size = config.patch_size
+    return (config.get("patch_size_t") or 1, size, size) if isinstance(size, int) else tuple(size)
 
 
-def _hunyuan_grid(denoiser: nn.Module, arguments: Arguments) -> LatentGrid:
-    patch = _config(denoiser).patch_size
-    return _channels_first_grid(_config(denoiser).patch_size_t, patch, patch, arguments)
-
-
-def _mochi_grid(denoiser: nn.Module, arguments: Arguments) -> LatentGrid:
-    patch = _config(denoiser).patch_size
-    return _channels_first_grid(1, patch, patch, arguments)
-
-
-def _cogvideox_grid(denoiser: nn.Module, arguments: Arguments) -> LatentGrid:
-    batch, frames, _, height, width = arguments["hidden_states"].shape
-    patch, patch_time = _config(denoiser).patch_size, _config(denoiser).patch_size_t or 1
-    return LatentGrid(batch, frames // patch_time, ((height // patch, width // patch),))
-
-
-def _ltx_grid(denoiser: nn.Module, arguments: Arguments) -> LatentGrid:
-    patch, patch_time = _config(denoiser).patch_size, _config(denoiser).patch_size_t
-    size = (arguments["height"] // patch, arguments["width"] // patch)
-    return LatentGrid(arguments["hidden_states"].shape[0], arguments["num_frames"] // patch_time, (size,))
+def _ltx_grid(denoiser: Any, arguments: Arguments) -> LatentGrid:
+    """LTX is given its latents as a sequence of tokens, and their grid beside it."""
+    time, rows, columns = _patch(denoiser.config)
+    size = (arguments["height"] // rows, arguments["width"] // columns)
+    return LatentGrid(arguments["hidden_states"].shape[0], arguments["num_frames"] // time, (size,))
 
 
 def _guided_by_property(pipeline: Any, encoded: list[Arguments]) -> bool:
@@ -152,7 +135,7 @@ def _guided_by_property(pipeline: Any, encoded: list[Arguments]) -> bool:
 
 
 def _guided_by_argument(pipeline: Any, encoded: list[Arguments]) -> bool:
-    """CogVideoX and ModelScope keep the decision in a local variable; `encode_prompt` is told."""
+    """CogVideoX and ModelScope keep the decision in a local variable; `encode_prompt` is given it."""
     return bool(encoded and encoded[-1].get("do_classifier_free_guidance"))
 
 
@@ -161,13 +144,13 @@ def _guided_by_second_prompt(pipeline: Any, encoded: list[Arguments]) -> bool:
     return len(encoded) > 1
 
 
-def _wan_active(pipeline: Any, timesteps: Sequence[int | float]) -> frozenset[str]:
+def _wan_active(pipeline: Any, timesteps: Sequence[int | float]) -> Collection[str]:
     """Wan 2.2 has a denoiser for much noise and one for little."""
     share = pipeline.config.get("boundary_ratio")
     if share is None:
-        return frozenset({"transformer"})
+        return {"transformer"}
     boundary = share * pipeline.scheduler.config.num_train_timesteps
-    return frozenset("transformer" if timestep >= boundary else "transformer_2" for timestep in timesteps)
+    return {"transformer" if timestep >= boundary else "transformer_2" for timestep in timesteps}
 
 
 def _wan_attentions(module: Any) -> tuple[str, ...]:
@@ -176,6 +159,10 @@ def _wan_attentions(module: Any) -> tuple[str, ...]:
 
 
 _TRANSFORMER_ROWS = frozenset({"hidden_states", "encoder_hidden_states", "timestep"})
+_UNET_ROWS = frozenset({"sample", "encoder_hidden_states", "timestep", "timestep_cond"}) | {
+    "down_block_additional_residuals",
+    "mid_block_additional_residual",
+}
 
 FAMILIES: tuple[Family, ...] = (
     Family(
@@ -186,17 +173,7 @@ FAMILIES: tuple[Family, ...] = (
         grid=_unet_grid,
         guided=_guided_by_property,
         latents="sample",
-        per_row=frozenset(
-            {
-                "sample",
-                "timestep",
-                "encoder_hidden_states",
-                "timestep_cond",
-                "added_cond_kwargs",
-                "down_block_additional_residuals",
-                "mid_block_additional_residual",
-            }
-        ),
+        per_row=_UNET_ROWS | {"added_cond_kwargs"},
         order=_unet_order,
         stages=_unet_stages,
         skips="kept",
@@ -209,16 +186,7 @@ FAMILIES: tuple[Family, ...] = (
         grid=_unet_grid,
         guided=_guided_by_argument,
         latents="sample",
-        per_row=frozenset(
-            {
-                "sample",
-                "timestep",
-                "encoder_hidden_states",
-                "timestep_cond",
-                "down_block_additional_residuals",
-                "mid_block_additional_residual",
-            }
-        ),
+        per_row=_UNET_ROWS,
         order=_unet_order,
         stages=_unet_stages,
         skips="kept",
@@ -228,7 +196,7 @@ FAMILIES: tuple[Family, ...] = (
         denoiser=CogVideoXTransformer3DModel,
         guidance="batched",
         kinds=(("transformer_blocks.*", "joint"),),
-        grid=_cogvideox_grid,
+        grid=_patch_grid("batch time _ row column"),
         guided=_guided_by_argument,
         text="before",
         padding="attended",
@@ -241,11 +209,11 @@ FAMILIES: tuple[Family, ...] = (
         denoiser=WanTransformer3DModel,
         guidance="split",
         kinds=(("blocks.*", "joint"),),
-        grid=_wan_grid,
+        grid=_patch_grid("batch _ time row column"),
         guided=_guided_by_property,
         attentions=_wan_attentions,
         per_row=_TRANSFORMER_ROWS | {"encoder_hidden_states_image"},
-        stages=_wan_stages,
+        stages=lambda denoiser: list(denoiser.blocks),
         active=_wan_active,
     ),
     Family(
@@ -253,7 +221,7 @@ FAMILIES: tuple[Family, ...] = (
         denoiser=HunyuanVideoTransformer3DModel,
         guidance="split",
         kinds=(("context_embedder.*", "text"), ("*transformer_blocks.*", "joint")),
-        grid=_hunyuan_grid,
+        grid=_patch_grid("batch _ time row column"),
         guided=_guided_by_second_prompt,
         guidance_argument="true_cfg_scale",
         text="after",
@@ -277,7 +245,7 @@ FAMILIES: tuple[Family, ...] = (
         denoiser=MochiTransformer3DModel,
         guidance="batched",
         kinds=(("transformer_blocks.*", "joint"),),
-        grid=_mochi_grid,
+        grid=_patch_grid("batch _ time row column"),
         guided=_guided_by_property,
         text="after",
         calls="per row",

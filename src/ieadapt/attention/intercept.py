@@ -10,12 +10,18 @@ from diffusers import DiffusionPipeline
 from torch import nn
 
 from ieadapt.attention.calls import Intervention
-from ieadapt.attention.denoiser_calls import DenoiserWrapper
+from ieadapt.attention.denoiser_calls import DenoiserWrapper, Prefix
 from ieadapt.attention.discovery import denoisers_of
-from ieadapt.attention.prefix import Prefix
-from ieadapt.attention.rows import GuidanceChoice, StepWindow, Stream, guidance_branches
 from ieadapt.attention.seam import Interception, Seam, open_seam
-from ieadapt.attention.sites import AttentionSite, Selection, select_sites
+from ieadapt.attention.sites import (
+    AttentionSite,
+    GuidanceChoice,
+    Selection,
+    StepWindow,
+    Stream,
+    guidance_branches,
+    select_sites,
+)
 from ieadapt.errors import FailureError, UsageError
 
 AnyIntervention = TypeVar("AnyIntervention", bound=Intervention)
@@ -72,14 +78,7 @@ def intercept(
         )
     with open_seam(model) as seam:
         chosen = select_sites(_own_sites(seam, model), sites)
-        entry = Interception(
-            intervention,
-            frozenset(chosen),
-            window,
-            branches,
-            heads=None if heads is None else tuple(heads),
-            streams=None if streams is None else tuple(streams),
-        )
+        entry = Interception(intervention, frozenset(chosen), window, branches, heads, streams)
         seam.interceptions.append(entry)
         before = seam.passes
         try:

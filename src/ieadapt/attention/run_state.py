@@ -1,18 +1,20 @@
-"""Where a pipeline's run is: which step of how many, which guidance branch, how many videos."""
+"""Where a pipeline's run is: which step of how many, and of which guidance branch, stream and video each row is."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, get_args
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from ieadapt.attention.families import UNLISTED, Family
 from ieadapt.attention.restore import around
-from ieadapt.attention.rows import Guidance, RowMap, Stream
+from ieadapt.attention.sites import Guidance, Stream
 from ieadapt.errors import FailureError, UsageError
 
 BRANCHES: Mapping[str | None, Guidance] = {
@@ -27,6 +29,61 @@ TOGETHER = (None, "cond_uncond")
 """Names of calls that hold whatever branches run."""
 
 
+@dataclass(frozen=True)
+class RowMap:
+    """What each row of a denoiser's batch is, and how many rows of an attention call each one spans.
+
+    Attributes:
+        guidance: per denoiser row. Without classifier-free guidance all rows are `cond`.
+        stream: per denoiser row, `source` or `target` in an edit, else `none`.
+        video: per denoiser row, the index of the video it belongs to, counted within its guidance branch.
+        repeats: consecutive rows of the attention call per denoiser row (frames, positions, or 1).
+        batch: per row, its index in the denoiser's batch; empty where that is its index here.
+
+    Example:
+        >>> rows = RowMap(("uncond", "cond"), ("none", "none"), (0, 0), repeats=2)
+        >>> rows.denoiser_rows(("cond",)), rows.index([1])
+        ([1], slice(2, 4, None))
+    """
+
+    guidance: tuple[Guidance, ...]
+    stream: tuple[Stream, ...]
+    video: tuple[int, ...]
+    repeats: int = 1
+    batch: tuple[int, ...] = field(default=(), compare=False, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.guidance)
+
+    def denoiser_rows(
+        self, guidance: Sequence[Guidance] = get_args(Guidance), stream: Sequence[Stream] = get_args(Stream)
+    ) -> list[int]:
+        """Indices of the denoiser rows of these branches and streams."""
+        named = enumerate(zip(self.guidance, self.stream, strict=True))
+        return [index for index, (branch, name) in named if branch in guidance and name in stream]
+
+    def take(self, denoiser_rows: Sequence[int]) -> RowMap:
+        """The row map of these denoiser rows alone."""
+        return RowMap(
+            tuple(self.guidance[row] for row in denoiser_rows),
+            tuple(self.stream[row] for row in denoiser_rows),
+            tuple(self.video[row] for row in denoiser_rows),
+            self.repeats,
+            tuple(self.batch[row] if self.batch else row for row in denoiser_rows),
+        )
+
+    def index(self, denoiser_rows: Sequence[int], device: torch.device | None = None) -> slice | Int[Tensor, " row"]:
+        """What takes the attention call's rows of these denoiser rows out of a tensor.
+
+        Neighbours are a slice: a view instead of a copy, and no wait for the indices to arrive on the device.
+        """
+        rows = list(denoiser_rows)
+        if rows and rows == list(range(rows[0], rows[0] + len(rows))):
+            return slice(rows[0] * self.repeats, (rows[-1] + 1) * self.repeats)
+        starts = torch.tensor(rows, dtype=torch.long) * self.repeats
+        return (starts[:, None] + torch.arange(self.repeats)).flatten().to(device)
+
+
 class RunState:
     """Counts steps and names rows by watching what every pipeline does anyway.
 
@@ -37,7 +94,7 @@ class RunState:
 
     def __init__(self) -> None:
         self.pipeline: Any = None
-        self.streams: Callable[[], tuple[Stream, ...] | None] = lambda: None
+        self.streams: Callable[[], Sequence[Stream] | None] = lambda: None
         self.context: str | None = None
         self._observers = 0
         self._hooks = ExitStack()
@@ -138,11 +195,12 @@ class RunState:
         if tokenizer is None or prompts is None or given:
             return None
         if self._lengths is None:
-            texts = {"cond": prompts, "uncond": negative}
-            listed = {branch: [text] if isinstance(text, str) else list(text) for branch, text in texts.items()}
             self._lengths = {
-                branch: [len(tokenizer(text, truncation=True, max_length=None).input_ids) for text in texts]
-                for branch, texts in listed.items()
+                branch: [
+                    len(tokenizer(text, truncation=True, max_length=None).input_ids)
+                    for text in ([texts] if isinstance(texts, str) else texts)
+                ]
+                for branch, texts in (("cond", prompts), ("uncond", negative))
             }
         return self._lengths
 
@@ -152,19 +210,21 @@ class RunState:
         The first text that was encoded is the prompt's, the second the negative one's. Rows of neither, or of both
         because they are equal, stay unknown.
         """
-        nothing: list[Guidance] = ["unknown"] * batch
+        branches: list[Guidance] = ["unknown"] * batch
         if len(self._texts) != 2:
-            return nothing
+            return branches
         cond, uncond = self._texts
-        found = [value for value in arguments.values() if isinstance(value, Tensor) and value.ndim == 3]
-        states = next((value for value in found if value.shape[1:] == cond.shape[1:] and len(value) == batch), None)
+        tensors = [value for value in arguments.values() if isinstance(value, Tensor) and value.ndim == 3]
+        states = next((value for value in tensors if value.shape[1:] == cond.shape[1:] and len(value) == batch), None)
         if states is None or cond.shape[1:] != uncond.shape[1:]:
-            return nothing
-        cond, uncond = (text.to(states) for text in (cond, uncond))
+            return branches
         for row in range(batch):
-            of_cond, of_uncond = ((states[row] == text).flatten(1).all(1).any().item() for text in (cond, uncond))
-            nothing[row] = "cond" if of_cond and not of_uncond else "uncond" if of_uncond and not of_cond else "unknown"
-        return nothing
+            of_cond, of_uncond = (
+                (states[row] == text.to(states)).flatten(1).all(1).any().item() for text in (cond, uncond)
+            )
+            if of_cond != of_uncond:
+                branches[row] = "cond" if of_cond else "uncond"
+        return branches
 
     def _refuse_further_branches(self, batch: int) -> None:
         """Refuse a batch with a perturbed branch of the pipeline's own.
@@ -198,7 +258,7 @@ class RunState:
         if prompt >= len(streams):
             raise UsageError(
                 "more videos than streams",
-                expected=f"{len(streams)} prompts, one for each of {streams}",
+                expected=f"{len(streams)} prompts, one for each of {tuple(streams)}",
                 got=f"a batch with a prompt number {prompt + 1}",
                 remedy="pass one stream name per prompt to intercept(..., streams=...)",
             )

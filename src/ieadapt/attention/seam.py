@@ -6,7 +6,6 @@ Forward hooks on attention modules say which site is running; a `TorchFunctionMo
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,16 +18,14 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ieadapt.attention.bypasses import passed_over, refuse_bypasses
+from ieadapt.attention.blocks import bound_arguments, passed_over, refuse_bypasses
 from ieadapt.attention.calls import AttentionCall, Intervention, Visit, attention_call
-from ieadapt.attention.denoiser_calls import DenoiserCall, DenoiserWrapper, prediction_of, with_prediction
+from ieadapt.attention.denoiser_calls import DenoiserCall, DenoiserWrapper, Prefix, prediction_of, with_prediction
 from ieadapt.attention.discovery import denoisers_of, site_modules
 from ieadapt.attention.families import family_of
-from ieadapt.attention.prefix import Prefix
-from ieadapt.attention.restore import around, eagerly, function_mode
-from ieadapt.attention.rows import Guidance, StepWindow, Stream
+from ieadapt.attention.restore import around, attribute, eagerly, function_mode
 from ieadapt.attention.run_state import RunState
-from ieadapt.attention.sites import AttentionSite
+from ieadapt.attention.sites import AttentionSite, Guidance, StepWindow, Stream
 from ieadapt.errors import FailureError, UsageError
 
 _SEAM = "_ieadapt_seam"
@@ -47,8 +44,8 @@ class Interception:
     sites: frozenset[AttentionSite]
     window: StepWindow
     guidance: tuple[Guidance, ...]
-    heads: tuple[int, ...] | None
-    streams: tuple[Stream, ...] | None
+    heads: Sequence[int] | None
+    streams: Sequence[Stream] | None
     fired: dict[AttentionSite, int] = field(default_factory=dict)
     passes: int = 0
 
@@ -96,8 +93,8 @@ class Seam:
         self.denoisers = denoisers
         self.sites = site_modules(denoisers)
         self.run = RunState()
-        self.run.streams = lambda: next((e.streams for e in reversed(self.interceptions) if e.streams), None)
         self.interceptions: list[Interception] = []
+        self.run.streams = lambda: next((e.streams for e in reversed(self.interceptions) if e.streams), None)
         self.wrappers: list[tuple[DenoiserWrapper, dict[nn.Module, Prefix]]] = []
         self._thread = threading.get_ident()
         self._visits: list[Visit] = []
@@ -127,11 +124,11 @@ class Seam:
             for denoiser in self.denoisers.values():
                 refuse_bypasses(denoiser, self.sites)
                 stack.enter_context(self.run.naming_calls(denoiser))
-                stack.enter_context(_marked(denoiser, self))
+                stack.enter_context(attribute(denoiser, _SEAM, self))
                 stack.enter_context(around(denoiser, "forward", self._forget_if_interrupted))
                 _hook(stack, denoiser, self._enter_denoiser, self._leave_denoiser)
-            for module, site in self.sites.items():
-                _hook(stack, module, self._enter_site(site), self._leave_site)
+            for module in self.sites:
+                _hook(stack, module, self._enter_site, self._leave_site)
             stack.enter_context(eagerly())  # compiled code could not be seen
             stack.enter_context(function_mode(_CatchAttention(self._attention)))
             self._hooks = stack.pop_all()
@@ -187,24 +184,15 @@ class Seam:
     def _enter_denoiser(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._require_thread()
         refuse_bypasses(module)
-        family = family_of(module)
-        arguments = _bound_arguments(module, args, kwargs)
+        family, run, arguments = family_of(module), self.run, bound_arguments(module, args, kwargs)
         grid = family.grid(module, arguments) if family.grid else None
         batch = grid.batch if grid else next(v.shape[0] for v in arguments.values() if isinstance(v, Tensor) and v.ndim)
         if not self._weak:
-            self.run.denoiser_begins()
-        rows = self.run.weak_rows(batch) if self._weak else self.run.rows(family, arguments, batch)
+            run.denoiser_begins()
+        rows = run.weak_rows(batch) if self._weak else run.rows(family, arguments, batch)
+        padding = run.padding(family, arguments, rows)
         call = DenoiserCall(
-            module,
-            family,
-            arguments,
-            grid,
-            rows,
-            self.run.step,
-            self.run.steps,
-            self.run.pipeline,
-            self.weak,
-            self.run.padding(family, arguments, rows),
+            module, family, arguments, grid, rows, run.step, run.steps, run.pipeline, self.weak, padding
         )
         self._calls.append(call)
         self.passes += 1
@@ -246,17 +234,16 @@ class Seam:
         """
         own = {site for module, site in self.sites.items() if module in call.modules}
         planned = {site for entry in call.acting for site in entry.sites} & own
-        if not self._weak:
-            compared = {module for _, prefixes in self.wrappers for module in _perturbed(prefixes, call.module)}
-            planned |= {site for module, site in self.sites.items() if module in compared}
         for entry in call.acting:
             entry.passes += not own.isdisjoint(entry.sites)
+        for _, prefixes in () if self._weak else self.wrappers:
+            if call.module in prefixes:
+                compared = prefixes[call.module].perturbed
+                planned |= {site for module, site in self.sites.items() if module in compared}
         missing = planned - call.visited
-        if missing:
-            over = passed_over(call.module)
-            missing = {site for module, site in self.sites.items() if site in missing and module not in over}
-        if missing:
-            names = [site.name for site in sorted(missing, key=lambda site: site.order)]
+        over = passed_over(call.module) if missing else ()
+        names = [site.name for module, site in self.sites.items() if site in missing and module not in over]
+        if names:
             raise FailureError(
                 f"{len(names)} of {len(planned)} planned attention sites did not run in this pass",
                 expected="every chosen site in every pass of the window",
@@ -266,11 +253,8 @@ class Seam:
                 "or choose sites that the model runs",
             )
 
-    def _enter_site(self, site: AttentionSite) -> Callable[..., None]:
-        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._visits.append(Visit(site, module))
-
-        return enter
+    def _enter_site(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._visits.append(Visit(self.sites[module], module))
 
     def _leave_site(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         if not self._visits or self._visits[-1].module is not module:
@@ -278,7 +262,7 @@ class Seam:
         visit = self._visits.pop()
         if output is None or not self._calls:
             return
-        if visit.seen:
+        if visit.attentions:
             self._calls[-1].visited.add(visit.site)
         elif self._acting(visit.site):
             raise FailureError(
@@ -297,7 +281,7 @@ class Seam:
         if not self._visits or not self._calls:
             return attend(*args, **kwargs)
         visit, outer = self._visits[-1], self._calls[-1]
-        visit.seen += 1
+        visit.attentions += 1
         acting = self._acting(visit.site)
         if not acting:
             return attend(*args, **kwargs)
@@ -333,10 +317,6 @@ class _CatchAttention(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _perturbed(prefixes: dict[nn.Module, Prefix], denoiser: nn.Module) -> Sequence[nn.Module]:
-    return prefixes[denoiser].perturbed if denoiser in prefixes else ()
-
-
 def _require_form(result: Any, call: AttentionCall, entry: Interception) -> None:
     where = f"{entry.intervention!r} at {call.site.name}"
     if not isinstance(result, Tensor):
@@ -357,25 +337,10 @@ def _require_form(result: Any, call: AttentionCall, entry: Interception) -> None
         )
 
 
-def _bound_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    bound = inspect.signature(type(module).forward).bind(module, *args, **kwargs)
-    arguments = dict(bound.arguments)
-    arguments.pop("self", None)
-    return {name: value for name, value in arguments.items() if name != "kwargs"} | arguments.get("kwargs", {})
-
-
 def _hook(stack: ExitStack, module: nn.Module, enter: Callable[..., Any], leave: Callable[..., Any]) -> None:
+    # always_call: the hook that closes a pass has to run after an exception too, else the next call would be inside it.
     stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
     stack.callback(module.register_forward_hook(leave, with_kwargs=True, always_call=True).remove)
-
-
-@contextmanager
-def _marked(denoiser: nn.Module, seam: Seam) -> Iterator[None]:
-    vars(denoiser)[_SEAM] = seam
-    try:
-        yield
-    finally:
-        del vars(denoiser)[_SEAM]
 
 
 @contextmanager

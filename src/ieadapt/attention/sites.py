@@ -1,4 +1,4 @@
-"""Attention sites: where attention happens in a denoiser, and how a caller names some of them."""
+"""Where, when and on which rows: attention sites, windows of steps, guidance branches, and how they are named."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from ieadapt.errors import UsageError
 
 Kind = Literal["spatial", "temporal", "joint", "cross", "text", "unknown"]
 
-KINDS: tuple[Kind, ...] = ("spatial", "temporal", "joint", "cross", "text", "unknown")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ def _entries(selection: str | AttentionSite | Iterable[str | AttentionSite]) -> 
 
 def _matching(sites: Sequence[AttentionSite], entry: str | AttentionSite) -> list[AttentionSite]:
     name = entry.name if isinstance(entry, AttentionSite) else entry
-    found = [site for site in sites if site.kind == name or site.name == name or fnmatchcase(site.name, name)]
-    if not found:
+    matches = [site for site in sites if name in (site.kind, site.name) or fnmatchcase(site.name, name)]
+    if not matches:
         near = difflib.get_close_matches(name, [site.name for site in sites], n=3, cutoff=0.3)
         raise UsageError(
             "the selection matches no attention site",
@@ -102,9 +102,131 @@ def _matching(sites: Sequence[AttentionSite], entry: str | AttentionSite) -> lis
             expected=f"a name or pattern such as {', '.join(near)}" if near else None,
             remedy=_what_there_is(sites),
         )
-    return found
+    return matches
 
 
 def _what_there_is(sites: Sequence[AttentionSite]) -> str:
     counts = ", ".join(f"{kind} ({n})" for kind in KINDS if (n := sum(site.kind == kind for site in sites)))
     return f"this model has the kinds {counts}; `ieadapt sites MODEL` lists all {len(sites)} sites"
+
+
+Guidance = Literal["uncond", "cond", "weak", "unknown"]
+"""What a row of the batch computes: the unconditional or the conditional prediction, or one of an extra, weak pass.
+
+`unknown` are rows of which a pipeline does not say what they are; only `all` hands them out.
+"""
+
+GuidanceChoice = Guidance | Literal["all"] | Sequence[Guidance]
+Stream = Literal["source", "target", "none"]
+
+_FORM = "fractions 0 <= start < stop <= 1, as text START:STOP"
+
+
+def guidance_branches(choice: GuidanceChoice | object) -> tuple[Guidance, ...]:
+    """The branches that a choice names; `all` are all but the weak passes.
+
+    Raises:
+        UsageError: an unknown branch, or none.
+
+    Example:
+        >>> guidance_branches("all")
+        ('uncond', 'cond', 'unknown')
+    """
+    named: Any = ("uncond", "cond", "unknown") if choice == "all" else (choice,) if isinstance(choice, str) else choice
+    known = get_args(Guidance)
+    if not isinstance(named, Sequence) or not named or any(branch not in known for branch in named):
+        raise UsageError(
+            "not a choice of guidance", expected=f"{', '.join(known)}, all, or a tuple of branches", got=repr(choice)
+        )
+    return tuple(named)
+
+
+@dataclass(frozen=True)
+class StepWindow:
+    """A part of a denoising run: the steps with start <= step / number of steps < stop.
+
+    Attributes:
+        start: fraction of the run at which it begins.
+        stop: fraction at which it ends; 1 includes the last step.
+
+    Raises:
+        UsageError: unless 0 <= start < stop <= 1.
+
+    Example:
+        >>> [step for step in range(4) if StepWindow(0.5).contains(step, 4)]
+        [2, 3]
+    """
+
+    start: int | float = 0.0
+    stop: int | float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.start < self.stop <= 1.0:
+            raise UsageError("not a window of steps", expected=_FORM, got=str(self))
+
+    @classmethod
+    def of(cls, steps: StepWindow | Sequence[int | float] | str, where: str | None = None) -> StepWindow:
+        """Read a window, a pair of fractions, or its text `START:STOP`; `where` is named in the error.
+
+        Raises:
+            UsageError: something else.
+
+        Example:
+            >>> StepWindow.of("0:0.8")
+            StepWindow(start=0.0, stop=0.8)
+        """
+        if isinstance(steps, StepWindow):
+            return steps
+        edges: Any = steps.split(":") if isinstance(steps, str) else steps
+        try:
+            start, stop = (float(edge) for edge in edges)
+            return cls(start, stop)
+        except (TypeError, ValueError, UsageError):
+            raise UsageError("not a window of steps", expected=_FORM, got=repr(steps), where=where) from None
+
+    @property
+    def whole(self) -> bool:
+        """Whether every step is in it."""
+        return (self.start, self.stop) == (0.0, 1.0)
+
+    def contains(self, step: int, steps: int | None) -> bool:
+        """Whether a step acts; every step does where their number is not known."""
+        return steps is None or self.start <= step / steps < self.stop
+
+    def steps(self, steps: int) -> range:
+        """The steps that act in a run of so many.
+
+        Raises:
+            UsageError: no step begins inside the window.
+        """
+        inside = [step for step in range(steps) if self.contains(step, steps)]
+        if not inside:
+            raise UsageError(
+                "no denoising step begins inside the window",
+                got=f"window {self} of {steps} steps",
+                remedy="take more steps or a wider window",
+            )
+        return range(inside[0], inside[-1] + 1)
+
+    def after(self, first: int, steps: int, where: str | None = None) -> StepWindow:
+        """The same window for a run that leaves out the first of so many steps, and counts from its own beginning.
+
+        Raises:
+            UsageError: none of the remaining steps begins inside it.
+
+        Example:
+            >>> StepWindow(0.0, 0.75).after(2, 8)
+            StepWindow(start=0.0, stop=0.6666666666666666)
+        """
+        inside, left = self.steps(steps), steps - first
+        if inside.stop <= first:
+            raise UsageError(
+                "no denoising step begins inside the window",
+                got=f"window {self} of {steps} steps, of which the first {first} are left out",
+                where=where,
+                remedy="take a wider window, or begin earlier",
+            )
+        return StepWindow(max(inside.start - first, 0) / left, (inside.stop - first) / left)
+
+    def __str__(self) -> str:
+        return f"{self.start:g}:{self.stop:g}"
