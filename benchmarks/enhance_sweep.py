@@ -41,7 +41,7 @@ from ieadapt.errors import FailureError
 from ieadapt.metrics import METRICS, evaluate
 from ieadapt.metrics.intervals import paired_interval
 from ieadapt.models import load
-from ieadapt.tasks.evaluate.comparison import Comparison, compare
+from ieadapt.tasks.evaluate.tables import Comparison, compare
 from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.testbed import Score, score
@@ -222,7 +222,7 @@ def write(arguments: argparse.Namespace) -> None:
         "enhance-methods": reported,
         "enhance-contrasts": contrasts(tables["report"], arguments.default, arguments.steps),
         "enhance-chosen": contrasts(tables["report"], chosen, arguments.steps),
-        "enhance-default": [row.as_dict() for row in against_plain(tables["report"], arguments.default)],
+        "enhance-default": [dataclasses.asdict(row) for row in against_plain(tables["report"], arguments.default)],
     }
     for name, found in rows.items():
         record(f"{name}-{arguments.model}", command, found, notes=note, machine=arguments.machine)

@@ -15,7 +15,7 @@ from benchmarks.testbed.generating import VARIANTS
 from benchmarks.testbed.passes import counted_passes
 from benchmarks.testbed.scenes import bench_pairs, bench_scenes
 from ieadapt.tasks.edit.marks import mark_edit
-from ieadapt.tasks.evaluate.comparison import MEASURES
+from ieadapt.tasks.evaluate.tables import MEASURES
 from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.testbed import score

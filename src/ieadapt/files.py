@@ -118,10 +118,14 @@ def record_text(content: Mapping[str, Any]) -> str:
         >>> sorted(json.loads(record_text({"steps": 8})))
         ['digest', 'digest_method', 'steps']
     """
-    plain = json.loads(
-        json.dumps({name: value for name, value in content.items() if name not in (DIGEST, METHOD)}, default=str)
-    )
+    plain = as_read({name: value for name, value in content.items() if name not in (DIGEST, METHOD)})
     return json.dumps(plain | {DIGEST: _digest(plain), METHOD: "sha256"}, indent=1, ensure_ascii=False) + "\n"
+
+
+def as_read(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as it is read back from JSON: tuples as lists, paths as texts."""
+    plain: dict[str, Any] = json.loads(json.dumps(content, default=str))
+    return plain
 
 
 def read_record(

@@ -84,7 +84,7 @@ def v2v(
     with shown_stages() as stages:
         found = run_v2v(model, edits, folder, asked, resume=resume, stages=stages)
     if as_json:
-        rows = {name: [row.as_dict() for row in each] for name, each in found.rows.items()}
+        rows = {name: [dataclasses.asdict(row) for row in each] for name, each in found.rows.items()}
         print_json({"folder": str(folder), "rows": rows, "notes": list(found.notes)})
         return
     print(found.table.caption)

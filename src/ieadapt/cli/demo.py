@@ -10,7 +10,7 @@ from ieadapt.cli.options import Json, Out, takes
 from ieadapt.runs.pipelines import spoken_folder
 from ieadapt.runs.report import Table
 from ieadapt.tasks.demo.run import DemoRun, recorded_table, run_demo
-from ieadapt.tasks.evaluate.comparison import comparison_table, verdict
+from ieadapt.tasks.evaluate.tables import comparison_table, verdict
 from ieadapt.tasks.measure.run import describe_profile
 
 
@@ -24,7 +24,7 @@ def command(asked: DemoRun, *, out: Out = None, as_json: Json = False) -> None:
     with shown_stages() as stages:
         result = run_demo(asked, folder, overwrite=True, stages=stages)
     if as_json:
-        rows = [row.as_dict() for row in result.comparison]
+        rows = [dataclasses.asdict(row) for row in result.comparison]
         pair = result.edit.pair
         edited = {"source": pair.source_prompt, "prompt": pair.prompt, **result.edit.marks.as_dict()}
         content = {"folder": str(folder), "sites": result.profile.by_site().to_dicts(), "comparison": rows}

@@ -1,4 +1,4 @@
-"""Configs as flags: every field of a run's config, nested ones too, is one flag and one field of a form.
+"""Configs as flags: every field of a run's config, and of the configs in it, is one flag and one field of a form.
 
 A field carries its help in `metadata["help"]`. A nested field whose name the outer config uses too is prefixed with the
 name of its config: `enhancement.seed` beside `seed` becomes `--enhancement-seed`. A short word for a field of diffusers
@@ -8,8 +8,6 @@ gives way to a field of the outer config that has that name.
 from __future__ import annotations
 
 import dataclasses
-import functools
-import operator
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -52,27 +50,27 @@ def flags(config: type) -> Iterator[Flag]:
     """Every flag of a config class, in the order of its fields; nested configs are opened.
 
     Example:
-        >>> from ieadapt.tasks import GenerationConfig
+        >>> from ieadapt.tasks.generate import GenerationConfig
         >>> [flag.option for flag in flags(GenerationConfig)][:3]
         ['--steps', '--guidance-scale', '--frames']
     """
-    outer = frozenset(field.name for field in dataclasses.fields(config))
-    return _flags(config, (), outer, {field.name: _default(field) for field in dataclasses.fields(config)})
+    outer, types = {field.name: field for field in dataclasses.fields(config)}, get_type_hints(config)
+    for name, field in outer.items():
+        base = _base(config, name, {})
+        if base is not None:
+            inner_types = get_type_hints(type(base))
+            for inner in dataclasses.fields(base):
+                short = _SHORT.get(inner.name, inner.name)
+                short = f"{name}_{inner.name}" if inner.name in outer else inner.name if short in outer else short
+                yield _flag(inner, inner_types[inner.name], getattr(base, inner.name), (name, inner.name), short)
+        elif name not in SPECIAL:
+            yield _flag(field, types[name], _default(field), (name,), _SHORT.get(name, name))
 
 
-def _flags(config: type, path: tuple[str, ...], outer: frozenset[str], defaults: Mapping[str, Any]) -> Iterator[Flag]:
-    types = get_type_hints(config)
-    for field in dataclasses.fields(config):
-        default, here, kind = defaults[field.name], (*path, field.name), _config_of(types[field.name])
-        if kind is not None:
-            yield from _flags(kind, here, outer, vars(kind() if default is None else default))
-        elif field.name not in SPECIAL:
-            clashes = bool(path) and field.name in outer
-            short = _SHORT.get(field.name, field.name)
-            short = field.name if path and short in outer else short
-            name = f"{path[-1]}_{field.name}" if clashes else short
-            told, choices = field.metadata.get("help", ""), tuple(field.metadata.get("choices", ()))
-            yield Flag(name, here, _as_typed(types[field.name]), default, told, choices)
+def _flag(field: dataclasses.Field[Any], kind: Any, default: Any, path: tuple[str, ...], name: str) -> Flag:
+    if {int, float} <= set(get_args(kind)):  # typed on a command line, a number that may be whole or not is a float
+        kind = float | None if type(None) in get_args(kind) else float
+    return Flag(name, path, kind, default, field.metadata.get("help", ""), tuple(field.metadata.get("choices", ())))
 
 
 def assemble(config: type, values: Mapping[str, Any]) -> Any:
@@ -82,47 +80,52 @@ def assemble(config: type, values: Mapping[str, Any]) -> Any:
     wins over the preset, also where it says the default.
 
     Example:
-        >>> from ieadapt.tasks import GenerationConfig
+        >>> from ieadapt.tasks.generate import GenerationConfig
         >>> assemble(GenerationConfig, {"steps": 8}).num_inference_steps
         8
     """
-    nested: dict[str, Any] = {}
+    chosen, nested = {name: values[name] for name in SPECIAL if name in values}, dict[str, dict[str, Any]]()
     for flag in flags(config):
         if flag.name in values:
-            level = nested
-            for name in flag.path[:-1]:
-                level = level.setdefault(name, {})
+            level = chosen if len(flag.path) == 1 else nested.setdefault(flag.path[0], {})
             level[flag.path[-1]] = values[flag.name]
-    return _build(config, nested | {name: values[name] for name in SPECIAL if name in values})
+    bases = {name: _base(config, name, chosen) for name in nested}
+    return config(**chosen, **{name: dataclasses.replace(bases[name], **nested[name]) for name in nested})
 
 
-def command_line(workflow: str, asked: Any, out: str | Path) -> str:
+def command_line(workflow: str, config: Any, out: str | Path, *arguments: object) -> str:
     """The command that repeats a run: only what differs from the defaults is spelled out.
+
+    Args:
+        workflow: the command, such as `measure` or `bench v2v`.
+        config: the run's config; where it has a `model` and `prompts`, they are spelled out too.
+        out: the run folder.
+        arguments: what else follows the command.
 
     Example:
         >>> from ieadapt.tasks.measure.run import MeasureRun
         >>> command_line("measure", MeasureRun("shapes", ("a red ball",), seed=3), "runs/a")
         "ieadapt measure shapes --prompt 'a red ball' --seed 3 --out runs/a"
     """
-    words = ["ieadapt", workflow, *([str(asked.model)] if hasattr(asked, "model") else [])]
-    for prompt in getattr(asked, "prompts", ()):
-        words += ["--prompt", prompt]
-    return shlex.join([*words, *flag_words(asked), "--out", str(out)])
+    model = [str(config.model)] if hasattr(config, "model") else []
+    words = ["ieadapt", *workflow.split(), *map(str, arguments), *model]
+    words += [word for prompt in getattr(config, "prompts", ()) for word in ("--prompt", prompt)]
+    return shlex.join([*words, *flag_words(config), "--out", str(out)])
 
 
-def flag_words(asked: Any) -> list[str]:
+def flag_words(config: Any) -> list[str]:
     """The flags of a config that differ from the defaults, as they are typed.
 
     Example:
-        >>> from ieadapt.tasks import GenerationConfig
+        >>> from ieadapt.tasks.generate import GenerationConfig
         >>> flag_words(GenerationConfig(num_inference_steps=8))
         ['--steps', '8']
     """
     words: list[str] = []
-    for flag in flags(type(asked)):
-        base = _base(type(asked), flag.path[0], vars(asked))
+    for flag in flags(type(config)):
+        base = _base(type(config), flag.path[0], vars(config))
         default = flag.default if base is None else getattr(base, flag.path[-1])
-        value = asked
+        value = config
         for name in flag.path:
             value = default if value is None else getattr(value, name)
         if value != default:
@@ -130,35 +133,16 @@ def flag_words(asked: Any) -> list[str]:
     return words
 
 
-def _config_of(kind: Any) -> Any:
-    """The config class that a field holds, also where it may be None; None for a field that holds none."""
-    return next((member for member in (kind, *get_args(kind)) if dataclasses.is_dataclass(member)), None)
-
-
-def _base(config: type, name: str, values: Mapping[str, Any]) -> Any:
-    """What a nested config starts from: the preset among the outer values, or its default; None for a plain field."""
-    field = next(each for each in dataclasses.fields(config) if each.name == name)
-    kind = _config_of(get_type_hints(config)[name])
-    if kind is not None and "base" in field.metadata and values.get("preset") is not None:
-        return field.metadata["base"](values["preset"])
-    return None if kind is None else _default(field) or kind()
-
-
-def _as_typed(kind: Any) -> Any:
-    """The type of a flag's value: a number that may be whole or not is typed as a float."""
-    members = set(get_args(kind))
-    return functools.reduce(operator.or_, members - {int}) if {int, float} <= members else kind
+def _base(config: type, name: str, chosen: Mapping[str, Any]) -> Any:
+    """What a nested config starts from: the preset that is chosen, or its default; None for a field that holds none."""
+    field, kind = next(each for each in dataclasses.fields(config) if each.name == name), get_type_hints(config)[name]
+    nested: Any = next((each for each in (kind, *get_args(kind)) if dataclasses.is_dataclass(each)), None)
+    if nested is not None and "base" in field.metadata and chosen.get("preset") is not None:
+        return field.metadata["base"](chosen["preset"])
+    return None if nested is None else _default(field) or nested()
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     return None if field.default is dataclasses.MISSING else field.default
-
-
-def _build(config: type, nested: Mapping[str, Any]) -> Any:
-    built = {
-        name: value if (base := _base(config, name, nested)) is None else dataclasses.replace(base, **value)
-        for name, value in nested.items()
-    }
-    return config(**built)

@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from ieadapt.errors import FailureError, IEAdaptError, IEAdaptWarning, UsageError, reason_of
-from ieadapt.files import file_inside, is_leftover, read_record, record_text, sha256_of, sweep, write_atomically
+from ieadapt.files import (
+    as_read,
+    file_inside,
+    is_leftover,
+    read_record,
+    record_text,
+    sha256_of,
+    sweep,
+    write_atomically,
+)
 
 CONFIG = "config.json"
 FORMAT = 1
@@ -142,7 +151,7 @@ def open_run(
         'complete'
     """
     run = RunFolder(Path(out).expanduser())
-    resumed = {"workflow": workflow, "request": config.get("request")} if resume else {}
+    resumed = {"workflow": workflow, "request": as_read(config).get("request")} if resume else {}
     kept = _prepare(run.path, resumed, overwrite=overwrite)
     started = datetime.datetime.now(datetime.UTC)
     run.record = {"format": FORMAT, "workflow": workflow, "status": "running", "error": None, "command": command}

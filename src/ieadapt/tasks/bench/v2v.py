@@ -2,36 +2,45 @@
 
 from __future__ import annotations
 
-import dataclasses
+import csv
 import json
-import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ieadapt.errors import FailureError, UsageError
+import yaml
+
+from ieadapt.errors import FailureError, UsageError, reason_of
 from ieadapt.metrics import Metric, select_metrics
+from ieadapt.runs.clip_folders import VIDEO_SUFFIXES, frames_of
 from ieadapt.runs.clip_reading import read_clip
-from ieadapt.runs.flags import flag_words
+from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import RunFolder, Stages, open_run, silent
 from ieadapt.runs.pipelines import Hardware
 from ieadapt.runs.report import Table
 from ieadapt.runs.sources import SourceConfig
-from ieadapt.runs.weight_places import read_places
-from ieadapt.tasks.bench.edit_sets import as_v2vbench, read_edit_set
 from ieadapt.tasks.bench.edit_videos import EditPlan, MakeEdits
 from ieadapt.tasks.bench.layout_videos import removed_leftovers
 from ieadapt.tasks.edit.inversions import default_cache
-from ieadapt.tasks.edit.jobs import EditJob
+from ieadapt.tasks.edit.jobs import EditJob, read_jobs
 from ieadapt.tasks.edit.presets import edit_preset
 from ieadapt.tasks.edit.run_config import Sampling
-from ieadapt.tasks.evaluate.run import clip_values, parquet
+from ieadapt.tasks.evaluate.run import clip_values, parquet, read_places
 from ieadapt.tasks.evaluate.tables import MetricSummary, markdown, summarise
 from ieadapt.tasks.study.engines import open_engine
 
 METRICS = "psnr,ssim,warp_error,flicker,motion"
 VALUES, SUMMARY, TABLE = "values.parquet", "benchmark.json", "table.md"
+TGVE_VIDEO, TGVE_SOURCE = "Video name", "Our GT caption"
+TGVE_TARGETS = (
+    "Style Change Caption",
+    "Object Change Caption",
+    "Background Change Caption",
+    "Multiple Changes Caption",
+)
+_NOT_REQUESTED = ("engine", "workers", "metrics", "weights", "cache")
+"""Fields of a config that decide nothing about the videos."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +90,7 @@ class V2VConfig:
 
 @dataclass(frozen=True)
 class V2VResult:
-    """What a benchmark found.
+    """The result of an editing benchmark.
 
     Attributes:
         table: one row per method, every metric with its mean and 95 % interval.
@@ -115,19 +124,18 @@ def run_v2v(
             table and summary.
         config: methods, metrics, sampling.
         resume: go on with an earlier run of the same request; finished edits are not made again.
-        stages: told how far it is.
+        stages: called as it goes on.
 
     Raises:
-        UsageError: what was asked cannot be, or the folder holds a run of another request.
+        UsageError: the request cannot be met, or the folder holds a run of another request.
         FailureError: some edits could not be made.
     """
     config = config or V2VConfig()
     jobs = read_edit_set(Path(edits), config.videos)
     places = read_places(config.weights)
     metrics = select_metrics(None if config.metrics == "all" else config.metrics, places)
-    folder = Path(out).expanduser()
     plan = EditPlan(
-        folder,
+        Path(out).expanduser(),
         model,
         config.hardware,
         config.presets,
@@ -135,23 +143,15 @@ def run_v2v(
         config.source,
         config.cache or default_cache(),
     )
-    wanted = _request(model, jobs, config)
-    command = shlex.join(["ieadapt", "bench", "v2v", model, str(edits), *flag_words(config), "--out", str(out)])
-    with open_run(out, "v2v", {"request": wanted}, command=command, resume=resume) as run:
+    request: dict[str, Any] = {"model": model, "jobs": [asdict(job) for job in jobs]}
+    request |= {name: value for name, value in asdict(config).items() if name not in _NOT_REQUESTED}
+    request["source"] = config.source.as_key()
+    command = command_line("bench v2v", config, out, model, edits)
+    with open_run(out, "v2v", {"request": request}, command=command, resume=resume) as run:
         run.write("config.yaml", as_v2vbench(jobs))
         _make(plan, jobs, config, stages)
-        values, notes = _measured(plan, jobs, metrics, stages)
-        return _written(run, plan.rows, metrics, values, notes)
-
-
-def _request(model: str, jobs: Sequence[EditJob], config: V2VConfig) -> dict[str, Any]:
-    """What decides about the videos, as it is read from JSON."""
-    left = ("engine", "workers", "metrics", "weights", "cache")
-    given = {name: value for name, value in dataclasses.asdict(config).items() if name not in left}
-    given["source"] = config.source.as_key()
-    asked = {"model": model, "jobs": [dataclasses.asdict(job) for job in jobs], **given}
-    found: dict[str, Any] = json.loads(json.dumps(asked, default=str))
-    return found
+        values, notes = _measure(plan, jobs, metrics, stages)
+        return _write(run, plan.rows, metrics, values, notes)
 
 
 def _make(plan: EditPlan, jobs: Sequence[EditJob], config: V2VConfig, stages: Stages) -> None:
@@ -168,7 +168,7 @@ def _make(plan: EditPlan, jobs: Sequence[EditJob], config: V2VConfig, stages: St
         raise FailureError(f"{len(failed)} videos could not be edited", got=f"{name}: {reason}", remedy="--resume")
 
 
-def _measured(
+def _measure(
     plan: EditPlan, jobs: Sequence[EditJob], metrics: Sequence[Metric], stages: Stages
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """One row of values per method, video and prompt; a metric that refuses has no value there."""
@@ -178,15 +178,14 @@ def _measured(
         for row in plan.rows:
             for index, prompt in enumerate(job.prompts):
                 frames = read_clip(plan.file(row, job, index)).frames
-                named = {"method": row, "video": job.name, "index": index, "prompt": prompt}
-                found, reasons = clip_values(metrics, frames, reference, prompt)
-                values.append(named | found)
+                scores, reasons = clip_values(metrics, frames, reference, prompt)
+                values.append({"method": row, "video": job.name, "index": index, "prompt": prompt, **scores})
                 refused |= dict.fromkeys(f"{row}: {reason}" for reason in reasons)
         report(done + 1, len(jobs))
     return values, list(refused)
 
 
-def _written(
+def _write(
     run: RunFolder,
     methods: Sequence[str],
     metrics: Sequence[Metric],
@@ -195,11 +194,11 @@ def _written(
 ) -> V2VResult:
     rows = {name: summarise(metrics, [each for each in values if each["method"] == name]) for name in methods}
     headings = ["method", *(f"{metric.name} ({metric.unit})" if metric.unit else metric.name for metric in metrics)]
-    cells = [[name, *(_cell(row) for row in found)] for name, found in rows.items()]
+    cells = [[name, *map(_cell, summaries)] for name, summaries in rows.items()]
     caption = "Means over all edits with their 95 % intervals; metrics of pairs compare with the source."
     table = Table(headings, cells, caption, numeric=range(1, len(headings)))
     run.write(VALUES, parquet(values))
-    record = {name: [row.as_dict() for row in found] for name, found in rows.items()}
+    record = {name: [asdict(row) for row in summaries] for name, summaries in rows.items()}
     run.write(SUMMARY, json.dumps({"rows": record, "notes": list(notes)}, indent=1, ensure_ascii=False) + "\n")
     run.write(TABLE, markdown(table))
     return V2VResult(table, rows, notes)
@@ -210,3 +209,97 @@ def _cell(row: MetricSummary) -> str:
         return "–"
     digits = 3 if abs(row.mean) < 10 else 2
     return f"{row.mean:.{digits}f} [{row.low:.{digits}f}, {row.high:.{digits}f}]"
+
+
+def read_edit_set(file: Path, videos: Path | None = None) -> list[EditJob]:
+    """The edits that a benchmark asks for.
+
+    Args:
+        file: V2VBench's YAML (`data`: a list of `video_id`, `prompt` and `edit`, a list of prompts), LOVEU-TGVE's CSV
+            (`Video name`, `Our GT caption`, four columns of changed captions), or a file of jobs (see `read_jobs`).
+        videos: the folder of the source videos, for the first two: files, or folders of frames, named by the list;
+            by default the folder of the list.
+
+    Raises:
+        UsageError: the list cannot be read, is none of the three, or a video is not there.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> (folder / "hike.mp4").touch()
+        >>> text = "data: [{video_id: hike, edit: [{prompt: pixel art}, {prompt: snow}]}]"
+        >>> _ = (folder / "set.yaml").write_text(text)
+        >>> read_edit_set(folder / "set.yaml")[0].prompts
+        ('pixel art', 'snow')
+    """
+    try:
+        text = file.expanduser().read_text(encoding="utf-8-sig")
+        if file.suffix.lower() in (".yaml", ".yml"):
+            entries = _v2vbench(yaml.safe_load(text), file)
+        else:
+            entries = _tgve(list(csv.DictReader(text.splitlines())))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, csv.Error) as error:
+        reason = " ".join(reason_of(error).split())[:200]
+        raise UsageError("the list of edits cannot be read", got=reason, where=file) from error
+    if entries is None:
+        jobs = read_jobs(file)
+        if any(job.video is None for job in jobs):
+            raise UsageError("a benchmark edits videos from files", got="a job with a seed", where=file)
+        return jobs
+    if not entries:
+        raise UsageError("the list of edits is empty", where=file)
+    folder = file.expanduser().parent if videos is None else videos.expanduser()
+    return [EditJob(name, tuple(targets), source, _video(folder, name)) for name, source, targets in entries]
+
+
+def as_v2vbench(jobs: list[EditJob]) -> str:
+    """The list in V2VBench's form, which its evaluation takes as `index_file`."""
+    entries = [
+        {"video_id": job.name, "prompt": job.source_prompt, "edit": [{"prompt": prompt} for prompt in job.prompts]}
+        for job in jobs
+    ]
+    return yaml.safe_dump({"data": entries}, sort_keys=False, allow_unicode=True)
+
+
+Entries = list[tuple[str, str, list[str]]]
+"""Name of a video, what it shows, and the prompts of its edits."""
+
+
+def _v2vbench(content: Any, file: Path) -> Entries | None:
+    rows = content.get("data") if isinstance(content, dict) else content
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and "video_id" in row for row in rows):
+        return None
+    try:
+        return [
+            (str(row["video_id"]), str(row.get("prompt") or ""), [str(edit["prompt"]) for edit in row["edit"]])
+            for row in rows
+        ]
+    except (KeyError, TypeError) as error:
+        raise UsageError("an entry of the list has no edits", expected="edit: [{prompt: ...}]", where=file) from error
+
+
+def _tgve(rows: Sequence[Mapping[str, str | None]]) -> Entries | None:
+    if not rows or TGVE_VIDEO not in rows[0] or not any(name in rows[0] for name in TGVE_TARGETS):
+        return None
+    entries = []
+    for row in rows:
+        name, source, *targets = ((row.get(key) or "").strip() for key in (TGVE_VIDEO, TGVE_SOURCE, *TGVE_TARGETS))
+        if name and any(targets):  # rows without are headings of a part, and gaps
+            entries.append((name, source, [target for target in targets if target]))
+    return entries
+
+
+def _video(folder: Path, name: str) -> Path:
+    """The file or folder of frames of this name."""
+    if (folder / name).is_dir() and next(frames_of(folder / name), None) is not None:
+        return folder / name
+    files = (folder / f"{name}{suffix}" for suffix in sorted(VIDEO_SUFFIXES))
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
+        raise UsageError(
+            "a video of the list is not there",
+            expected=f"{name}.mp4 or a folder of frames",
+            where=folder,
+            remedy="name the folder of the source videos with --videos",
+        )
+    return file

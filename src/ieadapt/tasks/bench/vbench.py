@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.metrics.intervals import mean_interval, paired_interval
-from ieadapt.runs.flags import command_line
+from ieadapt.runs.flags import flag_words
 from ieadapt.runs.folder import Stages, open_run, silent
 from ieadapt.runs.pipelines import Hardware, check_prompts, check_seeds
 from ieadapt.tasks.bench.layout_videos import PROFILE, LayoutPlan, VideoJob, batches, removed_leftovers
@@ -31,7 +30,7 @@ PLAIN, ENHANCED, PROMPTS = "plain", "enhanced", "prompts.txt"
 
 @dataclass(frozen=True)
 class VBenchRun:
-    """What a run that makes VBench's videos is asked.
+    """The config of a run that makes VBench's videos.
 
     Attributes:
         model: a bundled name, a folder or a hub id.
@@ -80,81 +79,69 @@ class VBenchRun:
     def jobs(self) -> list[VideoJob]:
         """Every video, with its name and seed."""
         return [
-            VideoJob(prompt, self.seed + place * self.samples + sample, f"{prompt}-{sample}.mp4")
-            for place, prompt in enumerate(self.prompts)
+            VideoJob(prompt, self.seed + index * self.samples + sample, f"{prompt}-{sample}.mp4")
+            for index, prompt in enumerate(self.prompts)
             for sample in range(self.samples)
         ]
 
 
-def run_vbench(asked: VBenchRun, out: str | Path, *, resume: bool = False, stages: Stages = silent) -> Path:
+def run_vbench(config: VBenchRun, out: str | Path, *, resume: bool = False, stages: Stages = silent) -> Path:
     """Make every video plain and enhanced, from the same noise, under VBench's names.
 
     Finished videos are kept at once. Several processes may work on one folder.
 
     Args:
-        asked: model, prompts, settings.
+        config: model, prompts, settings.
         out: gets `plain/PROMPT-INDEX.mp4` and `enhanced/PROMPT-INDEX.mp4`.
         resume: go on with an earlier run of the same request; finished videos are not made again.
-        stages: told how far it is.
+        stages: called as it goes on.
 
     Returns:
         The folder.
 
     Raises:
-        UsageError: what was asked cannot be, or the folder holds a run of another request.
+        UsageError: the request cannot be met, or the folder holds a run of another request.
         FailureError: some videos could not be made.
     """
-    asked = dataclasses.replace(asked, generation=with_model_defaults(asked.generation, asked.model))
+    config = dataclasses.replace(config, generation=with_model_defaults(config.generation, config.model))
     folder = Path(out).expanduser()
-    wanted = _request(asked)
-    command = _command(asked, folder)
-    with open_run(out, "vbench", {"request": wanted}, command=command, resume=resume) as run:
-        run.write(PROMPTS, "\n".join(asked.prompts) + "\n")
-        run.note(seeds={job.name: job.seed for job in asked.jobs})
-        _make(asked, run.path, stages)
+    request = {name: value for name, value in asdict(config).items() if name not in ("engine", "workers")}
+    # The prompts, which may be a thousand, are in a file of the run.
+    words = [config.model, "--prompts", folder / PROMPTS, *flag_words(config), "--out", folder]
+    command = shlex.join(["ieadapt", "bench", "vbench", *map(str, words)])
+    with open_run(out, "vbench", {"request": request}, command=command, resume=resume) as run:
+        run.write(PROMPTS, "\n".join(config.prompts) + "\n")
+        run.note(seeds={job.name: job.seed for job in config.jobs})
+        _make(config, run.path, stages)
     return folder
 
 
-def _command(asked: VBenchRun, folder: Path) -> str:
-    """The command that asks the same; the prompts, which may be a thousand, are in a file of the run."""
-    words = shlex.split(command_line("vbench", asked, folder))
-    kept = [word for before, word in zip(["", *words], words, strict=False) if "--prompt" not in (before, word)]
-    return shlex.join(["ieadapt", "bench", *kept[1:3], "--prompts", str(folder / PROMPTS), *kept[3:]])
-
-
-def _request(asked: VBenchRun) -> dict[str, Any]:
-    """What decides about the videos, as it is read from JSON."""
-    given = {name: value for name, value in dataclasses.asdict(asked).items() if name not in ("engine", "workers")}
-    return json.loads(json.dumps(given, default=str))
-
-
-def _make(asked: VBenchRun, folder: Path, stages: Stages) -> None:
-    _settle_profile(asked, folder, stages)
+def _make(config: VBenchRun, folder: Path, stages: Stages) -> None:
+    _provide_profile(config, folder, stages)
     removed_leftovers(folder)
-    ways = ((PLAIN, None), (ENHANCED, asked.enhancement))
-    plan = LayoutPlan(folder, asked.model, asked.hardware, asked.generation, ways)
-    lacking = [job for job in asked.jobs if plan.missing(job)]
-    report, done, failed = stages("videos"), len(asked.jobs) - len(lacking), list[tuple[str, str]]()
+    ways = ((PLAIN, None), (ENHANCED, config.enhancement))
+    plan = LayoutPlan(folder, config.model, config.hardware, config.generation, ways)
+    lacking = [job for job in config.jobs if plan.missing(job)]
+    report, done, failed = stages("videos"), len(config.jobs) - len(lacking), list[tuple[str, str]]()
     if lacking:
-        with open_engine(asked.engine, plan, asked.workers) as force:
-            for outcome in force.run(batches(lacking, asked.generation.batch_size)):
+        with open_engine(config.engine, plan, config.workers) as force:
+            for outcome in force.run(batches(lacking, config.generation.batch_size)):
                 done, failed = done + outcome.done, [*failed, *outcome.failed]
-                report(done, len(asked.jobs))
+                report(done, len(config.jobs))
     if failed:
         name, reason = failed[0]
         raise FailureError(f"{len(failed)} videos could not be made", got=f"{name}: {reason}", remedy="--resume")
 
 
-def _settle_profile(asked: VBenchRun, folder: Path, stages: Stages) -> None:
-    place = folder / PROFILE
-    if place.is_dir():
+def _provide_profile(config: VBenchRun, folder: Path, stages: Stages) -> None:
+    if (folder / PROFILE).is_dir():
         return
-    if asked.profile is not None:
-        EntropyProfile.load(asked.profile).save(place)
-        return
-    if asked.enhancement.needs_profile:
-        pipe, prompts = asked.hardware.load(asked.model), list(asked.prompts[:PROFILE_PROMPTS])
-        measure(pipe, prompts, asked.generation, seed=asked.seed, progress=stages("measuring")).save(place)
+    if config.profile is not None:
+        EntropyProfile.load(config.profile).save(folder / PROFILE)
+    elif config.enhancement.needs_profile:
+        pipe, prompts = config.hardware.load(config.model), list(config.prompts[:PROFILE_PROMPTS])
+        profile = measure(pipe, prompts, config.generation, seed=config.seed, progress=stages("measuring"))
+        profile.save(folder / PROFILE)
 
 
 def read_results(file: Path) -> Mapping[str, Mapping[str, float]]:
@@ -173,8 +160,11 @@ def read_results(file: Path) -> Mapping[str, Mapping[str, float]]:
             raise UsageError("the folder holds no results of VBench", expected=f"NAME{RESULTS} files", where=file)
         return {dimension: values for each in files for dimension, values in read_results(each).items()}
     try:
-        found = json.loads(file.expanduser().read_text(encoding="utf-8"))
-        values = {dimension: _per_video(content) for dimension, content in found.items()}
+        content = json.loads(file.expanduser().read_text(encoding="utf-8"))
+        values = {
+            dimension: {Path(row["video_path"]).name: float(row["video_results"]) for row in rows}
+            for dimension, (_, rows, *_rest) in content.items()
+        }
     except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
         raise UsageError(
             "this is no result file of VBench",
@@ -187,10 +177,6 @@ def read_results(file: Path) -> Mapping[str, Mapping[str, float]]:
     return values
 
 
-def _per_video(content: Any) -> dict[str, float]:
-    return {Path(row["video_path"]).name: float(row["video_results"]) for row in content[1]}
-
-
 def summarise_results(file: Path, reference: Path | None = None) -> list[MetricSummary]:
     """Every dimension of a result file, with the paired difference to another one where it is given.
 
@@ -199,31 +185,17 @@ def summarise_results(file: Path, reference: Path | None = None) -> list[MetricS
     Raises:
         UsageError: a file cannot be read, or the two share no video of a dimension.
     """
-    ours = read_results(file)
-    if reference is None:
-        return [_alone(dimension, list(values.values())) for dimension, values in ours.items()]
-    theirs = read_results(reference)
+    ours, theirs = read_results(file), None if reference is None else read_results(reference)
     rows = []
     for dimension, values in ours.items():
+        named = dimension, "", "context" if dimension == "dynamic_degree" else "higher"
+        if theirs is None:
+            rows.append(MetricSummary(*named, len(values), *mean_interval(list(values.values()))))
+            continue
         shared = [name for name in values if name in theirs.get(dimension, {})]
         if not shared:
             raise UsageError(f"the two result files share no video of {dimension}", where=f"{file} and {reference}")
         after, before = ([each[name] for name in shared] for each in (values, theirs[dimension]))
-        alone = _alone(dimension, after)
-        difference = paired_interval(after, before)
-        mean, low, high = difference
-        rows.append(
-            dataclasses.replace(
-                alone,
-                reference=sum(before) / len(before),
-                difference=mean,
-                difference_low=low,
-                difference_high=high,
-            )
-        )
+        means = *mean_interval(after), sum(before) / len(before)
+        rows.append(MetricSummary(*named, len(shared), *means, *paired_interval(after, before)))
     return rows
-
-
-def _alone(dimension: str, values: Sequence[float]) -> MetricSummary:
-    better = "context" if dimension == "dynamic_degree" else "higher"
-    return MetricSummary(dimension, "", better, len(values), *mean_interval(values))

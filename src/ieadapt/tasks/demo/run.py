@@ -20,7 +20,7 @@ from ieadapt.runs.report import Clip, Gallery, Report, Section, Table, Text, ren
 from ieadapt.tasks.demo.edit import DemoEdit, demo_edit
 from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.enhance.pairs import Pair, Seconds, generate_pairs, pair_tasks, write_pair
-from ieadapt.tasks.evaluate.comparison import Comparison, compare, comparison_table, verdict
+from ieadapt.tasks.evaluate.tables import Comparison, compare, comparison_table, verdict
 from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
 from ieadapt.tasks.measure.method import measure
 from ieadapt.tasks.measure.profile import EntropyProfile
@@ -101,7 +101,7 @@ def run_demo(asked: DemoRun, out: str | Path, *, overwrite: bool = False, stages
             clips.append(Clip(write_pair(run, pair), f"{pair.prompt} (seed {pair.seed})"))
             pairs.append(pair)
         comparison = compare(*_scores(pairs, stages))
-        run.write("comparison.json", json.dumps([row.as_dict() for row in comparison], indent=1))
+        run.write("comparison.json", json.dumps([dataclasses.asdict(row) for row in comparison], indent=1))
         edited = demo_edit(pipe, run, stages)
         result = DemoResult(profile, choice_table(profile), comparison, recorded_comparison(), edited)
         seconds = Seconds.mean([pair.seconds for pair in pairs])

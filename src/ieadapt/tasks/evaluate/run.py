@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
+import difflib
 import io
 import itertools
 import json
-import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from ieadapt.errors import FailureError, IEAdaptError, UsageError
-from ieadapt.metrics import Metric, evaluate, missing_metrics, select_metrics
+from ieadapt.metrics import METRICS, Metric, evaluate, missing_metrics, select_metrics
 from ieadapt.metrics.clips import USUAL_RATE
+from ieadapt.metrics.weights import GivenWeights, Places
 from ieadapt.runs.clip_folders import REFERENCES, ClipFile, ClipFolder, find_clips, parts_of
 from ieadapt.runs.clip_reading import ReadConfig, aligned, check_readable, read_clip
-from ieadapt.runs.flags import flag_words
+from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import Batch, Stages, open_run, silent
 from ieadapt.runs.report import Report, Section, Table, write_report
-from ieadapt.runs.weight_places import read_places
 from ieadapt.tasks.evaluate.tables import MetricSummary, markdown, remarks, summarise, summary_table
 
 VALUES, SUMMARY, TABLE = "values.parquet", "evaluation.json", "table.md"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class EvaluateConfig:
 
     Attributes:
         metrics: names with commas; None for every metric that can run.
-        weights: see `ieadapt.runs.weight_places.read_places`.
+        weights: see `read_places`.
         reading: length, size, alignment.
     """
 
@@ -47,7 +48,7 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found.
+    """The result of an evaluation.
 
     Attributes:
         table: the summary, as it is printed.
@@ -64,16 +65,13 @@ class Evaluation:
     batch: Batch
 
 
-_Pair = tuple[ClipFile, ClipFile | None]
-
-
 @dataclass(frozen=True)
 class _Pairing:
-    """Which video is compared with which; no reference where there is only one folder."""
+    """Which video is compared with which, by name; no reference where there is only one folder."""
 
     videos: ClipFolder
     reference: ClipFolder | None
-    pairs: Sequence[_Pair]
+    pairs: Mapping[str, tuple[ClipFile, ClipFile | None]]
     notes: Sequence[str]
 
 
@@ -100,7 +98,7 @@ def run_evaluation(
         prompts: what the videos show, see `read_prompts_of`.
         config: metrics and reading.
         overwrite: replace an earlier run in `out`.
-        stages: told how far it is.
+        stages: called as it goes on.
 
     Raises:
         UsageError: a folder without videos, no pair, or none of which both videos can be read and compared.
@@ -111,8 +109,8 @@ def run_evaluation(
         >>> from ieadapt.runs.videos import encode_video
         >>> folder = Path(tempfile.mkdtemp())
         >>> _ = (folder / "clip.mp4").write_bytes(encode_video(torch.rand(4, 3, 32, 48)))
-        >>> found = run_evaluation(folder, folder / "out", config=EvaluateConfig("flicker,sharpness"))
-        >>> [row.metric for row in found.rows], sorted(path.name for path in (folder / "out").iterdir())
+        >>> result = run_evaluation(folder, folder / "out", config=EvaluateConfig("flicker,sharpness"))
+        >>> [row.metric for row in result.rows], sorted(path.name for path in (folder / "out").iterdir())
         (['flicker', 'sharpness'], ['config.json', 'evaluation.json', 'report.html', 'table.md', 'values.parquet'])
     """
     config = config or EvaluateConfig()
@@ -121,24 +119,24 @@ def run_evaluation(
     pairing = _paired(videos, reference, prompts)
     usable, unusable = _applicable(chosen, pairing, named=config.metrics is not None)
     batch = Batch("videos")
-    batch.each({pair[0].name: pair for pair in pairing.pairs}, lambda pair: _check(pair, config.reading))
-    asked = {"videos": str(videos), "reference": None if reference is None else str(reference)}
-    asked |= {"prompts": None if prompts is None else str(prompts), **dataclasses.asdict(config)}
-    command = _command(videos, out, reference, prompts, config)
-    with open_run(out, "evaluate", asked, command=command, overwrite=overwrite) as run:
-        values, notes = _measured(usable, pairing, config.reading, stages, batch)
+    batch.each(pairing.pairs, lambda pair: _check(pair, config.reading))
+    against = {"--reference": reference, "--prompts": prompts}
+    options = [word for option, value in against.items() if value is not None for word in (option, value)]
+    command = command_line("evaluate", config, out, videos, *options)
+    request = {"videos": str(videos), **{option[2:]: value and str(value) for option, value in against.items()}}
+    with open_run(out, "evaluate", request | asdict(config), command=command, overwrite=overwrite) as run:
+        values, notes = _measure(usable, pairing, config.reading, stages, batch)
         rows = summarise(usable, values)
         missing = [] if config.metrics else missing_metrics(places)
         notes = [*pairing.notes, *notes, *remarks(rows, len(values)), *unusable]
-        notes += _listed("weights missing", {metric.name: _brings(metric) for metric in missing})
-        table = _shown(rows, pairing)
-        found = Evaluation(table, rows, [*notes, *batch.notes], values, batch)
+        notes += _not_measured(", weights missing", ((each.name, _command_for(each)) for each in missing))
+        result = Evaluation(_table(rows, pairing), rows, [*notes, *batch.notes], values, batch)
         run.write(VALUES, parquet(values))
-        run.write(SUMMARY, json.dumps(_record(found, pairing, usable), indent=1, ensure_ascii=False) + "\n")
-        run.write(TABLE, markdown(table))
-        write_report(run, _report(found, usable, pairing, command))
+        run.write(SUMMARY, json.dumps(_record(result, pairing, usable), indent=1, ensure_ascii=False) + "\n")
+        run.write(TABLE, markdown(result.table))
+        write_report(run, _report(result, usable, pairing, command))
     batch.mark(run)
-    return found
+    return result
 
 
 def _paired(videos: str | Path, reference: str | Path | None, prompts: Path | None) -> _Pairing:
@@ -150,13 +148,13 @@ def _paired(videos: str | Path, reference: str | Path | None, prompts: Path | No
     ours = find_clips(videos).with_prompts(prompts)
     left_out = [f"left out of {ours.label}: {each}" for each in ours.left_out]
     if reference is None:
-        return _Pairing(ours, None, [(clip, None) for clip in ours.clips], left_out)
+        return _Pairing(ours, None, {clip.name: (clip, None) for clip in ours.clips}, left_out)
     theirs = find_clips(reference)
     left_out += [f"left out of {theirs.label}: {each}" for each in theirs.left_out]
     partners = {clip.name: clip for clip in theirs.clips}
-    pairs = [(clip, partners[clip.name]) for clip in ours.clips if clip.name in partners]
-    if not pairs and len(ours.clips) == len(theirs.clips) == 1:
-        pairs = [(ours.clips[0], theirs.clips[0])]
+    if len(ours.clips) == len(theirs.clips) == 1:
+        partners = {ours.clips[0].name: theirs.clips[0]}
+    pairs = {clip.name: (clip, partners[clip.name]) for clip in ours.clips if clip.name in partners}
     if not pairs:
         raise UsageError(
             "no video has a partner of the same name in the reference",
@@ -164,7 +162,7 @@ def _paired(videos: str | Path, reference: str | Path | None, prompts: Path | No
             where=f"{videos} and {reference}",
             remedy="name the two videos of a pair alike",
         )
-    matched = {clip.name for pair in pairs for clip in pair}
+    matched = {clip.name for pair in pairs.values() for clip in pair}
     for folder in (ours, theirs):
         alone = [clip.name for clip in folder.clips if clip.name not in matched]
         left_out += [f"left out of {folder.label}, no partner: {', '.join(alone)}"] if alone else []
@@ -172,70 +170,70 @@ def _paired(videos: str | Path, reference: str | Path | None, prompts: Path | No
 
 
 def _applicable(chosen: Sequence[Metric], pairing: _Pairing, *, named: bool) -> tuple[list[Metric], list[str]]:
-    """The metrics that have what they compare with, and what is said of the others."""
-    lacking = {}
-    for metric in chosen:
-        if metric.compares == "pair" and pairing.reference is None:
-            lacking[metric.name] = "needs --reference"
-        if metric.compares == "text" and not pairing.videos.prompts:
-            lacking[metric.name] = "needs --prompts"
+    """The metrics that have what they compare with, and notes on the others."""
+    absent = {"pair": "--reference"} if pairing.reference is None else {}
+    absent |= {} if pairing.videos.prompts else {"text": "--prompts"}
+    lacking = {metric.name: absent[metric.compares] for metric in chosen if metric.compares in absent}
     usable = [metric for metric in chosen if metric.name not in lacking]
-    if (named and lacking) or not usable:
-        name, need = next(iter(lacking.items()))
-        raise UsageError(f"the metric {name} {need}", remedy=f"pass {need.split()[1]}, or leave it out of --metrics")
-    return usable, _listed("", lacking)
+    if lacking and (named or not usable):
+        name, option = next(iter(lacking.items()))
+        raise UsageError(f"the metric {name} needs {option}", remedy=f"pass {option}, or leave it out of --metrics")
+    return usable, _not_measured("", ((name, f"needs {option}") for name, option in lacking.items()))
 
 
-def _listed(why: str, needs: Mapping[str, str]) -> list[str]:
+def _not_measured(why: str, needs: Iterable[tuple[str, str]]) -> list[str]:
     """A line for each need, with the metrics that have it."""
-    by_need: dict[str, list[str]] = {}
-    for name, need in needs.items():
-        by_need.setdefault(need, []).append(name)
-    begin = f"not measured, {why}: " if why else "not measured: "
-    return [f"{begin}{', '.join(names)}: {need}" for need, names in by_need.items()]
+    return [f"not measured{why}: {', '.join(names)}: {need}" for need, names in _grouped(needs).items()]
 
 
-def _check(pair: _Pair, reading: ReadConfig) -> None:
+def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Pairs of (name, reason) as reason -> names."""
+    groups: dict[str, list[str]] = {}
+    for name, reason in pairs:
+        groups.setdefault(reason, []).append(name)
+    return groups
+
+
+def _check(pair: tuple[ClipFile, ClipFile | None], reading: ReadConfig) -> None:
     for clip in filter(None, pair):
         check_readable(clip.path, reading)
 
 
-def _measured(
+def _measure(
     metrics: Sequence[Metric], pairing: _Pairing, reading: ReadConfig, stages: Stages, batch: Batch
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """One row of values per pair, and what must be known of them."""
-    notes, refusals = list[str](), dict[str, list[str]]()
+    notes, refusals = list[str](), list[tuple[str, str]]()
     report, done = stages("measuring"), itertools.count(1)
 
-    def measure(pair: _Pair) -> dict[str, Any]:
+    def measure(pair: tuple[ClipFile, ClipFile | None]) -> dict[str, Any]:
         report(next(done), len(pairing.pairs))
         video, partner = pair
         ours = read_clip(video.path, reading)
-        theirs = None if partner is None else read_clip(partner.path, reading)
-        frames, reference, how = (ours.frames, None, ()) if theirs is None else aligned(ours, theirs, reading)
-        own = [*ours.notes, *(f"reference: {note}" for note in (theirs.notes if theirs else ())), *how]
+        frames, reference, own = ours.frames, None, list(ours.notes)
+        if partner is not None:
+            theirs = read_clip(partner.path, reading)
+            frames, reference, changes = aligned(ours, theirs, reading)
+            own += [*(f"reference: {note}" for note in theirs.notes), *changes]
         row, reasons = clip_values(metrics, frames, reference, pairing.videos.prompts.get(video.name), ours.rate)
         notes.extend(f"{video.name}: {note}" for note in own)
-        for reason in reasons:
-            refusals.setdefault(reason, []).append(video.name)
+        refusals.extend((video.name, reason) for reason in reasons)
         size = dict(zip(("frames", "height", "width"), (len(frames), *frames.shape[2:]), strict=True))
         return {"video": video.name, **size, **row, "notes": "; ".join(own)}
 
-    values = batch.each({pair[0].name: pair for pair in pairing.pairs}, measure)
-    notes += [f"{_some(names)}: {reason}" for reason, names in refusals.items()]
+    values = batch.each(pairing.pairs, measure)
+    for reason, names in _grouped(refusals).items():
+        some = names if len(names) <= 3 else [f"{names[0]} and {len(names) - 1} others"]
+        notes.append(f"{', '.join(some)}: {reason}")
     if not any(row.get(metric.name) is not None for row in values for metric in metrics):
         raise FailureError("no metric could measure any video", got=notes[-1])
     return values, notes
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names) if len(names) <= 3 else f"{names[0]} and {len(names) - 1} others"
-
-
 def clip_values(
     metrics: Sequence[Metric], frames: Any, reference: Any, prompt: str | None, rate: float = USUAL_RATE
 ) -> tuple[dict[str, float | None], list[str]]:
-    """One video's row; a metric that refuses it has no value there, and its reason is told."""
+    """One video's row; a metric that refuses it has no value there, and its reason is given."""
     row: dict[str, float | None] = {}
     refused = []
     for metric in metrics:
@@ -247,16 +245,15 @@ def clip_values(
     return row, refused
 
 
-def _brings(metric: Metric) -> str:
+def _command_for(metric: Metric) -> str:
     return metric.weights.command if metric.weights is not None else "-"
 
 
-def _shown(rows: Sequence[MetricSummary], pairing: _Pairing) -> Table:
-    ours, theirs = pairing.videos.label, pairing.reference
-    if theirs is None:
-        return summary_table(rows, ours, None)
-    a, b = theirs.label, ours
-    return summary_table(rows, *((f"{b} (B)", f"{a} (A)") if a == b else (b, a)))
+def _table(rows: Sequence[MetricSummary], pairing: _Pairing) -> Table:
+    if pairing.reference is None:
+        return summary_table(rows, pairing.videos.label, None)
+    a, b = pairing.reference.label, pairing.videos.label
+    return summary_table(rows, f"{b} (B)", f"{a} (A)") if a == b else summary_table(rows, b, a)
 
 
 def parquet(values: Sequence[Mapping[str, Any]]) -> bytes:
@@ -266,20 +263,20 @@ def parquet(values: Sequence[Mapping[str, Any]]) -> bytes:
     return buffer.getvalue()
 
 
-def _record(found: Evaluation, pairing: _Pairing, metrics: Sequence[Metric]) -> dict[str, Any]:
+def _record(result: Evaluation, pairing: _Pairing, metrics: Sequence[Metric]) -> dict[str, Any]:
     return {
         "format": 1,
         "videos": pairing.videos.label,
         "reference": None if pairing.reference is None else pairing.reference.label,
-        "summary": [row.as_dict() for row in found.rows],
+        "summary": [asdict(row) for row in result.rows],
         "definitions": {metric.name: metric.definition for metric in metrics},
-        "notes": list(found.notes),
-        "left_out": found.batch.left_out,
-        "values": list(found.values),
+        "notes": list(result.notes),
+        "left_out": result.batch.left_out,
+        "values": list(result.values),
     }
 
 
-def _report(found: Evaluation, metrics: Sequence[Metric], pairing: _Pairing, command: str) -> Report:
+def _report(result: Evaluation, metrics: Sequence[Metric], pairing: _Pairing, command: str) -> Report:
     against = "" if pairing.reference is None else f" against {pairing.reference.label}"
     meaning = Table(
         ("metric", "what it is", "range", "better", "source"),
@@ -288,20 +285,75 @@ def _report(found: Evaluation, metrics: Sequence[Metric], pairing: _Pairing, com
     return Report(
         title=f"Evaluation of {pairing.videos.label}{against}",
         asked=f"{len(pairing.pairs)} videos, {len(metrics)} metrics.",
-        found=list(found.notes) or ["Every metric measured every video."],
-        sections=[Section("Metrics", [found.table]), Section("What they mean", [meaning])],
+        found=list(result.notes) or ["Every metric measured every video."],
+        sections=[Section("Metrics", [result.table]), Section("What they mean", [meaning])],
         repeat={"Command line": command},
     )
 
 
-def _command(
-    videos: str | Path, out: str | Path, reference: str | Path | None, prompts: Path | None, config: EvaluateConfig
-) -> str:
-    words = ["ieadapt", "evaluate", str(videos)]
-    words += ["--reference", str(reference)] if reference is not None else []
-    words += ["--prompts", str(prompts)] if prompts is not None else []
-    words += flag_words(config)
-    return shlex.join([*words, "--out", str(out)])
+def given_keys() -> list[str]:
+    """The names under which weights may be given, such as `clip` and `dino`."""
+    sets = (metric.weights.needs for metric in METRICS.values() if isinstance(metric.weights, GivenWeights))
+    return list(dict.fromkeys(need.key for needs in sets for need in needs))
 
 
-__all__ = ["EvaluateConfig", "Evaluation", "clip_values", "parquet", "run_evaluation"]
+def read_places(text: str | None) -> Places:
+    """Where weights are.
+
+    Args:
+        text: parts with commas: `clip=PLACE`, where PLACE is a folder, a file or a hub id, or a folder alone, in which
+            folders and files named by their keys are looked for. None for nothing.
+
+    Raises:
+        UsageError: an unknown key, a place that is not there, or a folder without any known name in it.
+        FailureError: the hub does not give the model.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> (folder / "clip").mkdir()
+        >>> read_places(str(folder)) == {"clip": folder / "clip"} == read_places(f"clip={folder / 'clip'}")
+        True
+    """
+    places: dict[str, Path] = {}
+    for part in filter(None, (part.strip() for part in (text or "").split(","))):
+        key, equals, place = part.partition("=")
+        if not equals:
+            places |= _weights_in(Path(part).expanduser())
+        elif key in given_keys():
+            places[key] = _weights_at(place)
+        else:
+            near = difflib.get_close_matches(key, given_keys(), n=1)
+            meant = f" (did you mean {near[0]!r}?)" if near else ""
+            expected = ", ".join(given_keys())
+            raise UsageError(f"no metric takes weights named {key!r}{meant}", expected=expected, where="--weights")
+    return places
+
+
+def _weights_in(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise UsageError("there is no such folder of weights", where=folder, remedy="or name one: --weights clip=PLACE")
+    files = ((key, folder / f"{key}{suffix}") for key in given_keys() for suffix in (".pth", ".safetensors", ""))
+    weights = {key: file for key, file in files if file.exists()}
+    if not weights:
+        expected = f"folders or files named {', '.join(given_keys())}"
+        raise UsageError("the folder holds no weights that a metric takes", expected=expected, where=folder)
+    return weights
+
+
+def _weights_at(place: str) -> Path:
+    path = Path(place).expanduser()
+    if path.exists():
+        return path
+    if not _HUB_ID.fullmatch(place):
+        raise UsageError("these weights are not there", expected="a folder, a file or a hub id", got=place)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(place, allow_patterns=["*.json", "*.txt", "*.safetensors", "*.model"]))
+    except Exception as error:  # the hub client raises errors of many unrelated classes
+        raise FailureError(
+            f"{place!r} is nothing here and could not be fetched from the model hub",
+            got=(str(error).strip().splitlines() or [type(error).__name__])[0],
+            remedy="check the name and the network, or download the model and give its folder",
+        ) from error

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from ieadapt.metrics import METRICS
 from ieadapt.metrics.correlation import Correlation, spearman_interval
 from ieadapt.metrics.intervals import Interval, paired_interval
-from ieadapt.tasks.evaluate.comparison import MEASURES
+from ieadapt.tasks.evaluate.tables import MEASURES
 
 Aspect = Literal["structure", "consistency", "quality", "motion", "text"]
 

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from ieadapt.errors import UsageError
-from ieadapt.tasks.evaluate.comparison import MEASURES, Comparison, compare, comparison_table, verdict
+from ieadapt.tasks.evaluate.tables import MEASURES, Comparison, compare, comparison_table, verdict
 from ieadapt.testbed import Score
 
 SCORE = Score(1.0, 0.9, 0.8, 0.7, 0.6, 0.8, 0.75, 25.0, 0.5, 2.0, 0.9)
