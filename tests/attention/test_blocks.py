@@ -1,14 +1,218 @@
-"""Blocks around sites, and passes that leave them out."""
+"""Step caches, known and unknown, are refused; what a pass of ours leaves out is not missed."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import MethodType
+from typing import Any
+
 import pytest
 import torch
+from diffusers import (
+    FasterCacheConfig,
+    FirstBlockCacheConfig,
+    MagCacheConfig,
+    PyramidAttentionBroadcastConfig,
+    SeaCacheConfig,
+    TaylorSeerCacheConfig,
+    TextKVCacheConfig,
+)
+from diffusers.hooks import apply_first_block_cache
 from torch import Tensor, nn
 
-from ieadapt.attention import SkippedBlocks, attention_modules, block_around, find_sites
-from ieadapt.errors import FailureError
-from tests.families import captured, every_family, predict
+from ieadapt.attention import (
+    AttentionCall,
+    SkippedBlocks,
+    attention_modules,
+    block_around,
+    denoisers_of,
+    find_sites,
+    intercept,
+    wrap_denoiser,
+)
+from ieadapt.errors import FailureError, UsageError
+from ieadapt.interventions import Identity
+from ieadapt.tasks.enhance.config import EnhanceConfig
+from ieadapt.tasks.enhance.method import enhancement
+from ieadapt.tasks.generate import GenerationConfig
+from ieadapt.tasks.measure.method import measure
+from tests.families import captured, every_family, predict, run, tiny_pipeline
+from tests.tiny import build, call_arguments
+
+CACHES: dict[str, Callable[[Any], Any]] = {
+    "FirstBlockCacheConfig": lambda pipe: FirstBlockCacheConfig(threshold=0.05),
+    "PyramidAttentionBroadcastConfig": lambda pipe: PyramidAttentionBroadcastConfig(
+        spatial_attention_block_skip_range=2, current_timestep_callback=lambda: pipe.current_timestep
+    ),
+    "FasterCacheConfig": lambda pipe: FasterCacheConfig(
+        spatial_attention_block_skip_range=2, current_timestep_callback=lambda: pipe.current_timestep
+    ),
+    "MagCacheConfig": lambda pipe: MagCacheConfig(num_inference_steps=4, mag_ratios=torch.ones(4)),
+    "TaylorSeerCacheConfig": lambda pipe: TaylorSeerCacheConfig(),
+    "SeaCacheConfig": lambda pipe: SeaCacheConfig(),
+    "TextKVCacheConfig": lambda pipe: TextKVCacheConfig(),
+}
+
+
+def look(call: AttentionCall) -> None:
+    """Do nothing at all."""
+
+
+@pytest.mark.parametrize("family", ["wan", "cogvideox", "ltx", "hunyuanvideo", "mochi"])
+@pytest.mark.parametrize("name", CACHES)
+def test_caches_of_diffusers_are_refused_with_the_line_that_turns_them_off(name: str, family: str) -> None:
+    pipe = build(family)
+    try:
+        pipe.transformer.enable_cache(CACHES[name](pipe))
+    except Exception as error:
+        pytest.skip(f"diffusers: {error}")
+    with pytest.raises(UsageError, match=rf"step cache answers.*got {name}.*remedy: .*disable_cache\(\)"):
+        intercept(pipe, look).__enter__()
+    pipe.transformer.disable_cache()
+    with intercept(pipe, look):
+        pipe("a red ball", num_inference_steps=2, output_type="latent", **call_arguments(family))
+
+
+def test_a_cache_that_is_applied_by_hand_is_refused_too() -> None:
+    pipe = build("wan")
+    apply_first_block_cache(pipe.transformer, FirstBlockCacheConfig(threshold=0.05))
+    with pytest.raises(UsageError, match=r"step cache answers for this denoiser.*got FBC"):
+        intercept(pipe, look).__enter__()
+
+
+def test_a_cache_that_is_switched_on_inside_the_block_is_refused() -> None:
+    pipe = build("wan")
+    with pytest.raises(UsageError, match="step cache answers"), intercept(pipe, look):
+        pipe.transformer.enable_cache(FirstBlockCacheConfig(threshold=0.05))
+        pipe("a red ball", num_inference_steps=1, output_type="latent", **call_arguments("wan"))
+
+
+@contextmanager
+def answering_from_the_step_before(denoiser: nn.Module, block: nn.Module, first: int) -> Iterator[None]:
+    """A cache that nobody knows: from one call on a block gives what it gave before, as TeaCache and cache-dit do."""
+    original, kept, calls = block.forward, {}, Counter()
+
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        shape = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)).shape
+        calls[shape] += 1
+        if calls[shape] <= first:
+            kept[shape] = original(*args, **kwargs)
+        return kept[shape]
+
+    block.forward = MethodType(forward, block)
+    try:
+        yield
+    finally:
+        del block.forward
+
+
+def _last_block(pipe: Any, family: str) -> tuple[nn.Module, nn.Module, str]:
+    """The denoiser, the block around its last self-attention site, and the site."""
+    from ieadapt.attention import block_around
+
+    site = [site for site in find_sites(pipe) if site.kind in ("spatial", "temporal", "joint")][-1]
+    return next(iter(denoisers_of(pipe).values())), block_around(pipe, site), site.name
+
+
+@every_family
+def test_a_cache_that_nobody_knows_is_refused_by_intercept(family: str) -> None:
+    pipe = tiny_pipeline(family)
+    denoiser, block, site = _last_block(pipe, family)
+    with (
+        answering_from_the_step_before(denoiser, block, 2),
+        pytest.raises(FailureError, match=r"1 of 1 planned attention sites did not run in this pass.*TeaCache"),
+        intercept(pipe, Identity(), site),
+    ):
+        run(family, steps=4)
+
+
+@every_family
+def test_a_cache_that_nobody_knows_is_refused_by_measure(family: str) -> None:
+    pipe = tiny_pipeline(family)
+    denoiser, block, _ = _last_block(pipe, family)
+    size = {name: value for name, value in call_arguments(family).items() if name in ("height", "width", "num_frames")}
+    with (
+        answering_from_the_step_before(denoiser, block, 2),
+        pytest.raises(FailureError, match=r"planned attention sites did not run in this pass"),
+    ):
+        measure(pipe, "a red ball", GenerationConfig(4, guidance_scale=3.0, **size))
+
+
+@every_family
+def test_a_cache_that_answers_weak_passes_is_refused_by_enhancement(family: str) -> None:
+    pipe = tiny_pipeline(family)
+    denoiser, block, site = _last_block(pipe, family)
+    with (
+        answering_from_the_step_before(denoiser, block, 2),
+        pytest.raises(FailureError, match=r"planned attention sites did not run in this pass"),
+        enhancement(pipe, EnhanceConfig(sites=site, start=0.0)),
+    ):
+        run(family, steps=4)
+
+
+@every_family
+def test_a_replayed_prefix_is_not_missed(family: str) -> None:
+    """An intervention on all sites, weak rows included, beside weak passes that replay what comes before the last."""
+    pipe = tiny_pipeline(family)
+    _, _, site = _last_block(pipe, family)
+    weak: set[str] = set()
+
+    def count(call: AttentionCall) -> None:
+        if "weak" in call.rows.guidance:
+            weak.add(call.site.name)
+
+    def again(call: Any, prediction: Tensor) -> None:
+        call.forward_rows(call.rows.denoiser_rows(("cond",))) if call.rows.denoiser_rows(("cond",)) else None
+
+    own = [each for each in find_sites(pipe) if each.name == site]
+    with intercept(pipe, count, guidance=("cond", "weak")), wrap_denoiser(pipe, again, own):
+        run(family, steps=2)
+    assert site in weak
+    assert len(weak) < len(find_sites(pipe))
+
+
+@every_family
+def test_a_block_that_a_method_of_ours_leaves_out_is_not_missed(family: str) -> None:
+    pipe = tiny_pipeline(family)
+    _, _, site = _last_block(pipe, family)
+    config = EnhanceConfig(perturbation="skip-block", sites=site, start=0.0)
+    with intercept(pipe, look, site, guidance=("cond", "weak")), enhancement(pipe, config) as done:
+        run(family, steps=2)
+    assert done.weak_passes == 2
+
+
+def test_a_denoiser_that_is_not_on_duty_is_not_missed() -> None:
+    """Wan 2.2 has one denoiser for much noise and one for little."""
+    pipe = build("wan")
+    parts = dict(pipe.components) | {"transformer_2": build("wan", 1).transformer}
+    both = type(pipe)(**parts, boundary_ratio=0.875, expand_timesteps=False)
+    both.set_progress_bar_config(disable=True)
+    seen: dict[str, set[int]] = {}
+    with intercept(both, lambda call: seen.setdefault(call.site.name.split(".")[0], set()).add(call.step)):
+        both("a red ball", num_inference_steps=4, output_type="latent", **call_arguments("wan"))
+    assert set(seen) == {"transformer", "transformer_2"}
+    assert set.union(*seen.values()) == {0, 1, 2, 3}
+    assert not set.intersection(*seen.values())
+
+
+@every_family
+def test_steps_after_an_interrupt_are_not_missed(family: str) -> None:
+    pipe, steps = tiny_pipeline(family), []
+    if not hasattr(type(pipe), "interrupt"):
+        pytest.skip("the pipeline cannot be interrupted")
+
+    def stop(pipe: Any, step: int, timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        pipe._interrupt = True
+        return kwargs
+
+    with (
+        intercept(pipe, lambda call: steps.append(call.step), _last_block(pipe, family)[2]),
+        intercept(pipe, Identity(), _last_block(pipe, family)[2], (0.5, 1.0)),
+    ):
+        run(family, steps=4, callback_on_step_end=stop)
+    assert set(steps) == {0}
 
 
 @every_family

@@ -7,9 +7,17 @@ from collections import Counter
 import jaxtyping
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ieadapt.attention import FAMILIES, AttentionSite, family_of, find_sites, intercept
+from ieadapt.attention import (
+    FAMILIES,
+    AttentionSite,
+    after_projection,
+    family_of,
+    find_sites,
+    intercept,
+    without_projection,
+)
 from ieadapt.errors import UsageError
 from tests.families import captured, every_family, predict, tiny_pipeline
 
@@ -121,3 +129,26 @@ def test_a_denoiser_outside_the_table_works_by_name() -> None:
     with intercept(model, Identity(), sites="attention"):
         (output,) = model(tokens)
     torch.testing.assert_close(output, model.attention.to_q(tokens))
+
+
+@every_family
+def test_every_projection_of_the_chosen_sites_is_seen_once(family: str) -> None:
+    denoiser, _ = captured(family)
+    plain, seen = predict(family), []
+
+    def change(site: AttentionSite, projected: Tensor) -> Tensor:
+        seen.append(site.name)
+        return projected * 2
+
+    sites = [site for site in find_sites(denoiser) if site.kind in ("temporal", "joint")]
+    with after_projection(denoiser, sites, change):
+        changed = predict(family)
+    assert seen == [site.name for site in sites if site.name not in without_projection(denoiser, sites)]
+    assert not torch.allclose(changed, plain)
+    assert torch.equal(predict(family), plain)
+
+
+def test_single_stream_blocks_project_outside() -> None:
+    denoiser, _ = captured("hunyuanvideo")
+    names = without_projection(denoiser, find_sites(denoiser))
+    assert names == {"single_transformer_blocks.0.attn", "single_transformer_blocks.1.attn"}

@@ -22,6 +22,7 @@ from tests.families import (
 )
 
 SPLIT = ("wan", "hunyuanvideo")
+ROWS = RowMap(("uncond", "uncond", "cond", "cond"), ("source", "target") * 2, (0, 1, 0, 1), repeats=3)
 
 
 class _Calls:
@@ -122,3 +123,23 @@ def test_a_third_branch_in_the_batch_is_refused(monkeypatch: pytest.MonkeyPatch)
 def test_guided_arguments_are_those_of_the_families() -> None:
     assert set(GUIDED) == set(UNGUIDED)
     assert torch.is_tensor(run("wan"))
+
+
+def test_rows_of_a_branch() -> None:
+    assert ROWS.denoiser_rows(("cond",)) == [2, 3]
+    assert ROWS.index([2, 3]) == slice(6, 12)
+
+
+def test_rows_of_a_stream_of_a_branch() -> None:
+    assert ROWS.denoiser_rows(("cond",), ("target",)) == [3]
+    assert ROWS.denoiser_rows(stream=("source",)) == [0, 2]
+
+
+def test_rows_that_are_no_neighbours_are_indices() -> None:
+    index = ROWS.index([0, 2])
+    assert isinstance(index, torch.Tensor)
+    assert index.tolist() == [0, 1, 2, 6, 7, 8]
+
+
+def test_rows_that_are_taken_know_where_they_were() -> None:
+    assert ROWS.take([1, 3]).take([1]).batch == (3,)

@@ -1,10 +1,13 @@
-"""Selecting sites."""
+"""Selecting sites, branches of guidance, windows of steps."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from ieadapt.attention import AttentionSite, select_sites
+from ieadapt.attention import AttentionSite, Guidance, GuidanceChoice, StepWindow, select_sites
+from ieadapt.attention.sites import guidance_branches
 from ieadapt.errors import UsageError
 
 SITES = [
@@ -53,3 +56,39 @@ def test_an_empty_selection_is_an_error() -> None:
 def test_a_predicate_that_matches_nothing_is_an_error() -> None:
     with pytest.raises(UsageError, match="the selection matches no attention site"):
         select_sites(SITES, lambda site: False)
+
+
+@pytest.mark.parametrize(
+    ("choice", "branches"),
+    [("cond", ("cond",)), ("all", ("uncond", "cond", "unknown")), (("weak", "cond"), ("weak", "cond"))],
+)
+def test_choices_of_guidance(choice: GuidanceChoice, branches: tuple[Guidance, ...]) -> None:
+    assert guidance_branches(choice) == branches
+
+
+@pytest.mark.parametrize("choice", ["none", "both", (), ("cond", "none"), None, 3])
+def test_other_choices_of_guidance_are_refused(choice: Any) -> None:
+    with pytest.raises(UsageError, match=r"not a choice of guidance; expected uncond, cond, weak, unknown, all"):
+        guidance_branches(choice)
+
+
+@pytest.mark.parametrize("steps", [(0.5, 0.5), (-0.1, 1), "0.8:0.2", (0, 1.5), "half", ("a", "b"), (1,), None, 3, {}])
+def test_windows_outside_the_run_are_refused(steps: Any) -> None:
+    with pytest.raises(UsageError, match=r"not a window of steps; expected fractions 0 <= start < stop <= 1"):
+        StepWindow.of(steps)
+
+
+@pytest.mark.parametrize("first", [0, 2, 5])
+@pytest.mark.parametrize("window", ["0:1", "0.3:0.7", "0.5:1", "0.6:0.7"])
+def test_a_later_start_keeps_the_steps_of_a_window(window: str, first: int) -> None:
+    inside = StepWindow.of(window)
+    expected = [step for step in inside.steps(10) if step >= first]
+    later = inside.after(first, 10)
+    assert [first + step for step in later.steps(10 - first)] == expected
+
+
+def test_a_window_without_a_step_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"no denoising step begins inside the window; got window 0.3:0.4 of 2 steps"):
+        StepWindow(0.3, 0.4).steps(2)
+    with pytest.raises(UsageError, match=r"got window 0:0.5 of 4 steps, of which the first 2 are left out"):
+        StepWindow(0, 0.5).after(2, 4)

@@ -20,10 +20,12 @@ def measure(
     scale: float | None = None,
     video: VideoTokens | None = None,
     padding: Tensor | None = None,
+    memory_limit: int = 2**28,
     **how: Any,
 ) -> AttentionStatistics:
     """Measure the map of some queries and keys; not a reference, but what is tested."""
-    return attention_statistics(Attention(query, key, key, mask, scale, video, padding), **how)
+    attention = Attention(query, key, key, mask, scale, video, padding, memory_limit)
+    return attention_statistics(attention, **how)
 
 
 def attention_map(query: Tensor, key: Tensor, mask: Tensor | None = None, scale: float | None = None) -> Tensor:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from ieadapt.errors import UsageError
-from ieadapt.functional import Attention, map_rows, map_sums, mean_map_rows
+from ieadapt.functional import Attention, cross_frame_intensity, map_rows, map_sums, mean_map_rows
 
 LIMITS = [2**12, 2**28]
 MASKS = ["none", "keys", "keys per head", "rows", "additive"]
@@ -50,7 +51,7 @@ def dense(query: Tensor, key: Tensor, mask: Tensor | None, scale: float = 8**-0.
 @pytest.mark.parametrize("name", MASKS)
 def test_rows_are_those_of_the_dense_map(name: str, limit: int) -> None:
     (query, key), mask = qkv(), make_mask(name)
-    found = map_rows(Attention(query, key, key, mask), [5, 0, 5], memory_limit=limit)
+    found = map_rows(Attention(query, key, key, mask, memory_limit=limit), [5, 0, 5])
     torch.testing.assert_close(found.double(), dense(query, key, mask)[:, :, [5, 0, 5]], atol=1e-6, rtol=1e-5)
 
 
@@ -58,7 +59,7 @@ def test_rows_are_those_of_the_dense_map(name: str, limit: int) -> None:
 @pytest.mark.parametrize("name", MASKS)
 def test_means_are_those_of_the_dense_map(name: str, limit: int) -> None:
     (query, key), mask = qkv(), make_mask(name)
-    found = mean_map_rows(Attention(query, key, key, mask, 0.7), [slice(0, 11), slice(2, 4)], memory_limit=limit)
+    found = mean_map_rows(Attention(query, key, key, mask, 0.7, memory_limit=limit), [slice(0, 11), slice(2, 4)])
     whole = dense(query, key, mask, 0.7)
     expected = torch.stack([whole.mean(2), whole[:, :, 2:4].mean(2)], 2)
     torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=1e-5)
@@ -70,7 +71,7 @@ def test_sums_are_those_of_the_dense_map(name: str, limit: int) -> None:
     (query, key), mask = qkv(), make_mask(name)
     groups = torch.zeros(7, 2)
     groups[[1, 4], 0], groups[6, 1] = 1, 1
-    found = map_sums(Attention(query, key, key, mask), groups, memory_limit=limit)
+    found = map_sums(Attention(query, key, key, mask, memory_limit=limit), groups)
     torch.testing.assert_close(found.double(), dense(query, key, mask) @ groups.double(), atol=1e-6, rtol=1e-5)
 
 
@@ -100,7 +101,7 @@ def test_groups_of_other_keys_are_refused() -> None:
 
 def test_a_limit_below_one_row_is_refused() -> None:
     with pytest.raises(UsageError, match="memory limit holds less than one row"):
-        map_rows(attention(), [0], memory_limit=64)
+        map_rows(replace(attention(), memory_limit=64), [0])
 
 
 def test_a_row_without_keys_is_zero() -> None:
@@ -113,7 +114,7 @@ def test_a_row_without_keys_is_zero() -> None:
 
 
 MEASURE = """
-import resource, sys, torch
+import dataclasses, resource, sys, torch
 torch.set_num_threads(1)
 from ieadapt.functional import Attention, map_rows, map_sums, mean_map_rows
 query, key = torch.randn(1, 1, 17776, 64), torch.randn(1, 1, 17776, 64)
@@ -122,11 +123,12 @@ attention = Attention(query, key, key)
 map_rows(Attention(*small), [0])  # first calls load kernels
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 if sys.argv[1] == "row":
-    row = map_rows(attention, [226], memory_limit=2**20)
+    row = map_rows(dataclasses.replace(attention, memory_limit=2**20), [226])
     assert row.shape == (1, 1, 1, 17776) and abs(row.sum().item() - 1) < 1e-4
 else:
-    mean_map_rows(attention, [slice(226, 226 + 1350)], memory_limit=2**24)
-    map_sums(attention.of_rows(slice(0, 1350)), torch.ones(17776, 3), memory_limit=2**24)
+    attention = dataclasses.replace(attention, memory_limit=2**24)
+    mean_map_rows(attention, [slice(226, 226 + 1350)])
+    map_sums(attention.of_rows(slice(0, 1350)), torch.ones(17776, 3))
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
 
@@ -137,3 +139,30 @@ def test_a_head_of_cogvideox_takes_little_memory(what: str, megabytes: float) ->
         [sys.executable, "-c", MEASURE, what], capture_output=True, text=True, check=True, timeout=300
     )
     assert float(done.stdout) < megabytes  # the map alone would take 1,264
+
+
+def _tokens(seed: int, frames: int = 4) -> torch.Tensor:
+    return torch.randn(2, 3, frames, 5, 8, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("memory_limit", [1, 2**30])
+@pytest.mark.parametrize("scale", [None, 0.7])
+def test_it_is_the_mean_off_the_diagonal(memory_limit: int, scale: float | None) -> None:
+    query, key = _tokens(0), _tokens(1)
+    found = cross_frame_intensity(query, key, scale=scale, memory_limit=memory_limit)
+    for row in range(2):
+        entries = []
+        for head in range(3):
+            for position in range(5):
+                logits = query[row, head, :, position] @ key[row, head, :, position].T * (scale or 8**-0.5)
+                weights = logits.softmax(dim=-1)
+                entries += [float(weights[i, j]) for i in range(4) for j in range(4) if i != j]
+        assert float(found[row]) == pytest.approx(sum(entries) / len(entries), rel=1e-5)
+
+
+def test_its_ends() -> None:
+    same = torch.zeros(1, 1, 4, 2, 8)
+    assert cross_frame_intensity(same, same).tolist() == pytest.approx([0.25])
+    sharp = 50 * torch.eye(4).reshape(1, 1, 4, 1, 4)
+    assert cross_frame_intensity(sharp, sharp).tolist() == pytest.approx([0.0], abs=1e-6)
+    assert cross_frame_intensity(_tokens(0, frames=1), _tokens(1, frames=1)).tolist() == [0.0, 0.0]

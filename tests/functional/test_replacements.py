@@ -75,11 +75,10 @@ def check(name: str, scope: Scope, video: VideoTokens | None, inputs: tuple[Tens
     """Compare a replacement with the reference, and its text rows with the ordinary output bit for bit."""
     query, key, value = inputs
     replacement, amount, function = REPLACEMENTS[name]
-    limit = options.pop("memory_limit", 2**28)
     attention = Attention(query, key, value, video=video, **options)
     output = attention.output()
     kept = output.clone()
-    found = function(attention, output, scope=scope, memory_limit=limit)
+    found = function(attention, output, scope=scope)
     values = dense.logits(query, key, options.get("mask"), options.get("scale"))
     expected = dense.replaced_map(values, replacement, amount, scope, video) @ value.double()
     assert found.shape == output.shape
@@ -91,7 +90,7 @@ def check(name: str, scope: Scope, video: VideoTokens | None, inputs: tuple[Tens
         assert video is not None
         text = [row for row in range(SIZE) if row not in range(video.start, video.stop)]
         assert torch.equal(found[..., text, :], output[..., text, :])
-    torch.testing.assert_close(function(attention, scope=scope, memory_limit=limit), found, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(function(attention, scope=scope), found, atol=1e-5, rtol=1e-4)
     return found
 
 

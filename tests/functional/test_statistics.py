@@ -187,7 +187,9 @@ def test_blocks_stay_under_the_limit_and_cover_every_row_once(shape: tuple[int, 
     batch, heads, size = shape
     query = random(batch, heads, size, 4)
     seen = torch.zeros(shape)
-    for block, values, counts in logit_blocks(Attention(query, query, query), slice(0, size), memory_limit):
+    for block, values, counts in logit_blocks(
+        Attention(query, query, query, memory_limit=memory_limit), slice(0, size)
+    ):
         seen[block] += 1
         assert values.numel() * 4 * 4 <= memory_limit
         assert values.numel() <= 2**19

@@ -166,11 +166,11 @@ class AttentionCall:
         Where the fused kernel measures a call whose output nobody has asked for yet, that output comes from the same
         pass, and is what the model gets: measuring takes the place of its attention instead of running beside it.
         """
-        how: dict[str, Any] = {"memory_limit": memory_limit, "sample": sample, "kernel": kernel}
+        attention = replace(self.attention, memory_limit=memory_limit)
         if self.known_output is None:
-            vars(self)["output"], statistics = measured_attention(self.attention, self.attend, **how)
+            vars(self)["output"], statistics = measured_attention(attention, self.attend, sample=sample, kernel=kernel)
             return statistics
-        return attention_statistics(self.attention, self.output, **how)
+        return attention_statistics(attention, self.output, sample=sample, kernel=kernel)
 
 
 Intervention = Callable[[AttentionCall], Tensor | None]

@@ -4,12 +4,15 @@ Nothing here knows a model or a pipeline. Attention tensors are (batch, head, to
 dot-product attention takes them; masks are as it takes them too.
 """
 
-from ieadapt.functional.attention import Attention, Scope
-from ieadapt.functional.cross_frame import cross_frame_intensity
-from ieadapt.functional.energy import energy
+from ieadapt.functional.attention import DEFAULT_MEMORY_LIMIT, Attention, Scope, VideoTokens
 from ieadapt.functional.guidance import cfg, guidance_delta, rescale_std
-from ieadapt.functional.logits import DEFAULT_MEMORY_LIMIT
-from ieadapt.functional.map_rows import map_rows, map_sums, mean_map_rows, prompt_to_prompt_output
+from ieadapt.functional.map_rows import (
+    cross_frame_intensity,
+    map_rows,
+    map_sums,
+    mean_map_rows,
+    prompt_to_prompt_output,
+)
 from ieadapt.functional.replacements import (
     identity_output,
     inject_output,
@@ -19,8 +22,13 @@ from ieadapt.functional.replacements import (
     uniform_output,
 )
 from ieadapt.functional.row_sampling import RowSample, row_sample
-from ieadapt.functional.statistics import EP_DEFINITION, AttentionStatistics, attention_statistics, measured_attention
-from ieadapt.functional.video_tokens import VideoTokens
+from ieadapt.functional.statistics import (
+    EP_DEFINITION,
+    AttentionStatistics,
+    attention_statistics,
+    energy,
+    measured_attention,
+)
 
 __all__ = [
     "DEFAULT_MEMORY_LIMIT",

@@ -5,19 +5,112 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
-from typing import Literal, ParamSpec, TypeVar
+from typing import Literal, NamedTuple, ParamSpec, TypeVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
 from ieadapt.errors import UsageError
-from ieadapt.functional.masks import KeyMask, Mask
-from ieadapt.functional.video_tokens import VideoTokens
 
 Scope = Literal["video", "video-renormalised", "all"]
 """Which part of the map is replaced, see `ieadapt.functional.replacements`."""
+
+Mask = Shaped[Tensor, "..."]
+"""A boolean (True = attend) or additive mask, broadcastable to (batch, head, query, key)."""
+
+MASKED_BIAS = -9984.0
+"""An additive bias at or below this hides its key: -1e4, the bias that diffusers uses, as bfloat16 rounds it."""
+
+HIDDEN_LOGIT = -1e30
+"""Logit of a hidden key: finite, so that zero probability times logit stays zero."""
+
+
+DEFAULT_MEMORY_LIMIT = 256 * 2**20
+"""Bytes that temporaries may take where the caller does not say."""
+
+
+class Block(NamedTuple):
+    """A rectangle of query rows: slices of batch, head and query."""
+
+    batch: slice
+    head: slice
+    query: slice
+
+
+Span = slice
+"""A range of tokens; the class below has a property called slice."""
+
+
+@dataclass(frozen=True)
+class VideoTokens:
+    """The video tokens of a sequence: `start .. start + frames * positions`, frame after frame.
+
+    Args:
+        start: index of the first video token; 0 where video comes first, the text length where text does.
+        frames: latent frames, at least 1.
+        positions: tokens of one frame (rows times columns), at least 1.
+
+    Raises:
+        UsageError: when a count is below its least value.
+
+    Example:
+        >>> video = VideoTokens(start=226, frames=13, positions=30 * 45)
+        >>> video.count, video.slice
+        (17550, slice(226, 17776, None))
+    """
+
+    start: int
+    frames: int
+    positions: int
+
+    def __post_init__(self) -> None:
+        for name, least in (("start", 0), ("frames", 1), ("positions", 1)):
+            if getattr(self, name) < least:
+                raise UsageError(
+                    f"{name} of the video tokens is out of range",
+                    expected=f">= {least}",
+                    got=getattr(self, name),
+                    where="VideoTokens",
+                )
+
+    @property
+    def count(self) -> int:
+        """Number of video tokens."""
+        return self.frames * self.positions
+
+    @property
+    def stop(self) -> int:
+        """Index after the last video token."""
+        return self.start + self.count
+
+    @property
+    def slice(self) -> Span:
+        """The video tokens as a slice of the sequence."""
+        return slice(self.start, self.stop)
+
+    def text_slices(self, n_keys: int) -> tuple[Span, ...]:
+        """Return the ranges of a sequence of `n_keys` tokens that are not video, empty ones left out.
+
+        Raises:
+            UsageError: when the video tokens do not fit into the sequence.
+
+        Example:
+            >>> VideoTokens(start=2, frames=2, positions=3).text_slices(10)
+            (slice(0, 2, None), slice(8, 10, None))
+        """
+        if self.stop > n_keys:
+            raise UsageError(
+                "the video tokens reach past the end of the keys",
+                expected=f"start + frames * positions <= {n_keys}",
+                got=f"{self.start} + {self.frames} * {self.positions} = {self.stop}",
+                where="VideoTokens",
+                remedy="pass the layout of this call's own latents",
+            )
+        ranges = (slice(0, self.start), slice(self.stop, n_keys))
+        return tuple(part for part in ranges if part.start < part.stop)
+
 
 Rows = slice | Sequence[int] | Tensor
 Arguments = ParamSpec("Arguments")
@@ -39,9 +132,10 @@ class Attention:
         scale: factor of the products; None = 1 / sqrt(dim).
         video: which keys are video where text tokens or several frames share the sequence; None = no such difference.
         padding: query tokens that only fill up a text (True), per batch entry; no statistic counts their rows.
+        memory_limit: bytes that the temporaries of whatever is computed from it may take together, besides the result.
 
     Raises:
-        UsageError: shapes that do not fit, or video tokens past the keys.
+        UsageError: shapes that do not fit, a mask of another size, or video tokens past the keys.
 
     Example:
         >>> import torch
@@ -58,6 +152,7 @@ class Attention:
     scale: float | None = None
     video: VideoTokens | None = None
     padding: Bool[Tensor, "batch query"] | None = None
+    memory_limit: int = DEFAULT_MEMORY_LIMIT
 
     def __post_init__(self) -> None:
         query, key, value = self.query, self.key, self.value
@@ -70,7 +165,14 @@ class Attention:
                 where="query, key, value",
                 remedy="repeat grouped key heads to the number of query heads (repeat_interleave on axis 1)",
             )
-        _ = self.keys, self.text  # refuse a mask of another size, and video tokens past the keys
+        if self.mask is not None and (self.mask.ndim > 4 or self.mask.shape[-1:] not in {(1,), key.shape[2:3]}):
+            raise UsageError(
+                "the attention mask does not fit the keys",
+                expected=f"a shape that broadcasts to (batch, head, query, {key.shape[2]})",
+                got=tuple(self.mask.shape),
+                where="mask",
+            )
+        self.layout.text_slices(key.shape[2])  # raises where video tokens reach past the keys
 
     @property
     def dtype(self) -> torch.dtype:
@@ -83,11 +185,6 @@ class Attention:
         return self.query.shape[-1] ** -0.5 if self.scale is None else self.scale
 
     @property
-    def keys(self) -> KeyMask:
-        """Which keys each query sees."""
-        return KeyMask(self.mask, self.key.shape[-2])
-
-    @property
     def layout(self) -> VideoTokens:
         """The video tokens; without a difference every key is one."""
         return VideoTokens(0, 1, self.key.shape[-2]) if self.video is None else self.video
@@ -95,7 +192,8 @@ class Attention:
     @property
     def video_rows(self) -> slice:
         """The query rows that are video: the video tokens in self-attention, all rows in cross-attention."""
-        return self.layout.rows(self.query.shape[-2], self.key.shape[-2])
+        queries, keys = self.query.shape[-2], self.key.shape[-2]
+        return self.layout.slice if queries == keys else slice(0, queries)
 
     @property
     def text(self) -> tuple[slice, ...]:
@@ -115,11 +213,39 @@ class Attention:
         """What a tensor holds at the text keys."""
         return torch.cat([tokens.narrow(axis, part.start, part.stop - part.start) for part in self.text], dim=axis)
 
+    @property
+    def masked_per_query(self) -> bool:
+        """Whether query rows of one head may see different keys."""
+        return self.mask is not None and self.mask.ndim > 1 and self.mask.shape[-2] > 1
+
+    def mask_of(self, block: Block) -> Tensor | None:
+        """The part of the mask for a block: four axes, those of length 1 kept but for that of the keys."""
+        if self.mask is None:
+            return None
+        four = self.mask[(None,) * (4 - self.mask.ndim)]
+        parts = (part if size > 1 else slice(None) for part, size in zip(block, four.shape, strict=False))
+        return four[tuple(parts)].expand(*(-1,) * 3, self.key.shape[-2])
+
+    def visible(self, block: Block, keys: slice = slice(None)) -> Bool[Tensor, "_ _ _ key"] | None:
+        """Which of the given keys a block's rows may attend to; None for all of them."""
+        mask = self.mask_of(block)
+        if mask is None:
+            return None
+        return (mask if mask.dtype == torch.bool else mask > MASKED_BIAS)[..., keys]
+
+    def apply_mask(self, logits: Float[Tensor, "_ _ _ key"], block: Block) -> Int[Tensor, "_ _ _"] | None:
+        """Add the bias to a block's logits in place, hide what is masked, and return the keys left of each row."""
+        mask, visible = self.mask_of(block), self.visible(block)
+        if mask is None or visible is None:
+            return None
+        if mask.dtype != torch.bool:
+            logits.add_(mask)
+        logits.masked_fill_(~visible, HIDDEN_LOGIT)
+        return visible.sum(dim=-1)
+
     def of_rows(self, rows: Rows) -> Attention:
         """The same attention of some of its query rows; video keys stay, and all of these rows count as video."""
-        mask = self.mask
-        if mask is not None and mask.ndim > 1 and mask.shape[-2] > 1:
-            mask = mask[..., rows, :]
+        mask = self.mask[..., rows, :] if self.mask is not None and self.masked_per_query else self.mask
         padding = None if self.padding is None else self.padding[:, rows]
         return replace(self, query=self.query[..., rows, :], mask=mask, padding=padding)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -11,11 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ieadapt.errors import UsageError
-from ieadapt.functional.attention import Attention
-from ieadapt.functional.masks import Block
-
-DEFAULT_MEMORY_LIMIT = 256 * 2**20
-"""Bytes that temporaries may take where the caller does not say."""
+from ieadapt.functional.attention import Attention, Block
 
 CACHE_ELEMENTS = 2**19
 """Logits of one block on a CPU: 2 MB in float32, which stays in its cache; larger blocks run up to twice as long."""
@@ -24,18 +20,12 @@ COPIES = 4
 """Tensors of a block's size that exist at one time: logits, weights, and what a reduction holds meanwhile."""
 
 
-@dataclass(frozen=True)
-class BlockPlan:
+class BlockPlan(NamedTuple):
     """How many batch entries, heads and query rows one block holds."""
 
     batches: int
     heads: int
     queries: int
-
-    @property
-    def rows(self) -> int:
-        """Query rows of a block, over batch and heads."""
-        return self.batches * self.heads * self.queries
 
 
 def plan_blocks(
@@ -79,50 +69,46 @@ def plan_blocks(
     return BlockPlan(1, 1, rows)
 
 
-def cut_blocks(shape: tuple[int, int], rows: slice, plan: BlockPlan) -> Iterator[Block]:
-    """Cut the given query rows of all batch entries and heads into blocks, queries fastest.
+def block_places(attention: Attention, rows: slice) -> Iterator[Block]:
+    """Yield the blocks that the given query rows of an attention fall into, queries fastest.
 
     Example:
-        >>> [block.query for block in cut_blocks((1, 1), slice(2, 7), BlockPlan(1, 1, 3))]
+        >>> import torch
+        >>> tokens = torch.zeros(1, 1, 8, 4)
+        >>> three_rows = Attention(tokens, tokens, tokens, memory_limit=3 * COPIES * 8 * 4)
+        >>> [block.query for block in block_places(three_rows, slice(2, 7))]
         [slice(2, 5, None), slice(5, 7, None)]
     """
-    batch, heads = shape
-    for batch_span in _spans(0, batch, plan.batches):
-        for head_span in _spans(0, heads, plan.heads):
-            for query_span in _spans(rows.start, rows.stop, plan.queries):
-                yield Block(batch_span, head_span, query_span)
+    (batch, heads), n_keys = attention.query.shape[:2], attention.key.shape[-2]
+    shape = (batch, heads, rows.stop - rows.start)
+    plan = plan_blocks(shape, n_keys, attention.dtype, attention.query.device, attention.memory_limit)
+    spans = zip((0, 0, rows.start), (batch, heads, rows.stop), plan, strict=True)
+    for block in product(*(_spans(*span) for span in spans)):
+        yield Block(*block)
 
 
 def _spans(start: int, stop: int, size: int) -> Iterator[slice]:
     return (slice(low, min(low + size, stop)) for low in range(start, stop, size))
 
 
-def block_places(attention: Attention, rows: slice, memory_limit: int) -> Iterator[Block]:
-    """Yield the blocks that the given query rows of an attention fall into."""
-    (batch, heads), n_keys = attention.query.shape[:2], attention.key.shape[-2]
-    shape = (batch, heads, rows.stop - rows.start)
-    plan = plan_blocks(shape, n_keys, attention.dtype, attention.query.device, memory_limit)
-    return cut_blocks((batch, heads), rows, plan)
-
-
 def logit_blocks(
-    attention: Attention, rows: slice, memory_limit: int = DEFAULT_MEMORY_LIMIT
+    attention: Attention, rows: slice
 ) -> Iterator[tuple[Block, Float[Tensor, "batch head query key"], Tensor | None]]:
     """Yield each block of the given query rows: where it is, its logits, and the keys left per row (None = all).
 
     Half-precision queries and keys are multiplied in float32, block by block; float64 stays float64. The logits are the
     receiver's to overwrite.
     """
-    key_place, key, keys = None, attention.key, attention.keys
-    for block in block_places(attention, rows, memory_limit):
-        if block[:2] != key_place:
-            key_place = block[:2]
+    pairs, key = None, attention.key
+    for block in block_places(attention, rows):
+        if block[:2] != pairs:
+            pairs = block[:2]
             key = attention.key[block[:2]].to(attention.dtype).flatten(0, 1).transpose(1, 2)
         query = attention.query[block].to(attention.dtype)
         nothing = query.new_zeros(1, 1, 1)  # beta=0: not read, but it lets the product carry the scale
         products = torch.baddbmm(nothing, query.flatten(0, 1), key, beta=0, alpha=attention.factor)
         logits = products.unflatten(0, query.shape[:2])
-        yield block, logits, keys.apply(logits, block)
+        yield block, logits, attention.apply_mask(logits, block)
 
 
 class RowMoments(NamedTuple):

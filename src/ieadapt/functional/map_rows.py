@@ -1,6 +1,6 @@
-"""Parts of an attention map: chosen rows, means over rows, sums over keys, exchanged columns; never the whole map.
+"""Parts of an attention map: chosen rows, means over rows, sums over keys, exchanged columns, frames looking at frames.
 
-All are exact: every row's softmax runs over all its keys, block by block of query rows.
+The whole map is never built. All are exact: every row's softmax runs over all its keys, block by block of query rows.
 """
 
 from __future__ import annotations
@@ -12,23 +12,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ieadapt.errors import UsageError
-from ieadapt.functional.attention import Attention, measuring
-from ieadapt.functional.logits import DEFAULT_MEMORY_LIMIT, logit_blocks
+from ieadapt.functional.attention import DEFAULT_MEMORY_LIMIT, Attention, measuring
+from ieadapt.functional.logits import logit_blocks
 
 
 @measuring
-def map_rows(
-    attention: Attention,
-    rows: Sequence[int] | Int[Tensor, " row"],
-    *,
-    memory_limit: int = DEFAULT_MEMORY_LIMIT,
-) -> Float[Tensor, "batch head row key"]:
+def map_rows(attention: Attention, rows: Sequence[int] | Int[Tensor, " row"]) -> Float[Tensor, "batch head row key"]:
     """Rows of the attention map softmax(scale * query . key + mask): where these queries look.
 
     Args:
         attention: half precision is computed in float32.
         rows: indices of the queries, in the order wanted.
-        memory_limit: bytes that temporaries may take together, besides the result.
 
     Returns:
         Weights in [0, 1]; each row sums to 1, or is 0 where the mask leaves it no key.
@@ -49,15 +43,19 @@ def map_rows(
             expected=f"at least one index in 0..{attention.query.shape[-2] - 1}",
             got=index.tolist(),
         )
-    return _every_row(attention.of_rows(index), memory_limit)
+    return _every_row(attention.of_rows(index))
 
 
-def _every_row(attention: Attention, memory_limit: int) -> Float[Tensor, "batch head row key"]:
-    """The map of a few queries that were cut out before."""
-    found = attention.query.new_empty((*attention.query.shape[:3], attention.key.shape[-2]), dtype=attention.dtype)
-    for block, logits, counts in logit_blocks(attention, slice(0, attention.query.shape[-2]), memory_limit):
-        found[block] = _weights(logits, counts)
-    return found
+def _every_row(
+    attention: Attention, groups: Float[Tensor, "key group"] | None = None
+) -> Float[Tensor, "batch head query column"]:
+    """The map of all queries, or its sums over groups of keys."""
+    columns = attention.key.shape[-2] if groups is None else groups.shape[1]
+    result = attention.query.new_empty((*attention.query.shape[:3], columns), dtype=attention.dtype)
+    for block, logits, counts in logit_blocks(attention, slice(0, attention.query.shape[-2])):
+        weights = _weights(logits, counts)
+        result[block] = weights if groups is None else weights @ groups
+    return result
 
 
 def _weights(logits: Tensor, counts: Tensor | None) -> Tensor:
@@ -67,18 +65,12 @@ def _weights(logits: Tensor, counts: Tensor | None) -> Tensor:
 
 
 @measuring
-def mean_map_rows(
-    attention: Attention,
-    spans: Sequence[slice],
-    *,
-    memory_limit: int = DEFAULT_MEMORY_LIMIT,
-) -> Float[Tensor, "batch head span key"]:
+def mean_map_rows(attention: Attention, spans: Sequence[slice]) -> Float[Tensor, "batch head span key"]:
     """The mean row of the attention map over each span of queries: where these queries look on average.
 
     Args:
         attention: as for `map_rows`.
         spans: ranges of queries, such as the tokens of one frame.
-        memory_limit: bytes that temporaries may take together, besides the result.
 
     Returns:
         Weights in [0, 1]; each row sums to 1, or is 0 where the mask leaves it no key.
@@ -97,24 +89,18 @@ def mean_map_rows(
     for index, span in enumerate(spans):
         if not 0 <= span.start < span.stop <= n_queries:
             raise UsageError("no such span of queries", expected=f"within 0..{n_queries}", got=span)
-        for block, logits, counts in logit_blocks(attention, span, memory_limit):
+        for block, logits, counts in logit_blocks(attention, span):
             sums[*block[:2], index] += _weights(logits, counts).sum(dim=-2) / (span.stop - span.start)
     return sums
 
 
 @measuring
-def map_sums(
-    attention: Attention,
-    groups: Float[Tensor, "member group"],
-    *,
-    memory_limit: int = DEFAULT_MEMORY_LIMIT,
-) -> Float[Tensor, "batch head query group"]:
+def map_sums(attention: Attention, groups: Float[Tensor, "member group"]) -> Float[Tensor, "batch head query group"]:
     """How much every query looks at each group of keys, such as the tokens of one word.
 
     Args:
         attention: as for `map_rows`.
         groups: 1 where a key belongs to a group, else 0.
-        memory_limit: bytes that temporaries may take together, besides the result.
 
     Returns:
         Weights in [0, 1]: sums of the row's weights over the keys of the group.
@@ -133,11 +119,7 @@ def map_sums(
         raise UsageError(
             "the groups do not fit the keys", expected=f"{attention.key.shape[-2]} keys", got=groups.shape[0]
         )
-    members = groups.to(device=attention.query.device, dtype=attention.dtype)
-    found = attention.query.new_empty((*attention.query.shape[:3], groups.shape[1]), dtype=attention.dtype)
-    for block, logits, counts in logit_blocks(attention, slice(0, attention.query.shape[-2]), memory_limit):
-        found[block] = _weights(logits, counts) @ members
-    return found
+    return _every_row(attention, groups.to(device=attention.query.device, dtype=attention.dtype))
 
 
 @measuring
@@ -184,10 +166,51 @@ def prompt_to_prompt_output(
     index, swapped, weights = columns[0].long(), columns[1].bool(), columns[2].float()
     keys = max(attention.key.shape[-2], source.key.shape[-2])
     size = max(memory_limit // (query.shape[0] * query.shape[1] * keys * 16), 1)
-    found = value.new_empty((*query.shape[:-1], value.shape[-1]))
+    output = value.new_empty((*query.shape[:-1], value.shape[-1]))
     for start in range(0, query.shape[-2], size):
         rows = slice(start, start + size)
-        own, foreign = (_every_row(each.of_rows(rows), DEFAULT_MEMORY_LIMIT) for each in (attention, source))
+        own, foreign = (_every_row(each.of_rows(rows)) for each in (attention, source))
         mixed = torch.where(swapped, foreign[..., index], own) * weights
-        found[..., rows, :] = mixed.to(value.dtype) @ value
-    return found
+        output[..., rows, :] = mixed.to(value.dtype) @ value
+    return output
+
+
+def cross_frame_intensity(
+    query: Float[Tensor, "row head frame position dim"],
+    key: Float[Tensor, "row head frame position dim"],
+    *,
+    scale: int | float | None = None,
+    memory_limit: int = DEFAULT_MEMORY_LIMIT,
+) -> Float[Tensor, " row"]:
+    """Return the mean weight off the diagonal of the frame-to-frame maps, one number per row of the batch.
+
+    At each position of the frame (and in each head) the tokens of all frames attend to one another, a map of frames x
+    frames with rows that add up to 1. The mean of its entries off the diagonal is 0 for the identity, 1 / frames for
+    the uniform map, and at most 1 / (frames - 1). One frame has no such entry: 0.
+
+    Args:
+        query: the video tokens' queries on their grid.
+        key: their keys.
+        scale: factor of the products; None = 1 / sqrt(dim).
+        memory_limit: bytes of temporaries.
+
+    Source: Enhance-A-Video (arXiv 2502.07508), `enhance_score` of its code, whose mean runs over the whole batch.
+
+    Example:
+        >>> import torch
+        >>> cross_frame_intensity(torch.zeros(1, 1, 4, 2, 8), torch.zeros(1, 1, 4, 2, 8))
+        tensor([0.2500])
+    """
+    rows, heads, frames, positions, dim = query.shape
+    if frames == 1:
+        return query.new_zeros(rows, dtype=torch.float32)
+    factor = dim**-0.5 if scale is None else scale
+    own, other = (tokens.movedim(3, 1).flatten(0, 1) for tokens in (query, key))
+    chunk = max(1, memory_limit // (4 * heads * frames * frames * 3))
+    parts = []
+    for start in range(0, own.shape[0], chunk):
+        part = slice(start, start + chunk)
+        maps = ((own[part] * factor) @ other[part].transpose(-1, -2)).float().softmax(dim=-1)
+        parts.append(frames - maps.diagonal(dim1=-2, dim2=-1).sum(-1).mean(-1))
+    off_diagonal = torch.cat(parts).unflatten(0, (rows, positions)).mean(1)
+    return off_diagonal / (frames * frames - frames)

@@ -1,4 +1,4 @@
-"""How spread out each head's attention is: entropy, entropy percentage, and their split into time, space and text."""
+"""How spread out each head's attention is: entropy, its split into time, space and text; the energy of the output."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ieadapt.errors import FailureError
-from ieadapt.functional.attention import Attention, measuring
-from ieadapt.functional.energy import row_energy
+from ieadapt.functional.attention import HIDDEN_LOGIT, Attention, measuring
 from ieadapt.functional.kernels import FusedRows, KernelChoice, fused_rows, uses_kernel
-from ieadapt.functional.logits import DEFAULT_MEMORY_LIMIT, RowMoments, logit_blocks, row_moments
-from ieadapt.functional.masks import HIDDEN_LOGIT
+from ieadapt.functional.logits import RowMoments, logit_blocks, row_moments
 from ieadapt.functional.row_sampling import RowSample, rows_of_blocks, standard_error
 
 EP_DEFINITION = "video rows"
@@ -64,12 +62,32 @@ class AttentionStatistics:
     text_energy: PerHead | None = None
 
 
+def row_energy(output: Float[Tensor, "batch head query dim"]) -> Float[Tensor, "batch head query"]:
+    """Return the energy ||(A V)_i||^2 of every row of an attention output, heads apart; >= 0."""
+    dtype = torch.promote_types(output.dtype, torch.float32)
+    return torch.linalg.vector_norm(output, dim=-1, dtype=dtype).square()
+
+
+def energy(output: Float[Tensor, "batch head query dim"]) -> Float[Tensor, "batch head"]:
+    """Return the energy sum ||(A V)_i||^2 of an attention output, over tokens and channels, heads apart; >= 0.
+
+    Summed in float32 (float64 for float64 inputs), without a copy of the output.
+
+    Source: arXiv 2504.12027 (energy of a layer; its share of the total over all sites follows from it).
+
+    Example:
+        >>> import torch
+        >>> energy(torch.ones(1, 2, 3, 4, dtype=torch.float16)).tolist()
+        [[12.0, 12.0]]
+    """
+    return row_energy(output).sum(dim=-1)
+
+
 @measuring
 def attention_statistics(
     attention: Attention,
     output: Float[Tensor, "batch head query channel"] | None = None,
     *,
-    memory_limit: int = DEFAULT_MEMORY_LIMIT,
     sample: RowSample | None = None,
     kernel: KernelChoice | None = None,
 ) -> AttentionStatistics:
@@ -78,7 +96,6 @@ def attention_statistics(
     Args:
         attention: half precision is measured in float32.
         output: what the attention gave, for its energy.
-        memory_limit: bytes that temporaries may take together.
         sample: measure only a random part of the rows, with a standard error; None = all.
         kernel: whether the fused GPU kernel is used, see `ieadapt.functional.kernels`; None = as IEADAPT_KERNEL says.
 
@@ -104,9 +121,9 @@ def attention_statistics(
     if uses_kernel(attention, output=False, choice=kernel):
         stats = _fused(fused_rows(attention, output=False, chosen=blocks), attention)
     elif index is None:
-        stats = _streamed(attention, attention.video_rows, memory_limit)
+        stats = _streamed(attention, attention.video_rows)
     else:
-        stats = _streamed(_gathered(attention, index), slice(0, index.shape[-1]), memory_limit)
+        stats = _streamed(_gathered(attention, index), slice(0, index.shape[-1]))
     return _with_energy(_means(stats, attention, index), attention, None if output is None else row_energy(output))
 
 
@@ -115,7 +132,6 @@ def measured_attention(
     attention: Attention,
     attend: Callable[[], Tensor] | None = None,
     *,
-    memory_limit: int = DEFAULT_MEMORY_LIMIT,
     sample: RowSample | None = None,
     kernel: KernelChoice | None = None,
 ) -> tuple[Float[Tensor, "batch head query channel"], AttentionStatistics]:
@@ -127,7 +143,6 @@ def measured_attention(
     Args:
         attention: as for `attention_statistics`, and so are the other arguments and what is raised.
         attend: computes the ordinary output; None = PyTorch's attention.
-        memory_limit: as there.
         sample: as there.
         kernel: as there.
 
@@ -144,7 +159,7 @@ def measured_attention(
         assert rows.output is not None  # noqa: S101 - it was asked for
         return rows.output, _with_energy(_means(_fused(rows, attention), attention), attention, rows["energy"])
     output = (attend or attention.output)()
-    return output, attention_statistics(attention, output, memory_limit=memory_limit, sample=sample, kernel=kernel)
+    return output, attention_statistics(attention, output, sample=sample, kernel=kernel)
 
 
 def _fused(rows: FusedRows, attention: Attention) -> dict[str, Tensor]:
@@ -154,7 +169,7 @@ def _fused(rows: FusedRows, attention: Attention) -> dict[str, Tensor]:
     return {name: rows[name] for name in [*names, *["video_keys"] * (of_video and of_mask)]}
 
 
-def _streamed(attention: Attention, rows: slice, memory_limit: int) -> dict[str, Tensor]:
+def _streamed(attention: Attention, rows: slice) -> dict[str, Tensor]:
     """The same on any device in plain PyTorch, block by block of query rows; the split only of `rows`."""
     video, (n_queries, n_keys) = attention.video, (attention.query.shape[-2], attention.key.shape[-2])
     segments = (slice(0, n_keys),) if video is None else (video.slice, *attention.text)
@@ -165,7 +180,7 @@ def _streamed(attention: Attention, rows: slice, memory_limit: int) -> dict[str,
             stats[name] = attention.query.new_zeros(attention.query.shape[:3], dtype=attention.dtype)
         stats[name][place] = values.to(attention.dtype)
 
-    for block, logits, counts in logit_blocks(attention, slice(0, n_queries), memory_limit):
+    for block, logits, counts in logit_blocks(attention, slice(0, n_queries)):
         moments = [row_moments(logits[..., segment]) for segment in segments]
         entropy, masses = _join(moments)
         keep("entropy", block, entropy)
@@ -203,7 +218,7 @@ def _gathered(attention: Attention, index: Tensor) -> Attention:
     """The attention of query rows that differ by batch entry and head; rows past the end are the last one again."""
     query, mask = attention.query, attention.mask
     index = index.clamp(max=query.shape[-2] - 1).long()
-    if attention.keys.per_query and mask is not None:
+    if attention.masked_per_query and mask is not None:
         n_keys = attention.key.shape[-2]
         four = mask[(None,) * (4 - mask.ndim)].expand(*index.shape[:2], -1, n_keys)
         mask = four.gather(2, index[..., None].expand(*index.shape, n_keys))
@@ -220,7 +235,7 @@ class _Rows:
     def mean(self, values: Tensor) -> Tensor:
         """The mean of a statistic over these rows."""
         if isinstance(self.of, Tensor):
-            return torch.where(self.of, values, 0.0).sum(dim=-1) / self.of.sum(dim=-1)
+            return self.sum(values) / self.of.sum(dim=-1)
         return torch.cat([values[..., part] for part in self.of], dim=-1).mean(dim=-1)
 
     def sum(self, values: Tensor) -> Tensor:

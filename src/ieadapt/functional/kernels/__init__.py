@@ -3,7 +3,6 @@
 `ieadapt.functional` chooses between this and the streaming path; nothing else needs to know.
 """
 
-from ieadapt.functional.kernels.choice import KernelChoice, uses_kernel
-from ieadapt.functional.kernels.launch import FusedRows, fused_rows
+from ieadapt.functional.kernels.launch import FusedRows, KernelChoice, fused_rows, uses_kernel
 
 __all__ = ["FusedRows", "KernelChoice", "fused_rows", "uses_kernel"]

@@ -1,17 +1,38 @@
-"""Launching the fused kernel: tile sizes, buffers, and the statistics of every row that come back."""
+"""Whether a call is measured by the fused kernel, and its launch: tile sizes, buffers, and what comes back of a row.
+
+By device, by what the kernel can do, and by what the user says.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from math import gcd, log2
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ieadapt.errors import UsageError
 from ieadapt.functional.attention import Attention
+
+KernelChoice = Literal["auto", "on", "off"]
+"""auto: on CUDA devices; on: wherever Triton runs (its interpreter too); off: never."""
+
+VARIABLE = "IEADAPT_KERNEL"
+MAX_DIM = 256
+LEAST_POSITIONS = 16
+"""Tokens that a frame must have: at most one frame ends in a block of keys, and no block is smaller."""
+
+OFFSETS = 2**31
+"""Elements past which the kernel's 32-bit offsets within one head do not reach."""
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 STATISTICS = ("entropy", "energy", "logsumexp", "temporal", "spatial", "text", "keys", "video_keys")
 """Order of the kernel's statistics in its buffer."""
@@ -27,6 +48,56 @@ FEW_KEYS = 512
 
 SHORT = 64
 """Tokens up to which whole sequences share a tile."""
+
+
+def uses_kernel(attention: Attention, *, output: bool, choice: KernelChoice | None = None) -> bool:
+    """Tell whether the fused kernel measures this call; says once, as a warning, why it does not where it might.
+
+    Args:
+        attention: the call.
+        output: whether its output is wanted too.
+        choice: auto, on or off; None = what the variable IEADAPT_KERNEL says, auto where it is not set.
+
+    Raises:
+        UsageError: a choice that does not exist.
+    """
+    chosen = choice or os.environ.get(VARIABLE) or "auto"
+    if chosen not in get_args(KernelChoice):
+        raise UsageError(
+            "no such choice of kernel", expected="auto, on or off", got=chosen, where=f"kernel, {VARIABLE}"
+        )
+    if chosen == "off" or (chosen == "auto" and not attention.query.is_cuda):
+        return False
+    obstacle = next(_obstacles(attention, output), None)
+    if obstacle is not None:
+        warnings.warn(f"measured without the fused kernel: {obstacle}", stacklevel=2)
+    return obstacle is None
+
+
+def _obstacles(attention: Attention, output: bool) -> Iterator[str]:
+    """Yield what the kernel cannot do about a call."""
+    query, key, value, mask, video = (getattr(attention, name) for name in ("query", "key", "value", "mask", "video"))
+    tensors = [query, key, value] if output else [query, key]
+    if find_spec("triton") is None:
+        yield "Triton is not installed"
+    if not query.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
+        yield f"no kernel for the device {query.device}"
+    if torch.version.hip is not None:
+        yield "it is not tested on ROCm"
+    if {tensor.dtype for tensor in tensors} - {query.dtype} or query.dtype not in DTYPES:
+        yield f"{', '.join(str(tensor.dtype) for tensor in tensors)} are not one of {DTYPES}"
+    if query.shape[-1] > MAX_DIM or (output and value.shape[-1] != query.shape[-1]):
+        yield f"head_dim {query.shape[-1]} is above {MAX_DIM}, or values have another"
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        yield "gradients are wanted, and it has no backward pass"
+    if attention.factor <= 0:
+        yield f"the scale {attention.factor} is not positive"
+    if video is not None and video.positions < LEAST_POSITIONS:
+        yield f"frames have {video.positions} tokens, fewer than {LEAST_POSITIONS}"
+    if any(tensor.shape[-2] * tensor.stride(-2) >= OFFSETS for tensor in tensors) or 0 in (*query.shape, *key.shape):
+        yield "a sequence is empty or longer than 32-bit offsets reach"
+    if mask is not None and mask.dtype not in (torch.bool, *DTYPES):
+        yield f"a mask of {mask.dtype}"
 
 
 @dataclass(frozen=True)
@@ -48,7 +119,7 @@ class Tiling:
     registers: int | None = None
 
     def options(self) -> dict[str, int]:
-        """What the compiler is told."""
+        """The compiler's options."""
         limit = {} if self.registers is None else {"maxnreg": self.registers}
         return {"STAGES": self.stages, "num_warps": self.warps, **limit}
 
@@ -83,13 +154,8 @@ def tiling_of(dim: int, itemsize: int, *, chosen: bool = False) -> Tiling:
     wide = padded(dim)
     if itemsize == 4:
         return Tiling(64, 32, 4, 2) if wide <= 128 else Tiling(32, 32, 4, 1)
-    if wide > 128:
-        found = Tiling(64, 64, 8, 2)
-    elif wide > 64:
-        found = Tiling(128, 64, 8, 3)
-    else:
-        found = Tiling(128, 64, 8, 3, 128)
-    return Tiling(64, found.block_n, 4, found.stages) if chosen else found
+    tiling = Tiling(64, 64, 8, 2) if wide > 128 else Tiling(128, 64, 8, 3, None if wide > 64 else 128)
+    return Tiling(64, tiling.block_n, 4, tiling.stages) if chosen else tiling
 
 
 def fitting(tiling: Tiling, dim: int, itemsize: int, memory: int) -> Tiling:
@@ -186,19 +252,26 @@ def _launch_long(attention: Attention, rows: FusedRows, chosen: Tensor | None, t
 
     query, key, value, mask, video = (getattr(attention, name) for name in ("query", "key", "value", "mask", "video"))
     stats, out = rows.stats, query if rows.output is None else rows.output
-    (batch, heads, n_queries, _), n_keys = query.shape, key.shape[-2]
+    (batch, heads, n_queries, dim), n_keys = query.shape, key.shape[-2]
     blocks = -(-n_queries // tiling.block_m) if chosen is None else chosen.shape[-1]
     entries, mask_strides = _mask_entries(mask, (batch, heads, n_queries, n_keys))
     start, stop, positions = (0, 0, 0) if video is None else (video.start, video.stop, video.positions)
     strides, align = _strides(query, key, value, out)
     factor = attention.factor * log2(torch.e)
     sizes = (heads, n_queries, n_keys, stats.shape[-1], blocks, start, stop, positions, factor)
+    # At most one frame may end in a step's block of keys: the kernels close one frame per block.
+    block_n = min(tiling.block_n, 1 << (positions.bit_length() - 1)) if positions else tiling.block_n
     constants = {
         "VIDEO": video is not None,
         "VALUE": rows.output is not None,
         "CHOSEN": chosen is not None,
+        "DIM": dim,
+        "PRECISION": _precision(query),
         "ALIGN": align,
-        **_tile_constants(query, tiling, positions),
+        "BLOCK_D": padded(dim),
+        "BLOCK_M": tiling.block_m,
+        "BLOCK_N": block_n,
+        **tiling.options(),
     }
     grid = (blocks * batch * heads,)
     places = query if chosen is None else chosen.to(torch.int32).contiguous()
@@ -213,19 +286,6 @@ def _launch_long(attention: Attention, rows: FusedRows, chosen: Tensor | None, t
         REPAIR=fixed,
         **constants,
     )
-
-
-def _tile_constants(query: Tensor, tiling: Tiling, positions: int) -> dict[str, int | str]:
-    """What a kernel for long sequences is compiled for, and how; `positions` is 0 where frames do not matter."""
-    dim = query.shape[-1]
-    return {
-        "DIM": dim,
-        "PRECISION": _precision(query),
-        "BLOCK_D": padded(dim),
-        "BLOCK_M": tiling.block_m,
-        "BLOCK_N": _frame_block(tiling.block_n, positions) if positions else tiling.block_n,
-        **tiling.options(),
-    }
 
 
 def _strides(*tensors: Tensor) -> tuple[list[int], int]:
@@ -247,11 +307,6 @@ def _shared_memory(device: torch.device) -> int:
 
     index = torch.cuda.current_device() if device.index is None else device.index
     return int(driver.active.utils.get_device_properties(index)["max_shared_mem"])
-
-
-def _frame_block(block_n: int, positions: int) -> int:
-    """Keys of one step where at most one frame may end in it."""
-    return min(block_n, 1 << (positions.bit_length() - 1))
 
 
 def _precision(query: Tensor) -> str:

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ieadapt.attention import AttentionSite, find_sites, intercept, select_sites, wrap_denoiser
-from ieadapt.attention.calls import DEFAULT_MEMORY_LIMIT
 from ieadapt.errors import FailureError, UsageError
+from ieadapt.functional import DEFAULT_MEMORY_LIMIT
 from ieadapt.tasks.generate import GenerationConfig, Progress, generate
 from ieadapt.tasks.maps.record import RecordMaps, StepMap, Token
 from ieadapt.tasks.maps.words import PromptWords, prompt_words

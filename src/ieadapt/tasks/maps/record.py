@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -74,15 +74,15 @@ class MapView:
 
     def rows(self, indices: Sequence[int], batch: slice = slice(None)) -> Float[Tensor, "batch row key"]:
         """These rows of the map."""
-        return self._over_heads(lambda part: map_rows(part, indices, memory_limit=self.memory_limit), batch)
+        return self._over_heads(lambda part: map_rows(part, indices), batch)
 
     def means(self, spans: Sequence[slice]) -> Float[Tensor, "batch span key"]:
         """The mean row of each span of queries."""
-        return self._over_heads(lambda part: mean_map_rows(part, spans, memory_limit=self.memory_limit))
+        return self._over_heads(lambda part: mean_map_rows(part, spans))
 
     def sums(self, groups: Float[Tensor, "key label"], queries: slice) -> Float[Tensor, "batch query label"]:
         """The weight of every query on each group of keys."""
-        return self._over_heads(lambda part: map_sums(part, groups, memory_limit=self.memory_limit), queries=queries)
+        return self._over_heads(lambda part: map_sums(part, groups), queries=queries)
 
     @property
     def span(self) -> slice:
@@ -93,9 +93,10 @@ class MapView:
         self, compute: Callable[[Attention], Tensor], batch: slice = slice(None), queries: slice = slice(None)
     ) -> Tensor:
         total: Tensor | float = 0.0
+        attention = replace(self.call.attention, memory_limit=self.memory_limit)
         own = range(*self.span.indices(self.call.query.shape[0]))[batch]
         for head in self.heads:
-            part = self.call.attention.part(slice(own.start, own.stop), slice(head, head + 1)).of_rows(queries)
+            part = attention.part(slice(own.start, own.stop), slice(head, head + 1)).of_rows(queries)
             total = total + compute(part).squeeze(1)
         return torch.as_tensor(total / len(self.heads))
 

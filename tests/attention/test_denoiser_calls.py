@@ -1,12 +1,14 @@
-"""Prefix reuse: the same prediction up to rounding, with fewer blocks computed."""
+"""A weak pass replays what it has in common with the full one, with the same result; and the clock of what it saves."""
 
 from __future__ import annotations
+
+import time
 
 import pytest
 import torch
 from torch import Tensor
 
-from ieadapt.attention import DenoiserCall, attention_modules, find_sites, intercept, wrap_denoiser
+from ieadapt.attention import Clock, DenoiserCall, attention_modules, find_sites, intercept, wrap_denoiser
 from ieadapt.interventions import Identity
 from tests.families import captured, every_family, predict, run, tiny_pipeline
 
@@ -131,3 +133,24 @@ def test_a_prefix_aimed_elsewhere_follows() -> None:
     assert prefix.saved.seconds > 0
     for prediction in weak.predictions:
         torch.testing.assert_close(prediction, expected.predictions[0], rtol=1e-4, atol=1e-5)
+
+
+def test_spans_add_up_with_their_weights() -> None:
+    clock = Clock(torch.device("cpu"))
+    assert clock.seconds == 0
+    with clock.span():
+        time.sleep(0.01)
+    first = clock.seconds
+    assert first >= 0.01
+    clock.add(1.0, 3.0, 0.25)
+    assert clock.seconds == pytest.approx(first + 0.5)
+    assert clock.seconds == pytest.approx(first + 0.5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_gpu_is_timed_by_its_own_events() -> None:
+    clock = Clock(torch.device("cuda"))
+    with clock.span():
+        torch.cuda._sleep(50_000_000)
+    assert clock.seconds > 0.005
