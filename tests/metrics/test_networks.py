@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ieadapt.errors import FailureError, UsageError
-from ieadapt.metrics import METRICS, evaluate, missing_metrics, mobilenet_consistency, select_metrics, st_lpips
-from ieadapt.metrics.mobilenet_consistency import MobileNetV2
-from ieadapt.metrics.st_lpips import ShiftTolerantLPIPS
+from ieadapt.metrics import METRICS, Metric, evaluate, missing_metrics, select_metrics
+from ieadapt.metrics.consistency import mobilenet_consistency
+from ieadapt.metrics.networks.lpips import ShiftTolerantLPIPS
+from ieadapt.metrics.networks.mobilenet import MobileNetV2
+from ieadapt.metrics.structure import st_lpips
 from ieadapt.metrics.weights import PackagedWeights, load_weights
 from tests.metrics import clips
 
-NETWORKS = {"mobilenet_consistency": (mobilenet_consistency, MobileNetV2), "st_lpips": (st_lpips, ShiftTolerantLPIPS)}
+NETWORKS = {"mobilenet_consistency": MobileNetV2, "st_lpips": ShiftTolerantLPIPS}
 CLIP = clips.pan(32, 48, 4, 2, 1)
 
 
@@ -34,17 +36,18 @@ def _random(network: nn.Module) -> nn.Module:
 
 
 @pytest.fixture
-def random_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Packages of the right names on the path, with random weights in the right files."""
-    for page, network in NETWORKS.values():
-        weights = PackagedWeights(f"weights_of_{page.__name__.split('.')[-1]}", "x==1", "folder/file.pth", "none")
+def random_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Metric]:
+    """The metrics with packages on the path that hold random weights in the right files."""
+    metrics = {}
+    for name, network in NETWORKS.items():
+        weights = PackagedWeights(f"weights_of_{name}", "x==1", "folder/file.pth", "none")
         file = tmp_path / weights.package / weights.file
         file.parent.mkdir(parents=True)
         (tmp_path / weights.package / "__init__.py").write_text("raise RuntimeError('imported')")
         torch.save(_random(network()).state_dict(), file)
-        monkeypatch.setattr(page, "WEIGHTS", weights)
+        metrics[name] = replace(METRICS[name], weights=weights)
     monkeypatch.syspath_prepend(tmp_path)
-    return tmp_path
+    return metrics
 
 
 def _in_the_names_of_transformers(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -137,20 +140,21 @@ def test_the_blur_pools_kernel_is_that_of_the_weights() -> None:
     assert torch.equal(ShiftTolerantLPIPS().state_dict()["net.slice1.1.filt"], kernel.expand(64, 1, 3, 3))
 
 
-def test_both_run_on_small_clips_without_importing_the_package(random_weights: Path) -> None:
-    assert mobilenet_consistency.mobilenet_consistency(CLIP[:, :, :16, :24]) <= 1
-    assert st_lpips.st_lpips(CLIP[:, :, :16, :24], CLIP[:, :, :16, :24]) == 0.0
-    assert st_lpips.st_lpips(CLIP, CLIP.flip(0)) != 0.0
+def test_both_run_on_small_clips_without_importing_the_package(random_weights: dict[str, Metric]) -> None:
+    assert random_weights["mobilenet_consistency"](CLIP[:, :, :16, :24]) <= 1
+    assert random_weights["st_lpips"](CLIP[:, :, :16, :24], CLIP[:, :, :16, :24]) == 0.0
+    assert random_weights["st_lpips"](CLIP, CLIP.flip(0)) != 0.0
 
 
-def test_a_still_clip_is_wholly_consistent(random_weights: Path) -> None:
+def test_a_still_clip_is_wholly_consistent(random_weights: dict[str, Metric]) -> None:
     still = CLIP[:1].repeat(3, 1, 1, 1)
-    assert mobilenet_consistency.mobilenet_consistency(still) == pytest.approx(1.0, abs=1e-6)
+    assert random_weights["mobilenet_consistency"](still) == pytest.approx(1.0, abs=1e-6)
 
 
-def test_consistency_is_the_mean_cosine_of_neighbours(random_weights: Path) -> None:
-    pairs = [mobilenet_consistency.mobilenet_consistency(CLIP[k : k + 2]) for k in range(3)]
-    assert mobilenet_consistency.mobilenet_consistency(CLIP) == pytest.approx(sum(pairs) / 3, abs=1e-5)
+def test_consistency_is_the_mean_cosine_of_neighbours(random_weights: dict[str, Metric]) -> None:
+    metric = random_weights["mobilenet_consistency"]
+    pairs = [metric(CLIP[k : k + 2]) for k in range(3)]
+    assert metric(CLIP) == pytest.approx(sum(pairs) / 3, abs=1e-5)
     assert len(set(pairs)) == 3
 
 
@@ -196,7 +200,7 @@ def _ordered(name: str, worse: list[Tensor]) -> None:
     metric = METRICS[name]
     reference = clips.pan(64, 64, 4, 2, 1)
     arguments = (reference,) if metric.compares == "pair" else ()
-    values = [metric.function(frames, *arguments) for frames in (reference, *worse)]
+    values = [metric(frames, *arguments) for frames in (reference, *worse)]
     assert values == sorted(values, reverse=metric.better == "higher")
     assert len(set(values)) == len(values)
 
@@ -213,7 +217,7 @@ def test_st_lpips_gives_the_values_of_its_authors_code() -> None:
         0.9875448346138: torch.full_like(picture, 0.5),
     }
     for value, other in published.items():
-        assert st_lpips.st_lpips(picture[None], other[None]) == pytest.approx(value, rel=1e-4)
+        assert st_lpips(picture[None], other[None]) == pytest.approx(value, rel=1e-4)
 
 
 @_installed("st_lpips")
@@ -222,7 +226,7 @@ def test_st_lpips_rises_with_damage_and_tolerates_shifts() -> None:
     _ordered("st_lpips", [clips.blur(clip, sigma) for sigma in (0.7, 1.5, 3.0)])
     _ordered("st_lpips", [clips.noise(clip, deviation) for deviation in (0.05, 0.1, 0.3)])
     shifted = clips.placed(64, 64, [(2 * k + 1, k) for k in range(4)])
-    assert st_lpips.st_lpips(shifted, clip) < st_lpips.st_lpips(clips.blur(clip, 1.5), clip) / 5
+    assert st_lpips(shifted, clip) < st_lpips(clips.blur(clip, 1.5), clip) / 5
 
 
 @_installed("mobilenet_consistency")
@@ -230,7 +234,6 @@ def test_consistency_falls_with_noise_and_shuffling() -> None:
     clip = clips.pan(64, 64, 4, 2, 1)
     _ordered("mobilenet_consistency", [clips.noise(clip, deviation) for deviation in (0.02, 0.05, 0.1)])
     long = clips.pan(64, 64, 8, 2, 1)
-    consistency = mobilenet_consistency.mobilenet_consistency
-    assert consistency(clips.shuffled(long)) < consistency(long)
+    assert mobilenet_consistency(clips.shuffled(long)) < mobilenet_consistency(long)
     other = torch.stack([clips.texture(64, 64, seed) for seed in range(4)])
-    assert consistency(other) < consistency(clip) - 0.01
+    assert mobilenet_consistency(other) < mobilenet_consistency(clip) - 0.01

@@ -17,8 +17,9 @@ from torch.nn import functional as F
 
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.metrics import METRICS, evaluate
-from ieadapt.metrics.dynamic_degree import dynamic_degree, fastest_motion, moves
-from ieadapt.metrics.raft import (
+from ieadapt.metrics.consistency import mean_inside, warp_error_raft
+from ieadapt.metrics.motion import dynamic_degree, fastest_motion, moves
+from ieadapt.metrics.networks.raft import (
     Raft,
     convex_upsampled,
     correlation_pyramid,
@@ -27,9 +28,7 @@ from ieadapt.metrics.raft import (
     published_names,
     raft_flow,
 )
-from ieadapt.metrics.raft_network import LARGE, SMALL, RaftSize
-from ieadapt.metrics.warp_error import mean_inside
-from ieadapt.metrics.warp_error_raft import warp_error_raft
+from ieadapt.metrics.networks.raft_layers import LARGE, SMALL, RaftSize
 from tests.metrics import clips, raft_weights
 
 # flow of every 45th row and 42nd column, right and down
@@ -164,29 +163,27 @@ def test_every_pair_of_frames_is_seen_by_itself(weights: Path) -> None:
 
 def test_the_metrics_read_its_flow(weights: Path) -> None:
     flow = raft_flow(CLIP, weights)
-    assert warp_error_raft(CLIP, {"raft": weights}) == mean_inside(CLIP, flow, "warp_error_raft")
+    assert warp_error_raft.with_weights({"raft": weights})(CLIP) == mean_inside(CLIP, flow, "warp_error_raft")
     fastest = fastest_motion(flow)
-    rows = [METRICS[name].at({"raft": weights}) for name in ("warp_error_raft", "dynamic_degree")]
+    rows = [METRICS[name].with_weights({"raft": weights}) for name in ("warp_error_raft", "dynamic_degree")]
     values = evaluate(CLIP, None, rows, rate=8.0)
     assert values["dynamic_degree"] == float(moves(fastest, 8.0, 128)) == 1.0
     assert float(fastest.min()) > 3.0
 
 
 def test_dynamic_degree_takes_about_eight_frames_per_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    import ieadapt.metrics.dynamic_degree as page
-
     seen: list[int] = []
 
     def flow(frames: Tensor, place: Path) -> Tensor:
         seen.append(len(frames))
         return torch.full((len(frames) - 1, 2, 8, 8), 3.1 / 2**0.5)
 
-    monkeypatch.setattr(page, "padded_flow", flow)
-    clip, places = CLIP[:1].repeat(12, 1, 1, 1), {"raft": Path("weights")}
-    assert [dynamic_degree(clip, rate, places) for rate in (8.0, 24.0, 30.0, 4.0)] == [1.0, 1.0, 1.0, 0.0]
+    monkeypatch.setattr("ieadapt.metrics.motion.padded_flow", flow)
+    clip, metric = CLIP[:1].repeat(12, 1, 1, 1), dynamic_degree.with_weights({"raft": Path("weights")})
+    assert [metric(clip, rate) for rate in (8.0, 24.0, 30.0, 4.0)] == [1.0, 1.0, 1.0, 0.0]
     assert seen == [12, 4, 3, 12]
     with pytest.raises(UsageError, match=r"a video has a rate; expected > 0; got 0\.0; in the metric dynamic_degree"):
-        dynamic_degree(clip, 0.0, places)
+        metric(clip, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -271,4 +268,4 @@ def test_what_are_no_weights_of_raft_is_refused(damage: str, tmp_path: Path) -> 
         place.mkdir()
     reason = {"foreign": "Missing key|Error", "cut": "SafetensorError", "empty folder": "holds 0 .safetensors files"}
     with pytest.raises(FailureError, match=rf"cannot be read; expected those of RAFT: .*; got .*({reason[damage]})"):
-        warp_error_raft(CLIP, {"raft": place})
+        warp_error_raft.with_weights({"raft": place})(CLIP)

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from ieadapt.metrics import METRICS, evaluate
+from ieadapt.metrics.consistency import warp_error
 from ieadapt.metrics.flow import optical_flow
-from ieadapt.metrics.lpips_alex import TRUNK as ALEX
-from ieadapt.metrics.lpips_vgg import TRUNK as VGG
 from ieadapt.metrics.motion import motion
-from ieadapt.metrics.warp_error import warp_error
+from ieadapt.metrics.networks.lpips import ALEXNET, VGG16
 from ieadapt.metrics.weights import PackagedWeights
 from tests.metrics import clips, given
 from tests.metrics.photographs import dropped, jpeg, pan, panned, photograph, zoom
@@ -88,11 +87,11 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]
     """Random networks in place of trained ones, DIS in place of RAFT: the metrics around them are tested."""
     folder = tmp_path_factory.mktemp("given")
     found = {"clip": given.clip(folder / "clip"), "dino": given.dino(folder / "dino"), "raft": folder}
-    for key, trunk in (("lpips_alex", ALEX), ("lpips_vgg", VGG)):
+    for key, trunk in (("lpips_alex", ALEXNET), ("lpips_vgg", VGG16)):
         found[key] = given.trunk(folder / f"{key}.pth", trunk.layers())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ieadapt.metrics.warp_error_raft.raft_flow", lambda frames, place: optical_flow(frames))
-        patch.setattr("ieadapt.metrics.dynamic_degree.padded_flow", lambda frames, place: optical_flow(frames))
+        patch.setattr("ieadapt.metrics.consistency.raft_flow", lambda frames, place: optical_flow(frames))
+        patch.setattr("ieadapt.metrics.motion.padded_flow", lambda frames, place: optical_flow(frames))
         yield found
 
 
@@ -105,20 +104,20 @@ def test_every_metric_has_a_way_to_go() -> None:
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in _SLOW else ()) for n in WORSE])
 def test_every_damage_moves_a_metric_its_way(name: str, places: dict[str, Path]) -> None:
-    metric = METRICS[name].at(places)
+    metric = METRICS[name].with_weights(places)
     if not metric.available:
         pytest.skip(f"what {name} needs is not installed: make weights")
     sound, damaged = (made(*SIDES.get(name, (200, 208))) for made in (_sound, _damaged))
-    reference = (sound,) if metric.compares == "pair" else ()
-    whole = metric.function(sound, *reference)
+    reference = {"pair": (sound,), "timed": (8.0,)}.get(metric.compares, ())
+    whole = metric(sound, *reference)
     for damage, way in WORSE[name].items():
-        value = metric.function(damaged[damage], *reference)
+        value = metric(damaged[damage], *reference)
         assert (value - whole) * (1 if way == "+" else -1) > 1e-4 * max(1, abs(whole)), (damage, whole, value)
 
 
 def test_what_a_metric_cannot_see_it_does_not_see(sound: Tensor, damaged: dict[str, Tensor]) -> None:
     """Order means nothing to metrics of single frames; motion follows whole-frame jitter."""
-    assert METRICS["sharpness"].function(damaged["shuffle"]) == pytest.approx(METRICS["sharpness"].function(sound))
+    assert METRICS["sharpness"](damaged["shuffle"]) == pytest.approx(METRICS["sharpness"](sound))
     assert warp_error(damaged["shuffle"]) < 3 * warp_error(sound)
 
 
@@ -135,7 +134,7 @@ def test_a_panned_photograph_has_the_motion_it_was_made_with(name: str, right: f
 @pytest.mark.parametrize(("right", "moving"), [(0, 0.0), (4, 0.0), (5.4, 1.0), (-9, 1.0)])
 def test_dynamic_degree_tells_pans_apart_by_their_motion(right: float, moving: float, places: dict[str, Path]) -> None:
     """The threshold is 6 pixels at a shorter side of 256: 4.7 at 200."""
-    assert METRICS["dynamic_degree"].at(places).function(pan("astronaut", 4, right, 0)) == moving
+    assert METRICS["dynamic_degree"].with_weights(places)(pan("astronaut", 4, right, 0), 8.0) == moving
 
 
 @pytest.mark.parametrize("name", ["astronaut", "coffee"])

@@ -11,12 +11,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ieadapt.metrics import rife_smoothness as rife_page
-from ieadapt.metrics.features import all_pairs, neighbours, neighbours_and_first
-from ieadapt.metrics.mobilenet_pairs import mobilenet_pairs
-from ieadapt.metrics.rife_smoothness import IntermediateFlow, middle_frame, rife_smoothness, warped
-from ieadapt.metrics.temporal_information import temporal_information
-from ieadapt.metrics.vmaf import FFMPEG
+from ieadapt.metrics.consistency import all_pairs, mobilenet_pairs, neighbours, neighbours_and_first, rife_smoothness
+from ieadapt.metrics.flow import warp
+from ieadapt.metrics.motion import temporal_information
+from ieadapt.metrics.networks.rife import IntermediateFlow, middle_frame
+from ieadapt.metrics.structure import vmaf
 from tests.metrics import clips
 from tests.metrics.needs import needs
 
@@ -31,17 +30,16 @@ class _Mean(nn.Module):
 
 @pytest.mark.parametrize("frames", [3, 4, 5, 6])
 def test_every_second_frame_is_rebuilt_from_its_neighbours(frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rife_page, "_network", lambda path: _Mean())
-    monkeypatch.setattr(type(rife_page.WEIGHTS), "require", lambda self, metric: None)
+    monkeypatch.setattr("ieadapt.metrics.consistency.load_rife", lambda path: _Mean())
     clip = torch.rand(frames, 3, 20, 37, generator=torch.Generator().manual_seed(0))
     errors = [(clip[k] - (clip[k - 1] + clip[k + 1]) / 2).abs().mean() for k in range(1, frames - 1, 2)]
-    assert rife_smoothness(clip) == pytest.approx(1 - float(torch.stack(errors).mean()), abs=1e-6)
+    assert rife_smoothness.function(clip, None) == pytest.approx(1 - float(torch.stack(errors).mean()), abs=1e-6)
 
 
 def test_a_flow_of_whole_pixels_moves_pixels() -> None:
     picture = torch.rand(1, 3, 8, 9, generator=torch.Generator().manual_seed(0))
     flow = torch.tensor([2.0, -1.0]).view(1, 2, 1, 1).expand(1, 2, 8, 9)
-    assert torch.allclose(warped(picture, flow)[..., 1:, :7], picture[..., :7, 2:], atol=1e-5)
+    assert torch.allclose(warp(picture, flow)[..., 1:, :7], picture[..., :7, 2:], atol=1e-5)
 
 
 def test_the_network_has_the_published_size_and_takes_any_multiple_of_32() -> None:
@@ -111,7 +109,7 @@ def test_temporal_information_is_the_liveliest_pair() -> None:
 def test_temporal_information_is_that_of_ffmpeg() -> None:
     clip = clips.noise(clips.pan(64, 96, 5, 3, 1), 0.05)
     raw = (clip * 255).round().byte()
-    program = str(FFMPEG.require("vmaf"))
+    program = str(vmaf.weights.find())
     size = ["-f", "rawvideo", "-pixel_format", "rgb24", "-video_size", "96x64", "-i", "-"]
     words = [
         program,

@@ -9,9 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ieadapt.metrics.ms_ssim import ms_ssim
-from ieadapt.metrics.psnr import psnr
-from ieadapt.metrics.ssim import ssim
+from ieadapt.metrics.structure import ms_ssim, psnr, ssim
 from tests.metrics import clips
 
 CLIP = clips.pan(48, 64, 8, 2, 1)

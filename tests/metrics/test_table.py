@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from functools import wraps
 from typing import get_args
 
 import pytest
@@ -51,7 +53,7 @@ SINGLE = ["warp_error", "flicker", "motion", "temporal_information", "sharpness"
 
 
 def _call(metric: Metric, frames: torch.Tensor) -> float:
-    return metric.function(frames, frames) if metric.compares == "pair" else metric.function(frames)
+    return metric(frames, frames) if metric.compares == "pair" else metric(frames)
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -62,14 +64,13 @@ def test_every_row_says_what_it_is(name: str) -> None:
     assert metric.better in get_args(Better)
     assert metric.compares in get_args(Compares)
     assert metric.aspect in get_args(Aspect)
-    page = sys.modules[metric.function.__module__]
-    assert page.__name__ == f"ieadapt.metrics.{name}", "each metric has its own page"
-    assert "Returns:" in (metric.function.__doc__ or "")
+    assert getattr(sys.modules[metric.__module__], name) is metric, "a metric stands on its page under its name"
+    assert "Returns:" in (metric.__doc__ or "")
 
 
 def test_names_have_one_style() -> None:
     """As the columns of recorded studies, and as keys of `--weights`."""
-    given = [need.key for metric in METRICS.values() for need in getattr(metric.weights, "needs", ())]
+    given = [each.key for metric in METRICS.values() for each in getattr(metric.weights, "sets", ())]
     assert all(re.fullmatch(r"[a-z]+(_[a-z]+)*", name) for name in [*METRICS, *given])
 
 
@@ -171,7 +172,7 @@ def test_the_values_of_a_reference_need_not_be_measured_again(monkeypatch: pytes
 
     def watched(metric: Metric) -> Metric:
         function: Callable[..., float] = metric.function
-        return Metric(**{**vars(metric), "function": lambda *clips: (seen.append(clips), function(*clips))[1]})
+        return replace(metric, function=wraps(function)(lambda *clips: (seen.append(clips), function(*clips))[1]))
 
     rows = [watched(METRICS[name]) for name in ("flicker", "motion")]
     assert evaluate(noisy, CLIP, rows, reference_values=known) == evaluate(noisy, CLIP, ["flicker", "motion"])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ieadapt.errors import FailureError, UsageError
-from ieadapt.metrics import vmaf as vmaf_page
-from ieadapt.metrics.vmaf import FFMPEG, vmaf
+from ieadapt.metrics.metric import Metric
+from ieadapt.metrics.structure import vmaf
 from ieadapt.metrics.weights import PackagedWeights
 from tests.metrics import clips
 from tests.metrics.needs import needs
@@ -31,31 +32,29 @@ def test_values_of_another_clip_do_not_leak() -> None:
     assert vmaf(CLIP[:, :, :33, :35], CLIP[:, :, :33, :35]) > 90, "odd sizes too"
 
 
-def _program(folder: Path, monkeypatch: pytest.MonkeyPatch, lines: str) -> None:
+def _program(folder: Path, monkeypatch: pytest.MonkeyPatch, lines: str) -> Metric:
     package = folder / "an_ffmpeg"
     (package / "binaries").mkdir(parents=True)
     (package / "__init__.py").touch()
     (package / "binaries" / "ffmpeg-here").write_text(f"#!/bin/sh\n{lines}\n")
     (package / "binaries" / "ffmpeg-here").chmod(0o755)
     monkeypatch.syspath_prepend(folder)
-    monkeypatch.setattr(vmaf_page, "FFMPEG", PackagedWeights("an_ffmpeg", "x==1", "binaries/ffmpeg-*", "-", "a build"))
+    return replace(vmaf, weights=PackagedWeights("an_ffmpeg", "x==1", "binaries/ffmpeg-*", "-", "a build"))
 
 
 @pytest.mark.parametrize(
     ("lines", "text"), [("echo no such filter >&2; exit 8", "no such filter"), ("exit 0", "no message")]
 )
 def test_a_program_that_fails_is_said(lines: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _program(tmp_path, monkeypatch, lines)
+    metric = _program(tmp_path, monkeypatch, lines)
     with pytest.raises(
         FailureError, match=f"ffmpeg cannot compute VMAF; got {text}; in .*ffmpeg-here; remedy: run make"
     ):
-        vmaf(CLIP, CLIP)
+        metric(CLIP, CLIP)
 
 
-def test_a_missing_program_is_said_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        vmaf_page, "FFMPEG", PackagedWeights("no_such", FFMPEG.requirement, FFMPEG.file, "-", FFMPEG.kind)
-    )
+def test_a_missing_program_is_said_with_the_command() -> None:
+    metric = replace(vmaf, weights=replace(vmaf.weights, package="no_such"))
     text = r"needs a build of ffmpeg with libvmaf not yet installed; .*pip install --no-deps imageio-ffmpeg=="
     with pytest.raises(UsageError, match=text):
-        vmaf(CLIP, CLIP)
+        metric(CLIP, CLIP)

@@ -16,7 +16,7 @@ from av.stream import Disposition
 from PIL import Image
 
 from ieadapt.errors import UsageError
-from ieadapt.metrics.clips import USUAL_RATE
+from ieadapt.metrics.metric import USUAL_RATE
 from ieadapt.runs.clip_reading import ReadClip, ReadConfig, aligned, check_readable, open_clip, read_clip
 from ieadapt.runs.decoding import VideoFile
 from ieadapt.runs.sources import Frames, SourceConfig, read_source

@@ -1,4 +1,4 @@
-"""Optical flow: where each pixel goes from one frame to the next (OpenCV's DIS)."""
+"""Optical flow: where each pixel goes from one frame to the next (OpenCV's DIS), and pictures sampled along it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
-from ieadapt.metrics.clips import GREY_LEVELS, ClipSize, luma
+from ieadapt.metrics.metric import GREY_LEVELS, Frames, luma
 
-LEAST = ClipSize(2, 12, 12)
+Pictures = Float[Tensor, "pair channel height width"]
+Flow = Float[Tensor, "pair vector height width"]
 _WORKING_SIDE = 128
 
 
-def optical_flow(frames: Float[Tensor, "frame channel height width"]) -> Float[Tensor, "pair vector height width"]:
+def optical_flow(frames: Frames) -> Flow:
     """Displacement of every pixel of a frame until the next frame, by dense inverse search, preset medium.
 
     Frames whose shorter side is under 128 pixels are enlarged by a whole factor first, as DIS needs. On those,
@@ -46,3 +48,18 @@ def optical_flow(frames: Float[Tensor, "frame channel height width"]) -> Float[T
     fields = [search.calc(first, second, None) for first, second in pairwise(pictures)]  # type: ignore[call-overload]
     small = [cv2.resize(field, (width, height), interpolation=cv2.INTER_AREA) / factor for field in fields]
     return torch.from_numpy(np.stack(small)).float().movedim(-1, 1)
+
+
+def flow_targets(flow: Flow) -> tuple[Float[Tensor, "pair height width"], Float[Tensor, "pair height width"]]:
+    """The column and the row in the next frame to which the flow of each pixel points."""
+    height, width = flow.shape[-2:]
+    column = torch.arange(width, dtype=flow.dtype) + flow[:, 0]
+    return column, torch.arange(height, dtype=flow.dtype)[:, None] + flow[:, 1]
+
+
+def warp(pictures: Pictures, flow: Flow) -> Pictures:
+    """Pictures sampled where the flow points, in pixels: right, then down; beyond the border as at the border."""
+    height, width = pictures.shape[-2:]
+    column, row = flow_targets(flow)
+    grid = torch.stack((2 * column / (width - 1) - 1, 2 * row / (height - 1) - 1), dim=-1)
+    return F.grid_sample(pictures, grid, mode="bilinear", padding_mode="border", align_corners=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
-from collections.abc import Mapping
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol, runtime_checkable
 
 import torch
 from safetensors import SafetensorError
@@ -16,37 +17,14 @@ from torch import nn
 
 from ieadapt.errors import FailureError, UsageError
 
-UNREADABLE = (
-    OSError,
-    EOFError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    KeyError,
-    pickle.UnpicklingError,
-    SafetensorError,
+WeightPaths = Mapping[str, Path]
+"""Where the weights that a user gives lie, by their keys: `clip`, `dino`, `aesthetic`, ..."""
+NO_PATHS: WeightPaths = MappingProxyType({})
+_UNREADABLE = (
+    *(OSError, EOFError, RuntimeError, TypeError, ValueError, AttributeError, LookupError, ImportError),
+    *(pickle.UnpicklingError, struct.error, SafetensorError),
 )
 """What reading a damaged or foreign file of weights may raise."""
-
-
-@runtime_checkable
-class Weights(Protocol):
-    """What a metric needs beside the core, wherever it comes from."""
-
-    @property
-    def available(self) -> bool:
-        """Whether it is there."""
-        ...
-
-    @property
-    def command(self) -> str:
-        """What brings it."""
-        ...
-
-    def check(self, metric: str) -> None:
-        """Raise UsageError, with the command that brings it, where it is not there."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -71,9 +49,6 @@ class PackagedWeights:
     licence: str
     kind: str = "weights"
 
-    def __str__(self) -> str:
-        return self.package
-
     @property
     def command(self) -> str:
         """The command that brings the weights."""
@@ -90,11 +65,7 @@ class PackagedWeights:
         """Whether the file is there."""
         return self.find() is not None
 
-    def check(self, metric: str) -> None:
-        """Raise what `require` raises."""
-        self.require(metric)
-
-    def require(self, metric: str) -> Path:
+    def require(self, metric: str) -> tuple[Path, ...]:
         """The file of weights.
 
         Args:
@@ -110,16 +81,11 @@ class PackagedWeights:
                 expected=f"the package {self.package}",
                 remedy=f"run {self.command}",
             )
-        return path
-
-
-Places = Mapping[str, Path]
-"""Where the weights that a user gives lie, by their keys: `clip`, `dino`, `aesthetic`, ..."""
-NOWHERE: Places = MappingProxyType({})
+        return (path,)
 
 
 @dataclass(frozen=True)
-class Given:
+class WeightSet:
     """One set of weights that only the user can give.
 
     Attributes:
@@ -134,46 +100,63 @@ class Given:
 
 
 @dataclass(frozen=True)
-class GivenWeights:
+class UserWeights:
     """Weights that a metric takes from the user.
 
     Attributes:
-        needs: every set of weights it takes.
-        places: where they are, for those that were given.
+        sets: every set of weights it takes.
+        paths: where they are, for those that were given.
 
     Example:
-        >>> GivenWeights((Given("clip", "a CLIP model", "openai/clip-vit-base-patch16"),)).command
+        >>> UserWeights((WeightSet("clip", "a CLIP model", "openai/clip-vit-base-patch16"),)).command
         'add --weights clip=PLACE (file, folder or hub id: openai/clip-vit-base-patch16)'
     """
 
-    needs: tuple[Given, ...]
-    places: Places = field(default_factory=lambda: NOWHERE, hash=False)
+    sets: tuple[WeightSet, ...]
+    paths: WeightPaths = field(default_factory=dict, hash=False)
+
+    @property
+    def missing(self) -> list[WeightSet]:
+        """The sets that were not given."""
+        return [each for each in self.sets if each.key not in self.paths]
 
     @property
     def available(self) -> bool:
         """Whether all of them were given."""
-        return all(need.key in self.places for need in self.needs)
+        return not self.missing
 
     @property
     def command(self) -> str:
         """The option that gives them."""
-        lacking = [need for need in self.needs if need.key not in self.places] or self.needs
-        given = ",".join(f"{need.key}=PLACE" for need in lacking)
-        return f"add --weights {given} (file, folder or hub id: {', '.join(need.example for need in lacking)})"
+        sets = self.missing or self.sets
+        examples = ", ".join(each.example for each in sets)
+        return f"add --weights {','.join(f'{each.key}=PLACE' for each in sets)} (file, folder or hub id: {examples})"
 
-    def check(self, metric: str) -> None:
-        """Refuse to go on without them.
+    def require(self, metric: str) -> tuple[Path, ...]:
+        """The paths of all sets, in their order.
 
         Raises:
             UsageError: one of them was not given; the error names the option that gives it.
         """
-        lacking = [need.kind for need in self.needs if need.key not in self.places]
-        if lacking:
-            raise UsageError(f"the metric {metric} needs {' and '.join(lacking)}", remedy=self.command)
+        if self.missing:
+            kinds = " and ".join(each.kind for each in self.missing)
+            raise UsageError(f"the metric {metric} needs {kinds}", remedy=self.command)
+        return tuple(self.paths[each.key] for each in self.sets)
 
-    def at(self, places: Places) -> GivenWeights:
-        """The same, at these places."""
-        return replace(self, places=places)
+    def at(self, paths: WeightPaths) -> UserWeights:
+        """The same, at these paths."""
+        return replace(self, paths=paths)
+
+
+@contextmanager
+def reading(what: str, path: Path, expected: str | None = None, remedy: str | None = None) -> Iterator[None]:
+    """Turn whatever a damaged or foreign file makes the block raise into one FailureError."""
+    try:
+        yield
+    except _UNREADABLE as error:
+        lines = str(error).strip().splitlines() or ["no message"]
+        got = f"{type(error).__name__}: {lines[0]}"
+        raise FailureError(f"{what} cannot be read", expected=expected, got=got, where=path, remedy=remedy) from error
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
@@ -206,14 +189,7 @@ def load_weights(network: nn.Module, path: Path) -> nn.Module:
     Raises:
         FailureError: the file is damaged, holds more than tensors, or is of another network.
     """
-    try:
+    remedy = "get the file again; weights of packages by make weights"
+    with reading("the weights", path, f"a state dict of {type(network).__name__}", remedy):
         network.load_state_dict(read_state(path))
-    except UNREADABLE as error:
-        raise FailureError(
-            "the weights cannot be read",
-            expected=f"a state dict of {type(network).__name__}",
-            got=f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}",
-            where=path,
-            remedy="get the file again; weights of packages by make weights",
-        ) from error
     return network.eval().requires_grad_(requires_grad=False)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ieadapt.errors import UsageError
-from ieadapt.metrics.clips import USUAL_RATE, ClipSize
+from ieadapt.metrics.metric import USUAL_RATE, ClipSize
 from ieadapt.models.memory import GIB, free_memory
 from ieadapt.runs.clip_folders import PICTURE_SUFFIXES, frames_of
 from ieadapt.runs.decoding import DecodedFrame, Header, Picture, VideoFile, damaged, open_video, unequal_frames

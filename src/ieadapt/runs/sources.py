@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from ieadapt.errors import UsageError
-from ieadapt.metrics.clips import ClipSize
+from ieadapt.metrics.metric import ClipSize
 from ieadapt.runs.clip_reading import check_memory, open_clip
 from ieadapt.runs.decoding import Header, damaged, only_a_picture, open_video, played_track
 from ieadapt.runs.videos import SOUND_RATE, Sound

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ieadapt.metrics.psnr import psnr
+from ieadapt.metrics.structure import psnr
 from ieadapt.tasks.edit.marks import mark_edit, region_psnr
 from ieadapt.testbed import render
 from ieadapt.testbed.edits import ALL_KINDS, edit_pairs

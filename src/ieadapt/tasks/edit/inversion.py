@@ -21,8 +21,7 @@ from torch import Tensor
 from ieadapt.attention import DenoiserCall, active_sites, intercept
 from ieadapt.errors import UsageError
 from ieadapt.interventions import Record
-from ieadapt.metrics.psnr import psnr
-from ieadapt.metrics.ssim import ssim
+from ieadapt.metrics.structure import psnr, ssim
 from ieadapt.models.video_latents import encode_video
 from ieadapt.tasks.edit.clip_check import check_clip
 from ieadapt.tasks.edit.config import EditConfig

@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ieadapt.metrics.psnr import CEILING, psnr
-from ieadapt.metrics.ssim import ssim
+from ieadapt.metrics.structure import CEILING, psnr, ssim
 from ieadapt.testbed import render, score
 from ieadapt.testbed.edits import EditPair, kept_region
 from ieadapt.testbed.scorer import COMPONENTS

@@ -14,28 +14,23 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ieadapt.errors import FailureError
-from ieadapt.metrics.clips import ClipSize
-from ieadapt.metrics.raft_network import LARGE, SMALL, CoarseFlow, Encoder, RaftSize, Update
-from ieadapt.metrics.weights import UNREADABLE, Given, GivenWeights, read_state
+from ieadapt.metrics.flow import Flow
+from ieadapt.metrics.networks.raft_layers import LARGE, SMALL, CoarseFlow, Encoder, RaftSize, Update
+from ieadapt.metrics.weights import UserWeights, WeightSet, read_state, reading
 
-RAFT_WEIGHTS = Given("raft", "RAFT's weights", "the file raft-things.pth of princeton-vl/RAFT")
-WEIGHTS = GivenWeights((RAFT_WEIGHTS,))
-LEAST = ClipSize(2, 128, 128)
-"""Smaller pictures leave one place at the coarsest level."""
+RAFT = UserWeights((WeightSet("raft", "RAFT's weights", "the file raft-things.pth of princeton-vl/RAFT"),))
 ITERATIONS = 20
 LEVELS, CELL = 4, 8
 
-Flow = Float[Tensor, "pair vector height width"]
 Volume = Float[Tensor, "place 1 _ _"]
 
 
-def raft_flow(frames: Float[Tensor, "frame channel height width"], place: Path) -> Flow:
+def raft_flow(frames: Float[Tensor, "frame channel height width"], weights: Path) -> Flow:
     """Displacement of every pixel of a frame until the next frame, by RAFT after 20 updates.
 
     Args:
         frames: a clip in [0, 1], at least 128x128.
-        place: the weights, large or small, see `docs/metrics.md`.
+        weights: large or small, see `docs/metrics.md`.
 
     Returns:
         (frame - 1, 2, height, width), in pixels: right, then down.
@@ -47,18 +42,18 @@ def raft_flow(frames: Float[Tensor, "frame channel height width"], place: Path) 
     """
     height, width = frames.shape[-2:]
     top, left = (-height % CELL) // 2, (-width % CELL) // 2
-    return padded_flow(frames, place)[..., top : top + height, left : left + width]
+    return padded_flow(frames, weights)[..., top : top + height, left : left + width]
 
 
 @torch.no_grad()
 def padded_flow(
-    frames: Float[Tensor, "frame channel height width"], place: Path
+    frames: Float[Tensor, "frame channel height width"], weights: Path
 ) -> Float[Tensor, "pair vector padded_height padded_width"]:
     """As `raft_flow`, with the margins that fill the sides up to multiples of 8; they repeat the border."""
     down, across = (-length % CELL for length in frames.shape[-2:])
     margins = (across // 2, across - across // 2, down // 2, down - down // 2)
     pictures = 2 * F.pad(frames, margins, mode="replicate") - 1
-    network = _network(place)
+    network = _network(weights)
     return torch.cat([network(first[None], second[None]) for first, second in pairwise(pictures)])
 
 
@@ -154,18 +149,12 @@ def convex_upsampled(flow: CoarseFlow, mask: Float[Tensor, "pair weight row colu
 
 
 @lru_cache(maxsize=2)
-def _network(place: Path) -> Raft:
-    try:
-        state = published_names(read_state(place))
+def _network(path: Path) -> Raft:
+    expected = "those of RAFT: princeton-vl's, large or small, or torchvision's raft_large"
+    with reading("the given weights", path, expected):
+        state = published_names(read_state(path))
         network = Raft(LARGE if any(name.startswith("update_block.mask.") for name in state) else SMALL)
         network.load_state_dict(state)
-    except UNREADABLE as error:
-        raise FailureError(
-            "the given weights cannot be read",
-            expected="those of RAFT: princeton-vl's, large or small, or torchvision's raft_large",
-            got=f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}",
-            where=place,
-        ) from error
     return network.eval().requires_grad_(requires_grad=False)
 
 
@@ -180,7 +169,7 @@ _TORCHVISION = (
     (r"\.convnormrelu(\d)\.0\.", r".conv\1."),
     (r"\.convnormrelu(\d)\.1\.", r".norm\1."),
     (r"\.motion_encoder\.conv\.0\.", ".encoder.conv."),
-    (r"\.motion_encoder\.conv(corr|flow)(\d)\.0\.", lambda found: f".encoder.conv{found[1][0]}{found[2]}."),
+    (r"\.motion_encoder\.conv(corr|flow)(\d)\.0\.", lambda match: f".encoder.conv{match[1][0]}{match[2]}."),
     (r"\.recurrent_block\.convgru(\d)\.conv([zrq])\.", r".gru.conv\2\1."),
 )
 _TWICE = re.compile(r"cnet\.layer\d\.0\.norm3\.(?:weight|bias|running|num)\S*")

