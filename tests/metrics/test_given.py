@@ -16,7 +16,7 @@ from ieadapt.metrics import METRICS, evaluate, missing_metrics, select_metrics
 from ieadapt.metrics.consistency import all_pairs, neighbours, neighbours_and_first
 from ieadapt.metrics.networks.lpips import ALEXNET, VGG16
 from ieadapt.metrics.networks.raft_layers import SMALL
-from ieadapt.metrics.text import ImprovedHead
+from ieadapt.metrics.text import improved_head
 from ieadapt.metrics.weights import UserWeights
 from tests.metrics import clips, given, raft_weights
 
@@ -102,7 +102,7 @@ def test_both_aesthetic_heads_are_linear_in_the_features(places: dict[str, Path]
     features = _cosines(places["clip"])[1]
     head = load_file(places["aesthetic"])
     assert _value("aesthetic", CLIP, places) == pytest.approx(float((features @ head["weight"].T + 5).mean()), abs=1e-4)
-    improved = ImprovedHead(8).eval()
+    improved = improved_head(8).eval()
     assert [name for name in improved.state_dict() if name.endswith("weight")] == [
         f"layers.{k}.weight" for k in (0, 2, 4, 6, 7)
     ]

@@ -30,7 +30,7 @@ class _Mean(nn.Module):
 
 @pytest.mark.parametrize("frames", [3, 4, 5, 6])
 def test_every_second_frame_is_rebuilt_from_its_neighbours(frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ieadapt.metrics.consistency.load_rife", lambda path: _Mean())
+    monkeypatch.setattr("ieadapt.metrics.consistency.load_network", lambda network, path: _Mean())
     clip = torch.rand(frames, 3, 20, 37, generator=torch.Generator().manual_seed(0))
     errors = [(clip[k] - (clip[k - 1] + clip[k + 1]) / 2).abs().mean() for k in range(1, frames - 1, 2)]
     assert rife_smoothness.function(clip, None) == pytest.approx(1 - float(torch.stack(errors).mean()), abs=1e-6)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ieadapt.errors import IEAdaptError
-from ieadapt.metrics.networks.transformers import _model, _part
+from ieadapt.metrics.networks.transformers import _from_pretrained, _model
 from ieadapt.models import load
 
 SOURCE = Path(__file__).parents[2] / "src" / "ieadapt"
@@ -48,7 +48,7 @@ def pipeline_with(component: str) -> Callable[[Path, Path], object]:
         *(pytest.param(pipeline_with(name), id=f"pipeline-{name}") for name in COMPONENTS),
         pytest.param(lambda folder, mark: _model("CLIPModel", with_own_code(folder, mark)), id="weights-clip"),
         pytest.param(lambda folder, mark: _model("AutoModel", with_own_code(folder, mark)), id="weights-vision"),
-        pytest.param(lambda folder, mark: _part("AutoImageProcessor", with_own_code(folder, mark)), id="processor"),
+        pytest.param(lambda folder, mark: _from_pretrained("AutoProcessor", with_own_code(folder, mark)), id="parts"),
     ],
 )
 def test_the_code_of_a_folder_is_not_run_though_the_input_says_yes(

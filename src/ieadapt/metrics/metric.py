@@ -97,7 +97,9 @@ class Metric:
 
     def with_weights(self, paths: WeightPaths) -> Metric:
         """The metric with the weights that a user gives; metrics that take none are as they were."""
-        return replace(self, weights=self.weights.at(paths)) if isinstance(self.weights, UserWeights) else self
+        if not isinstance(self.weights, UserWeights):
+            return self
+        return replace(self, weights=replace(self.weights, paths=paths))
 
     @property
     def available(self) -> bool:

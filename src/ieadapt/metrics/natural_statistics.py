@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -69,7 +68,7 @@ def fit_asymmetric(values: Float[np.ndarray, "set value"]) -> AsymmetricFit:
     balance = left / np.maximum(right, 1e-12)
     ratio = np.abs(values).mean(axis=1) ** 2 / np.maximum(squares.mean(axis=1), 1e-24)
     ratio = ratio * (balance**3 + 1) * (balance + 1) / (balance**2 + 1) ** 2
-    shape = _SHAPES[_nearest(_ratios(), ratio)]
+    shape = _SHAPES[_nearest(_RATIOS, ratio)]
     one, two, three = (_gamma(order / shape) for order in (1.0, 2.0, 3.0))
     scale = np.sqrt(one / three)
     return AsymmetricFit(shape, (right - left) * scale * two / one, scale * left, scale * right, left, right)
@@ -98,7 +97,5 @@ def _gamma(values: np.ndarray) -> np.ndarray:
     return np.exp(np.vectorize(math.lgamma, otypes=[float])(values))
 
 
-@lru_cache(maxsize=1)
-def _ratios() -> np.ndarray:
-    """Squared mean absolute value over mean square, of the symmetric curve of each shape; rises with the shape."""
-    return _gamma(2 / _SHAPES) ** 2 / (_gamma(1 / _SHAPES) * _gamma(3 / _SHAPES))
+_RATIOS = _gamma(2 / _SHAPES) ** 2 / (_gamma(1 / _SHAPES) * _gamma(3 / _SHAPES))
+"""Squared mean absolute value over mean square, of the symmetric curve of each shape; rises with the shape."""

@@ -7,7 +7,7 @@ import pickle
 import struct
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -174,13 +174,7 @@ def _mat_elements(content: bytes) -> list[tuple[int, bytes]]:
     source="Mittal et al., IEEE TIP 2012, with the parameters of brisque 0.2.0",
     cost="0.5 s for 16 frames of 256x256",
     least=ClipSize(1, 32, 32),
-    weights=PackagedWeights(
-        package="brisque",
-        requirement="brisque==0.2.0",
-        file="models/svm.txt",
-        licence="Apache-2.0",
-        kind="published parameters",
-    ),
+    weights=PackagedWeights("brisque", "brisque==0.2.0", "models/svm.txt", "Apache-2.0", kind="published parameters"),
 )
 def brisque(frames: Frames, parameters: Path) -> float:
     """Blind/referenceless image spatial quality evaluator, mean over frames, with the parameters of `brisque` 0.2.0.
@@ -258,9 +252,6 @@ class _PlainUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> NoReturn:
         raise pickle.UnpicklingError(f"the file names {module}.{name}")
-
-    def persistent_load(self, identity: Any) -> NoReturn:
-        raise pickle.UnpicklingError("the file refers to something outside")
 
 
 METRICS = (sharpness, niqe, brisque)

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from ieadapt.errors import FailureError
 from ieadapt.metrics.metric import GREY_LEVELS, ClipSize, Frames, Metric
-from ieadapt.metrics.networks.lpips import ALEXNET, VGG16, lpips_distance, shift_tolerant_distance
-from ieadapt.metrics.weights import PackagedWeights, UserWeights, WeightSet
+from ieadapt.metrics.networks.lpips import ALEXNET, VGG16, ShiftTolerantLPIPS, load_lpips, mean_distance
+from ieadapt.metrics.weights import PackagedWeights, UserWeights, WeightSet, load_network
 
 CEILING = 100.0
 """Decibels that PSNR reads at most."""
@@ -22,14 +22,14 @@ VMAF_MODEL = "vmaf_v0.6.1"
 _BATCH = 8
 _BORDER = 5
 _LEAST_SIDE = 64
-_structure = partial(Metric, aspect="structure", compares="pair")
+_similarity = partial(Metric, aspect="structure", compares="pair", better="higher")
+_distance = partial(Metric, aspect="structure", compares="pair", better="lower")
 
 
 @partial(
-    _structure,
+    _similarity,
     definition="peak signal-to-noise ratio to the reference, of the mean squared error over the whole clip",
     range="0 to 100 (equal clips read 100)",
-    better="higher",
     unit="dB",
     source="torchmetrics, peak_signal_noise_ratio",
     cost="2 ms for 16 frames of 64x64",
@@ -61,10 +61,9 @@ def psnr(frames: Frames, reference: Frames) -> float:
 
 
 @partial(
-    _structure,
+    _similarity,
     definition="structural similarity to the reference, mean over frames, with a Gaussian 11x11 window",
     range="-1 to 1 (equal clips read 1)",
-    better="higher",
     source="Wang et al., IEEE TIP 2004; torchmetrics, structural_similarity_index_measure",
     cost="0.05 s for 16 frames of 64x64",
     least=ClipSize(1, 11, 11),
@@ -101,10 +100,9 @@ def ssim(frames: Frames, reference: Frames) -> float:
 
 
 @partial(
-    _structure,
+    _similarity,
     definition="multi-scale structural similarity to the reference over five scales, mean over frames",
     range="0 to 1 (equal clips read 1)",
-    better="higher",
     source="Wang et al., Asilomar 2003; torchmetrics, multiscale_structural_similarity_index_measure",
     cost="2 s for 16 frames of 256x256",
     least=ClipSize(1, 176, 176),
@@ -137,10 +135,9 @@ def ms_ssim(frames: Frames, reference: Frames) -> float:
 
 
 @partial(
-    _structure,
+    _similarity,
     definition=f"quality beside the reference by libvmaf's model {VMAF_MODEL}, mean over frames",
     range="0 to 100 (equal clips read about 97 or more)",
-    better="higher",
     source="Netflix, libvmaf, by the ffmpeg of imageio-ffmpeg",
     cost="0.3 s for 16 frames of 256x256",
     least=ClipSize(1, 32, 32),
@@ -185,18 +182,14 @@ def vmaf(frames: Frames, reference: Frames, ffmpeg: Path) -> float:
 
 
 @partial(
-    _structure,
+    _distance,
     definition="shift-tolerant LPIPS (AlexNet) to the reference, mean over frames; not comparable with LPIPS",
     range="0 upwards (equal clips read 0, unrelated photographs about 0.7)",
-    better="lower",
     source="Ghildyal and Liu, ECCV 2022",
     cost="0.6 s for 16 frames of 64x64",
     least=ClipSize(1, 8, 8),
     weights=PackagedWeights(
-        package="stlpips_pytorch",
-        requirement="stlpips_pytorch==0.0.2",
-        file="weights/vST0.0/alex_shift_tolerant.pth",
-        licence="BSD-2-Clause",
+        "stlpips_pytorch", "stlpips_pytorch==0.0.2", "weights/vST0.0/alex_shift_tolerant.pth", "BSD-2-Clause"
     ),
 )
 def st_lpips(frames: Frames, reference: Frames, weights: Path) -> float:
@@ -219,14 +212,13 @@ def st_lpips(frames: Frames, reference: Frames, weights: Path) -> float:
     if factor > 1:
         size = round(height * factor), round(width * factor)
         frames, reference = (F.interpolate(clip, size, mode="bilinear") for clip in (frames, reference))
-    return float(shift_tolerant_distance(frames, reference, weights).double().mean())
+    return mean_distance(load_network(ShiftTolerantLPIPS, weights), frames, reference)
 
 
 @partial(
-    _structure,
+    _distance,
     definition="LPIPS (AlexNet, heads 0.1) to the reference, mean over frames",
     range="0 to about 1 (equal clips read 0)",
-    better="lower",
     source="Zhang et al., CVPR 2018; heads as torchmetrics carries them",
     cost="0.3 s for 16 frames of 64x64",
     least=ClipSize(1, 64, 64),
@@ -246,14 +238,13 @@ def lpips_alex(frames: Frames, reference: Frames, weights: Path) -> float:
 
     Source: Zhang et al., The unreasonable effectiveness of deep features as a perceptual metric, CVPR 2018.
     """
-    return float(lpips_distance(frames, reference, ALEXNET, weights).double().mean())
+    return mean_distance(load_lpips(ALEXNET, weights), frames, reference)
 
 
 @partial(
-    _structure,
+    _distance,
     definition="LPIPS (VGG16, heads 0.1) to the reference, mean over frames",
     range="0 to about 1 (equal clips read 0)",
-    better="lower",
     source="Zhang et al., CVPR 2018; heads as torchmetrics carries them",
     cost="2 s for 16 frames of 64x64",
     least=ClipSize(1, 32, 32),
@@ -273,7 +264,7 @@ def lpips_vgg(frames: Frames, reference: Frames, weights: Path) -> float:
 
     Source: Zhang et al., The unreasonable effectiveness of deep features as a perceptual metric, CVPR 2018.
     """
-    return float(lpips_distance(frames, reference, VGG16, weights).double().mean())
+    return mean_distance(load_lpips(VGG16, weights), frames, reference)
 
 
 METRICS = (psnr, ssim, ms_ssim, vmaf, st_lpips, lpips_alex, lpips_vgg)

@@ -46,7 +46,15 @@ def select_metrics(names: Sequence[str] | None = None, paths: WeightPaths = NO_P
     unique = list(dict.fromkeys(name.strip() for name in parts if name.strip()))
     if not unique:
         raise UsageError("the choice of metrics is empty", expected=", ".join(METRICS))
-    chosen = [_named(name).with_weights(paths) for name in unique]
+    for name in unique:
+        if name not in METRICS:
+            near = difflib.get_close_matches(name, METRICS, n=3, cutoff=0.5)
+            raise UsageError(
+                f"there is no metric {name!r}",
+                expected=f"a name such as {', '.join(near)}" if near else None,
+                remedy=f"choose among {', '.join(METRICS)}",
+            )
+    chosen = [METRICS[name].with_weights(paths) for name in unique]
     for metric in chosen:
         if metric.weights is not None:
             metric.weights.require(metric.name)
@@ -90,7 +98,8 @@ def evaluate(
         >>> evaluate(torch.zeros(2, 3, 16, 24), torch.ones(2, 3, 16, 24), ["psnr", "flicker"])
         {'psnr': 0.0, 'flicker': 0.0, 'flicker_change': 0.0}
     """
-    chosen = select_metrics() if metrics is None else [_row(metric) for metric in metrics]
+    rows = select_metrics() if metrics is None else metrics
+    chosen = [select_metrics([row])[0] if isinstance(row, str) else row for row in rows]
     if reference is None and chosen and all(metric.compares == "pair" for metric in chosen):
         raise UsageError(
             "these metrics compare two clips",
@@ -107,18 +116,3 @@ def evaluate(
         if reference is not None and metric.compares != "pair":
             values[f"{name}_change"] = values[name] - (known[name] if name in known else metric(reference, *others))
     return values
-
-
-def _row(metric: Metric | str) -> Metric:
-    return select_metrics([metric])[0] if isinstance(metric, str) else metric
-
-
-def _named(name: str) -> Metric:
-    if name not in METRICS:
-        near = difflib.get_close_matches(name, METRICS, n=3, cutoff=0.5)
-        raise UsageError(
-            f"there is no metric {name!r}",
-            expected=f"a name such as {', '.join(near)}" if near else None,
-            remedy=f"choose among {', '.join(METRICS)}",
-        )
-    return METRICS[name]

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from functools import lru_cache, partial
+from itertools import pairwise
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from ieadapt.errors import FailureError
 from ieadapt.metrics.metric import ClipSize, Frames, Metric
 from ieadapt.metrics.networks.transformers import CLIP, clip_image_features, clip_scale, clip_text_features
 from ieadapt.metrics.weights import UserWeights, WeightSet, load_weights, read_state, reading
 
-_WIDTHS = (1024, 128, 64, 16, 1)
+_WIDTHS, _NUMBERS = (1024, 128, 64, 16, 1), "02467"  # of the improved predictor's layers; dropout takes 1, 3 and 5
+_HEAD = WeightSet("aesthetic", "LAION's aesthetic head", "the file sa_0_4_vit_l_14_linear.pth, with clip=ViT-L/14")
 _of_clip = partial(Metric, better="higher", least=ClipSize(1, 8, 8))
 
 
@@ -25,12 +27,7 @@ _of_clip = partial(Metric, better="higher", least=ClipSize(1, 8, 8))
     source="LAION-AI, aesthetic-predictor 2022",
     cost="8 s for 16 frames of any size (ViT-L/14)",
     aspect="quality",
-    weights=UserWeights(
-        (
-            CLIP,
-            WeightSet("aesthetic", "LAION's aesthetic head", "the file sa_0_4_vit_l_14_linear.pth, with clip=ViT-L/14"),
-        )
-    ),
+    weights=UserWeights((CLIP, _HEAD)),
 )
 def aesthetic(frames: Frames, clip: Path, head: Path) -> float:
     """LAION's aesthetic score, mean over frames: a linear head, or the improved predictor's layers, on CLIP features.
@@ -64,23 +61,14 @@ def _head(path: Path, width: int) -> nn.Module:
             where=path,
             remedy="the published heads belong to openai/clip-vit-large-patch14",
         )
-    return load_weights(nn.Linear(width, 1) if "weight" in state else ImprovedHead(width), path)
+    return load_weights(nn.Linear(width, 1) if "weight" in state else improved_head(width), path)
 
 
-class ImprovedHead(nn.Module):
+def improved_head(width: int) -> nn.Module:
     """The improved predictor: linear layers without nonlinearity between them; names as in the published weights."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for index, wider in enumerate(_WIDTHS):
-            layers += [nn.Linear(width, wider), *([nn.Dropout(0.0)] if index < 3 else [])]
-            width = wider
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, features: Float[Tensor, "frame feature"]) -> Float[Tensor, "frame 1"]:
-        """One score per row of unit-length features."""
-        return self.layers(features)
+    shapes = zip(_NUMBERS, pairwise((width, *_WIDTHS)), strict=True)
+    layers = nn.Sequential(OrderedDict((number, nn.Linear(*shape)) for number, shape in shapes))
+    return nn.Sequential(OrderedDict(layers=layers))
 
 
 @partial(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib.util
 import pickle
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
@@ -143,10 +144,6 @@ class UserWeights:
             raise UsageError(f"the metric {metric} needs {kinds}", remedy=self.command)
         return tuple(self.paths[each.key] for each in self.sets)
 
-    def at(self, paths: WeightPaths) -> UserWeights:
-        """The same, at these paths."""
-        return replace(self, paths=paths)
-
 
 @contextmanager
 def reading(what: str, path: Path, expected: str | None = None, remedy: str | None = None) -> Iterator[None]:
@@ -193,3 +190,9 @@ def load_weights(network: nn.Module, path: Path) -> nn.Module:
     with reading("the weights", path, f"a state dict of {type(network).__name__}", remedy):
         network.load_state_dict(read_state(path))
     return network.eval().requires_grad_(requires_grad=False)
+
+
+@lru_cache(maxsize=4)
+def load_network(network_class: Callable[[], nn.Module], path: Path) -> nn.Module:
+    """A network with its weights, kept for the next call; errors as of `load_weights`."""
+    return load_weights(network_class(), path)

@@ -6,8 +6,7 @@ Example:
     True
 """
 
-from ieadapt.models.bundled import BundledModel, known_models
 from ieadapt.models.loading import PRECISIONS, check_memory, load, loaded_size
-from ieadapt.models.location import model_folder
+from ieadapt.models.location import BundledModel, known_models, model_folder
 
 __all__ = ["PRECISIONS", "BundledModel", "check_memory", "known_models", "load", "loaded_size", "model_folder"]

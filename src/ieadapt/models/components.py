@@ -6,7 +6,7 @@ import inspect
 import json
 import re
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,8 @@ def weight_files(folder: Path) -> tuple[str | None, list[Path]]:
     """
     files: dict[str | None, list[Path]] = {}
     for file in sorted(folder.glob("*.safetensors")):
-        if found := _WEIGHTS.fullmatch(file.name):
-            files.setdefault(found["variant"] or found["older"], []).append(file)
+        if match := _WEIGHTS.fullmatch(file.name):
+            files.setdefault(match["variant"] or match["older"], []).append(file)
     if not files:
         return None, []
     if None in files:
@@ -93,8 +93,8 @@ def _component_class(folder: Path, library: str, class_name: str) -> type:
             where=folder,
             remedy="build that pipeline in Python and pass it to ieadapt's functions",
         )
-    found: type = simple_get_class_obj(library, class_name)
-    return found
+    component_class: type = simple_get_class_obj(library, class_name)
+    return component_class
 
 
 def _require_vocabulary(folder: Path, tokenizer_class: type) -> None:
@@ -132,7 +132,7 @@ def _load_model(folder: Path, model_class: Any, dtype: torch.dtype) -> nn.Module
         local_files_only=True,
         trust_remote_code=False,
         output_loading_info=True,
-        ignore_mismatched_sizes=True,  # told with the missing ones, instead of an error about the first
+        ignore_mismatched_sizes=True,  # named with the missing ones, instead of an error about the first
     )
     reshaped = [f"{name} {list(stored)} instead of {list(needed)}" for name, stored, needed in info["mismatched_keys"]]
     _require(folder, model_class, missing=info["missing_keys"], reshaped=reshaped)
@@ -143,8 +143,7 @@ def _load_model(folder: Path, model_class: Any, dtype: torch.dtype) -> nn.Module
             IEAdaptWarning,
             stacklevel=4,
         )
-    found: nn.Module = model
-    return found
+    return model
 
 
 def _require(folder: Path, model_class: type, *, missing: Collection[str], reshaped: Collection[str]) -> None:
@@ -165,21 +164,14 @@ def _lost_from_shards(folder: Path, variant: str | None) -> list[str]:
 
     diffusers takes the index for what the files hold.
     """
-    return [
-        name
-        for index in folder.glob(f"*.safetensors.index{f'.{variant}' if variant else ''}.json")
-        for name in _lost(folder, json.loads(index.read_text())["weight_map"])
-    ]
-
-
-def _lost(folder: Path, places: Mapping[str, str]) -> Iterator[str]:
-    held: dict[str, set[str]] = {}
-    for name, file in places.items():
-        if file not in held:
+    lost: list[str] = []
+    for index in folder.glob(f"*.safetensors.index{f'.{variant}' if variant else ''}.json"):
+        file_of: dict[str, str] = json.loads(index.read_text())["weight_map"]
+        for file in dict.fromkeys(file_of.values()):
             with safe_open(folder / file, framework="pt") as weights:
-                held[file] = set(weights.keys())
-        if name not in held[file]:
-            yield name
+                stored = set(weights.keys())
+            lost += [name for name, where in file_of.items() if where == file and name not in stored]
+    return lost
 
 
 def _first_names(names: Collection[str]) -> str:

@@ -32,7 +32,7 @@ def load(model: str | Path, *, device: str = "cpu", dtype: torch.dtype | str | N
     """Load a video pipeline of diffusers.
 
     Weights are read from safetensors files only; pickled weights are refused, and so are files that do not hold every
-    weight. Tensors in them that the pipeline does not use are told in a warning.
+    weight. Tensors in them that the pipeline does not use are named in a warning.
 
     Args:
         model: the name of a bundled model ("shapes"), a folder that `save_pretrained` wrote, or a hub id.
@@ -139,14 +139,14 @@ def _device(name: str) -> torch.device:
 
 
 def _pipeline_class(folder: Path, name: str) -> Any:
-    found = getattr(diffusers, name, None)
-    if not (isinstance(found, type) and issubclass(found, DiffusionPipeline)):
+    pipeline_class = getattr(diffusers, name, None)
+    if not (isinstance(pipeline_class, type) and issubclass(pipeline_class, DiffusionPipeline)):
         raise UsageError(
             f"diffusers {diffusers.__version__} has no pipeline {name!r}",
             where=folder / "model_index.json",
             remedy="install the diffusers release that the model names, or build the pipeline in Python",
         )
-    return found
+    return pipeline_class
 
 
 def _default_dtype(folder: Path, device: torch.device) -> torch.dtype:

@@ -1,18 +1,67 @@
-"""From what a user types (a name, a folder, a hub id) to a folder that holds a diffusers pipeline."""
+"""The models that ship with the package, and from what a user types to a folder that holds a diffusers pipeline."""
 
 from __future__ import annotations
 
 import difflib
 import json
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ieadapt.errors import FailureError, UsageError
-from ieadapt.models.bundled import RETIRED, BundledModel, known_models
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _INDEX = "model_index.json"
+RETIRED: Mapping[str, str] = {
+    "shapes-dit": "take 'shapes', or train a model with python -m benchmarks.training.train; what was measured on "
+    "shapes-dit stays in benchmarks/results",
+}
+"""Models that shipped once, and what to do instead of loading them."""
+
+
+@dataclass(frozen=True)
+class BundledModel:
+    """A trained pipeline inside the package.
+
+    Attributes:
+        name: what `load` takes.
+        family: the row of `ieadapt.attention.families` it belongs to.
+        summary: what it makes, in a few words.
+        guidance_scale: the scale it was made for, where that is not its pipeline class's default.
+    """
+
+    name: str
+    family: str
+    summary: str
+    guidance_scale: float | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies, if its weights are in this installation."""
+        from ieadapt.testbed import model_folder
+
+        return model_folder(self.name)
+
+    @property
+    def available(self) -> bool:
+        """Whether its weights are in this installation."""
+        return (self.folder / _INDEX).is_file()
+
+
+_SHAPES = "one moving shape on a background, from captions such as 'a big red ball moving right over bricks'"
+_BUNDLED = (BundledModel("shapes", "AnimateDiff", _SHAPES, guidance_scale=3.0),)
+
+
+def known_models() -> dict[str, BundledModel]:
+    """The bundled models by name, whether or not their weights are in this installation.
+
+    Example:
+        >>> known_models()["shapes"].family
+        'AnimateDiff'
+    """
+    return {model.name: model for model in _BUNDLED}
 
 
 def model_folder(model: str | Path) -> Path:
@@ -34,7 +83,7 @@ def model_folder(model: str | Path) -> Path:
     """
     bundled = known_models().get(str(model))
     if bundled is not None:
-        return _complete(bundled)
+        return _bundled_folder(bundled)
     if str(model) in RETIRED:
         raise UsageError(f"the model {str(model)!r} no longer ships with the package", remedy=RETIRED[str(model)])
     folder = Path(model).expanduser()
@@ -42,7 +91,13 @@ def model_folder(model: str | Path) -> Path:
         return folder
     if isinstance(model, str) and _HUB_ID.fullmatch(model):
         return _from_hub(model)
-    raise _unknown(str(model))
+    near = difflib.get_close_matches(str(model), known_models(), n=1)
+    raise UsageError(
+        f"unknown model {str(model)!r}" + (f" (did you mean {near[0]!r}?)" if near else ""),
+        expected=f"a bundled model ({', '.join(known_models())}), a folder with a {_INDEX} (./folder), or a hub id "
+        "(owner/name)",
+        remedy="`ieadapt models` lists what can be loaded",
+    )
 
 
 def pipeline_index(folder: Path) -> dict[str, Any]:
@@ -78,15 +133,14 @@ def pipeline_index(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _complete(bundled: BundledModel) -> Path:
-    folder = bundled.folder()
-    if (folder / _INDEX).is_file():
-        return folder
-    others = [name for name, other in known_models().items() if (other.folder() / _INDEX).is_file()]
+def _bundled_folder(bundled: BundledModel) -> Path:
+    if bundled.available:
+        return bundled.folder
+    others = [name for name, other in known_models().items() if other.available]
     raise UsageError(
         f"the weights of the bundled model {bundled.name!r} are not in this installation",
         expected=f"a pipeline folder with a {_INDEX}",
-        where=folder,
+        where=bundled.folder,
         remedy=f"take another model ({', '.join(others) or 'none is here'}), or train it with "
         f"python -m benchmarks.training.train --model {bundled.name}",
     )
@@ -98,22 +152,9 @@ def _from_hub(model: str) -> Path:
     try:
         return Path(DiffusionPipeline.download(model, use_safetensors=True, trust_remote_code=False))
     except Exception as error:  # the hub client raises errors of many unrelated classes
+        lines = str(error).strip().splitlines() or ["no message"]
         raise FailureError(
             f"{model!r} is no folder here and could not be fetched from the model hub",
-            got=_first_line(error),
+            got=f"{type(error).__name__}: {lines[0][:200]}",
             remedy="check the name and the network, or download the model and give its folder",
         ) from error
-
-
-def _unknown(model: str) -> UsageError:
-    near = difflib.get_close_matches(model, known_models(), n=1)
-    return UsageError(
-        f"unknown model {model!r}" + (f" (did you mean {near[0]!r}?)" if near else ""),
-        expected=f"a bundled model ({', '.join(known_models())}), a folder with a {_INDEX} (./folder), or a hub id "
-        "(owner/name)",
-        remedy="`ieadapt models` lists what can be loaded",
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0][:200]}"

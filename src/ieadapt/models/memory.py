@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,7 @@ from safetensors import SafetensorError, safe_open
 from ieadapt.attention import denoisers_of
 from ieadapt.errors import IEAdaptWarning, UsageError
 from ieadapt.models.components import weight_files
-from ieadapt.models.own_size import own_size
-from ieadapt.models.video_latents import FRAMES_AT_ONCE, VIDEO_LATENTS, latents_of, row_name
+from ieadapt.models.video_latents import FRAMES_AT_ONCE, latents_of, own_size
 
 GIB = 2**30
 MAPS_AT_ONCE, ACTIVATIONS_AT_ONCE = 6, 16
@@ -75,13 +75,12 @@ def check_run(pipe: DiffusionPipeline, size: dict[str, int | None], rows: int) -
     Raises:
         UsageError: the estimate is more than twice what is free.
     """
-    if row_name(pipe) not in VIDEO_LATENTS:
-        return
     try:
         frames, height, width = (size[name] or own_size(pipe, name) for name in ("num_frames", "height", "width"))
+        needed = memory_estimate(pipe, frames, height, width, rows)
     except UsageError:
         return
-    needed, free = memory_estimate(pipe, frames, height, width, rows), free_memory(pipe._execution_device)
+    free = free_memory(pipe._execution_device)
     if needed <= free:
         return
     facts = {
@@ -91,8 +90,8 @@ def check_run(pipe: DiffusionPipeline, size: dict[str, int | None], rows: int) -
     }
     if needed > CERTAIN * free:
         raise UsageError("the run is too large for the memory", **facts)
-    told = "; ".join(f"{name} {text}" for name, text in facts.items())
-    warnings.warn(f"the run may be too large for the memory; {told}", IEAdaptWarning, stacklevel=3)
+    summary = "; ".join(f"{name} {text}" for name, text in facts.items())
+    warnings.warn(f"the run may be too large for the memory; {summary}", IEAdaptWarning, stacklevel=3)
 
 
 def check_weights(folder: Path, device: torch.device, dtype: torch.dtype, spare: int = 0) -> None:
@@ -133,13 +132,9 @@ def _elements(file: Path) -> int:
     """Numbers in a file; none in a damaged one, of which loading says more."""
     try:
         with safe_open(file, framework="pt") as weights:
-            return sum(_product(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+            return sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
     except SafetensorError:
         return 0
-
-
-def _product(shape: list[int]) -> int:
-    return int(torch.Size(shape).numel())
 
 
 def _finest_channels(config: Any) -> int:

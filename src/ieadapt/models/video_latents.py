@@ -1,7 +1,8 @@
-"""From frames to latents in each family's own form: one row of a table per family."""
+"""Sizes of videos, and from frames to latents in each family's own form: one row of a table per family."""
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -100,6 +101,30 @@ def encode_video(
         return row.encode(pipe, video.to(pipe._execution_device, pipe.vae.dtype)).float()
 
 
+def own_size(pipe: Any, name: str) -> int:
+    """What the pipeline's call would choose for `num_frames`, `height` or `width`.
+
+    Raises:
+        UsageError: the model does not say it.
+
+    Example:
+        >>> from ieadapt.models import load
+        >>> own_size(load("shapes"), "num_frames")
+        16
+    """
+    parameter = inspect.signature(type(pipe).__call__).parameters.get(name)
+    for default in (parameter and parameter.default, getattr(pipe, f"default_{name}", None)):
+        if isinstance(default, int):
+            return default
+    config = _config(pipe)  # in latents, but for frames
+    keys = ("sample_frames",) if name == "num_frames" else (f"sample_{name}", "sample_size")
+    latent: int | None = next((config[key] for key in keys if isinstance(config.get(key), int)), None)
+    if latent is None:
+        raise UsageError(f"the model does not say its own {name}", remedy=f"pass --{name.removeprefix('num_')}")
+    scale: Any = getattr(pipe, "vae_scale_factor_spatial", None) or getattr(pipe, "vae_scale_factor", 1)
+    return latent if name == "num_frames" else latent * int(scale)
+
+
 def fitting_size(pipe: DiffusionPipeline, frames: int, height: int, width: int) -> tuple[int, int, int]:
     """The largest (frames, height, width) not above the given one that the pipeline takes; at least one step of each.
 
@@ -119,7 +144,7 @@ def latents_of(pipe: DiffusionPipeline) -> VideoLatents:
     Raises:
         UsageError: the family is unknown.
     """
-    name = row_name(pipe)
+    name = family_of(next(iter(denoisers_of(pipe).values()))).name
     if name not in VIDEO_LATENTS:
         raise UsageError(
             "clips of this model family cannot be encoded",
@@ -131,19 +156,18 @@ def latents_of(pipe: DiffusionPipeline) -> VideoLatents:
     return VIDEO_LATENTS[name]
 
 
-def row_name(pipe: DiffusionPipeline) -> str:
-    """The name under which a pipeline's row would stand: its family's."""
-    return family_of(next(iter(denoisers_of(pipe).values()))).name
-
-
 def _mode(vae: Any, pixels: Tensor) -> Tensor:
     return vae.encode(pixels).latent_dist.mode()
+
+
+def _scaled(pipe: Any, pixels: Tensor) -> Tensor:
+    return _mode(pipe.vae, pixels) * pipe.vae.config.scaling_factor
 
 
 def _images(pipe: Any, video: Tensor) -> Tensor:
     """Frame by frame, as image autoencoders do."""
     stack = rearrange(video, "video channel frame height width -> (video frame) channel height width")
-    coded = torch.cat([_mode(pipe.vae, part) for part in stack.split(FRAMES_AT_ONCE)]) * pipe.vae.config.scaling_factor
+    coded = torch.cat([_scaled(pipe, part) for part in stack.split(FRAMES_AT_ONCE)])
     pattern = "(video frame) channel height width -> video channel frame height width"
     return rearrange(coded, pattern, video=len(video))
 
@@ -155,20 +179,17 @@ def _cogvideox(pipe: Any, video: Tensor) -> Tensor:
     return torch.cat([coded[:, :1]] * extra + [coded], dim=1)
 
 
-def _wan(pipe: Any, video: Tensor) -> Tensor:
-    coded = _mode(pipe.vae, video)
-    return (coded - _per_channel(pipe.vae.config.latents_mean, coded)) / _per_channel(
-        pipe.vae.config.latents_std, coded
-    )
+def _normalised(pipe: Any, video: Tensor) -> Tensor:
+    coded, config = _mode(pipe.vae, video), pipe.vae.config
+    scale = config.get("scaling_factor", 1.0)  # Wan's VAE has none
+    if config.get("latents_mean") is None or config.get("latents_std") is None:
+        return coded * scale
+    return (coded - _per_channel(config.latents_mean, coded)) * scale / _per_channel(config.latents_std, coded)
 
 
 def _frames_first(pipe: Any, latents: Tensor, size: Any = None) -> Tensor:
     """Swaps the axes of channels and frames; its own inverse."""
     return latents.transpose(1, 2)
-
-
-def _hunyuanvideo(pipe: Any, video: Tensor) -> Tensor:
-    return _mode(pipe.vae, video) * pipe.vae.config.scaling_factor
 
 
 def _ltx(pipe: Any, video: Tensor) -> Tensor:
@@ -180,20 +201,15 @@ def _ltx(pipe: Any, video: Tensor) -> Tensor:
 def _ltx_grid(pipe: Any, latents: Tensor, size: tuple[int, int, int]) -> Tensor:
     frames = (size[0] - 1) // pipe.vae_temporal_compression_ratio + 1
     height, width = (pixels // pipe.vae_spatial_compression_ratio for pixels in size[1:])
-    patches = pipe.transformer_spatial_patch_size, pipe.transformer_temporal_patch_size
-    return pipe._unpack_latents(latents, frames, height, width, *patches)
+    return pipe._unpack_latents(latents, frames, height, width, *_ltx_patches(pipe))
 
 
 def _ltx_packed(pipe: Any, latents: Tensor) -> Tensor:
-    return pipe._pack_latents(latents, pipe.transformer_spatial_patch_size, pipe.transformer_temporal_patch_size)
+    return pipe._pack_latents(latents, *_ltx_patches(pipe))
 
 
-def _mochi(pipe: Any, video: Tensor) -> Tensor:
-    coded, config = _mode(pipe.vae, video), pipe.vae.config
-    if config.get("latents_mean") is None or config.get("latents_std") is None:
-        return coded * config.scaling_factor
-    mean, std = _per_channel(config.latents_mean, coded), _per_channel(config.latents_std, coded)
-    return (coded - mean) * config.scaling_factor / std
+def _ltx_patches(pipe: Any) -> tuple[int, int]:
+    return pipe.transformer_spatial_patch_size, pipe.transformer_temporal_patch_size
 
 
 def _per_channel(values: Any, like: Tensor) -> Tensor:
@@ -210,10 +226,10 @@ VIDEO_LATENTS: Mapping[str, VideoLatents] = {
     "CogVideoX": VideoLatents(
         _cogvideox, "vae_scale_factor_spatial", "vae_scale_factor_temporal", 8, 2, _frames_first, _frames_first
     ),
-    "Wan": VideoLatents(_wan, "vae_scale_factor_spatial", "vae_scale_factor_temporal", 16),
-    "HunyuanVideo": VideoLatents(_hunyuanvideo, "vae_scale_factor_spatial", "vae_scale_factor_temporal", 16),
+    "Wan": VideoLatents(_normalised, "vae_scale_factor_spatial", "vae_scale_factor_temporal", 16),
+    "HunyuanVideo": VideoLatents(_scaled, "vae_scale_factor_spatial", "vae_scale_factor_temporal", 16),
     "LTX": VideoLatents(
         _ltx, "vae_spatial_compression_ratio", "vae_temporal_compression_ratio", 32, 1, _ltx_grid, _ltx_packed
     ),
-    "Mochi": VideoLatents(_mochi, "vae_spatial_scale_factor", "vae_temporal_scale_factor", 8),
+    "Mochi": VideoLatents(_normalised, "vae_spatial_scale_factor", "vae_temporal_scale_factor", 8),
 }

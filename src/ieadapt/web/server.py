@@ -138,7 +138,7 @@ def pages(app: App, uploads: Uploads) -> gr.Blocks:
 
 def _bundled() -> tuple[str, ...]:
     """Bundled models whose weights are in this installation."""
-    return tuple(name for name, model in known_models().items() if (model.folder() / "model_index.json").is_file())
+    return tuple(name for name, model in known_models().items() if model.available)
 
 
 @contextlib.contextmanager

@@ -5,11 +5,10 @@ ST-LPIPS is the same on an AlexNet that blurs before it subsamples, with weights
 
 from __future__ import annotations
 
-import importlib.util
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,12 +17,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ieadapt.metrics.weights import load_weights, read_state, reading
+from ieadapt.metrics.metric import Frames
+from ieadapt.metrics.weights import read_state, reading
 
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 _BATCH = 4
 
-Frames = Float[Tensor, "frame channel height width"]
 Pictures = Float[Tensor, "picture channel height width"]
 
 
@@ -42,28 +41,30 @@ class Classifier:
     ends: tuple[int, ...]
 
 
-def lpips_distance(frames: Frames, reference: Frames, classifier: Classifier, weights: Path) -> Float[Tensor, " frame"]:
-    """LPIPS of each frame to its reference; pictures in [0, 1].
+@torch.no_grad()
+def mean_distance(network: nn.Module, frames: Frames, reference: Frames) -> float:
+    """The distance of each frame to its reference by a network of this page, mean over frames; pictures in [0, 1]."""
+    pairs = zip(frames.split(_BATCH), reference.split(_BATCH), strict=True)
+    return float(torch.cat([network(ours, theirs) for ours, theirs in pairs]).double().mean())
+
+
+@lru_cache(maxsize=2)
+def load_lpips(classifier: Classifier, path: Path) -> nn.Module:
+    """LPIPS on a classifier.
 
     Args:
-        frames: a clip.
-        reference: of the same size.
         classifier: which one.
-        weights: its published weights (`features.0.weight`, ...); further layers in the file are not used.
+        path: its published weights (`features.0.weight`, ...); further layers in the file are not used.
 
     Raises:
         FailureError: the file is of another network.
     """
-    return _distances(_lpips(classifier, weights), frames, reference)
-
-
-def shift_tolerant_distance(frames: Frames, reference: Frames, weights: Path) -> Float[Tensor, " frame"]:
-    """ST-LPIPS of each frame to its reference; pictures in [0, 1], of at least 64x64.
-
-    Raises:
-        FailureError: the file is of another network.
-    """
-    return _distances(_shift_tolerant(weights), frames, reference)
+    network = LPIPS(classifier).eval().requires_grad_(requires_grad=False)
+    expected = f"the published weights of {classifier.name} for ImageNet (features.0.weight, ...)"
+    with reading("the given weights", path, expected):
+        state = {name.removeprefix("features."): value for name, value in read_state(path).items()}
+        network.features.load_state_dict({name: state[name] for name in network.features.state_dict()})
+    return network
 
 
 class LPIPS(nn.Module):
@@ -89,15 +90,15 @@ class ShiftTolerantLPIPS(nn.Module):
         self.scaling_layer = nn.Module()  # the six numbers are part of the weights
         self.scaling_layer.register_buffer("shift", torch.zeros(1, 3, 1, 1))
         self.scaling_layer.register_buffer("scale", torch.ones(1, 3, 1, 1))
-        self.net = nn.ModuleDict(
-            {
-                "slice1": _stage(0, nn.Conv2d(3, 64, 11, padding=2), _Blur(64), nn.ReLU()),
-                "slice2": _stage(3, nn.MaxPool2d(3, 1), _Blur(64), nn.Conv2d(64, 192, 5, padding=2), nn.ReLU()),
-                "slice3": _stage(7, nn.MaxPool2d(3, 1), _Blur(192), nn.Conv2d(192, 384, 3, padding=1), nn.ReLU()),
-                "slice4": _stage(11, nn.Conv2d(384, 256, 3, padding=1), nn.ReLU()),
-                "slice5": _stage(13, nn.Conv2d(256, 256, 3, padding=1), nn.ReLU()),
-            }
+        layers = nn.Sequential(
+            *(nn.Conv2d(3, 64, 11, padding=2), _Blur(64), nn.ReLU()),
+            *(nn.MaxPool2d(3, 1), _Blur(64), nn.Conv2d(64, 192, 5, padding=2), nn.ReLU()),
+            *(nn.MaxPool2d(3, 1), _Blur(192), nn.Conv2d(192, 384, 3, padding=1), nn.ReLU()),
+            *(nn.Conv2d(384, 256, 3, padding=1), nn.ReLU()),
+            *(nn.Conv2d(256, 256, 3, padding=1), nn.ReLU()),
         )
+        ends = enumerate(pairwise((0, 3, 7, 11, 13, 15)), start=1)  # a slice keeps the numbers of its layers
+        self.net = nn.ModuleDict({f"slice{depth}": layers[start:end] for depth, (start, end) in ends})
         for depth, channels in enumerate((64, 192, 384, 256, 256)):
             head = nn.ModuleDict({"1": nn.Conv2d(channels, 1, 1, bias=False)})
             self.add_module(f"lin{depth}", nn.ModuleDict({"model": head}))
@@ -133,31 +134,8 @@ def _distance(signals: Tensor, stages: Iterable[nn.Module], heads: Iterable[Tens
     return total
 
 
-@torch.no_grad()
-def _distances(network: nn.Module, frames: Frames, reference: Frames) -> Float[Tensor, " frame"]:
-    pairs = zip(frames.split(_BATCH), reference.split(_BATCH), strict=True)
-    return torch.cat([network(ours, theirs) for ours, theirs in pairs])
-
-
-@lru_cache(maxsize=2)
-def _lpips(classifier: Classifier, path: Path) -> nn.Module:
-    network = LPIPS(classifier).eval().requires_grad_(requires_grad=False)
-    expected = f"the published weights of {classifier.name} for ImageNet (features.0.weight, ...)"
-    with reading("the given weights", path, expected):
-        state = {name.removeprefix("features."): value for name, value in read_state(path).items()}
-        network.features.load_state_dict({name: state[name] for name in network.features.state_dict()})
-    return network
-
-
-@lru_cache(maxsize=1)
-def _shift_tolerant(path: Path) -> nn.Module:
-    return load_weights(ShiftTolerantLPIPS(), path)
-
-
 def _heads(name: str) -> list[Tensor]:
-    spec = importlib.util.find_spec("torchmetrics")
-    folder = Path((spec.submodule_search_locations or [""])[0] if spec else "")
-    state = read_state(folder / f"functional/image/lpips_models/{name}.pth")
+    state = read_state(Path(str(files("torchmetrics") / f"functional/image/lpips_models/{name}.pth")))
     return [state[f"lin{depth}.model.1.weight"][0] for depth in range(5)]
 
 
@@ -178,11 +156,6 @@ def _vgg16() -> nn.Sequential:
         layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()] if width else [nn.MaxPool2d(2)]
         channels = width or channels
     return nn.Sequential(*layers)
-
-
-def _stage(first: int, *layers: nn.Module) -> nn.Sequential:
-    """Layers numbered on from `first`, as in the published weights."""
-    return nn.Sequential(OrderedDict((str(first + index), layer) for index, layer in enumerate(layers)))
 
 
 ALEXNET = Classifier("alex", _alexnet, (2, 5, 8, 10, 12))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -10,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ieadapt.metrics.weights import load_weights
+from ieadapt.metrics.metric import Frames
+from ieadapt.metrics.weights import load_network
 
 _SIDE, _BATCH = 224, 8
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -19,23 +19,16 @@ _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3
 
 
 @torch.no_grad()
-def mobilenet_features(
-    frames: Float[Tensor, "frame channel height width"], weights: Path
-) -> Float[Tensor, "frame feature"]:
+def mobilenet_features(frames: Frames, weights: Path) -> Float[Tensor, "frame feature"]:
     """The 1280 pooled features of every frame, resized to 224x224; frames in [0, 1].
 
     Raises:
         FailureError: the weights cannot be read.
     """
-    network = _network(weights)
+    network = load_network(MobileNetV2, weights)
     mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (_MEAN, _DEVIATION))
     resized = [F.interpolate(part, (_SIDE, _SIDE), mode="bilinear", antialias=True) for part in frames.split(_BATCH)]
     return torch.cat([network((part - mean) / deviation) for part in resized])
-
-
-@lru_cache(maxsize=1)
-def _network(path: Path) -> nn.Module:
-    return load_weights(MobileNetV2(), path)
 
 
 class MobileNetV2(nn.Module):

@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ieadapt.metrics.flow import Flow
+from ieadapt.metrics.flow import Flow, Pictures
+from ieadapt.metrics.metric import Frames
 from ieadapt.metrics.networks.raft_layers import LARGE, SMALL, CoarseFlow, Encoder, RaftSize, Update
 from ieadapt.metrics.weights import UserWeights, WeightSet, read_state, reading
 
@@ -25,7 +26,7 @@ LEVELS, CELL = 4, 8
 Volume = Float[Tensor, "place 1 _ _"]
 
 
-def raft_flow(frames: Float[Tensor, "frame channel height width"], weights: Path) -> Flow:
+def raft_flow(frames: Frames, weights: Path) -> Flow:
     """Displacement of every pixel of a frame until the next frame, by RAFT after 20 updates.
 
     Args:
@@ -46,9 +47,7 @@ def raft_flow(frames: Float[Tensor, "frame channel height width"], weights: Path
 
 
 @torch.no_grad()
-def padded_flow(
-    frames: Float[Tensor, "frame channel height width"], weights: Path
-) -> Float[Tensor, "pair vector padded_height padded_width"]:
+def padded_flow(frames: Frames, weights: Path) -> Float[Tensor, "pair vector padded_height padded_width"]:
     """As `raft_flow`, with the margins that fill the sides up to multiples of 8; they repeat the border."""
     down, across = (-length % CELL for length in frames.shape[-2:])
     margins = (across // 2, across - across // 2, down // 2, down - down // 2)
@@ -67,12 +66,7 @@ class Raft(nn.Module):
         self.cnet = Encoder(size, size.hidden + size.context, size.context_norm)
         self.update_block = Update(size, LEVELS)
 
-    def forward(
-        self,
-        first: Float[Tensor, "pair channel height width"],
-        second: Float[Tensor, "pair channel height width"],
-        iterations: int = ITERATIONS,
-    ) -> Flow:
+    def forward(self, first: Pictures, second: Pictures, iterations: int = ITERATIONS) -> Flow:
         """Flow from the first pictures to the second, in pixels; pictures in [-1, 1], sides multiples of 8."""
         volumes = correlation_pyramid(*self.fnet(torch.cat((first, second))).chunk(2))
         state, context = self.cnet(first).split([self.size.hidden, self.size.context], dim=1)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -24,7 +24,7 @@ class RaftSize:
         kernels: of the convolutions of a residual block.
         narrowing: by how much the channels inside a residual block are fewer than its output's.
         widths: channels of the stem and of the three stages of an encoder.
-        features: channels that are correlated.
+        features: channels that are correlated, and those of the layer before the change of the flow.
         context_norm: normalisation in the encoder of the context.
         hidden: channels of the state that is updated.
         context: channels that tell the update what the first picture shows.
@@ -33,7 +33,6 @@ class RaftSize:
         flow: widths of the layers that read the flow.
         motion: channels in which both are summed up, without the flow itself.
         gates: suffix in the names of the weights -> kernel of one gated update.
-        head: channels of the layer before the change of the flow.
         upsampled: channels of the layer before the mask of the convex upsampling; 0 where it is bilinear.
     """
 
@@ -49,7 +48,6 @@ class RaftSize:
     flow: tuple[int, int]
     motion: int
     gates: tuple[tuple[str, tuple[int, int]], ...]
-    head: int
     upsampled: int
 
 
@@ -58,14 +56,12 @@ class Encoder(nn.Module):
 
     def __init__(self, size: RaftSize, width: int, norm: Norm) -> None:
         super().__init__()
-        stem, *stages = size.widths
+        stem, *_, last = size.widths
         self.conv1, self.norm1 = nn.Conv2d(3, stem, 7, 2, 3), norm(stem)
-        before = stem
-        for index, stage in enumerate(stages, start=1):
+        for index, (before, stage) in enumerate(pairwise(size.widths), start=1):
             first = _Residual(size, before, stage, 1 if index == 1 else 2, norm)
             self.add_module(f"layer{index}", nn.Sequential(first, _Residual(size, stage, stage, 1, norm)))
-            before = stage
-        self.conv2 = nn.Conv2d(before, width, 1)
+        self.conv2 = nn.Conv2d(last, width, 1)
 
     def forward(self, pictures: Pictures) -> Float[Tensor, "picture feature row column"]:
         """Pictures in [-1, 1] whose sides are multiples of 8."""
@@ -105,11 +101,10 @@ class Update(nn.Module):
         super().__init__()
         self.encoder = _Motion(size, levels * (2 * size.radius + 1) ** 2)
         self.gru = _Gates(size)
-        self.flow_head = nn.Sequential(
-            OrderedDict(
-                conv1=nn.Conv2d(size.hidden, size.head, 3, 1, 1), relu=nn.ReLU(), conv2=nn.Conv2d(size.head, 2, 3, 1, 1)
-            )
-        )
+        self.flow_head = nn.Sequential()
+        self.flow_head.add_module("conv1", nn.Conv2d(size.hidden, size.features, 3, 1, 1))
+        self.flow_head.add_module("relu", nn.ReLU())
+        self.flow_head.add_module("conv2", nn.Conv2d(size.features, 2, 3, 1, 1))
         if size.upsampled:
             rectified = nn.Conv2d(size.hidden, size.upsampled, 3, 1, 1), nn.ReLU()
             self.mask = nn.Sequential(*rectified, nn.Conv2d(size.upsampled, 8 * 8 * 9, 1))
@@ -162,10 +157,6 @@ class _Gates(nn.Module):
         return state
 
 
-def _unnormalised(channels: int) -> nn.Module:
-    return nn.Identity()
-
-
 LARGE = RaftSize(
     kernels=(3, 3),
     narrowing=1,
@@ -179,7 +170,6 @@ LARGE = RaftSize(
     flow=(128, 64),
     motion=126,
     gates=(("1", (1, 5)), ("2", (5, 1))),
-    head=256,
     upsampled=256,
 )
 SMALL = RaftSize(
@@ -187,7 +177,7 @@ SMALL = RaftSize(
     narrowing=4,
     widths=(32, 32, 64, 96),
     features=128,
-    context_norm=_unnormalised,
+    context_norm=nn.Identity,
     hidden=96,
     context=64,
     radius=3,
@@ -195,6 +185,5 @@ SMALL = RaftSize(
     flow=(64, 32),
     motion=80,
     gates=(("", (3, 3)),),
-    head=128,
     upsampled=0,
 )

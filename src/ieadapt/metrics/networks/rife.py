@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from pathlib import Path
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ieadapt.metrics.flow import warp
-from ieadapt.metrics.weights import load_weights
+from ieadapt.metrics.flow import Pictures, warp
 
+Picture = Float[Tensor, "channel height width"]
 _MULTIPLE = 32
 # channels and the part of the resolution of the four stages, coarse to fine
 _STAGES = ((192, 8), (128, 4), (96, 2), (64, 1))
 
 
 @torch.no_grad()
-def middle_frame(
-    network: nn.Module, before: Float[Tensor, "channel height width"], after: Float[Tensor, "channel height width"]
-) -> Float[Tensor, "channel height width"]:
+def middle_frame(network: nn.Module, before: Picture, after: Picture) -> Picture:
     """The frame halfway between two, in [0, 1]; margins up to a multiple of 32 pixels repeat the border."""
     height, width = before.shape[1:]
     margin = (0, -width % _MULTIPLE, 0, -height % _MULTIPLE)
     pair = F.pad(torch.stack((before, after)), margin, mode="replicate")
     return network(pair[:1], pair[1:])[0, :, :height, :width].clamp(0, 1)
-
-
-@lru_cache(maxsize=1)
-def load_rife(path: Path) -> nn.Module:
-    """The network with its weights.
-
-    Raises:
-        FailureError: they cannot be read.
-    """
-    return load_weights(IntermediateFlow(), path)
 
 
 class IntermediateFlow(nn.Module):
@@ -47,18 +32,16 @@ class IntermediateFlow(nn.Module):
         for index, (channels, _) in enumerate(_STAGES):
             self.add_module(f"block{index}", _Stage(7 if index == 0 else 12, channels))
 
-    def forward(
-        self, before: Float[Tensor, "pair channel height width"], after: Float[Tensor, "pair channel height width"]
-    ) -> Float[Tensor, "pair channel height width"]:
+    def forward(self, before: Pictures, after: Pictures) -> Pictures:
         """Pictures in [0, 1] whose sides are multiples of 32."""
         halfway = torch.full_like(before[:, :1], 0.5)
         flow, mask = self.get_submodule("block0")(torch.cat((before, after, halfway), 1), None, _STAGES[0][1])
-        first, second = warp(before, flow[:, :2]), warp(after, flow[:, 2:])
         for index, (_, part) in enumerate(_STAGES[1:], start=1):
+            first, second = warp(before, flow[:, :2]), warp(after, flow[:, 2:])
             seen = torch.cat((first, second, halfway, mask), 1)
             finer, change = self.get_submodule(f"block{index}")(seen, flow, part)
             flow, mask = flow + finer, mask + change
-            first, second = warp(before, flow[:, :2]), warp(after, flow[:, 2:])
+        first, second = warp(before, flow[:, :2]), warp(after, flow[:, 2:])
         share = mask.sigmoid()
         return first * share + second * (1 - share)
 
@@ -76,8 +59,8 @@ class _Stage(nn.Module):
         signal = _scaled(seen, 1 / part)
         if flow is not None:
             signal = torch.cat((signal, _scaled(flow, 1 / part) / part), 1)
-        found = _scaled(self.lastconv(self.convblock(self.conv0(signal))), part)
-        return found[:, :4] * part, found[:, 4:5]
+        output = _scaled(self.lastconv(self.convblock(self.conv0(signal))), part)
+        return output[:, :4] * part, output[:, 4:5]
 
 
 class _Residual(nn.Module):

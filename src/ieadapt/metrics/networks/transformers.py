@@ -12,13 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ieadapt.errors import FailureError
+from ieadapt.metrics.metric import Frames
 from ieadapt.metrics.weights import WeightSet, reading
 
 CLIP = WeightSet("clip", "a CLIP model", "openai/clip-vit-base-patch16")
 DINO = WeightSet("dino", "a DINO or DINOv2 model", "facebook/dino-vitb16 or facebook/dinov2-base")
 _BATCH = 8
-
-Frames = Float[Tensor, "frame channel height width"]
 
 
 def clip_image_features(frames: Frames, folder: Path) -> Float[Tensor, "frame feature"]:
@@ -32,7 +31,7 @@ def clip_text_features(prompt: str, folder: Path) -> Float[Tensor, " feature"]:
     """CLIP's features of a prompt, of length one; words beyond what it takes are cut off."""
     model = _model("CLIPModel", folder)
     length = model.config.text_config.max_position_embeddings
-    tokenizer = _part("AutoTokenizer", folder)
+    tokenizer = _from_pretrained("AutoTokenizer", folder)
     tokens = tokenizer([prompt], padding=True, truncation=True, max_length=length, return_tensors="pt")
     features = model.get_text_features(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
     return F.normalize(_projected(features), dim=1)[0]
@@ -51,7 +50,7 @@ def class_token_features(frames: Frames, folder: Path) -> Float[Tensor, "frame f
 
 def _prepared(frames: Frames, folder: Path) -> list[Tensor]:
     """Frames as the model takes them, in batches; each is a picture of 8 bits first, as in the models' own use."""
-    processor = _part("AutoImageProcessor", folder)
+    processor = _from_pretrained("AutoImageProcessor", folder)
     pictures = (frames * 255).round().byte().movedim(1, -1).numpy()
     parts = [list(pictures[start : start + _BATCH]) for start in range(0, len(pictures), _BATCH)]
     return [processor(images=part, return_tensors="pt")["pixel_values"] for part in parts]
@@ -61,11 +60,9 @@ def _projected(output: Any) -> Tensor:
     return getattr(output, "pooler_output", output)
 
 
-@lru_cache(maxsize=2)
 def _model(kind: str, folder: Path) -> Any:
     """A model whose file holds all of its weights; transformers would make up those that are missing."""
-    options = {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
-    model, info = _from_pretrained(kind, folder, **options)
+    model, info = _from_pretrained(kind, folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True)
     missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)
     if missing:
         got = f"{missing[0]} and {len(missing) - 1} others missing"
@@ -73,11 +70,7 @@ def _model(kind: str, folder: Path) -> Any:
     return model.eval().requires_grad_(requires_grad=False)
 
 
-@lru_cache(maxsize=4)
-def _part(kind: str, folder: Path) -> Any:
-    return _from_pretrained(kind, folder)
-
-
+@lru_cache(maxsize=8)
 def _from_pretrained(kind: str, folder: Path, **options: Any) -> Any:
     import transformers  # importing it takes seconds
 

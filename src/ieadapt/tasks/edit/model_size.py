@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from diffusers import DiffusionPipeline
 
-from ieadapt.models.own_size import own_size
-from ieadapt.models.video_latents import fitting_size
+from ieadapt.models.video_latents import fitting_size, own_size
 from ieadapt.runs.sources import Frames
 from ieadapt.tasks.generate import GenerationConfig
 

@@ -16,8 +16,8 @@ import polars as pl
 
 from ieadapt.errors import FailureError, IEAdaptError, UsageError
 from ieadapt.metrics import METRICS, Metric, evaluate, missing_metrics, select_metrics
-from ieadapt.metrics.clips import USUAL_RATE
-from ieadapt.metrics.weights import GivenWeights, Places
+from ieadapt.metrics.metric import USUAL_RATE
+from ieadapt.metrics.weights import UserWeights, WeightPaths
 from ieadapt.runs.clip_folders import REFERENCES, ClipFile, ClipFolder, find_clips, parts_of
 from ieadapt.runs.clip_reading import ReadConfig, aligned, check_readable, read_clip
 from ieadapt.runs.flags import command_line
@@ -293,11 +293,11 @@ def _report(result: Evaluation, metrics: Sequence[Metric], pairing: _Pairing, co
 
 def given_keys() -> list[str]:
     """The names under which weights may be given, such as `clip` and `dino`."""
-    sets = (metric.weights.needs for metric in METRICS.values() if isinstance(metric.weights, GivenWeights))
-    return list(dict.fromkeys(need.key for needs in sets for need in needs))
+    weights = (metric.weights for metric in METRICS.values() if isinstance(metric.weights, UserWeights))
+    return list(dict.fromkeys(each.key for given in weights for each in given.sets))
 
 
-def read_places(text: str | None) -> Places:
+def read_places(text: str | None) -> WeightPaths:
     """Where weights are.
 
     Args:

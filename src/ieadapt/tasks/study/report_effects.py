@@ -11,8 +11,7 @@ import polars as pl
 from jaxtyping import Float
 
 from ieadapt.metrics import METRICS
-from ieadapt.metrics.correlation import Correlation, spearman_interval
-from ieadapt.metrics.intervals import Interval, paired_interval
+from ieadapt.metrics.intervals import Correlation, Interval, paired_interval, spearman_interval
 from ieadapt.tasks.evaluate.tables import MEASURES
 
 Aspect = Literal["structure", "consistency", "quality", "motion", "text"]

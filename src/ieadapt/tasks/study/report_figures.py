@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from ieadapt.metrics.correlation import Correlation
+from ieadapt.metrics.intervals import Correlation
 from ieadapt.tasks.study.filmstrips import Strip
 from ieadapt.tasks.study.report_effects import NAMES, Effect, Relation, SiteEffect
 
