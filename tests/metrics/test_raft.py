@@ -21,12 +21,12 @@ from ieadapt.metrics.consistency import mean_inside, warp_error_raft
 from ieadapt.metrics.motion import dynamic_degree, fastest_motion, moves
 from ieadapt.metrics.networks.raft import (
     Raft,
-    convex_upsampled,
     correlation_pyramid,
-    looked_up,
+    look_up,
     padded_flow,
     published_names,
     raft_flow,
+    upsample_convex,
 )
 from ieadapt.metrics.networks.raft_layers import LARGE, SMALL, RaftSize
 from tests.metrics import clips, raft_weights
@@ -91,11 +91,11 @@ def _between(plane: np.ndarray, x: float, y: float) -> float:
     return total
 
 
-def test_windows_are_looked_up_place_by_place() -> None:
+def test_windows_are_look_up_place_by_place() -> None:
     generator = torch.Generator().manual_seed(1)
     first, second = torch.randn(2, 2, 3, 16, 16, generator=generator).unbind()
     places = 20 * torch.rand(2, 2, 16, 16, generator=generator) - 2
-    found = looked_up(correlation_pyramid(first, second), places, radius=2)
+    found = look_up(correlation_pyramid(first, second), places, radius=2)
     assert found.shape == (2, 4 * 25, 16, 16)
     for pair, row, column in ((0, 0, 0), (0, 9, 4), (1, 15, 15)):
         x, y = places[pair, :, row, column].tolist()
@@ -116,14 +116,14 @@ def test_a_place_that_looks_like_itself_alone_is_found_at_once() -> None:
     moved = torch.roll(features, (1, 2), (2, 3))
     right, down = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="xy")
     places = torch.stack((right + 2, down + 1))[None]
-    window = looked_up(correlation_pyramid(features, moved)[:1], places, radius=3)[0, :, 3:12, 3:10]
+    window = look_up(correlation_pyramid(features, moved)[:1], places, radius=3)[0, :, 3:12, 3:10]
     assert (window.argmax(dim=0) == 24).all()
 
 
 def test_convex_upsampling_weighs_the_nine_places_around_each_pixel() -> None:
     generator = torch.Generator().manual_seed(3)
     flow, mask = torch.randn(1, 2, 3, 4, generator=generator), torch.randn(1, 576, 3, 4, generator=generator)
-    found = convex_upsampled(flow, mask)
+    found = upsample_convex(flow, mask)
     assert found.shape == (1, 2, 24, 32)
     padded, shares = F.pad(flow, (1, 1, 1, 1))[0].numpy(), mask.view(9, 8, 8, 3, 4).softmax(0).numpy()
     for row, column in product(range(24), range(32)):

@@ -53,10 +53,10 @@ def load(model: str | Path, *, device: str = "cpu", dtype: torch.dtype | str | N
         >>> type(pipe).__name__, pipe.unet.dtype
         ('AnimateDiffPipeline', torch.float32)
     """
-    folder, place, precision = _destination(model, device, dtype)
+    folder, target, precision = _destination(model, device, dtype)
     index = pipeline_index(folder)
     pipeline_class = _pipeline_class(folder, index["_class_name"])
-    check_weights(folder, place, precision)
+    check_weights(folder, target, precision)
     # diffusers hands its own trust_remote_code=False to no component of transformers, and a processor among them would
     # ask on standard input whether to run the folder's code; with no time to answer it is refused instead
     dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
@@ -74,7 +74,7 @@ def load(model: str | Path, *, device: str = "cpu", dtype: torch.dtype | str | N
             where=folder,
             remedy=f"{COPY_AGAIN}; pickled weights (.bin) are not read",
         ) from error
-    return pipe.to(place)
+    return pipe.to(target)
 
 
 def loaded_size(model: str | Path, *, device: str = "cpu", dtype: torch.dtype | str | None = None) -> int:
@@ -109,8 +109,8 @@ def _destination(
     model: str | Path, device: str, dtype: torch.dtype | str | None
 ) -> tuple[Path, torch.device, torch.dtype]:
     """Where a model's weights are, where they go, and in which precision."""
-    place, folder = _device(device), model_folder(model)
-    return folder, place, _precision(dtype) or _default_dtype(folder, place)
+    target, folder = _device(device), model_folder(model)
+    return folder, target, _precision(dtype) or _default_dtype(folder, target)
 
 
 def _precision(dtype: Any) -> torch.dtype | None:

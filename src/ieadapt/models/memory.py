@@ -106,15 +106,15 @@ def check_weights(folder: Path, device: torch.device, dtype: torch.dtype, spare:
         spare: bytes in use now that will be free by then.
 
     Raises:
-        UsageError: they do not; told with their size.
+        UsageError: they do not; the error names their size.
     """
     needed = weights_size(folder, dtype)
-    for place in dict.fromkeys((torch.device("cpu"), device)):
-        free = free_memory(place) + spare
+    for holder in dict.fromkeys((torch.device("cpu"), device)):
+        free = free_memory(holder) + spare
         if needed > free:
             raise UsageError(
                 "the model's weights are too large for the memory",
-                expected=f"at most {free / GIB:.1f} GiB, which is free on {place}",
+                expected=f"at most {free / GIB:.1f} GiB, which is free on {holder}",
                 got=f"{needed / GIB:.1f} GiB in {str(dtype).removeprefix('torch.')}",
                 where=folder,
                 remedy="load it in half precision (--dtype bfloat16), or build the pipeline in Python with "

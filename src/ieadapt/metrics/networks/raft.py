@@ -1,4 +1,4 @@
-"""RAFT: optical flow by a network that looks up how alike all pairs of places of two pictures are."""
+"""RAFT: optical flow by a network that looks up how alike all pairs of positions of two pictures are."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RAFT = UserWeights((WeightSet("raft", "RAFT's weights", "the file raft-things.pt
 ITERATIONS = 20
 LEVELS, CELL = 4, 8
 
-Volume = Float[Tensor, "place 1 _ _"]
+Volume = Float[Tensor, "position 1 _ _"]
 
 
 def raft_flow(frames: Frames, weights: Path) -> Flow:
@@ -73,25 +73,25 @@ class Raft(nn.Module):
         state, context = state.tanh(), context.relu()
         rows, columns = state.shape[-2:]
         right, down = torch.meshgrid(torch.arange(columns), torch.arange(rows), indexing="xy")
-        places = torch.stack((right, down)).to(state)[None].expand(len(first), -1, -1, -1)
-        flow = torch.zeros_like(places)
+        positions = torch.stack((right, down)).to(state)[None].expand(len(first), -1, -1, -1)
+        flow = torch.zeros_like(positions)
         for _ in range(iterations):
-            seen = looked_up(volumes, places + flow, self.size.radius)
+            seen = look_up(volumes, positions + flow, self.size.radius)
             state, change = self.update_block(state, context, seen, flow)
             flow = flow + change
         if not self.size.upsampled:
             return CELL * F.interpolate(flow, scale_factor=CELL, mode="bilinear", align_corners=True)
-        return convex_upsampled(flow, 0.25 * self.update_block.mask(state))
+        return upsample_convex(flow, 0.25 * self.update_block.mask(state))
 
 
 def correlation_pyramid(
     first: Float[Tensor, "pair feature row column"], second: Float[Tensor, "pair feature row column"]
 ) -> list[Volume]:
-    """How alike every place of the first is to every place of the second, and to ever larger squares of places.
+    """How alike every position of the first is to every one of the second, and to ever larger squares of positions.
 
     Returns:
-        Per level (place of the first, 1, row, column): scaled dot products with the second's features, whose places
-        are averaged in squares of 1, 2, 4 and 8.
+        Per level (position of the first, 1, row, column): scaled dot products with the second's features, which are
+        averaged over squares of 1, 2, 4 and 8 positions.
     """
     scale = first.shape[1] ** 0.5
     volume = torch.einsum("pfij,pfkl->pijkl", first, second) / scale
@@ -101,21 +101,21 @@ def correlation_pyramid(
     return levels
 
 
-def looked_up(volumes: Sequence[Volume], places: CoarseFlow, radius: int) -> Float[Tensor, "pair window row column"]:
-    """The correlations in a square window around a place, at every level, between places and beyond the border 0.
+def look_up(volumes: Sequence[Volume], positions: CoarseFlow, radius: int) -> Float[Tensor, "pair window row column"]:
+    """The correlations in a square window around a position, at every level, between positions and beyond the border 0.
 
     Args:
         volumes: of `correlation_pyramid`.
-        places: where each place of the first is looked for in the second: right, then down.
-        radius: of the window, in places of the level.
+        positions: where each position of the first is looked for in the second: right, then down.
+        radius: of the window, in positions of the level.
 
     Returns:
-        Per place the windows level by level, each column by column as the published weights want them.
+        Per position the windows level by level, each column by column as the published weights want them.
     """
-    pairs, _, rows, columns = places.shape
-    reach = torch.arange(-radius, radius + 1, dtype=places.dtype)
+    pairs, _, rows, columns = positions.shape
+    reach = torch.arange(-radius, radius + 1, dtype=positions.dtype)
     offsets = torch.stack(torch.meshgrid(reach, reach, indexing="ij"), dim=-1)
-    centres = rearrange(places, "pair vector row column -> (pair row column) 1 1 vector")
+    centres = rearrange(positions, "pair vector row column -> (pair row column) 1 1 vector")
     windows = []
     for level, volume in enumerate(volumes):
         last = torch.tensor(volume.shape[:1:-1]) - 1
@@ -126,12 +126,12 @@ def looked_up(volumes: Sequence[Volume], places: CoarseFlow, radius: int) -> Flo
     return torch.cat(windows, dim=1)
 
 
-def convex_upsampled(flow: CoarseFlow, mask: Float[Tensor, "pair weight row column"]) -> Flow:
-    """A flow eight times as large: each pixel a weighted mean of the nine places around it.
+def upsample_convex(flow: CoarseFlow, mask: Float[Tensor, "pair weight row column"]) -> Flow:
+    """A flow eight times as large: each pixel a weighted mean of the nine positions around it.
 
     Args:
-        flow: in places.
-        mask: logits of the weights, for 9 places x 8 rows x 8 columns of pixels.
+        flow: in positions.
+        mask: logits of the weights, for 9 positions x 8 rows x 8 columns of pixels.
     """
     rows, columns = flow.shape[-2:]
     weights = rearrange(mask, "pair (near y x) row column -> pair 1 near y x row column", near=9, y=CELL).softmax(2)
@@ -179,11 +179,11 @@ def published_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         >>> list(published_names({"update_block.motion_encoder.convcorr1.0.bias": torch.zeros(1)}))
         ['update_block.encoder.convc1.bias']
     """
-    found = {}
+    renamed = {}
     for published, value in state.items():
         name = published.removeprefix("module.")
         for theirs, ours in _TORCHVISION:
             name = re.sub(theirs, ours, name)
         if not _TWICE.fullmatch(name):
-            found[name] = value
-    return found
+            renamed[name] = value
+    return renamed
