@@ -30,14 +30,14 @@ def needs(metric: Metric) -> str:
 
 def tables() -> str:
     """What each metric says, and what it takes, as two tables in Markdown."""
-    told, takes = [], []
+    descriptions, requirements = [], []
     for metric in METRICS.values():
         unit = f", {metric.unit}" if metric.unit else ""
         name = f"`{metric.name}`"
-        told.append((name, metric.definition, metric.range + unit, metric.better, WORDS[metric.compares]))
-        takes.append((name, needs(metric), metric.cost, metric.source))
-    says = _table(("Metric", "What it is", "Range", "Better", "Compares"), told)
-    return f"{says}\n\n{_table(('Metric', 'Needs', 'Cost, one core', 'Source'), takes)}"
+        descriptions.append((name, metric.definition, metric.range + unit, metric.better, WORDS[metric.compares]))
+        requirements.append((name, needs(metric), metric.cost, metric.source))
+    says = _table(("Metric", "What it is", "Range", "Better", "Compares"), descriptions)
+    return f"{says}\n\n{_table(('Metric', 'Needs', 'Cost, one core', 'Source'), requirements)}"
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
