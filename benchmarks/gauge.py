@@ -17,6 +17,7 @@ from benchmarks.results import FOLDER, Value, load, record
 from benchmarks.testbed.run import BenchConfig, run_testbed
 from benchmarks.testbed.tracks import TRACKS
 from ieadapt.cli.console import print_table, shown_stages
+from ieadapt.runs.report import Table
 
 NAME = "testbed-gauge"
 PROFILE = FOLDER.parent / "sweeps" / "shapes"
@@ -79,7 +80,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 0
     compared = list(changes(rows, load(NAME, folder=asked.folder)["rows"]))
     headings = ("track", "method", "mark", "recorded", "now", "off by", "tolerance", "")
-    print_table(headings, compared, (3, 4, 5, 6))
+    print_table(Table(headings, compared, numeric=(3, 4, 5, 6)))
     beyond = sum(bool(row[-1]) for row in compared)
     print(f"{beyond} of {len(compared)} marks are beyond their tolerance.")
     return int(beyond > 0)

@@ -8,13 +8,9 @@ from typing import Annotated
 import typer
 
 from benchmarks.testbed.run import BenchConfig, run_testbed
-from ieadapt.cli.console import print_json, print_table, shown_stages
+from ieadapt.cli.console import Summary, location, run_in
 from ieadapt.cli.main import run_program
-from ieadapt.cli.options import Json, Out, takes
-from ieadapt.runs.folder import default_folder
-from ieadapt.runs.pipelines import spoken_folder
-
-Resume = Annotated[bool, typer.Option("--resume", help="go on with an earlier run in that folder")]
+from ieadapt.cli.options import Out, Resume, takes
 
 
 @takes(BenchConfig, has_prompts=False)
@@ -24,8 +20,7 @@ def main(
     model: Annotated[str, typer.Option("--model", help="a bundled model with ground truth: shapes")] = "shapes",
     out: Out = None,
     resume: Resume = False,
-    as_json: Json = False,
-) -> None:
+) -> Summary:
     """Every method on the same held-out scenes of the bundled model, scored against ground truth.
 
     Generation (plain settings, the default enhancement, its random controls, PAG, SEG, STG, ...) and editing (controls,
@@ -34,17 +29,10 @@ def main(
 
     Example: `python -m benchmarks.testbed --scenes 4 --steps 4 --methods plain,default,inversion --out runs/testbed`
     """
-    folder = out or default_folder("testbed")
-    with shown_stages() as stages:
-        found = run_testbed(model, folder, asked, resume=resume, stages=stages)
-    if as_json:
-        print_json({"folder": str(folder), "rows": found.figures, "notes": list(found.notes)})
-        return
-    for table in found.tables.values():
-        print(table.caption)
-        print_table(table.headings, table.rows, table.numeric)
-        print()
-    print("\n".join([*found.notes, f"records: {spoken_folder(folder)}"]))
+    with run_in(out, "testbed") as (folder, stages):
+        result = run_testbed(model, folder, asked, resume=resume, stages=stages)
+    content = {"folder": str(folder), "rows": result.figures, "notes": list(result.notes)}
+    return Summary(content, [*result.tables.values(), "\n".join([*result.notes, location("records", folder)])])
 
 
 def _application(_first: str | None) -> typer.Typer:

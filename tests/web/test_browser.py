@@ -15,9 +15,8 @@ import torch
 from ieadapt.runs.folder import read_run
 from ieadapt.runs.videos import encode_video
 from ieadapt.tasks.generate import GenerationConfig
-from ieadapt.tasks.measure.run import MeasureRun
+from ieadapt.tasks.measure.run import MeasureRun, run_measure
 from ieadapt.web.guard import Access
-from ieadapt.web.pages import measure
 from ieadapt.web.server import WebConfig
 from tests.web.conftest import Open, Served, free_port, serving
 
@@ -187,7 +186,7 @@ def test_an_uploaded_clip_is_shown_clean_and_a_wrong_one_refused(browse: Open, t
 def test_runs_are_listed_compared_and_taken_away(browse: Open, served: Served) -> None:
     for seed in (0, 5):
         asked = MeasureRun("shapes", ("a red star",), GenerationConfig(num_inference_steps=1), seed)
-        assert served.app.queue.wait(served.app.start("measure", measure.measured, asked)).state == "complete"
+        assert served.app.queue.wait(served.app.start("measure", run_measure, asked)).state == "complete"
     page = browse().open("/runs")
     page.locator("table.runs tbody tr").nth(1).wait_for()
     for place in (0, 1):

@@ -16,11 +16,11 @@ from ieadapt.tasks.edit.run_config import EditRun
 from ieadapt.tasks.enhance.run import EnhanceRun
 from ieadapt.tasks.measure.run import MeasureRun
 from ieadapt.tasks.perturb.config import PerturbRun
-from ieadapt.web.fields import model_field, prompts_field, run_field
-from ieadapt.web.forms import Form
-from ieadapt.web.pages import edit, enhance, perturb
+from ieadapt.web.edit import EDIT
+from ieadapt.web.forms import Form, model_field, prompts_field, run_field
+from ieadapt.web.videos import ENHANCE, PERTURB
 
-CONFIGS = {MeasureRun: ("steps",), PerturbRun: perturb.SHOWN, EnhanceRun: enhance.SHOWN, EditRun: edit.SHOWN}
+CONFIGS = {MeasureRun: ("steps",), PerturbRun: PERTURB.shown, EnhanceRun: ENHANCE.shown, EditRun: EDIT.shown}
 PATHS = {"profile", "video", "jobs", "cache"}
 """Never typed in a browser."""
 
@@ -54,17 +54,17 @@ def test_every_flag_has_a_field_and_no_path_is_typed(config: type) -> None:
 def test_a_form_as_it_stands_is_the_config_with_its_defaults(config: type) -> None:
     expected = config("shapes", ("a red ball", "a blue ball"), **extra(config))
     form = made(config)
-    assert form.asked(sent(form, **extra(config))) == expected
+    assert form.config_of(sent(form, **extra(config))) == expected
 
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_the_record_of_a_run_fills_the_form_so_that_it_asks_for_the_same(config: type) -> None:
     form = made(config)
     changes = {"steps": 3, "frames": "7", "height": "64", "dtype": "float32", "seed": 5, **extra(config)}
-    asked = form.asked(sent(form, prompts="a <b>star</b>\n\n", model="other", **changes))
+    asked = form.config_of(sent(form, prompts="a <b>star</b>\n\n", model="other", **changes))
     assert asked.prompts == ("a <b>star</b>",)
     record = json.loads(json.dumps(dataclasses.asdict(asked), default=str))
-    assert form.asked(form.filled(record)) == asked
+    assert form.config_of(form.filled(record)) == asked
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_the_record_of_a_run_fills_the_form_so_that_it_asks_for_the_same(config:
 def test_what_cannot_be_is_refused(changed: dict, message: str) -> None:
     form = made(MeasureRun)
     with pytest.raises(UsageError, match=message):
-        form.asked(sent(form, **changed))
+        form.config_of(sent(form, **changed))
 
 
 def test_a_run_is_chosen_from_the_list_alone() -> None:

@@ -1,4 +1,4 @@
-"""The line of jobs: one at a time on one thread, progress, stops that stop, and what is said of failures."""
+"""The queue of jobs: one at a time on one thread, progress, stops that stop, and what is said of failures."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from ieadapt.errors import UsageError
 from ieadapt.runs.folder import Stages, open_run, read_run
 from ieadapt.web.jobs import JobQueue
+from ieadapt.web.rendering import UNEXPECTED
 
 
 @pytest.fixture
@@ -119,19 +120,19 @@ def test_errors_of_this_package_are_told_and_others_are_not(queue: JobQueue, cap
 
     for name, work in (("refused", refused), ("broken", broken), ("short", short)):
         queue.submit(name, work)
-    assert queue.wait("refused").words == "No such thing; got name."
-    assert queue.wait("broken").words == "It failed for a reason that is not shown here; the log of the server has it."
+    assert queue.wait("refused").message == "No such thing; got name."
+    assert queue.wait("broken").message == UNEXPECTED
     assert "secret" in caplog.text
-    assert queue.wait("short").words.startswith("The memory did not do.")
+    assert queue.wait("short").message.startswith("The memory did not do.")
 
 
-def test_a_full_line_and_a_name_that_is_there_are_refused(queue: JobQueue) -> None:
+def test_a_full_queue_and_a_name_that_is_there_are_refused(queue: JobQueue) -> None:
     first = Steps()
     queue.submit("first", first)
     first.begun.wait(5)
     for number in range(25):
         queue.submit(f"job-{number}", Steps(1))
-    with pytest.raises(UsageError, match="the line of jobs is full; expected at most 25; remedy: wait, or stop some"):
+    with pytest.raises(UsageError, match="the queue of jobs is full; expected at most 25; remedy: wait, or stop some"):
         queue.submit("one-more", Steps(1))
     with pytest.raises(UsageError, match="there is a job of that name"):
         queue.submit("first", Steps(1))

@@ -19,18 +19,15 @@ from ieadapt.runs.folder import open_run
 from ieadapt.runs.pipelines import Hardware
 from ieadapt.runs.videos import encode_video
 from ieadapt.tasks.edit.run_config import EditRun
-from ieadapt.tasks.enhance.run import EnhanceRun
 from ieadapt.tasks.measure.profile import EntropyProfile
-from ieadapt.tasks.measure.run import MeasureRun
-from ieadapt.tasks.perturb.config import PerturbRun
-from ieadapt.web.app import App, Seen
-from ieadapt.web.fields import model_field, prompts_field
-from ieadapt.web.forms import Form
+from ieadapt.tasks.measure.run import MeasureRun, run_measure
+from ieadapt.web import runs, videos
+from ieadapt.web.app import App, RunView
+from ieadapt.web.edit import EDIT
+from ieadapt.web.forms import Form, model_field, prompts_field
 from ieadapt.web.jobs import Status
-from ieadapt.web.pages import edit, enhance, measure, perturb, runs
-from ieadapt.web.panel import Panel
-from ieadapt.web.rendering import render
-from ieadapt.web.wording import told
+from ieadapt.web.page import Panel
+from ieadapt.web.rendering import message_of, render
 from ieadapt.web.workspace import Workspace
 
 HTML = "<img src=x onerror=alert(1)>${1+1}{{7*7}}"
@@ -57,9 +54,9 @@ def test_html_in_prompts_and_names_is_text(app: App) -> None:
             "perturbed.json", '[{"name": "00", "prompt": "<img src=x onerror=alert(1)>", "seed": 0, "measures": {}}]'
         )
         run.note(found=[HTML], repeat={"Python": HTML})
-    shown = perturb.show(app, app.see("perturb-1"))
+    shown = videos.show_perturbed(app, app.view("perturb-1"))
     profile(10.0).save(app.workspace.root / "perturb-1")
-    for html in (shown, runs.listed(app), perturb.pickable(app, "perturb-1", ())):
+    for html in (shown, runs.listed(app), videos.pickable(app, "perturb-1", ())):
         assert "<img src=x" not in html
         assert "&lt;img src=x onerror=alert(1)&gt;" in html
 
@@ -88,12 +85,12 @@ def test_a_run_is_seen_in_every_state(app: App) -> None:
     (app.workspace.root / "left").mkdir()
     record = json.loads((app.workspace.root / "done" / "config.json").read_text()) | {"status": "running"}
     (app.workspace.root / "left" / "config.json").write_text(record_text(record))
-    states = {name: app.see(name).status for name in ("done", "stopped", "failed", "left")}
+    states = {name: app.view(name).status for name in ("done", "stopped", "failed", "left")}
     assert [status.state for status in states.values()] == ["complete", "stopped", "failed", "stopped"]
-    assert states["left"].words == "The server ended while this run was going on."
-    assert "/home" not in states["failed"].words
+    assert states["left"].message == "The server ended while this run was going on."
+    assert "/home" not in states["failed"].message
     with pytest.raises(UsageError, match="there is no such run"):
-        app.see("never")
+        app.view("never")
 
 
 def test_what_two_runs_were_asked_differently_and_how_their_entropy_differs(app: App) -> None:
@@ -108,12 +105,12 @@ def test_what_two_runs_were_asked_differently_and_how_their_entropy_differs(app:
     assert "<td>prompts</td>" not in html
     assert '<td>a</td><td class="number">10.0</td><td class="number">35.5</td><td class="number">+25.5</td>' in html
     assert str(root) not in html
-    assert "Both were asked the same." in runs.differences_of(app, "a", "a")
+    assert "Both have the same settings." in runs.differences_of(app, "a", "a")
 
 
 def test_an_empty_folder_of_runs_says_how_to_begin(app: App) -> None:
     assert "No runs yet" in runs.listed(app)
-    assert "Measure a prompt first" in perturb.pickable(app, "", ())
+    assert "Measure a prompt first" in videos.pickable(app, "", ())
 
 
 def test_a_model_for_which_the_memory_will_not_do_is_refused_before_its_job_waits(
@@ -122,7 +119,7 @@ def test_a_model_for_which_the_memory_will_not_do_is_refused_before_its_job_wait
     monkeypatch.setattr("ieadapt.models.memory.free_memory", lambda device: 1_000_000)
     asked = MeasureRun("shapes", ("a red star",), hardware=Hardware(device="cpu"))
     with pytest.raises(UsageError, match="the model's weights are too large for the memory"):
-        app.start("measure", measure.measured, asked)
+        app.start("measure", run_measure, asked)
     assert app.workspace.runs() == []
 
 
@@ -140,9 +137,9 @@ def test_videos_of_two_runs_are_compared_by_metrics(app: App) -> None:
             for part in ("plain", "enhanced"):
                 run.write(f"00-{part}.mp4", encode_video(torch.full((4, 3, 32, 32), shade)))
     root = app.workspace.root
-    name = app.start("evaluate", runs.compared, runs.Compare(f"{root}/a:enhanced", f"{root}/b:enhanced"))
+    name = app.start("evaluate", runs.run_comparison, runs.Comparison(f"{root}/a:enhanced", f"{root}/b:enhanced"))
     assert app.queue.wait(name).state == "complete"
-    shown = runs.show(app, app.see(name))
+    shown = runs.show(app, app.view(name))
     assert "The videos of B against those of A" in shown
     assert "psnr" in shown
     assert str(root) not in shown
@@ -184,14 +181,14 @@ WHOLE = (
 )
 
 
-def shown(seen: Seen) -> str:
-    return render("maps.html.j2", seen=seen, label="", found=(), pictures=())
+def shown(app: App, run: RunView) -> str:
+    return render("maps.html.j2", run=run, label="", pictures=())
 
 
 @pytest.fixture
 def panel(app: App) -> Panel:
     with gr.Blocks():
-        return Panel(app, "measure", shown, ("", ""))
+        return Panel(app, "measure", shown)
 
 
 def seen_everywhere(app: App, panel: Panel) -> None:
@@ -241,7 +238,7 @@ def test_every_run_that_pages_show_is_opened_from_the_list(app: App) -> None:
     assert '<a href="/?maps=maps-2">' in listed
 
 
-FORMS = {MeasureRun: ("steps",), PerturbRun: perturb.SHOWN, EnhanceRun: enhance.SHOWN, EditRun: edit.SHOWN}
+FORMS = {MeasureRun: ("steps",), **{each.config: each.shown for each in (videos.PERTURB, videos.ENHANCE, EDIT)}}
 
 
 @pytest.mark.parametrize("config", FORMS)
@@ -256,9 +253,9 @@ def test_errors_name_fields_as_the_form_does(config: type) -> None:
         for bad in ("-1", "0", "xxxx", "1e12", "nan", "cross:", "top=0:"):
             raw = [bad if each is field else each.component.value for each in form.fields]
             try:
-                form.asked(raw, **fixed)
+                form.config_of(raw, **fixed)
             except UsageError as error:
-                words = told(error, form.labels)
+                words = message_of(error, form.labels)
                 refused += 1
                 assert "--" not in words
                 assert not [name for name in names if name in words], words
@@ -266,7 +263,7 @@ def test_errors_name_fields_as_the_form_does(config: type) -> None:
 
 
 def test_errors_of_a_run_name_fields_as_the_form_does(app: App) -> None:
-    def refuse(asked: object, out: Path, stages: object, load: object) -> None:
+    def refuse(config: object, out: Path, stages: object, load: object) -> None:
         raise UsageError(
             "num_frames must be 8k+1", got=9, where="--source-prompt", remedy="lower --frames or edit_start"
         )
@@ -274,4 +271,4 @@ def test_errors_of_a_run_name_fields_as_the_form_does(app: App) -> None:
     labels = {"num_frames": "Frames", "source_prompt": "What it shows", "edit_start": "Edit start"}
     name = app.start("edit", refuse, MeasureRun("shapes", ("a",)), labels)
     words = "“Frames” must be 8k+1; got 9; in “What it shows”; remedy: lower “Frames” or “Edit start”."
-    assert app.queue.wait(name).words == words
+    assert app.queue.wait(name).message == words

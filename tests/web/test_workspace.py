@@ -60,7 +60,7 @@ def test_listed_files_and_runs_are_found_the_latest_first(workspace: Workspace) 
     (workspace.root / "half").mkdir()
     (workspace.root / "half" / "config.json").write_text("{")
     assert [name for name, _ in workspace.runs()] == ["measure-2", "measure-1"]
-    assert workspace.complete("measure") == ["measure-2", "measure-1"]
+    assert [name for name, _ in workspace.complete("measure")] == ["measure-2", "measure-1"]
 
 
 def test_new_names_do_not_meet(workspace: Workspace) -> None:

@@ -1,4 +1,4 @@
-"""The command line: thin commands over the functions of `ieadapt.runs`."""
+"""The command line: thin commands over the functions of `ieadapt.tasks`."""
 
 from ieadapt.cli.main import main
 

@@ -6,40 +6,76 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import rich.table
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 
-from ieadapt.runs.folder import Progress as Report
-from ieadapt.runs.folder import Stages
+from ieadapt.errors import IEAdaptError
+from ieadapt.runs.folder import Progress, Stages, default_folder
+from ieadapt.runs.pipelines import spoken_folder
+from ieadapt.runs.report import Table
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a command prints when it is done.
+
+    Attributes:
+        content: what `--json` prints.
+        parts: what is printed otherwise: tables and paragraphs, with blank lines between them.
+        shortfall: raised once the rest is printed, where something was left out.
+    """
+
+    content: Any
+    parts: Sequence[Table | str]
+    shortfall: IEAdaptError | None = None
+
+    def show(self, *, as_json: bool) -> None:
+        """Print it.
+
+        Raises:
+            IEAdaptError: the shortfall.
+        """
+        if as_json:
+            print(json.dumps(self.content, indent=1, ensure_ascii=False, default=str))
+        else:
+            for index, part in enumerate(self.parts):
+                print("\n" if index else "", end="")
+                print(part) if isinstance(part, str) else print_table(part)
+        if self.shortfall is not None:
+            raise self.shortfall
+
+
+@contextlib.contextmanager
+def run_in(folder: Path | None, workflow: str) -> Iterator[tuple[Path, Stages]]:
+    """The folder of a run, by default a new one under runs/, and its stages, which are shown."""
+    with shown_stages() as stages:
+        yield folder or default_folder(workflow), stages
 
 
 @contextlib.contextmanager
 def shown_stages() -> Iterator[Stages]:
     """Show every stage that a run announces as a bar with the time left, or as a plain line where no terminal is."""
     console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    counts = (MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), *counts)
+    with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
 
-        def begin(stage: str) -> Report:
+        def begin(stage: str) -> Progress:
             if console.is_terminal:
-                task = progress.add_task(stage, total=None)
-                return lambda done, total: progress.update(task, completed=done, total=total)
+                task = bars.add_task(stage, total=None)
+                return lambda done, total: bars.update(task, completed=done, total=total)
             return _announce(stage)
 
         yield begin
 
 
-def _announce(stage: str) -> Report:
+def _announce(stage: str) -> Progress:
     """Print the stage once, when its first step is done."""
     pending = [stage]
 
@@ -50,29 +86,23 @@ def _announce(stage: str) -> Report:
     return report
 
 
-def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[int] = ()) -> None:
-    """Print a table on stdout; on a pipe it is not cut to the width of a terminal."""
-    table = Table(*(_column(heading) for heading in headings), box=None, pad_edge=False, header_style="bold")
-    for index in numeric:
-        table.columns[index].justify = "right"
-    for row in rows:
-        table.add_row(*(_escaped(cell) for cell in row))
-    console = Console() if sys.stdout.isatty() else Console(width=200, color_system=None)
-    console.print(table, soft_wrap=not sys.stdout.isatty())
+def print_table(table: Table) -> None:
+    """Print a table on stdout, its caption above it; on a pipe it is not cut to the width of a terminal."""
+    if table.caption:
+        print(table.caption)
+    numeric = set(table.numeric)
+    drawn = rich.table.Table(box=None, pad_edge=False, header_style="bold")
+    for index, heading in enumerate(table.headings):
+        drawn.add_column(heading, overflow="fold", justify="right" if index in numeric else "left")
+    for row in table.rows:
+        drawn.add_row(*row)
+    terminal = sys.stdout.isatty()
+    console = Console(
+        width=None if terminal else 200, color_system="auto" if terminal else None, markup=False, emoji=False
+    )
+    console.print(drawn, soft_wrap=not terminal)
 
 
-def print_json(content: Any) -> None:
-    """Print a value as JSON on stdout."""
-    print(json.dumps(content, indent=1, ensure_ascii=False, default=str))
-
-
-def _column(heading: str) -> Any:
-    from rich.table import Column
-
-    return Column(_escaped(heading), overflow="fold")
-
-
-def _escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+def location(label: str, path: Path) -> str:
+    """The line that says where a file lies."""
+    return f"{label}: {spoken_folder(path)}"

@@ -1,6 +1,6 @@
 """The `ieadapt` program: finds the command, runs it, and turns every error into one line and an exit status.
 
-Only the module of the command that was asked for is imported, so that `ieadapt --help` does not wait for torch.
+Only the module of the requested command is imported, so that `ieadapt --help` does not wait for torch.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ COMMANDS = {
     "demo": "Measure, enhance and edit with the bundled model, in a few minutes on two cores.",
 }
 
+MODULES = {"evaluate": "scoring", "compare": "scoring", "bench": "scoring", "web": "web"}
+"""Modules of the commands that are not in `commands`."""
 GROUPS = ("bench",)
 """Commands that have commands of their own."""
 STOPPED = 130
@@ -44,16 +46,16 @@ QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
     "TQDM_DISABLE": "1",
 }
-"""What the libraries of this process and of the workers that it starts are told by their environment."""
+"""Settings of the libraries in this process and in the workers that it starts, by environment variables."""
 
 LOADERS = {"diffusers": "diffusers.models.modeling_utils", "transformers": "transformers.modeling_utils"}
 """Where the libraries log which weights they did not find or use."""
 LEVELS = {"diffusers": 30, "transformers": 40}
-"""What is said of diffusers, warnings (a size that it rounds, a text that it cuts), and of transformers, errors."""
+"""What is shown: of diffusers warnings (a size that it rounds, a text that it cuts), of transformers errors."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `ieadapt` and return its exit status: 0 done, 1 failed, 2 asked for what cannot be, 130 stopped."""
+    """Run `ieadapt` and return its exit status: 0 done, 1 failed, 2 a bad request, 130 stopped."""
     return run_program(_application, arguments)
 
 
@@ -76,7 +78,7 @@ def run_program(
     except Exception as error:
         if debug:
             traceback.print_exc()
-        return _say(*_told(error))
+        return _say(*_explain(error))
 
 
 def _application(wanted: str | None) -> typer.Typer:
@@ -91,14 +93,14 @@ def _application(wanted: str | None) -> typer.Typer:
         rich_markup_mode="markdown",
     )
     for name, summary in COMMANDS.items():
-        if name == wanted and name in GROUPS:
-            module = importlib.import_module(f"ieadapt.cli.{name}")
-            app.add_typer(module.group, name=name, help=f"{summary}\n\n{module.EXAMPLE}")
-        elif name == wanted:
-            command = importlib.import_module(f"ieadapt.cli.{name}").command
-            app.command(name, help=f"{summary}\n\n{command.__doc__}")(command)
-        else:
+        if name != wanted:
             app.command(name, help=summary)(_never_called)
+            continue
+        command = getattr(importlib.import_module(f"ieadapt.cli.{MODULES.get(name, 'commands')}"), name)
+        if name in GROUPS:
+            app.add_typer(command, name=name, help=f"{summary}\n\n{command.info.help}")
+        else:
+            app.command(name, help=f"{summary}\n\n{command.__doc__}")(command)
     return app
 
 
@@ -106,7 +108,7 @@ def _never_called() -> NoReturn:
     raise AssertionError("the wanted command is always the real one")
 
 
-def _told(error: Exception) -> tuple[str, int]:
+def _explain(error: Exception) -> tuple[str, int]:
     """An error as one line and an exit status."""
     if isinstance(error, IEAdaptError):
         return _one_line(str(error)), error.exit_code

@@ -1,4 +1,4 @@
-"""Flags from configs: a command says which config it takes, and gets one flag per field of it."""
+"""Options from configs: a command says which config it takes, and gets one option per field of it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ieadapt.cli.console import Summary
 from ieadapt.errors import UsageError
 from ieadapt.runs.flags import assemble, flags
 
@@ -17,50 +18,81 @@ Prompt = Annotated[list[str] | None, typer.Option("--prompt", help="what the vid
 Prompts = Annotated[Path | None, typer.Option("--prompts", help="text file with one prompt per line", metavar="FILE")]
 Out = Annotated[Path | None, typer.Option("--out", help="run folder; by default a new one under runs/", metavar="DIR")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace an earlier run in that folder")]
-Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
+Resume = Annotated[bool, typer.Option("--resume", help="go on with an earlier run in that folder")]
+_Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
+_MODELS_OWN = {"guidance_scale", "frames", "height", "width", "negative_prompt"}
 
 
 def takes(
-    config: type, *, has_prompts: bool = True, instead: Sequence[str] = (), prompts_from: str | None = None
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command `function(asked, **others)` the flags of a config, gathered into `asked`.
+    config: type | None = None,
+    *,
+    has_prompts: bool = True,
+    instead: Sequence[str] = (),
+    prompts_from: str | None = None,
+) -> Callable[[Callable[..., Summary]], Callable[..., None]]:
+    """Make a command of `function(config, **others)`: the config is gathered from its options, the summary printed.
 
     Args:
-        config: a config class of `ieadapt.runs`; its flags come after the model and the prompts.
+        config: a config class of a task; its options come after the model and the prompts. None for a command that
+            has only options of its own.
         has_prompts: whether the config has `model` and `prompts`.
-        instead: options of the command that stand alone, without a model: given one, `asked` is None.
+        instead: options of the command that stand alone, without a model: given one, the config is None.
         prompts_from: a flag of the config whose file brings prompts, so that none need be given beside it.
     """
 
-    def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
-        lead = [
-            _parameter("model", Model, None if instead else ...),
-            _parameter("prompt", Prompt, None),
-            _parameter("prompts", Prompts, None),
-        ]
-        made = [_option(flag.name, flag.option, flag.type, flag.default, flag.help) for flag in flags(config)]
+    def decorate(function: Callable[..., Summary]) -> Callable[..., None]:
+        parameters = list(inspect.signature(function, eval_str=True).parameters.values())
+        own = parameters if config is None else parameters[1:]
+        made = [] if config is None else _options_of(config, has_prompts=has_prompts, needs_model=not instead)
 
-        def command(**values: Any) -> None:
+        def command(*, as_json: bool, **values: Any) -> None:
             others = {parameter.name: values.pop(parameter.name) for parameter in own}
-            if any(others[name] for name in instead):
-                function(None, **others)
-                return
-            if has_prompts:
-                _require_model(values["model"])
-                given, file = values.pop("prompt"), values["prompts"]
-                brought = prompts_from is not None and values[prompts_from] is not None
-                values["prompts"] = () if brought and not (given or file) else read_prompts(given, file)
-            given = {name: value for name, value in values.items() if value is not None}
-            function(assemble(config, given), **others)
+            if config is None:
+                summary = function(**others)
+            elif any(others[name] for name in instead):
+                summary = function(None, **others)
+            else:
+                if has_prompts:
+                    values |= _model_and_prompts(values, prompts_from)
+                given = {name: value for name, value in values.items() if value is not None}
+                summary = function(assemble(config, given), **others)
+            summary.show(as_json=as_json)
 
-        parameters = [*(lead if has_prompts else []), *made, *own]
+        shown = [*made, *own, _parameter("as_json", _Json, False)]
         command.__doc__, command.__name__ = function.__doc__, function.__name__
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        command.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
         return command
 
     return decorate
+
+
+def _options_of(config: type, *, has_prompts: bool, needs_model: bool) -> list[inspect.Parameter]:
+    """One option per flag of a config; without defaults, which would look like values that were given."""
+    options = []
+    if has_prompts:
+        model = _parameter("model", Model, inspect.Parameter.empty if needs_model else None)
+        options = [model, _parameter("prompt", Prompt, None), _parameter("prompts", Prompts, None)]
+    for flag in flags(config):
+        own = flag.default is None and "by default" not in flag.help and flag.name in _MODELS_OWN
+        default = False if flag.default is None or flag.default is False else str(flag.default)
+        text = f"{flag.help} (default: the model's own)" if own else flag.help
+        option = typer.Option(flag.option, help=text, show_default=default)
+        options.append(_parameter(flag.name, Annotated[flag.type | None, option], None))
+    return options
+
+
+def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+
+
+def _model_and_prompts(values: dict[str, Any], prompts_from: str | None) -> dict[str, Any]:
+    """The model and the prompts of a command line, taken out of its values."""
+    if not values["model"]:
+        raise UsageError("there is no model", remedy="name one first, such as shapes; `ieadapt models` lists them")
+    given, file = values.pop("prompt"), values["prompts"]
+    brought = prompts_from is not None and values[prompts_from] is not None
+    return {"prompts": () if brought and not (given or file) else read_prompts(given, file)}
 
 
 def read_prompts(given: list[str] | None, file: Path | None) -> tuple[str, ...]:
@@ -88,29 +120,3 @@ def read_prompts(given: list[str] | None, file: Path | None) -> tuple[str, ...]:
     if blank is not None:
         raise UsageError("the prompts file has a blank line", expected="one prompt per line", where=f"{file}:{blank}")
     return (*prompts, *(line.strip() for line in lines))
-
-
-def _require_model(model: str | None) -> None:
-    if not model:
-        raise UsageError("there is no model", remedy="name one first, such as shapes; `ieadapt models` lists them")
-
-
-def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
-    given = inspect.Parameter.empty if default is ... else default
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=given)
-
-
-def _option(name: str, option: str, kind: Any, default: Any, help_text: str) -> inspect.Parameter:
-    """An option without a default of its own, so that one that is given can be told from one that is not."""
-    if default is None and "by default" not in help_text:
-        help_text = f"{help_text} (default: the model's own)" if _is_models_own(name) else help_text
-    shown: bool | str = False if default is None or default is False else str(default)
-    typed = typer.Option(option, help=help_text, show_default=shown)
-    return _parameter(name, Annotated[kind | None, typed], None)
-
-
-def _is_models_own(name: str) -> bool:
-    return name in {"guidance_scale", "frames", "height", "width", "negative_prompt"}
-
-
-__all__ = ["Json", "Model", "Out", "Overwrite", "Prompt", "Prompts", "read_prompts", "takes"]

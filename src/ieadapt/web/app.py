@@ -1,37 +1,38 @@
-"""What all pages share: the folder of runs, the line of jobs, the one model, and what was asked of each job."""
+"""What all pages share: the folder of runs, the queue of jobs, the one model, and the config of each job."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import gc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+import torch
+from diffusers import DiffusionPipeline
+
 from ieadapt.errors import UsageError
-from ieadapt.runs.folder import Stages
-from ieadapt.runs.pipelines import Load
-from ieadapt.web.fields import Field, run_field
-from ieadapt.web.jobs import JobQueue, Status
-from ieadapt.web.shelf import ModelShelf
-from ieadapt.web.wording import NO_LABELS, places_of_this_machine, without_places
+from ieadapt.runs.pipelines import Hardware
+from ieadapt.web.jobs import STOPPED, JobQueue, Status
+from ieadapt.web.rendering import NO_LABELS, folders_of_this_machine, hide_folders
 from ieadapt.web.workspace import Workspace
 
-Run = Callable[[Any, Path, Stages, Load], Any]
-"""A function of `ieadapt.runs`: what is asked, the run folder, where stages are told, where the model comes from."""
+Run = Callable[..., Any]
+"""A run of `ieadapt.tasks`: called with its config, its folder, `stages` and `load`."""
 
 
 @dataclass(frozen=True)
-class Seen:
+class RunView:
     """A run as a page sees it.
 
     Attributes:
         name: of its folder.
         status: how far it is.
         workflow: what it does.
-        config: what it was asked, as its record says it.
+        config: the settings that its record holds.
         record: the record of its folder; empty where nothing was written yet.
+        repeat: what repeats it, by label, without the folders of this machine.
     """
 
     name: str
@@ -39,6 +40,51 @@ class Seen:
     workflow: str
     config: Mapping[str, Any]
     record: Mapping[str, Any] = field(default_factory=dict)
+    repeat: Mapping[str, str] = field(default_factory=dict)
+
+
+class ModelCache:
+    """Holds the pipeline that was loaded last, and lets it go before another one is loaded.
+
+    Only the thread of the jobs uses it.
+
+    Example:
+        >>> cache = ModelCache()
+        >>> cache.load(Hardware(), "shapes") is cache.load(Hardware(), "shapes")
+        True
+    """
+
+    def __init__(self) -> None:
+        self._key: tuple[Hardware, str] | None = None
+        self._pipe: DiffusionPipeline | None = None
+
+    def load(self, hardware: Hardware, model: str) -> DiffusionPipeline:
+        """The pipeline, from memory if it is the one there.
+
+        Raises:
+            UsageError: it cannot be loaded, or the memory will not do for it.
+        """
+        if self._pipe is None or self._key != (hardware, model):
+            self.clear()
+            self._pipe, self._key = hardware.load(model), (hardware, model)
+        return self._pipe
+
+    def check(self, hardware: Hardware, model: str) -> None:
+        """Refuse a model for which the memory will not do, before its job waits in the queue.
+
+        Raises:
+            UsageError: as `Hardware.check_memory` does.
+        """
+        if self._key != (hardware, model):
+            spare = self._key[0].loaded_size(self._key[1]) if self._key else 0
+            hardware.check_memory(model, spare)
+
+    def clear(self) -> None:
+        """Let the model go."""
+        self._key = self._pipe = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 class App:
@@ -51,76 +97,70 @@ class App:
 
     def __init__(self, workspace: Workspace, models: tuple[str, ...]) -> None:
         self.workspace, self.models = workspace, models
-        self.queue, self.shelf = JobQueue(), ModelShelf()
-        self._asked: dict[str, tuple[str, Mapping[str, Any]]] = {}
+        self.queue, self.cache = JobQueue(), ModelCache()
+        self._requests: dict[str, tuple[str, Mapping[str, Any]]] = {}
 
-    @functools.cached_property
-    def places(self) -> tuple[str, ...]:
-        """Folders of this machine that no page names."""
-        return places_of_this_machine(self.workspace.root)
-
-    def start(self, workflow: str, run: Run, asked: Any, labels: Mapping[str, str] = NO_LABELS) -> str:
-        """Put a run into the line; returns its name.
+    def start(self, workflow: str, run: Run, config: Any, labels: Mapping[str, str] = NO_LABELS) -> str:
+        """Put a run into the queue; returns its name.
 
         Args:
             workflow: what it does.
             run: carries it out.
-            asked: its config.
+            config: its settings.
             labels: of the form that asks for it, so that errors name its fields.
 
         Raises:
-            UsageError: the line is full, or the memory will not do for the model.
+            UsageError: the queue is full, or the memory will not do for the model.
         """
-        if hasattr(asked, "hardware"):
-            self.shelf.check(asked.hardware, asked.model)
+        if hasattr(config, "hardware"):
+            self.cache.check(config.hardware, config.model)
         name = self.workspace.new_name(workflow)
         out = self.workspace.folder(name)
-        self.queue.submit(name, lambda stages: run(asked, out, stages, self.shelf.load), labels)
-        self._asked[name] = workflow, dataclasses.asdict(asked)
+        self.queue.submit(name, lambda stages: run(config, out, stages=stages, load=self.cache.load), labels)
+        self._requests[name] = workflow, dataclasses.asdict(config)
         return name
 
-    def see(self, name: str) -> Seen:
-        """A run by its name: from the line of jobs, or from its folder if it is older than this server.
+    def view(self, name: str) -> RunView:
+        """A run by its name: from the queue of jobs, or from its folder if it is older than this server.
 
         Raises:
             UsageError: there is no such run.
         """
         status = self.queue.status(name)
         try:
-            record = self.workspace.record(name)
+            return self.view_record(name, self.workspace.record(name))
         except UsageError:
-            if status is None or name not in self._asked:
+            if status is None or name not in self._requests:
                 raise
-            workflow, config = self._asked[name]
-            return Seen(name, status, workflow, config)
-        return self.seen(name, record)
+            return RunView(name, status, *self._requests[name])
 
-    def seen(self, name: str, record: Mapping[str, Any]) -> Seen:
+    def view_record(self, name: str, record: Mapping[str, Any]) -> RunView:
         """A run whose record is at hand."""
         status = self.queue.status(name) or _status_of(record)
-        return Seen(name, status, record["workflow"], record["config"], record)
+        lines = {"Command line": record.get("command"), "Python": (record.get("repeat") or {}).get("Python")}
+        repeat = {label: self.hide_folders(text) for label, text in lines.items() if text}
+        return RunView(name, status, record["workflow"], record["config"], record, repeat)
 
-    def spoken(self, text: str) -> str:
+    def hide_folders(self, text: str) -> str:
         """A text without the folders of this machine."""
-        return without_places(text, self.places)
+        return hide_folders(text, self._folders)
 
-    def profile_field(self) -> Field:
-        """A measure run whose EP chooses layers."""
-        info = "A measured run, where layers are chosen by EP; without one it is measured first"
-        return run_field("profile", "Measured run", info, self.workspace.profiles, self.workspace.folder)
+    @functools.cached_property
+    def _folders(self) -> tuple[str, ...]:
+        return folders_of_this_machine(self.workspace.root)
 
     def close(self) -> None:
         """Stop all jobs and let the model go."""
         self.queue.close()
-        self.shelf.clear()
+        self.cache.clear()
 
 
 def _status_of(record: Mapping[str, Any]) -> Status:
     """The state of a run that no job of this server carries out."""
     if record["status"] == "complete":
         return Status("complete")
-    if record["status"] == "partial" and "stopped" in str(record.get("error")):
-        return Status("stopped", words="Stopped. What was finished by then is kept.")
-    if record["status"] == "partial":
-        return Status("failed", words="This run failed. The log of the server that ran it says why.")
-    return Status("stopped", words="The server ended while this run was going on.")
+    if record["status"] == "running":
+        return Status("stopped", message="The server ended while this run was going on.")
+    if "stopped" in str(record.get("error")):
+        return STOPPED
+    return Status("failed", message="This run failed. The log of the server that ran it says why.")

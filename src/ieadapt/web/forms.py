@@ -2,36 +2,197 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
 
 import gradio as gr
 
 from ieadapt.errors import UsageError
-from ieadapt.runs.flags import assemble, flags
-from ieadapt.web.fields import Field, flag_field
-from ieadapt.web.wording import label_of
+from ieadapt.runs.flags import Flag, assemble, flags
+from ieadapt.web.rendering import capitalise, label_of
 
+MOST_PROMPTS, LONGEST_PROMPT = 100, 2000
 MOST: Mapping[str, int] = {
-    "steps": 1000,
-    "frames": 1000,
-    "height": 4096,
-    "width": 4096,
-    "batch": 64,
-    "seeds": 100,
-    "iterations": 100,
+    **{"steps": 1000, "frames": 1000, "height": 4096, "width": 4096},
+    **{"batch": 64, "seeds": 100, "iterations": 100},
 }
 """The most that a form takes of a number; the command line takes more."""
-
-
+SUGGESTED: Mapping[str, Sequence[str]] = {
+    "perturbation": ("identity", "uniform", "mix:0.5", "temperature:2", "blur:1", "skip"),
+    "sites": ("auto", "temporal", "spatial", "joint", "cross", "temporal:top=0.5", "temporal:bottom=0.5", "random=3"),
+    "inject": ("auto", "none", "all", "temporal", "coarse", "spatial:bottom=0.5", "temporal:top=0.5"),
+    "mask": ("none", "difference", "cross:WORD"),
+    "words": ("auto", "none", "replace"),
+    "schedule": ("constant", "linear:1:0", "cosine"),
+    "entropy": ("profile", "online", "online:4"),
+    "device": ("auto", "cpu", "cuda"),
+}
+"""Values to choose from where others can be typed too."""
+NONE = "none"
+"""Stands for None in a list of choices."""
+_WIDTH = 120
 _UNSET = object()
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of a form.
+
+    Attributes:
+        name: the flag that it sets, or `model` or `prompts`.
+        component: what is seen.
+        read: from what the browser sends to the flag's value.
+        show: from a flag's value to what the browser shows.
+        fresh: what the browser shows when a page is opened without a run; as it was made unless told otherwise.
+    """
+
+    name: str
+    component: Any
+    read: Callable[[Any], Any]
+    show: Callable[[Any], Any]
+    fresh: Callable[[], Any] = gr.skip
+
+
+def flag_field(flag: Flag, value: Any) -> Field:
+    """The field of a flag: a list of its choices, a box to tick, a number or a text.
+
+    Args:
+        flag: what it sets.
+        value: what it shows at first.
+    """
+    kinds = set(get_args(flag.type)) or {flag.type}
+    seen: dict[str, Any] = {"label": label_of(flag.name), "info": capitalise(flag.help), "min_width": _WIDTH}
+    if flag.choices:
+        problem = f"unknown {label_of(flag.name)}"
+        return _choice_field(flag.name, flag.choices, value, problem, optional=flag.default is None, **seen)
+    if bool in kinds:
+        return Field(flag.name, gr.Checkbox(value, **seen), bool, bool)
+    if kinds & {int, float}:
+        return _number_field(flag, value, int if int in kinds else float, seen)
+    return _text_field(flag, value, seen)
+
+
+def prompts_field(label: str, info: str, value: str) -> Field:
+    """Prompts, one per line."""
+    component = gr.Textbox(value, label=label, info=info, lines=2, max_lines=8, elem_classes="prompts")
+    return Field("prompts", component, read_prompts, "\n".join)
+
+
+def model_field(models: Sequence[str]) -> Field:
+    """The model, one of those that the app was started with."""
+    problem = "the app was not started with this model"
+    return _choice_field("model", models, models[0], problem, label="Model", min_width=_WIDTH)
+
+
+def run_field(
+    name: str,
+    label: str,
+    info: str,
+    listed: Callable[[], Sequence[tuple[str, str]]],
+    folder: Callable[[str], Path],
+) -> Field:
+    """An earlier run, as the path of its folder.
+
+    Args:
+        name: of the flag.
+        label: what is seen.
+        info: a few words on it.
+        listed: label and name of every run that can be chosen.
+        folder: of a name.
+    """
+
+    def read(raw: Any) -> Path | None:
+        if not raw:
+            return None
+        if str(raw) not in [known for _, known in listed()]:
+            raise UsageError("there is no such run", got=repr(raw), remedy="choose one of the list")
+        return folder(str(raw))
+
+    def show(value: Any) -> Any:
+        choices = [(NONE, ""), *listed()]
+        chosen = Path(str(value or "")).name
+        return gr.update(choices=choices, value=chosen if chosen in [known for _, known in choices] else "")
+
+    component = gr.Dropdown([(NONE, "")], value="", label=label, info=info, min_width=_WIDTH)
+    return Field(name, component, read, show, lambda: show(""))
+
+
+def read_prompts(raw: Any) -> tuple[str, ...]:
+    r"""The lines of a text that are not blank.
+
+    Raises:
+        UsageError: none, too many, or one too long.
+
+    Example:
+        >>> read_prompts("a red ball\n\n a blue ball ")
+        ('a red ball', 'a blue ball')
+    """
+    lines = tuple(line.strip() for line in str(raw or "").splitlines() if line.strip())
+    if not lines:
+        raise UsageError("there is no prompt", remedy="write what the video shows")
+    if len(lines) > MOST_PROMPTS:
+        raise UsageError("too many prompts for one run", expected=f"at most {MOST_PROMPTS}", got=len(lines))
+    if any(len(line) > LONGEST_PROMPT for line in lines):
+        raise UsageError("a prompt is too long", expected=f"at most {LONGEST_PROMPT} characters")
+    return lines
+
+
+def _choice_field(
+    name: str, choices: Sequence[str], value: Any, problem: str, *, optional: bool = False, **seen: Any
+) -> Field:
+    listed = [*([NONE] if optional else []), *choices]
+
+    def read(raw: Any) -> Any:
+        if optional and raw in (None, NONE):
+            return None
+        if raw not in choices:
+            raise UsageError(problem, expected=", ".join(choices), got=repr(raw))
+        return raw
+
+    def show(value: Any) -> Any:
+        shown = NONE if value is None else value
+        return shown if shown in listed else gr.skip()
+
+    return Field(name, gr.Dropdown(listed, value=NONE if value is None else value, **seen), read, show)
+
+
+def _number_field(flag: Flag, value: Any, kind: type, seen: Mapping[str, Any]) -> Field:
+    """A number; one that may be empty is typed as a text, since gradio's number shows 0 for nothing."""
+
+    def read(raw: Any) -> Any:
+        if raw is None or not str(raw).strip():
+            return flag.default
+        try:
+            return kind(raw)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise UsageError("this is no number", got=repr(raw), where=seen["label"]) from error
+
+    if flag.default is None:
+        hint = "" if "by default" in flag.help else "the model's own"
+        typed = gr.Textbox("", placeholder=hint, **seen)
+        return Field(flag.name, typed, read, lambda shown: "" if shown is None else str(shown))
+    precision, step = (0, 1) if kind is int else (None, 0.1)
+    return Field(flag.name, gr.Number(value, precision=precision, step=step, **seen), read, lambda shown: shown)
+
+
+def _text_field(flag: Flag, value: Any, seen: Mapping[str, Any]) -> Field:
+    """A text, with values to choose from where some are usual."""
+    empty = None if flag.default is None else ""
+    if flag.name in SUGGESTED and flag.default is not None:
+        known = [choice for choice in SUGGESTED[flag.name] if choice != "auto" or flag.default == "auto"]
+        component: Any = gr.Dropdown(known, value=value, allow_custom_value=True, **seen)
+    else:
+        component = gr.Textbox(value or "", **seen)
+    return Field(flag.name, component, lambda raw: str(raw or "").strip() or empty, lambda shown: shown or "")
 
 
 class Form:
     """The fields of one config, in order.
 
     Args:
-        config: a config class of `ieadapt.runs`.
+        config: a config class of a task.
         fields: model, prompts, and what else a page makes itself.
         shown: names of the flags that stand in sight.
         left_out: names of the flags that the page does not offer, such as paths.
@@ -43,28 +204,25 @@ class Form:
         config: type,
         fields: Sequence[Field],
         shown: Sequence[str],
-        left_out: Sequence[str],
+        left_out: Sequence[str] = (),
         changed: Mapping[str, Any] | None = None,
     ) -> None:
-        self.config = config
-        made = {field.name for field in fields} | set(left_out)
-        self._paths = {flag.name: flag.path for flag in flags(config)}
-        self._defaults = {flag.name: flag.default for flag in flags(config)}
-        offered = {flag.name: flag for flag in flags(config) if flag.name not in made}
-        defaults = changed or {}
+        self._config = config
+        self._flags = {flag.name: flag for flag in flags(config)}
+        defaults = {name: flag.default for name, flag in self._flags.items()} | dict(changed or {})
+        made = {*(field.name for field in fields), *left_out, *shown}
+        rest = [name for name in self._flags if name not in made]
+        self.fields = list(fields)
         with gr.Row():
-            common = [flag_field(offered.pop(name), defaults) for name in shown]
-        rest: list[Field] = []
-        with gr.Accordion("More settings", open=False, visible=bool(offered)):
-            listed = list(offered.values())
-            for pair in (listed[start : start + 2] for start in range(0, len(listed), 2)):
+            self.fields += [flag_field(self._flags[name], defaults[name]) for name in shown]
+        with gr.Accordion("More settings", open=False, visible=bool(rest)):
+            for pair in (rest[start : start + 2] for start in range(0, len(rest), 2)):
                 with gr.Row():
-                    rest += [flag_field(flag, defaults) for flag in pair]
-        self.fields = [*fields, *common, *rest]
+                    self.fields += [flag_field(self._flags[name], defaults[name]) for name in pair]
 
     @property
     def components(self) -> list[Any]:
-        """What is seen, in the order in which `asked` takes values."""
+        """What is seen, in the order in which `config_of` takes values."""
         return [field.component for field in self.fields]
 
     def component(self, name: str) -> Any:
@@ -75,10 +233,10 @@ class Form:
     def labels(self) -> dict[str, str]:
         """Labels of the fields, by each name that an error may give a field: of its flag, and in the config."""
         labels = {field.name: str(field.component.label) for field in self.fields}
-        inside = {path[-1]: labels[name] for name, path in self._paths.items() if name in labels}
+        inside = {flag.path[-1]: labels[name] for name, flag in self._flags.items() if name in labels}
         return {"prompt": labels["prompts"], **inside, **labels}
 
-    def asked(self, raw: Sequence[Any], **fixed: Any) -> Any:
+    def config_of(self, raw: Sequence[Any], **fixed: Any) -> Any:
         """The config that a filled form says.
 
         Raises:
@@ -94,16 +252,17 @@ class Form:
                     remedy="use the command line for larger runs",
                 )
         # A form sends every field; what stands at its default gives way to a preset.
-        given = {name: value for name, value in values.items() if value != self._defaults.get(name, _UNSET)}
-        return assemble(self.config, given | fixed)
+        defaults = {name: flag.default for name, flag in self._flags.items()}
+        given = {name: value for name, value in values.items() if value != defaults.get(name, _UNSET)}
+        return assemble(self._config, given | fixed)
 
     def filled(self, config: Mapping[str, Any]) -> list[Any]:
         """What the fields show for the config of a run's record; a field that it does not say shows what is fresh."""
-        return [self._shown(field, config) for field in self.fields]
+        return [self._filled(field, config) for field in self.fields]
 
-    def _shown(self, field: Field, config: Mapping[str, Any]) -> Any:
+    def _filled(self, field: Field, config: Mapping[str, Any]) -> Any:
         value: Any = config
-        for name in self._paths.get(field.name, (field.name,)):
+        for name in self._flags[field.name].path if field.name in self._flags else (field.name,):
             if not isinstance(value, Mapping) or name not in value:
                 return field.fresh()
             value = value[name]

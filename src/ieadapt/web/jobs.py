@@ -1,8 +1,11 @@
-"""Jobs: runs that wait in a line and are carried out one at a time, so that one model is in memory at a time."""
+"""Jobs: runs that wait in a queue and are carried out one at a time, so that one model is in memory at a time."""
 
 from __future__ import annotations
 
+import concurrent.futures
+import itertools
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -11,15 +14,15 @@ from typing import Literal
 
 from ieadapt.errors import UsageError
 from ieadapt.runs.folder import Progress, Stages
-from ieadapt.web.wording import NO_LABELS, told
+from ieadapt.web.rendering import NO_LABELS, message_of
 
 State = Literal["waiting", "running", "complete", "stopped", "failed"]
-LONGEST_LINE = 50
+LONGEST_QUEUE = 50
 """Jobs that may wait at once."""
 _PATIENCE = 5.0
 
-Work = Callable[[Stages], None]
-"""A run, told where to announce its stages; it ends early if a report of a step raises."""
+Work = Callable[[Stages], object]
+"""A run, given where it announces its stages; it ends early if a report of a step raises."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -38,7 +41,7 @@ class Status:
         total: steps of the stage; 0 before the first is done.
         seconds: since the job began to run.
         left: estimated seconds until the end of the stage; None before its first step.
-        words: what went wrong, for the reader of the page.
+        message: what went wrong, for the reader of the page.
     """
 
     state: State
@@ -48,7 +51,7 @@ class Status:
     total: int = 0
     seconds: float = 0.0
     left: float | None = None
-    words: str = ""
+    message: str = ""
 
     @property
     def over(self) -> bool:
@@ -56,14 +59,17 @@ class Status:
         return self.state not in ("waiting", "running")
 
 
+STOPPED = Status("stopped", message="Stopped. What was finished by then is kept.")
+
+
 @dataclass
 class _Job:
-    name: str
+    """A run with its latest report. Its future holds a status and no exception, whose frames would hold the model."""
+
     work: Work
     labels: Mapping[str, str]
-    state: State = "waiting"
-    stop: threading.Event = field(default_factory=threading.Event)
-    words: str = ""
+    future: concurrent.futures.Future[Status] = field(default_factory=concurrent.futures.Future)
+    stopping: threading.Event = field(default_factory=threading.Event)
     began: float = 0.0
     stage: str = ""
     stage_began: float = 0.0
@@ -72,130 +78,114 @@ class _Job:
 
     def begin_stage(self, stage: str) -> Progress:
         """Note the stage; its reports end the run once someone has asked for that."""
-        self._end_if_stopped()
-        self.stage, self.stage_began, self.done, self.total = stage, time.monotonic(), 0, 0
-        return self._report
+        self.report(0, 0)
+        self.stage, self.stage_began = stage, time.monotonic()
+        return self.report
 
-    def _report(self, done: int, total: int) -> None:
-        self._end_if_stopped()
+    def report(self, done: int, total: int) -> None:
+        """Note how many steps of the stage are done."""
+        if self.stopping.is_set():
+            raise Stopped
         self.done, self.total = done, total
 
-    def _end_if_stopped(self) -> None:
-        if self.stop.is_set():
-            raise Stopped
+    def carry_out(self) -> Status:
+        """Run it; how it ended."""
+        try:
+            self.work(self.begin_stage)
+        except Stopped:
+            return STOPPED
+        except BaseException as error:  # whatever ends a job, the thread goes on to the next one
+            logging.getLogger(__name__).warning("a job failed", exc_info=error)
+            return Status("failed", message=message_of(error, self.labels))
+        return Status("complete")
 
-    def status(self, ahead: int) -> Status:
+    def status(self, ahead: int = 0) -> Status:
         """As it is now."""
-        if self.state != "running":
-            return Status(self.state, ahead, words=self.words)
+        if self.future.cancelled():
+            return Status("stopped", message="Stopped before it began.")
+        if self.future.done():
+            return self.future.result()
+        if not self.future.running():
+            return Status("waiting", ahead)
         now = time.monotonic()
         left = (now - self.stage_began) / self.done * (self.total - self.done) if self.done else None
         return Status("running", 0, self.stage, self.done, self.total, now - self.began, left)
 
 
 class JobQueue:
-    """A line of jobs and the one thread that carries them out.
+    """A queue of jobs and the one thread that carries them out.
 
     Args:
         longest: how many may wait.
 
     Example:
-        >>> queue = JobQueue()
-        >>> queue.submit("one", lambda stages: stages("counting")(1, 1))
-        >>> queue.wait("one").state
+        >>> jobs = JobQueue()
+        >>> jobs.submit("one", lambda stages: stages("counting")(1, 1))
+        >>> jobs.wait("one").state
         'complete'
-        >>> queue.close()
+        >>> jobs.close()
     """
 
-    def __init__(self, longest: int = LONGEST_LINE) -> None:
+    def __init__(self, longest: int = LONGEST_QUEUE) -> None:
         self._longest = longest
         self._jobs: dict[str, _Job] = {}
-        self._line: list[_Job] = []
-        self._changed = threading.Condition()
-        self._closed = False
+        self._lock = threading.Lock()
+        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        # a daemon, unlike the threads of an executor: a job that hangs does not keep the server from ending
         self._worker = threading.Thread(target=self._carry_out, name="ieadapt-jobs", daemon=True)
         self._worker.start()
 
     def submit(self, name: str, work: Work, labels: Mapping[str, str] = NO_LABELS) -> None:
-        """Put a job at the end of the line.
+        """Put a job at the end of the queue.
 
         Args:
             name: of the job.
             work: what it does.
-            labels: of the form that asked for it, for the words in which it fails.
+            labels: of the form that asked for it, for the message with which it fails.
 
         Raises:
-            UsageError: the line is full, or a job of that name is there.
+            UsageError: the queue is full, or a job of that name is there.
         """
-        with self._changed:
+        with self._lock:
             if name in self._jobs:
                 raise UsageError("there is a job of that name", got=name)
-            if sum(job.state == "waiting" for job in self._line) >= self._longest:
-                raise UsageError(
-                    "the line of jobs is full", expected=f"at most {self._longest}", remedy="wait, or stop some"
-                )
-            self._jobs[name] = job = _Job(name, work, labels)
-            self._line.append(job)
-            self._changed.notify_all()
+            if sum(job.status().state == "waiting" for job in self._jobs.values()) >= self._longest:
+                expected = f"at most {self._longest}"
+                raise UsageError("the queue of jobs is full", expected=expected, remedy="wait, or stop some")
+            self._jobs[name] = job = _Job(work, labels)
+            self._queue.put(job)
 
     def status(self, name: str) -> Status | None:
         """How far a job is; None for a name that was never submitted here."""
-        with self._changed:
+        with self._lock:
             job = self._jobs.get(name)
             if job is None:
                 return None
-            return job.status(self._line.index(job) if job in self._line else 0)
+            earlier = itertools.takewhile(lambda each: each is not job, self._jobs.values())
+            return job.status(sum(not each.future.done() for each in earlier))
 
     def stop(self, name: str) -> None:
-        """Take a job out of the line; a running one ends at its next step."""
-        with self._changed:
-            job = self._jobs.get(name)
-            if job is None or job.state not in ("waiting", "running"):
-                return
-            job.stop.set()
-            if job.state == "waiting":
-                job.state, job.words = "stopped", "Stopped before it began."
-                self._line.remove(job)
-            self._changed.notify_all()
+        """Take a job out of the queue; a running one ends at its next step."""
+        job = self._jobs.get(name)
+        if job is not None:
+            job.stopping.set()
+            job.future.cancel()
 
     def wait(self, name: str, seconds: float = 60.0) -> Status:
         """The status of a job once it is over, or after so many seconds."""
-        with self._changed:
-            job = self._jobs[name]
-            self._changed.wait_for(lambda: job not in self._line, seconds)
-            return job.status(0)
+        job = self._jobs[name]
+        concurrent.futures.wait([job.future], seconds)
+        return job.status()
 
     def close(self) -> None:
         """Stop everything; the running job has a few seconds to mark its folder."""
         for name in list(self._jobs):
             self.stop(name)
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        self._queue.put(None)
         self._worker.join(_PATIENCE)
 
     def _carry_out(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._line or self._closed)
-                if not self._line:
-                    return
-                job = self._line[0]
-                job.state, job.began = "running", time.monotonic()
-            state, words = _outcome(job)
-            with self._changed:
-                job.state, job.words = state, words
-                self._line.remove(job)
-                self._changed.notify_all()
-
-
-def _outcome(job: _Job) -> tuple[State, str]:
-    """Carry out a job; how it ended, and what is said of it."""
-    try:
-        job.work(job.begin_stage)
-    except Stopped:
-        return "stopped", "Stopped. What was finished by then is kept."
-    except BaseException as error:  # whatever ends a job, the thread goes on to the next one
-        logging.getLogger(__name__).warning("job %s failed", job.name, exc_info=error)
-        return "failed", told(error, job.labels)
-    return "complete", ""
+        while (job := self._queue.get()) is not None:
+            job.began = time.monotonic()
+            if job.future.set_running_or_notify_cancel():
+                job.future.set_result(job.carry_out())

@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
+import sys
+import tempfile
+import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import fastapi
 import gradio as gr
 import uvicorn
+from fastapi.responses import FileResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 
 from ieadapt.errors import UsageError
 from ieadapt.models import known_models
 from ieadapt.models.location import model_folder, pipeline_index
+from ieadapt.web import edit, measure, runs, videos
 from ieadapt.web.app import App
-from ieadapt.web.files import add_files
 from ieadapt.web.guard import Access, Guard
-from ieadapt.web.pages import edit, enhance, measure, perturb, runs
 from ieadapt.web.uploads import Inbox, Limits, Uploads
 from ieadapt.web.workspace import Workspace
 
 STATIC = Path(__file__).with_name("static")
 PATIENCE = 3
 """Seconds that open pages have to let go of their connections when the server ends."""
+TEXTS = {".html": "text/html", ".json": "application/json", ".md": "text/markdown", ".txt": "text/plain"}
+"""Kinds of files that are shown without the folders of this machine."""
+MEDIA = {".mp4": "video/mp4", ".png": "image/png"}
+_REPORT = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:; sandbox"
 _FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif")
 _MONOSPACE = ("ui-monospace", "DejaVu Sans Mono", "monospace")
 _HEAD = '<link rel="stylesheet" href="/look/web.css"><script defer src="/look/web.js"></script>'
@@ -49,19 +58,15 @@ class WebConfig:
     limits: Limits = field(default_factory=Limits)
 
 
-def serve(config: WebConfig, say: Callable[[str], None]) -> None:
-    """Serve the app until it is stopped.
-
-    Args:
-        config: what, where.
-        say: told the address once the app listens.
+def serve(config: WebConfig) -> None:
+    """Serve the app until it is stopped; once it listens, its address is printed on standard error.
 
     Raises:
         UsageError: a model that cannot be loaded, a folder that cannot be written, or an address that is taken.
     """
     with _listening(config.access) as listening:
         application = application_of(config)
-        say(f"web app: {' or '.join(config.access.urls)} (Ctrl-C ends it)")
+        print(f"web app: {' or '.join(config.access.urls)} (Ctrl-C ends it)", file=sys.stderr, flush=True)
         settings = uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=PATIENCE)
         uvicorn.Server(settings).run(sockets=[listening])
 
@@ -104,7 +109,7 @@ def application_of(config: WebConfig) -> fastapi.FastAPI:
     server.state.app = app
     server.mount("/look", StaticFiles(directory=STATIC))
     uploads = Uploads(workspace.uploads, config.limits)
-    add_files(server, app, uploads)
+    serve_files(server, app, uploads)
     with _gradio_environment(workspace.incoming):
         gr.mount_gradio_app(
             server,
@@ -123,16 +128,79 @@ def application_of(config: WebConfig) -> fastapi.FastAPI:
     return server
 
 
+def serve_files(server: fastapi.FastAPI, app: App, uploads: Uploads) -> None:
+    """Let a server give out files that runs list, whole runs as ZIP files, and clean clips; anything else is a 404."""
+
+    @contextlib.contextmanager
+    def or_not_found() -> Iterator[None]:
+        try:
+            yield
+        except ValueError:  # a UsageError, or a NUL in a name
+            raise fastapi.HTTPException(404) from None
+
+    @server.get("/files/{run}/{path:path}")
+    def file(run: str, path: str) -> Response:
+        with or_not_found():
+            found = app.workspace.file(run, path)
+        if found.suffix in TEXTS:
+            headers = {"Content-Security-Policy": _REPORT}
+            return Response(_text_of(app, found), media_type=TEXTS[found.suffix], headers=headers)
+        return FileResponse(found, media_type=MEDIA.get(found.suffix, "application/octet-stream"))
+
+    @server.get("/zip/{run}.zip")
+    def folder(run: str) -> Response:
+        with or_not_found():
+            archive = _zipped(app, run)
+        headers = {"Content-Disposition": f'attachment; filename="{run}.zip"'}
+        return StreamingResponse(_chunks(archive), media_type="application/zip", headers=headers)
+
+    @server.get("/clip/{name}.mp4")
+    def clip(name: str) -> Response:
+        with or_not_found():
+            return FileResponse(uploads.path(uploads.find(name).name), media_type=MEDIA[".mp4"])
+
+
+def _zipped(app: App, run: str) -> IO[bytes]:
+    """The files of a run as one ZIP file."""
+    names = app.workspace.files(run)
+    file = tempfile.TemporaryFile(dir=app.workspace.incoming)  # noqa: SIM115
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:
+        for name in names:
+            path = app.workspace.folder(run) / name
+            if path.suffix in TEXTS:
+                archive.writestr(f"{run}/{name}", _text_of(app, path))
+            else:
+                archive.write(path, f"{run}/{name}")
+    file.seek(0)
+    return file
+
+
+def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        while chunk := file.read(2**20):
+            yield chunk
+
+
+def _text_of(app: App, file: Path) -> bytes:
+    """A text without the folders of this machine; bytes that are no UTF-8 stay as they are."""
+    text = file.read_bytes().decode(errors="surrogateescape")
+    return app.hide_folders(text).encode(errors="surrogateescape")
+
+
 def pages(app: App, uploads: Uploads) -> gr.Blocks:
     """Every page of the app."""
     with gr.Blocks(title="ieadapt", analytics_enabled=False) as blocks:
         gr.Navbar(visible=False)
         measure.build(app, blocks)
-    for name, page in (("perturb", perturb), ("enhance", enhance), ("runs", runs)):
-        with blocks.route(name.capitalize(), name, show_in_navbar=False) as route:
-            page.build(app, route)
-    with blocks.route("Edit", "edit", show_in_navbar=False) as route:
-        edit.build(app, uploads, route)
+    builders: dict[str, Callable[[App, gr.Blocks], None]] = {
+        "perturb": videos.build_perturb,
+        "enhance": videos.build_enhance,
+        "edit": functools.partial(edit.build, uploads=uploads),
+        "runs": runs.build,
+    }
+    for path, build in builders.items():
+        with blocks.route(path.capitalize(), path, show_in_navbar=False) as route:
+            build(app, route)
     return blocks
 
 

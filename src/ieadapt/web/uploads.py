@@ -18,7 +18,6 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from anyio import CapacityLimiter
 from starlette.datastructures import Headers
@@ -27,8 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.files import sha256_of, write_atomically
-from ieadapt.web import clean_clip
-from ieadapt.web.clean_clip import TOO_MUCH
+from ieadapt.web import sanitize_upload
 
 _NAME = re.compile(r"[0-9a-f]{16}")
 MEBIBYTE = 2**20
@@ -87,8 +85,8 @@ class Clip:
 
     def __str__(self) -> str:
         seconds = self.frames / self.rate
-        said = f"{self.frames} frames of {self.width}x{self.height}, {seconds:.1f} s at {self.rate:g} per second"
-        return "; ".join([said, *self.notes])
+        size = f"{self.frames} frames of {self.width}x{self.height}, {seconds:.1f} s at {self.rate:g} per second"
+        return "; ".join([size, *self.notes])
 
 
 @dataclass(frozen=True)
@@ -143,8 +141,8 @@ class Uploads:
         """
         if not (_NAME.fullmatch(name) and self.path(name).is_file() and self._notes(name).is_file()):
             raise UsageError("there is no such clip", got=repr(name), remedy="upload it again")
-        told = json.loads(self._notes(name).read_text(encoding="utf-8"))
-        return Clip(name, **{**told, "notes": tuple(told["notes"])})
+        stored = json.loads(self._notes(name).read_text(encoding="utf-8"))
+        return Clip(name, **stored | {"notes": tuple(stored["notes"])})
 
     def path(self, name: str) -> Path:
         """The file of a clip."""
@@ -156,19 +154,19 @@ class Uploads:
     def _decode(self, uploaded: Path, name: str) -> None:
         """Let the child decode, and keep the clip with what it says of it."""
         partial = self.folder / f"{name}.{os.getpid()}.part"
-        asked = json.dumps({"source": str(uploaded), "target": str(partial), **dataclasses.asdict(self.limits)})
+        request = json.dumps({"source": str(uploaded), "target": str(partial), **dataclasses.asdict(self.limits)})
         try:
             done = subprocess.run(  # noqa: S603
-                [sys.executable, "-m", clean_clip.__name__],
-                input=asked,
+                [sys.executable, "-m", sanitize_upload.__name__],
+                input=request,
                 capture_output=True,
                 text=True,
                 timeout=self.limits.patience,
                 env={"PATH": os.environ.get("PATH", ""), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 check=False,
             )
-            answer: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else TOO_MUCH
-            if answer == TOO_MUCH:
+            answer = json.loads(done.stdout) if done.returncode == 0 else sanitize_upload.TOO_MUCH
+            if answer == sanitize_upload.TOO_MUCH:
                 raise _too_much()
             if "refused" in answer:
                 raise UsageError(**answer["refused"])

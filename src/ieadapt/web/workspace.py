@@ -7,15 +7,25 @@ import json
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ieadapt.errors import UsageError
+from ieadapt.files import difference, fits
 from ieadapt.runs.folder import CONFIG, read_run
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,119}")
+_SHOWN = {
+    "command": str | None,
+    "started": str | None,
+    "seconds": float | int | None,
+    "found": list[str] | None,
+    "sites": list[str] | None,
+    "repeat": dict[str, str] | None,
+}
+"""What the pages show of a record beside what every record holds, and of which type it must be for that."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +112,11 @@ class Workspace:
             json.dumps(record, ensure_ascii=False).encode()  # half a character (\ud800) fits into JSON and into no page
         except (RecursionError, UnicodeEncodeError) as error:
             raise UsageError("the record of this run cannot be shown", got=type(error).__name__) from error
-        odd = [part for part, fits in _PARTS.items() if not fits(record.get(part))]
+        odd = difference(record, _SHOWN, optional=tuple(_SHOWN))
+        if not odd and not 0 <= (record.get("seconds") or 0) < 1e12:  # NaN too is refused
+            odd = "'seconds' out of range"
         if odd:
-            raise UsageError("the record of this run cannot be shown", got=f"{odd[0]}: {str(record.get(odd[0]))[:80]}")
+            raise UsageError("the record of this run cannot be shown", got=odd)
         return record
 
     def file(self, name: str, path: str) -> Path:
@@ -134,20 +146,14 @@ class Workspace:
         """Name of every folder whose record is not that of a run, and what is wrong with it."""
         return sorted((name, record) for name, record in self._records() if isinstance(record, UsageError))
 
-    def complete(self, workflow: str) -> list[str]:
-        """Names of the finished runs of a workflow, the latest first."""
-        return [
-            name for name, record in self.runs() if (record["workflow"], record["status"]) == (workflow, "complete")
-        ]
+    def complete(self, workflow: str) -> list[tuple[str, dict[str, Any]]]:
+        """Name and record of every finished run of a workflow, the latest first."""
+        wanted = (workflow, "complete")
+        return [(name, record) for name, record in self.runs() if (record["workflow"], record["status"]) == wanted]
 
     def profiles(self) -> list[tuple[str, str]]:
         """Label and name of every finished measure run, the latest first."""
-        complete = ("measure", "complete")
-        return [
-            (spoken(name, record), name)
-            for name, record in self.runs()
-            if (record["workflow"], record["status"]) == complete
-        ]
+        return [(label_of_run(name, record), name) for name, record in self.complete("measure")]
 
     def _records(self) -> Iterator[tuple[str, dict[str, Any] | UsageError]]:
         """The record of every folder that has one, or what is wrong with it."""
@@ -159,25 +165,6 @@ class Workspace:
                     yield folder.name, error
 
 
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(each, str) for each in value)
-
-
-_PARTS: Mapping[str, Callable[[Any], bool]] = {
-    "workflow": lambda value: isinstance(value, str),
-    "status": lambda value: value in ("complete", "partial", "running"),
-    "config": lambda value: isinstance(value, dict),
-    "files": _is_texts,
-    "command": lambda value: value is None or isinstance(value, str),
-    "started": lambda value: value is None or isinstance(value, str),
-    "seconds": lambda value: value is None or (isinstance(value, int | float) and 0 <= value < 1e12),
-    "found": lambda value: value is None or _is_texts(value),
-    "sites": lambda value: value is None or _is_texts(value),
-    "repeat": lambda value: value is None or (isinstance(value, dict) and _is_texts([*value.values()])),
-}
-"""What the pages show of a record, and what it must be for that."""
-
-
 def _is_inside(folder: Path, path: str) -> bool:
     """Whether a file that a record lists is there, in the folder itself: links may lead out of it."""
     try:
@@ -187,17 +174,18 @@ def _is_inside(folder: Path, path: str) -> bool:
         return False
 
 
-def spoken(name: str, record: Mapping[str, Any]) -> str:
+def label_of_run(name: str, record: Mapping[str, Any]) -> str:
     """A run in a list of choices: what it shows, and when it was made.
 
     Example:
-        >>> spoken("a", {"config": {"model": "shapes", "prompts": ["a red ball"]}, "started": "2026-01-02T03:04:05"})
+        >>> record = {"config": {"model": "shapes", "prompts": ["a red ball"]}, "started": "2026-01-02T03:04:05"}
+        >>> label_of_run("a", record)
         'a red ball · shapes, 2026-01-02 03:04'
     """
     config = record["config"]
     prompts = config.get("prompts")
-    prompts = prompts if prompts and _is_texts(prompts) else [name]
-    first = str(prompts[0]) if len(str(prompts[0])) <= 48 else f"{str(prompts[0])[:47]}…"
-    more = f" and {len(prompts) - 1} more" if len(prompts) > 1 else ""
+    first, *others = prompts if prompts and fits(prompts, list[str]) else [name]
+    shown = first if len(first) <= 48 else f"{first[:47]}…"
+    more = f" and {len(others)} more" if others else ""
     when = str(record.get("started", ""))[:16].replace("T", " ")
-    return f"{first}{more} · {config.get('model', record.get('workflow', ''))}, {when}"
+    return f"{shown}{more} · {config.get('model', record.get('workflow', ''))}, {when}"

@@ -66,4 +66,31 @@
     const pair = event.target.closest && pairOf(event.target);
     if (pair && matchMedia('(prefers-reduced-motion: reduce)').matches) play(pair, false);
   }, true);
+
+  // what events of the pages call: see page.py
+  window.ieadapt = {
+    toAddress: (parameter, name) => {
+      const query = new URLSearchParams(location.search);
+      name ? query.set(parameter, name) : query.delete(parameter);
+      history.replaceState(null, '', location.pathname + (query.size ? '?' + query : ''));
+    },
+    bringIntoView: workflow => setTimeout(() => {
+      const parts = ['notice', 'progress', 'outcome'].map(part => document.getElementById(`${part}-of-${workflow}`));
+      const first = parts.find(part => part && part.textContent.trim());
+      if (!first) return;
+      const {top, bottom} = first.getBoundingClientRect();
+      const calm = matchMedia('(prefers-reduced-motion: reduce)').matches;
+      if (top < 0 || bottom > innerHeight) first.scrollIntoView({behavior: calm ? 'auto' : 'smooth', block: 'center'});
+    }, 50),
+    pick: (event, element, trigger) => {
+      const chosen = event.target.closest('[data-site]');
+      if (!chosen) return;
+      const several = chosen.closest('[data-several]');
+      const rows = [...element.querySelectorAll('[data-site]')];
+      if (!several) rows.forEach(row => row.setAttribute('aria-pressed', 'false'));
+      chosen.setAttribute('aria-pressed', several && chosen.getAttribute('aria-pressed') === 'true' ? 'false' : 'true');
+      const pressed = rows.filter(row => row.getAttribute('aria-pressed') === 'true').map(row => row.dataset.site);
+      trigger('select', {index: 0, value: pressed});
+    },
+  };
 })();

@@ -14,9 +14,8 @@ from ieadapt.runs.pipelines import Hardware
 from ieadapt.runs.videos import decode_video
 from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.perturb.config import PerturbRun
-from ieadapt.web.app import App
-from ieadapt.web.pages import perturb
-from ieadapt.web.shelf import ModelShelf
+from ieadapt.tasks.perturb.run import run_perturb
+from ieadapt.web.app import App, ModelCache
 from ieadapt.web.workspace import Workspace
 from tests.tiny import build
 
@@ -42,12 +41,12 @@ def app(tmp_path: Path, models: tuple[str, str]) -> Iterator[App]:
 
 
 def test_another_model_takes_the_place_of_the_first(models: tuple[str, str]) -> None:
-    shelf = ModelShelf()
-    first = weakref.ref(shelf.load(CPU, models[0]))
-    assert shelf.load(CPU, models[0]) is first()
-    shelf.load(CPU, models[1])
+    cache = ModelCache()
+    first = weakref.ref(cache.load(CPU, models[0]))
+    assert cache.load(CPU, models[0]) is first()
+    cache.load(CPU, models[1])
     assert first() is None
-    assert type(shelf.load(CPU, models[1])).__name__ == "WanPipeline"
+    assert type(cache.load(CPU, models[1])).__name__ == "WanPipeline"
 
 
 def asked(model: str, steps: int) -> PerturbRun:
@@ -59,18 +58,18 @@ def test_after_a_stop_in_the_middle_the_model_is_as_it_was(app: App) -> None:
     model = app.models[0]
 
     def video(steps: int = 2) -> bytes:
-        name = app.start("perturb", perturb.perturbed, asked(model, steps))
+        name = app.start("perturb", run_perturb, asked(model, steps))
         assert app.queue.wait(name).state == "complete"
         return (app.workspace.folder(name) / "00-original.mp4").read_bytes()
 
     before = video()
-    long = app.start("perturb", perturb.perturbed, asked(model, 60))
+    long = app.start("perturb", run_perturb, asked(model, 60))
     while app.queue.status(long).stage != "perturbed" or not app.queue.status(long).done:
         time.sleep(0.01)
         assert not app.queue.status(long).over
     app.queue.stop(long)
     assert app.queue.wait(long).state == "stopped"
-    assert app.see(long).record["status"] == "partial"
+    assert app.view(long).record["status"] == "partial"
     assert video() == before
     assert decode_video(before).shape == (5, 3, 16, 24)
 
@@ -79,7 +78,7 @@ def test_twenty_runs_asked_for_at_once_are_all_made_with_one_model(app: App, mon
     loaded, load = [], Hardware.load
     monkeypatch.setattr(Hardware, "load", lambda hardware, model: loaded.append(model) or load(hardware, model))
     with ThreadPoolExecutor(20) as people:
-        wanted = [people.submit(app.start, "perturb", perturb.perturbed, asked(app.models[0], 1)) for _ in range(20)]
+        wanted = [people.submit(app.start, "perturb", run_perturb, asked(app.models[0], 1)) for _ in range(20)]
         names = {each.result() for each in wanted}
     assert len(names) == 20
     assert {app.queue.wait(name).state for name in names} == {"complete"}

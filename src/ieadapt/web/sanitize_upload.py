@@ -1,6 +1,6 @@
-"""The process that decodes an uploaded file: limits itself, reads pictures, writes a clean clip, says what it did.
+"""The process that decodes an uploaded file: limits itself, reads pictures, writes a clean clip, reports what it did.
 
-Started as `python -m ieadapt.web.clean_clip` with a JSON object on standard input (see `ieadapt.web.uploads`); it
+Started as `python -m ieadapt.web.sanitize_upload` with a JSON object on standard input (see `ieadapt.web.uploads`); it
 answers with one on standard output. It imports no torch, so that its memory can be small.
 """
 
@@ -18,30 +18,30 @@ from typing import Any
 
 import av
 import numpy as np
-from PIL import Image
 
 from ieadapt.errors import UsageError
 from ieadapt.runs.decoding import Picture, VideoFile, open_video
 
 TOO_MUCH: dict[str, Any] = {"too much": "memory"}
-"""The answer where the memory did not do."""
+"""The answer where the memory was not enough."""
 _QUALITY = {"crf": "10", "preset": "veryfast", "threads": "2"}
 
 
 def main() -> None:
-    """Read what is asked, and answer."""
-    asked = json.load(sys.stdin)
-    _limit(asked["memory"], asked["patience"])
+    """Read the request, and answer."""
+    request = json.load(sys.stdin)
+    _limit(request["memory"], request["patience"])
     try:
-        answer: dict[str, Any] = {"clip": clean(Path(asked["source"]), Path(asked["target"]), asked)}
+        clip = sanitize(Path(request["source"]), Path(request["target"]), request)
+        answer: dict[str, Any] = {"clip": clip}
     except UsageError as error:
-        answer = TOO_MUCH if os.strerror(errno.ENOMEM) in str(error) else {"refused": _said(error)}
+        answer = TOO_MUCH if os.strerror(errno.ENOMEM) in str(error) else {"refused": _parts_of(error)}
     except MemoryError:
         answer = TOO_MUCH
     json.dump(answer, sys.stdout)
 
 
-def clean(source: Path, target: Path, limits: Mapping[str, int]) -> dict[str, Any]:
+def sanitize(source: Path, target: Path, limits: Mapping[str, int]) -> dict[str, Any]:
     """Decode a video within limits into H.264 of at most so many pixels a side; what was done.
 
     Raises:
@@ -60,7 +60,8 @@ def clean(source: Path, target: Path, limits: Mapping[str, int]) -> dict[str, An
                 if count == 1:
                     size = _size((picture.shape[1], picture.shape[0]), limits["side"])
                     stream.width, stream.height = size
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(_sized(picture, size), format="rgb24")))
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+                container.mux(stream.encode(frame.reformat(*size, "yuv420p", interpolation="LANCZOS")))
             container.mux(stream.encode(None))
         notes = [f"shrunk from {header.size[0]}x{header.size[1]}"] if max(header.size) > limits["side"] else []
         notes += ["its sound is not kept"] if header.has_sound else []
@@ -111,16 +112,10 @@ def _size(size: tuple[int, int], side: int) -> tuple[int, int]:
     return width, height
 
 
-def _sized(picture: Picture, size: tuple[int, int]) -> Picture:
-    if (picture.shape[1], picture.shape[0]) == size:
-        return np.ascontiguousarray(picture)
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
-
-
-def _said(error: UsageError) -> dict[str, str | None]:
-    """An error in words, without the place of the file."""
-    told = {"expected": error.expected, "got": error.got, "remedy": error.remedy}
-    return {"problem": error.problem, **{name: None if value is None else str(value) for name, value in told.items()}}
+def _parts_of(error: UsageError) -> dict[str, str]:
+    """What an error says, but for the place of the file."""
+    parts = {"problem": error.problem, "expected": error.expected, "got": error.got, "remedy": error.remedy}
+    return {name: str(value) for name, value in parts.items() if value is not None}
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from ieadapt.errors import FailureError, UsageError
-from ieadapt.web.wording import places_of_this_machine, told, without_places
+from ieadapt.web.rendering import folders_of_this_machine, hide_folders, message_of
 
 
 @pytest.mark.parametrize(
-    ("error", "words"),
+    ("error", "message"),
     [
         (UsageError("not a profile", where=Path("/srv/a/b")), "Not a profile."),
         (UsageError("no site", where="mid_block.attn1", got=3), "No site; got 3; in mid_block.attn1."),
@@ -22,11 +22,11 @@ from ieadapt.web.wording import places_of_this_machine, told, without_places
         (UsageError("sizes", got="128x128 and 8/3 per second"), "Sizes; got 128x128 and 8/3 per second."),
     ],
 )
-def test_an_error_of_this_package(error: Exception, words: str) -> None:
-    assert told(error) == words
+def test_an_error_of_this_package(error: Exception, message: str) -> None:
+    assert message_of(error) == message
 
 
 def test_the_folders_of_this_machine_are_left_out_of_texts() -> None:
-    places = places_of_this_machine(Path("/srv/app/runs"))
+    folders = folders_of_this_machine(Path("/srv/app/runs"))
     text = f"--out /srv/app/runs/measure-1 --profile {Path.home()}/x, weights in {Path.cwd()}"
-    assert without_places(text, places) == "--out measure-1 --profile x, weights in ."
+    assert hide_folders(text, folders) == "--out measure-1 --profile x, weights in ."

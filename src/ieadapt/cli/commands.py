@@ -1,0 +1,256 @@
+"""The commands that look at a model or make videos."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import polars as pl
+import typer
+
+from ieadapt.attention import FAMILIES, find_sites, select_sites
+from ieadapt.cli.console import Summary, location, run_in
+from ieadapt.cli.options import Model, Out, Overwrite, Resume, takes
+from ieadapt.models import known_models, load
+from ieadapt.runs.folder import read_run
+from ieadapt.runs.pipelines import spoken_folder
+from ieadapt.runs.report import Table
+from ieadapt.tasks.demo.run import DemoRun, recorded_table, run_demo
+from ieadapt.tasks.edit.report import measures_table as edits_table
+from ieadapt.tasks.edit.run import run_edit
+from ieadapt.tasks.edit.run_config import EditRun
+from ieadapt.tasks.enhance.run import EnhanceRun, run_enhance
+from ieadapt.tasks.evaluate.comparison import comparison_table, verdict
+from ieadapt.tasks.maps.run import MapsRun, run_maps
+from ieadapt.tasks.maps.summary import describe_maps
+from ieadapt.tasks.measure.profile import EntropyProfile
+from ieadapt.tasks.measure.run import MeasureRun, describe_profile, profile_table, run_measure
+from ieadapt.tasks.perturb.config import PerturbRun
+from ieadapt.tasks.perturb.report import describe_perturbed, measures_table
+from ieadapt.tasks.perturb.run import run_perturb
+from ieadapt.tasks.study.report import study_maps, write_study_report
+from ieadapt.tasks.study.run import StudyRun, run_study
+from ieadapt.tasks.study.status import compact_study, study_status
+
+
+@takes()
+def models() -> Summary:
+    """A model is a bundled name, a folder that `save_pretrained` wrote, or a hub id.
+
+    Example: `ieadapt models --json`
+    """
+    bundled = [{"name": m.name, "family": m.family, "summary": m.summary} for m in known_models().values()]
+    families = [
+        {"family": family.name, "denoiser": family.denoiser.__name__, "guidance": family.guidance}
+        for family in FAMILIES
+    ]
+    first = Table(("bundled model", "family", "makes"), [list(row.values()) for row in bundled])
+    headings = ("family", "denoiser in diffusers", "guidance branches")
+    second = Table(headings, [list(row.values()) for row in families])
+    return Summary({"bundled": bundled, "families": families}, [first, second])
+
+
+@takes()
+def sites(
+    model: Model,
+    *,
+    sites: Annotated[str | None, typer.Option("--sites", help="names, patterns or kinds, with commas")] = None,
+) -> Summary:
+    """The names are those that `--sites` and `intercept` take.
+
+    Example: `ieadapt sites shapes --sites temporal`
+    """
+    chosen = select_sites(find_sites(load(model)), sites)
+    rows = [[str(site.order), site.kind, str(site.heads), site.name] for site in chosen]
+    table = Table(("#", "kind", "heads", "site"), rows, numeric=(0, 2))
+    return Summary([dataclasses.asdict(site) for site in chosen], [table])
+
+
+@takes(MeasureRun)
+def measure(config: MeasureRun, *, out: Out = None, overwrite: Overwrite = False) -> Summary:
+    """The run folder gets the profile (parquet and JSON), the plot and a report; `ieadapt enhance --profile` reads it.
+
+    Example: `ieadapt measure shapes --prompt "a big red ball moving right over bricks" --steps 8 --out runs/profile`
+    """
+    with run_in(out, "measure") as (folder, stages):
+        profile = run_measure(config, folder, overwrite=overwrite, stages=stages)
+    text = "\n".join([*describe_profile(profile), location("report", folder / "report.html")])
+    content = {"folder": str(folder), "sites": profile.by_site().to_dicts()}
+    return Summary(content, [profile_table(profile), text])
+
+
+@takes(MapsRun)
+def maps(config: MapsRun, *, out: Out = None, overwrite: Overwrite = False) -> Summary:
+    """The run folder gets heat maps (PNG), their numbers (maps.npz), the video and a report.
+
+    `--query` asks where one token looks; without it, where all look on average. Cross-attention is shown per word.
+
+    Example: `ieadapt maps shapes --prompt "a big red ball moving right over bricks" --num-inference-steps 8
+    --site mid_block.motion_modules.0.transformer_blocks.0.attn1 --steps 0,7 --query 4,2,2 --out runs/maps`
+    """
+    with run_in(out, "maps") as (folder, stages):
+        drawn = run_maps(config, folder, overwrite=overwrite, stages=stages)
+    files = read_run(folder)["files"]
+    content = {"folder": str(folder), "site": drawn.site.name, "steps": drawn.steps, "files": files}
+    return Summary(content, ["\n".join([*describe_maps(drawn), location("report", folder / "report.html")])])
+
+
+@takes(PerturbRun)
+def perturb(config: PerturbRun, *, out: Out = None, overwrite: Overwrite = False) -> Summary:
+    """Both start from the same noise. The run folder gets the videos side by side, how far they moved, and a report.
+
+    `ieadapt study` does this for every layer in turn and measures it; this shows one choice of layers.
+
+    Example: `ieadapt perturb shapes --prompt "a big red ball moving right over bricks" --perturbation identity
+    --sites temporal --steps 8 --out runs/perturbed`
+    """
+    with run_in(out, "perturb") as (folder, stages):
+        result = run_perturb(config, folder, overwrite=overwrite, stages=stages)
+    files = [location("video", folder / f"{each.name}-side-by-side.mp4") for each in result.videos]
+    parts: list[Table | str] = ["\n".join(describe_perturbed(config, result)), measures_table(result.videos)]
+    videos = [dataclasses.asdict(each) for each in result.videos]
+    content = {"folder": str(folder), "sites": [site.name for site in result.sites], "videos": videos}
+    return Summary(content, [*parts, "\n".join([*files, location("report", folder / "report.html")])])
+
+
+@takes(EnhanceRun)
+def enhance(config: EnhanceRun, *, out: Out = None, overwrite: Overwrite = False, resume: Resume = False) -> Summary:
+    """Both start from the same noise. The run folder gets the videos, strips of their frames and a report.
+
+    Every finished pair is kept at once: stop the run and go on with `--resume`. `--preset` takes a method of the
+    literature; options given beside it win.
+
+    Example: `ieadapt enhance shapes --prompt "a big red ball moving right over bricks" --profile runs/profile`
+    """
+    with run_in(out, "enhance") as (folder, stages):
+        chosen = run_enhance(config, folder, overwrite=overwrite, resume=resume, stages=stages)
+    record = read_run(folder)
+    videos = [name for name in record["files"] if name.endswith(".mp4")]
+    keys = ("sites", "seeds", "kept", "cost", "seconds_per_video")
+    rows = [[str(site.order), site.kind, site.name] for site in chosen]
+    table = Table(("#", "kind", "site"), rows, f"attention sites that were changed: {len(chosen)}", numeric=(0,))
+    kept = f"kept from the earlier run: {record['kept']} of {len(record['seeds'])} pairs"
+    lines = [kept] if record["kept"] else []
+    lines += [location("video", folder / name) for name in videos if "side-by-side" in name]
+    content = {"folder": str(folder), "videos": videos, **{key: record[key] for key in keys}}
+    return Summary(content, [table, "\n".join([*lines, location("report", folder / "report.html")])])
+
+
+@takes(EditRun, prompts_from="jobs")
+def edit(config: EditRun, *, out: Out = None, overwrite: Overwrite = False, resume: Resume = False) -> Summary:
+    """The source is a video file, a folder of frames, or generated; how well the model reconstructs it is said first.
+
+    Several `--prompt`s share that, and `--method inversion` keeps its inversion for later runs. The run folder gets
+    source, reconstruction and edits as videos, pictures of their frames, measures and a report. All sources of a
+    file of jobs are checked first; a job that cannot be done is left out, and the exit status is then 1.
+
+    Example: `ieadapt edit shapes --video clip.mp4 --source-prompt "a big red star moving left over hills"
+    --prompt "a big blue star moving left over hills" --out runs/edited`
+    """
+    say = functools.partial(print, file=sys.stderr, flush=True)
+    with run_in(out, "edit") as (folder, stages):
+        records, batch = run_edit(config, folder, overwrite=overwrite, resume=resume, stages=stages, say=say)
+    table = dataclasses.replace(edits_table(records), caption="Each edit against its source:")
+    files = [record.file(edit, "side-by-side.mp4") for record in records for edit in record.edits]
+    lines = [location("video", folder / file) for file in files]
+    jobs = [dataclasses.asdict(record) for record in records]
+    remedy = f"mend that, then repeat with --resume --out {folder}"
+    return Summary(
+        {"folder": str(folder), "jobs": jobs, "left_out": batch.left_out},
+        [table, "\n".join([*lines, location("report", folder / "report.html")])],
+        batch.shortfall(remedy=remedy) if batch.left_out else None,
+    )
+
+
+@takes(StudyRun, instead=("status", "compact"))
+def study(
+    config: StudyRun | None,
+    *,
+    out: Out = None,
+    resume: Resume = False,
+    status: Annotated[Path | None, typer.Option("--status", help="only say how far a study is", metavar="DIR")] = None,
+    compact: Annotated[Path | None, typer.Option("--compact", help="only write a study's table", metavar="DIR")] = None,
+) -> Summary:
+    """Each perturbed video is compared with its baseline, made from the same noise with nothing replaced.
+
+    Every finished video is kept at once: stop the study, or kill it, and go on with `--resume`; several processes may
+    work on one folder.
+
+    Example: `ieadapt study shapes --prompts prompts.txt --perturb identity,uniform --sites temporal --out runs/study`
+    """
+    if config is None:
+        return _study_so_far(status, compact)
+    with run_in(out, "study") as (folder, stages):
+        result = run_study(config, folder, resume=resume, stages=stages)
+        stages("drawing the report")
+        pictures = study_maps(config.hardware.load(config.model), result.table, EntropyProfile.load(folder))
+        report = write_study_report(folder, maps=pictures)
+    means = _mean_by_condition(result.table)
+    files = [location("table", folder / "study.parquet"), location("report", report)]
+    content = {"folder": str(folder), "notes": result.notes, "conditions": means.to_dicts()}
+    return Summary(content, [_conditions_table(means), "\n".join([*result.notes, *files])])
+
+
+def _study_so_far(status: Path | None, compact: Path | None) -> Summary:
+    """How far a study is, and the size of the table that was written of it."""
+    content: dict[str, Any] = {}
+    lines: list[str] = []
+    if status is not None:
+        state = study_status(status)
+        content |= dataclasses.asdict(state)
+        lines += state.sentences()
+    if compact is not None:
+        cells = compact_study(compact).height
+        content |= {"cells": cells}
+        lines.append(f"{cells} cells in {spoken_folder(compact / 'study.parquet')}")
+    return Summary(content, ["\n".join(lines)])
+
+
+def _mean_by_condition(table: pl.DataFrame) -> pl.DataFrame:
+    """One row per condition: the measured values averaged over prompts and seeds."""
+    measured = table.columns[table.columns.index("energy_share") + 1 :]
+    by = ["kind", "sites", "rank", "head", "perturbation", "ep", "energy", "energy_share"]
+    return table.group_by(by, maintain_order=True).agg(pl.len().alias("videos"), pl.col(measured).mean())
+
+
+def _conditions_table(means: pl.DataFrame) -> Table:
+    shown = [name for name in ("psnr", "ssim", "testbed_fidelity_change") if name in means.columns]
+    rows = []
+    for row in means.iter_rows(named=True):
+        names = row["sites"].split(",")
+        where = names[0] if len(names) == 1 else f"{row['rank']} {len(names)}"
+        head = "all" if row["head"] is None else str(row["head"])
+        values = [f"{row['ep']:.1f}", *(f"{row[name]:.3f}" for name in shown)]
+        rows.append([row["kind"], row["perturbation"], where, head, *values])
+    headings = ["kind", "perturbation", "sites", "head", "EP %", *shown]
+    return Table(headings, rows, numeric=range(3, len(headings)))
+
+
+@takes(DemoRun, has_prompts=False)
+def demo(config: DemoRun, *, out: Out = None) -> Summary:
+    """Captions are generated plain and enhanced and scored, one clip is edited; an earlier demo there is replaced.
+
+    Example: `ieadapt demo --captions 2 --out demo`
+    """
+    with run_in(out or Path("demo"), "demo") as (folder, stages):
+        result = run_demo(config, folder, overwrite=True, stages=stages)
+    pair = result.edit.pair
+    content = {
+        "folder": str(folder),
+        "sites": result.profile.by_site().to_dicts(),
+        "comparison": [row.as_dict() for row in result.comparison],
+        "edit": {"source": pair.source_prompt, "prompt": pair.prompt, **result.edit.marks.as_dict()},
+    }
+    parts: list[Table | str] = [
+        result.choice,
+        "\n".join(describe_profile(result.profile)),
+        comparison_table(result.comparison, "Plain against enhanced, this run:"),
+        "\n".join(verdict(row) for row in result.comparison if row.measure == "fidelity"),
+        "\n".join(result.edit.sentences()),
+        *([] if result.recorded is None else [recorded_table(result.recorded)]),
+        location("report", folder / "report.html"),
+    ]
+    return Summary(content, parts)

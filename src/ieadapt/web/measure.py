@@ -1,0 +1,154 @@
+"""The page that measures: a prompt becomes heat maps of EP, a layer of them the maps of its attention."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+import polars as pl
+from matplotlib.colors import LinearSegmentedColormap, to_hex
+
+from ieadapt.runs.pipelines import Hardware
+from ieadapt.tasks.generate import GenerationConfig
+from ieadapt.tasks.maps.run import CAPTIONS, MapsRun, run_maps
+from ieadapt.tasks.measure.plot import COLOURS, short_name
+from ieadapt.tasks.measure.profile import EntropyProfile
+from ieadapt.tasks.measure.run import MeasureRun, describe_profile, profile_table, run_measure
+from ieadapt.web.app import App, RunView
+from ieadapt.web.page import QUIET, Panel, Workflow, WorkflowPage
+from ieadapt.web.rendering import render
+
+EMPTY = (
+    "Nothing measured yet",
+    "Write what a video shows and press Measure. A heat map of every layer will stand here; the video itself is not "
+    "kept, only what the layers did.",
+)
+
+
+def build(app: App, blocks: gr.Blocks) -> None:
+    """Make the page."""
+    page = WorkflowPage(app, blocks, MEASURE)
+    with page.column:
+        maps = Panel(app, "maps", show_maps, parameter="maps")
+
+    def draw(name: str, event: gr.SelectData) -> list[Any]:
+        return maps.guard(lambda: maps.view(_maps_run(app, name, str(event.value[0]))))
+
+    maps.follow(page.panel.outcome.select(draw, [page.panel.run], maps.outputs, **QUIET))
+    maps.follow(page.button.click(lambda: maps.view(None), None, maps.outputs, **QUIET))
+    maps.restore(blocks, maps.view, maps.outputs, "maps")
+
+
+def show(app: App, run: RunView) -> str:
+    """The heat maps of a measure run, and what came out."""
+    profile = EntropyProfile.load(app.workspace.folder(run.name))
+    found, table = describe_profile(profile), profile_table(profile)
+    return render("measured.html.j2", run=run, found=found, maps=heat_maps(profile), table=table)
+
+
+def show_maps(app: App, run: RunView) -> str:
+    """The pictures of a maps run."""
+    pictures = [path for path in run.record["files"] if path.endswith(".png")]
+    captions = [(path, _caption(path.removesuffix(".png"))) for path in pictures]
+    return render("maps.html.j2", run=run, label=short_name(str(run.config["site"])), pictures=captions)
+
+
+def _caption(name: str) -> str:
+    step = name.removeprefix("words-step-")
+    return CAPTIONS.get(name, f"Step {step}: how much the video looks at each word; its mean share beside it.")
+
+
+MEASURE = Workflow("measure", MeasureRun, run_measure, show, EMPTY, ("steps", "seed"))
+
+
+def maps_of(config: Mapping[str, Any], site: str) -> MapsRun:
+    """The maps run that looks at one site of what a measure run has measured: its first prompt, noise and settings."""
+    return MapsRun(
+        config["model"],
+        tuple(config["prompts"][:1]),
+        site=site,
+        generation=GenerationConfig(**config["generation"]),
+        seed=config["seed"],
+        hardware=Hardware(**config["hardware"]),
+    )
+
+
+def _maps_run(app: App, name: str, site: str) -> str:
+    """The run that draws the maps of a site of a measure run: an earlier one, or one that begins now."""
+    config = maps_of(app.view(name).config, site)
+    recorded = json.loads(json.dumps(dataclasses.asdict(config)))
+    same = (run for run, record in app.workspace.complete("maps") if record["config"] == recorded)
+    return next(same, None) or app.start("maps", run_maps, config)
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer of a heat map.
+
+    Attributes:
+        site: its whole name.
+        label: the short one.
+        ep: EP at each step, in percent.
+        cells: the steps as one CSS background, so that a large model costs no more elements than it has layers.
+    """
+
+    site: str
+    label: str
+    ep: Sequence[float]
+    cells: str
+
+    @property
+    def mean(self) -> float:
+        """EP over all steps, in percent."""
+        return sum(self.ep) / len(self.ep)
+
+
+@dataclass(frozen=True)
+class KindMap:
+    """The layers of one kind of attention, in order of execution.
+
+    Attributes:
+        kind: of the attention.
+        steps: numbers of the denoising steps.
+        rows: one per layer.
+        ramp: CSS background of EP 0 to 100, for the legend.
+    """
+
+    kind: str
+    steps: Sequence[int]
+    rows: Sequence[LayerRow]
+    ramp: str
+
+
+def heat_maps(profile: EntropyProfile) -> list[KindMap]:
+    """One map per kind of attention of a profile, in the colour that plots and reports give it; the shortest first.
+
+    Example:
+        >>> row = dict(site="mid_block.attn1", kind="spatial", order=0, head=0, step=0, branch="cond", videos=1,
+        ...     n_keys=16.0, entropy=1.386, ep=50.0, energy=2.0)
+        >>> maps = heat_maps(EntropyProfile.from_rows([row, row | {"step": 1, "ep": 100.0}]))
+        >>> maps[0].kind, maps[0].rows[0].ep, maps[0].rows[0].cells[-37:]
+        ('spatial', (50.0, 100.0), ', #2563a8 50.000% 100.000%)')
+    """
+    table = profile.table.group_by("kind", "site", "order", "step").agg(pl.col("ep").mean()).sort("order", "step")
+    maps: list[KindMap] = []
+    for (kind,), part in table.group_by("kind", maintain_order=True):
+        colours = LinearSegmentedColormap.from_list("", ["#f4f6fa", COLOURS[str(kind)]])
+        rows = []
+        for (site,), layer in part.group_by("site", maintain_order=True):
+            ep = tuple(map(float, layer["ep"]))
+            rows.append(LayerRow(str(site), short_name(str(site)), ep, _cells(colours, ep)))
+        ramp = f"linear-gradient(90deg, {to_hex(colours(0.0))}, {to_hex(colours(1.0))})"
+        maps.append(KindMap(str(kind), part["step"].unique().sort().to_list(), rows, ramp))
+    return sorted(maps, key=lambda each: (len(each.rows), list(COLOURS).index(each.kind)))
+
+
+def _cells(colours: LinearSegmentedColormap, ep: Sequence[float]) -> str:
+    width = 100 / len(ep)
+    shades = (to_hex(colours(value / 100)) for value in ep)
+    stops = (f"{shade} {width * index:.3f}% {width * (index + 1):.3f}%" for index, shade in enumerate(shades))
+    return f"linear-gradient(90deg, {', '.join(stops)})"
