@@ -13,9 +13,9 @@ from ieadapt.cli.main import run_program
 from ieadapt.cli.options import Out, Resume, takes
 
 
-@takes(BenchConfig, has_prompts=False)
+@takes(BenchConfig)
 def main(
-    asked: BenchConfig,
+    config: BenchConfig,
     *,
     model: Annotated[str, typer.Option("--model", help="a bundled model with ground truth: shapes")] = "shapes",
     out: Out = None,
@@ -30,9 +30,9 @@ def main(
     Example: `python -m benchmarks.testbed --scenes 4 --steps 4 --methods plain,default,inversion --out runs/testbed`
     """
     with run_in(out, "testbed") as (folder, stages):
-        result = run_testbed(model, folder, asked, resume=resume, stages=stages)
-    content = {"folder": str(folder), "rows": result.figures, "notes": list(result.notes)}
-    return Summary(content, [*result.tables.values(), "\n".join([*result.notes, location("records", folder)])])
+        result = run_testbed(model, folder, config, resume=resume, stages=stages)
+    content = {"rows": result.figures, "notes": list(result.notes)}
+    return Summary(content, [*result.tables.values(), *result.notes, location("records", folder)], folder)
 
 
 def _application(_first: str | None) -> typer.Typer:

@@ -151,10 +151,13 @@ def test_whatever_a_record_lists_the_zip_holds_what_is_in_the_folder(client: Tes
         (run.path / "inside.txt").symlink_to("latin.txt")
         (run.path / "sub").mkdir()
         os.mkfifo(run.path / "pipe.txt")
-        listed = ["out.txt", "folder/secret.txt", "loop.txt", "gone.txt", "inside.txt", "sub", "pipe.txt", "never.txt"]
-        run.note(
-            files=[*run.record["files"], *listed, "latin.txt", "sub/../latin.txt", "a\0b", "x" * 5000, "/etc/passwd"]
-        )
+        files = run.record["files"]
+        for path in ("out.txt", "folder/secret.txt", "loop.txt", "sub/../latin.txt", "a\0b", "/etc/passwd"):
+            run.note(files=[*files, path])
+            assert client.get("/zip/odd-1.zip").status_code == 404, path
+            assert client.get("/files/odd-1/latin.txt").status_code == 404, path
+        listed = ["gone.txt", "inside.txt", "sub", "pipe.txt", "never.txt"]
+        run.note(files=[*files, *listed, "latin.txt", "x" * 5000])
     answer = client.get("/zip/odd-1.zip")
     assert answer.status_code == 200
     archive = zipfile.ZipFile(io.BytesIO(answer.content))

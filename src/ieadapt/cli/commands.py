@@ -77,9 +77,8 @@ def measure(config: MeasureRun, *, out: Out = None, overwrite: Overwrite = False
     """
     with run_in(out, "measure") as (folder, stages):
         profile = run_measure(config, folder, overwrite=overwrite, stages=stages)
-    text = "\n".join([*describe_profile(profile), location("report", folder / "report.html")])
-    content = {"folder": str(folder), "sites": profile.by_site().to_dicts()}
-    return Summary(content, [profile_table(profile), text])
+    content = {"sites": profile.by_site().to_dicts()}
+    return Summary(content, [profile_table(profile), *describe_profile(profile)], folder)
 
 
 @takes(MapsRun)
@@ -93,9 +92,8 @@ def maps(config: MapsRun, *, out: Out = None, overwrite: Overwrite = False) -> S
     """
     with run_in(out, "maps") as (folder, stages):
         drawn = run_maps(config, folder, overwrite=overwrite, stages=stages)
-    files = read_run(folder)["files"]
-    content = {"folder": str(folder), "site": drawn.site.name, "steps": drawn.steps, "files": files}
-    return Summary(content, ["\n".join([*describe_maps(drawn), location("report", folder / "report.html")])])
+    content = {"site": drawn.site.name, "steps": drawn.steps, "files": read_run(folder)["files"]}
+    return Summary(content, describe_maps(drawn), folder)
 
 
 @takes(PerturbRun)
@@ -110,10 +108,9 @@ def perturb(config: PerturbRun, *, out: Out = None, overwrite: Overwrite = False
     with run_in(out, "perturb") as (folder, stages):
         result = run_perturb(config, folder, overwrite=overwrite, stages=stages)
     files = [location("video", folder / f"{each.name}-side-by-side.mp4") for each in result.videos]
-    parts: list[Table | str] = ["\n".join(describe_perturbed(config, result)), measures_table(result.videos)]
     videos = [dataclasses.asdict(each) for each in result.videos]
-    content = {"folder": str(folder), "sites": [site.name for site in result.sites], "videos": videos}
-    return Summary(content, [*parts, "\n".join([*files, location("report", folder / "report.html")])])
+    content = {"sites": [site.name for site in result.sites], "videos": videos}
+    return Summary(content, [*describe_perturbed(config, result), measures_table(result.videos), *files], folder)
 
 
 @takes(EnhanceRun)
@@ -129,14 +126,13 @@ def enhance(config: EnhanceRun, *, out: Out = None, overwrite: Overwrite = False
         chosen = run_enhance(config, folder, overwrite=overwrite, resume=resume, stages=stages)
     record = read_run(folder)
     videos = [name for name in record["files"] if name.endswith(".mp4")]
-    keys = ("sites", "seeds", "kept", "cost", "seconds_per_video")
+    content = {key: record[key] for key in ("sites", "seeds", "kept", "cost", "seconds_per_video")}
     rows = [[str(site.order), site.kind, site.name] for site in chosen]
     table = Table(("#", "kind", "site"), rows, f"attention sites that were changed: {len(chosen)}", numeric=(0,))
     kept = f"kept from the earlier run: {record['kept']} of {len(record['seeds'])} pairs"
     lines = [kept] if record["kept"] else []
     lines += [location("video", folder / name) for name in videos if "side-by-side" in name]
-    content = {"folder": str(folder), "videos": videos, **{key: record[key] for key in keys}}
-    return Summary(content, [table, "\n".join([*lines, location("report", folder / "report.html")])])
+    return Summary({"videos": videos, **content}, [table, *lines], folder)
 
 
 @takes(EditRun, prompts_from="jobs")
@@ -156,13 +152,10 @@ def edit(config: EditRun, *, out: Out = None, overwrite: Overwrite = False, resu
     table = dataclasses.replace(edits_table(records), caption="Each edit against its source:")
     files = [record.file(edit, "side-by-side.mp4") for record in records for edit in record.edits]
     lines = [location("video", folder / file) for file in files]
-    jobs = [dataclasses.asdict(record) for record in records]
+    content = {"jobs": [dataclasses.asdict(record) for record in records], "left_out": batch.left_out}
     remedy = f"mend that, then repeat with --resume --out {folder}"
-    return Summary(
-        {"folder": str(folder), "jobs": jobs, "left_out": batch.left_out},
-        [table, "\n".join([*lines, location("report", folder / "report.html")])],
-        batch.shortfall(remedy=remedy) if batch.left_out else None,
-    )
+    shortfall = batch.shortfall(remedy=remedy) if batch.left_out else None
+    return Summary(content, [table, *lines], folder, shortfall)
 
 
 @takes(StudyRun, instead=("status", "compact"))
@@ -187,11 +180,11 @@ def study(
         result = run_study(config, folder, resume=resume, stages=stages)
         stages("drawing the report")
         pictures = study_maps(config.hardware.load(config.model), result.table, EntropyProfile.load(folder))
-        report = write_study_report(folder, maps=pictures)
+        write_study_report(folder, maps=pictures)
     means = _mean_by_condition(result.table)
-    files = [location("table", folder / "study.parquet"), location("report", report)]
-    content = {"folder": str(folder), "notes": result.notes, "conditions": means.to_dicts()}
-    return Summary(content, [_conditions_table(means), "\n".join([*result.notes, *files])])
+    content = {"notes": result.notes, "conditions": means.to_dicts()}
+    lines = [*result.notes, location("table", folder / "study.parquet")]
+    return Summary(content, [_conditions_table(means), *lines], folder)
 
 
 def _study_so_far(status: Path | None, compact: Path | None) -> Summary:
@@ -206,7 +199,7 @@ def _study_so_far(status: Path | None, compact: Path | None) -> Summary:
         cells = compact_study(compact).height
         content |= {"cells": cells}
         lines.append(f"{cells} cells in {spoken_folder(compact / 'study.parquet')}")
-    return Summary(content, ["\n".join(lines)])
+    return Summary(content, lines)
 
 
 def _mean_by_condition(table: pl.DataFrame) -> pl.DataFrame:
@@ -229,7 +222,7 @@ def _conditions_table(means: pl.DataFrame) -> Table:
     return Table(headings, rows, numeric=range(3, len(headings)))
 
 
-@takes(DemoRun, has_prompts=False)
+@takes(DemoRun)
 def demo(config: DemoRun, *, out: Out = None) -> Summary:
     """Captions are generated plain and enhanced and scored, one clip is edited; an earlier demo there is replaced.
 
@@ -239,18 +232,16 @@ def demo(config: DemoRun, *, out: Out = None) -> Summary:
         result = run_demo(config, folder, overwrite=True, stages=stages)
     pair = result.edit.pair
     content = {
-        "folder": str(folder),
         "sites": result.profile.by_site().to_dicts(),
         "comparison": [row.as_dict() for row in result.comparison],
         "edit": {"source": pair.source_prompt, "prompt": pair.prompt, **result.edit.marks.as_dict()},
     }
     parts: list[Table | str] = [
         result.choice,
-        "\n".join(describe_profile(result.profile)),
+        *describe_profile(result.profile),
         comparison_table(result.comparison, "Plain against enhanced, this run:"),
-        "\n".join(verdict(row) for row in result.comparison if row.measure == "fidelity"),
-        "\n".join(result.edit.sentences()),
+        *(verdict(row) for row in result.comparison if row.measure == "fidelity"),
+        *result.edit.sentences(),
         *([] if result.recorded is None else [recorded_table(result.recorded)]),
-        location("report", folder / "report.html"),
     ]
-    return Summary(content, parts)
+    return Summary(content, parts, folder)

@@ -27,12 +27,14 @@ class Summary:
 
     Attributes:
         content: what `--json` prints.
-        parts: what is printed otherwise: tables and paragraphs, with blank lines between them.
+        parts: what is printed otherwise: lines, and tables with blank lines around them.
+        folder: of the run, if it is one; it is part of the content, and its report is named in the last line.
         shortfall: raised once the rest is printed, where something was left out.
     """
 
     content: Any
     parts: Sequence[Table | str]
+    folder: Path | None = None
     shortfall: IEAdaptError | None = None
 
     def show(self, *, as_json: bool) -> None:
@@ -42,13 +44,21 @@ class Summary:
             IEAdaptError: the shortfall.
         """
         if as_json:
-            print(json.dumps(self.content, indent=1, ensure_ascii=False, default=str))
+            content = self.content if self.folder is None else {"folder": str(self.folder), **self.content}
+            print(json.dumps(content, indent=1, ensure_ascii=False, default=str))
         else:
-            for index, part in enumerate(self.parts):
-                print("\n" if index else "", end="")
-                print(part) if isinstance(part, str) else print_table(part)
+            self._print()
         if self.shortfall is not None:
             raise self.shortfall
+
+    def _print(self) -> None:
+        parts = list(self.parts)
+        if self.folder is not None and (self.folder / "report.html").is_file():
+            parts.append(location("report", self.folder / "report.html"))
+        for before, part in zip([None, *parts], parts, strict=False):
+            if isinstance(before, Table) or (before and isinstance(part, Table)):
+                print()
+            print_table(part) if isinstance(part, Table) else print(part)
 
 
 @contextlib.contextmanager

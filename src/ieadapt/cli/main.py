@@ -6,6 +6,7 @@ Only the module of the requested command is imported, so that `ieadapt --help` d
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import signal
 import sys
@@ -48,10 +49,11 @@ QUIET = {
 }
 """Settings of the libraries in this process and in the workers that it starts, by environment variables."""
 
-LOADERS = {"diffusers": "diffusers.models.modeling_utils", "transformers": "transformers.modeling_utils"}
-"""Where the libraries log which weights they did not find or use."""
-LEVELS = {"diffusers": 30, "transformers": 40}
-"""What is shown: of diffusers warnings (a size that it rounds, a text that it cuts), of transformers errors."""
+LOADERS = {
+    "diffusers": ("diffusers.models.modeling_utils", logging.WARNING),  # of a size that it rounds, a text that it cuts
+    "transformers": ("transformers.modeling_utils", logging.ERROR),
+}
+"""Where the libraries log which weights they did not find or use, and from which level on their logs are shown."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,15 +65,15 @@ def run_program(
     application: Callable[[str | None], typer.Typer], arguments: Sequence[str] | None = None, name: str = "ieadapt"
 ) -> int:
     """Run a program, given what makes its commands for the first word of the command line; returns its exit status."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    given = [word for word in given if word != "--debug"]
     try:
         _stop_on_terminate()
-        wanted = next((word for word in words if not word.startswith("-")), None)
-        if wanted is not None and not debug:
+        requested = next((word for word in given if not word.startswith("-")), None)
+        if requested is not None and not debug:
             _quieten_libraries()
-        status = int(application(wanted)(args=words, prog_name=name, standalone_mode=False) or 0)
+        status = int(application(requested)(args=given, prog_name=name, standalone_mode=False) or 0)
         return _say("stopped", STOPPED) if status == STOPPED else status
     except (KeyboardInterrupt, typer.Abort):
         return _say("stopped", STOPPED)
@@ -81,8 +83,8 @@ def run_program(
         return _say(*_explain(error))
 
 
-def _application(wanted: str | None) -> typer.Typer:
-    """All commands; the wanted one real, the others by name and summary only."""
+def _application(requested: str | None) -> typer.Typer:
+    """All commands; the requested one real, the others by name and summary only."""
     app = typer.Typer(
         name="ieadapt",
         help="See what every attention layer of a video diffusion model does, and use what is seen.\n\n"
@@ -93,7 +95,7 @@ def _application(wanted: str | None) -> typer.Typer:
         rich_markup_mode="markdown",
     )
     for name, summary in COMMANDS.items():
-        if name != wanted:
+        if name != requested:
             app.command(name, help=summary)(_never_called)
             continue
         command = getattr(importlib.import_module(f"ieadapt.cli.{MODULES.get(name, 'commands')}"), name)
@@ -105,7 +107,7 @@ def _application(wanted: str | None) -> typer.Typer:
 
 
 def _never_called() -> NoReturn:
-    raise AssertionError("the wanted command is always the real one")
+    raise AssertionError("the requested command is always the real one")
 
 
 def _explain(error: Exception) -> tuple[str, int]:
@@ -136,11 +138,11 @@ def _quieten_libraries() -> None:
         os.environ.setdefault("PYTHONWARNINGS", "ignore")
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    for library, loader in LOADERS.items():
-        logging = importlib.import_module(f"{library}.utils.logging")
-        logging.set_verbosity(LEVELS[library])
-        logging.get_logger(loader).setLevel("WARNING")
-        logging.disable_progress_bar()
+    for library, (loader, level) in LOADERS.items():
+        settings = importlib.import_module(f"{library}.utils.logging")
+        settings.set_verbosity(level)
+        settings.get_logger(loader).setLevel(logging.WARNING)
+        settings.disable_progress_bar()
 
 
 def _note(message: Warning | str, *_context: object, **_more: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,16 +27,14 @@ _MODELS_OWN = {"guidance_scale", "frames", "height", "width", "negative_prompt"}
 def takes(
     config: type | None = None,
     *,
-    has_prompts: bool = True,
     instead: Sequence[str] = (),
     prompts_from: str | None = None,
 ) -> Callable[[Callable[..., Summary]], Callable[..., None]]:
     """Make a command of `function(config, **others)`: the config is gathered from its options, the summary printed.
 
     Args:
-        config: a config class of a task; its options come after the model and the prompts. None for a command that
-            has only options of its own.
-        has_prompts: whether the config has `model` and `prompts`.
+        config: a config class of a task; its options come after the model and the prompts, if it has these. None for a
+            command that has only options of its own.
         instead: options of the command that stand alone, without a model: given one, the config is None.
         prompts_from: a flag of the config whose file brings prompts, so that none need be given beside it.
     """
@@ -43,7 +42,7 @@ def takes(
     def decorate(function: Callable[..., Summary]) -> Callable[..., None]:
         parameters = list(inspect.signature(function, eval_str=True).parameters.values())
         own = parameters if config is None else parameters[1:]
-        made = [] if config is None else _options_of(config, has_prompts=has_prompts, needs_model=not instead)
+        made = [] if config is None else _options_of(config, None if instead else inspect.Parameter.empty)
 
         def command(*, as_json: bool, **values: Any) -> None:
             others = {parameter.name: values.pop(parameter.name) for parameter in own}
@@ -52,7 +51,7 @@ def takes(
             elif any(others[name] for name in instead):
                 summary = function(None, **others)
             else:
-                if has_prompts:
+                if "prompts" in values:
                     values |= _model_and_prompts(values, prompts_from)
                 given = {name: value for name, value in values.items() if value is not None}
                 summary = function(assemble(config, given), **others)
@@ -67,12 +66,12 @@ def takes(
     return decorate
 
 
-def _options_of(config: type, *, has_prompts: bool, needs_model: bool) -> list[inspect.Parameter]:
+def _options_of(config: type, model: Any) -> list[inspect.Parameter]:
     """One option per flag of a config; without defaults, which would look like values that were given."""
     options = []
-    if has_prompts:
-        model = _parameter("model", Model, inspect.Parameter.empty if needs_model else None)
-        options = [model, _parameter("prompt", Prompt, None), _parameter("prompts", Prompts, None)]
+    if "prompts" in {field.name for field in dataclasses.fields(config)}:
+        named = {"model": (Model, model), "prompt": (Prompt, None), "prompts": (Prompts, None)}
+        options = [_parameter(name, *each) for name, each in named.items()]
     for flag in flags(config):
         own = flag.default is None and "by default" not in flag.help and flag.name in _MODELS_OWN
         default = False if flag.default is None or flag.default is False else str(flag.default)

@@ -10,9 +10,10 @@ import typer
 
 from ieadapt.cli.console import Summary, location, run_in
 from ieadapt.cli.options import Model, Out, Overwrite, Resume, takes
+from ieadapt.runs.report import Table
 from ieadapt.tasks.bench.v2v import V2VConfig, run_v2v
 from ieadapt.tasks.bench.vbench import VBenchRun, run_vbench, summarise_results
-from ieadapt.tasks.evaluate.run import EvaluateConfig, Evaluation, run_evaluation
+from ieadapt.tasks.evaluate.run import EvaluateConfig, run_evaluation
 from ieadapt.tasks.evaluate.tables import summary_table
 
 PromptsFile = Annotated[
@@ -21,7 +22,7 @@ PromptsFile = Annotated[
 ]
 
 
-@takes(EvaluateConfig, has_prompts=False)
+@takes(EvaluateConfig)
 def evaluate(
     config: EvaluateConfig,
     *,
@@ -41,14 +42,10 @@ def evaluate(
 
     Example: `ieadapt evaluate videos --reference originals --metrics psnr,ssim,flicker --out runs/evaluation`
     """
-    with run_in(out, "evaluate") as (folder, stages):
-        result = run_evaluation(
-            videos, folder, reference=reference, prompts=prompts, config=config, overwrite=overwrite, stages=stages
-        )
-    return _summary(result, folder)
+    return _evaluate("evaluate", out, videos, reference, prompts, config, overwrite=overwrite)
 
 
-@takes(EvaluateConfig, has_prompts=False)
+@takes(EvaluateConfig)
 def compare(
     config: EvaluateConfig,
     *,
@@ -64,23 +61,28 @@ def compare(
 
     Example: `ieadapt compare runs/enhanced:plain runs/enhanced:enhanced --out runs/comparison`
     """
-    with run_in(out, "compare") as (folder, stages):
+    return _evaluate("compare", out, second, first, prompts, config, overwrite=overwrite)
+
+
+def _evaluate(
+    command: str,
+    out: Path | None,
+    videos: str,
+    reference: str | None,
+    prompts: Path | None,
+    config: EvaluateConfig,
+    *,
+    overwrite: bool,
+) -> Summary:
+    with run_in(out, command) as (folder, stages):
         result = run_evaluation(
-            second, folder, reference=first, prompts=prompts, config=config, overwrite=overwrite, stages=stages
+            videos, folder, reference=reference, prompts=prompts, config=config, overwrite=overwrite, stages=stages
         )
-    return _summary(result, folder)
-
-
-def _summary(result: Evaluation, folder: Path) -> Summary:
-    """An evaluation as a table with its notes."""
-    rows = [dataclasses.asdict(row) for row in result.rows]
     left_out = result.batch.left_out
-    files = [location("values", folder / "values.parquet"), location("report", folder / "report.html")]
-    return Summary(
-        {"folder": str(folder), "summary": rows, "notes": list(result.notes), "left_out": left_out},
-        [result.table, "\n".join([*result.notes, *files])],
-        result.batch.shortfall() if left_out else None,
-    )
+    content = {"summary": [dataclasses.asdict(row) for row in result.rows], "notes": list(result.notes)}
+    parts: list[Table | str] = [result.table, *result.notes, location("values", folder / "values.parquet")]
+    shortfall = result.batch.shortfall() if left_out else None
+    return Summary(content | {"left_out": left_out}, parts, folder, shortfall)
 
 
 @takes(VBenchRun, instead=("results",))
@@ -105,7 +107,7 @@ def vbench(
         return _vbench_results(results, against)
     with run_in(out, "vbench") as (folder, stages):
         run_vbench(config, folder, resume=resume, stages=stages)
-    return Summary({"folder": str(folder)}, [location("videos", folder)])
+    return Summary({}, [location("videos", folder)], folder)
 
 
 def _vbench_results(ours: Path, theirs: Path | None) -> Summary:
@@ -117,7 +119,7 @@ def _vbench_results(ours: Path, theirs: Path | None) -> Summary:
     return Summary([dataclasses.asdict(row) for row in rows], [summary_table(rows, first, second)])
 
 
-@takes(V2VConfig, has_prompts=False)
+@takes(V2VConfig)
 def v2v(
     config: V2VConfig,
     *,
@@ -135,8 +137,8 @@ def v2v(
     with run_in(out, "v2v") as (folder, stages):
         result = run_v2v(model, edits, folder, config, resume=resume, stages=stages)
     rows = {name: [row.as_dict() for row in each] for name, each in result.rows.items()}
-    content = {"folder": str(folder), "rows": rows, "notes": list(result.notes)}
-    return Summary(content, [result.table, "\n".join([*result.notes, location("videos and values", folder)])])
+    content = {"rows": rows, "notes": list(result.notes)}
+    return Summary(content, [result.table, *result.notes, location("videos and values", folder)], folder)
 
 
 bench = typer.Typer(

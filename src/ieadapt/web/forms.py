@@ -257,12 +257,15 @@ class Form:
         return assemble(self._config, given | fixed)
 
     def filled(self, config: Mapping[str, Any]) -> list[Any]:
-        """What the fields show for the config of a run's record; a field that it does not say shows what is fresh."""
+        """What the fields show for the config of a run's record; a field that is not in it shows what is fresh."""
         return [self._filled(field, config) for field in self.fields]
 
     def _filled(self, field: Field, config: Mapping[str, Any]) -> Any:
         value: Any = config
-        for name in self._flags[field.name].path if field.name in self._flags else (field.name,):
+        flag = self._flags.get(field.name)
+        for name in flag.path if flag else (field.name,):
+            if value is None and flag:  # a nested config that was left at its defaults
+                return field.show(flag.default)
             if not isinstance(value, Mapping) or name not in value:
                 return field.fresh()
             value = value[name]

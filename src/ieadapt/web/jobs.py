@@ -36,7 +36,7 @@ class Status:
     Attributes:
         state: waiting, running, complete, stopped or failed.
         ahead: jobs before it, the running one included; 0 once it runs.
-        stage: what the run is doing, in its own words.
+        stage: what the run is doing, as it announces it.
         done: steps of the stage that are done.
         total: steps of the stage; 0 before the first is done.
         seconds: since the job began to run.

@@ -94,8 +94,8 @@ class Panel:
 
     def restore(self, blocks: gr.Blocks, load: Callable[..., list[Any]], outputs: Sequence[Any], *names: str) -> None:
         """When a page is loaded, fill outputs by what parameters of its address name."""
-        asked = [gr.Textbox(visible=False) for _ in names]
-        blocks.load(load, asked, outputs, js=_FROM_ADDRESS.replace("NAMES", str(list(names))), **QUIET)
+        named = [gr.Textbox(visible=False) for _ in names]
+        blocks.load(load, named, outputs, js=_FROM_ADDRESS.replace("NAMES", str(list(names))), **QUIET)
 
     def guard(self, act: Callable[[], list[Any]], before: Sequence[Any] = ()) -> list[Any]:
         """The outputs of an action, or those that say what was wrong with it, after some other outputs."""
@@ -231,8 +231,8 @@ class WorkflowPage:
         config: Mapping[str, Any] = {}
         with contextlib.suppress(IEAdaptError):
             if run:
-                found = self._app.view(run)
-                config = found.config if found.workflow == self._workflow.name else {}
+                view = self._app.view(run)
+                config = view.config if view.workflow == self._workflow.name else {}
             elif profile:
                 measured = self._app.view(profile).config
                 config = {"profile": profile, **{part: measured[part] for part in _CARRIED if part in measured}}

@@ -85,14 +85,14 @@ def message_of(error: BaseException, labels: Mapping[str, str] = NO_LABELS) -> s
         >>> message_of(KeyError("/home/me/secret"))
         'It failed for a reason that is not shown here; the log of the server has it.'
     """
-    if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _SHORT_OF_MEMORY):
+    if isinstance(error, MemoryError) or any(phrase in str(error).lower() for phrase in _SHORT_OF_MEMORY):
         return NO_MEMORY
     if not isinstance(error, IEAdaptError):
         return UNEXPECTED
     where = error.where if error.where is not None and not _PATH.fullmatch(str(error.where)) else None
     labelled = (("expected ", error.expected), ("got ", error.got), ("in ", where), ("remedy: ", error.remedy))
     parts = [error.problem, *(f"{label}{value}" for label, value in labelled if value is not None)]
-    shortened = _PATH.sub(lambda found: re.split(r"[/\\]", found[0].rstrip("/\\"))[-1], "; ".join(parts))
+    shortened = _PATH.sub(lambda path: re.split(r"[/\\]", path[0].rstrip("/\\"))[-1], "; ".join(parts))
     return capitalise(_with_labels(_TOKEN.sub("(a token)", shortened), labels)).rstrip(".") + "."
 
 

@@ -86,12 +86,12 @@ def build(app: App, blocks: gr.Blocks) -> None:
 
 def listed(app: App) -> str:
     """The table of runs."""
-    runs = app.workspace.runs()
+    runs, odd = app.workspace.scan()
     rows = [
         (app.view_record(name, record), label_of_run(name, record), _address(name, record, runs))
         for name, record in runs
     ]
-    return render("runs.html.j2", rows=rows, odd=[(name, message_of(error)) for name, error in app.workspace.odd()])
+    return render("runs.html.j2", rows=rows, odd=[(name, message_of(error)) for name, error in odd])
 
 
 def _address(name: str, record: Mapping[str, Any], runs: Sequence[tuple[str, Mapping[str, Any]]]) -> str | None:
@@ -171,8 +171,8 @@ def _compare_videos(app: App, panel: Panel, one: str, other: str) -> list[Any]:
     """The panel with a comparison of the videos of two runs; without videos in both, empty."""
     videos = []
     for folder in map(app.workspace.folder, (one, other)):
-        found = parts_of(folder)
-        videos += [f"{folder}:{part}" for part in COMPARED if part in found][:1]
+        parts = parts_of(folder)
+        videos += [f"{folder}:{part}" for part in COMPARED if part in parts][:1]
     return panel.start(run_comparison, Comparison(*videos)) if len(videos) == 2 else panel.view(None)
 
 

@@ -113,7 +113,7 @@ def _size(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 
 def _parts_of(error: UsageError) -> dict[str, str]:
-    """What an error says, but for the place of the file."""
+    """What an error says, but for the path of the file."""
     parts = {"problem": error.problem, "expected": error.expected, "got": error.got, "remedy": error.remedy}
     return {name: str(value) for name, value in parts.items() if value is not None}
 

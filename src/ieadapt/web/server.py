@@ -132,7 +132,7 @@ def serve_files(server: fastapi.FastAPI, app: App, uploads: Uploads) -> None:
     """Let a server give out files that runs list, whole runs as ZIP files, and clean clips; anything else is a 404."""
 
     @contextlib.contextmanager
-    def or_not_found() -> Iterator[None]:
+    def or_not_listed() -> Iterator[None]:
         try:
             yield
         except ValueError:  # a UsageError, or a NUL in a name
@@ -140,23 +140,23 @@ def serve_files(server: fastapi.FastAPI, app: App, uploads: Uploads) -> None:
 
     @server.get("/files/{run}/{path:path}")
     def file(run: str, path: str) -> Response:
-        with or_not_found():
-            found = app.workspace.file(run, path)
-        if found.suffix in TEXTS:
+        with or_not_listed():
+            listed = app.workspace.file(run, path)
+        if listed.suffix in TEXTS:
             headers = {"Content-Security-Policy": _REPORT}
-            return Response(_text_of(app, found), media_type=TEXTS[found.suffix], headers=headers)
-        return FileResponse(found, media_type=MEDIA.get(found.suffix, "application/octet-stream"))
+            return Response(_text_of(app, listed), media_type=TEXTS[listed.suffix], headers=headers)
+        return FileResponse(listed, media_type=MEDIA.get(listed.suffix, "application/octet-stream"))
 
     @server.get("/zip/{run}.zip")
     def folder(run: str) -> Response:
-        with or_not_found():
+        with or_not_listed():
             archive = _zipped(app, run)
         headers = {"Content-Disposition": f'attachment; filename="{run}.zip"'}
         return StreamingResponse(_chunks(archive), media_type="application/zip", headers=headers)
 
     @server.get("/clip/{name}.mp4")
     def clip(name: str) -> Response:
-        with or_not_found():
+        with or_not_listed():
             return FileResponse(uploads.path(uploads.find(name).name), media_type=MEDIA[".mp4"])
 
 

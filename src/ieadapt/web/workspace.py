@@ -7,7 +7,7 @@ import json
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,7 @@ class Workspace:
         try:
             record = read_run(folder)
             json.dumps(record, ensure_ascii=False).encode()  # half a character (\ud800) fits into JSON and into no page
-        except (RecursionError, UnicodeEncodeError) as error:
+        except (RuntimeError, UnicodeEncodeError) as error:  # endless nesting, a loop of links
             raise UsageError("the record of this run cannot be shown", got=type(error).__name__) from error
         odd = difference(record, _SHOWN, optional=tuple(_SHOWN))
         if not odd and not 0 <= (record.get("seconds") or 0) < 1e12:  # NaN too is refused
@@ -137,14 +137,21 @@ class Workspace:
         listed = dict.fromkeys([CONFIG, *self.record(name)["files"]])
         return [path for path in listed if _is_inside(folder, path)]
 
+    def scan(self) -> tuple[list[tuple[str, dict[str, Any]]], list[tuple[str, UsageError]]]:
+        """Name and record of every run, the latest first; and of other folders that look like runs what is wrong."""
+        runs, odd = [], []
+        for folder in self.root.iterdir() if self.root.is_dir() else ():
+            if _NAME.fullmatch(folder.name) and (folder / CONFIG).is_file():
+                try:
+                    runs.append((folder.name, self.record(folder.name)))
+                except UsageError as error:
+                    odd.append((folder.name, error))
+        runs.sort(key=lambda run: (run[1].get("started") or "", run[0]), reverse=True)
+        return runs, sorted(odd, key=lambda each: each[0])
+
     def runs(self) -> list[tuple[str, dict[str, Any]]]:
         """Name and record of every run, the latest first."""
-        found = [(name, record) for name, record in self._records() if isinstance(record, dict)]
-        return sorted(found, key=lambda run: (run[1].get("started") or "", run[0]), reverse=True)
-
-    def odd(self) -> list[tuple[str, UsageError]]:
-        """Name of every folder whose record is not that of a run, and what is wrong with it."""
-        return sorted((name, record) for name, record in self._records() if isinstance(record, UsageError))
+        return self.scan()[0]
 
     def complete(self, workflow: str) -> list[tuple[str, dict[str, Any]]]:
         """Name and record of every finished run of a workflow, the latest first."""
@@ -154,15 +161,6 @@ class Workspace:
     def profiles(self) -> list[tuple[str, str]]:
         """Label and name of every finished measure run, the latest first."""
         return [(label_of_run(name, record), name) for name, record in self.complete("measure")]
-
-    def _records(self) -> Iterator[tuple[str, dict[str, Any] | UsageError]]:
-        """The record of every folder that has one, or what is wrong with it."""
-        for folder in self.root.iterdir() if self.root.is_dir() else ():
-            if _NAME.fullmatch(folder.name) and (folder / CONFIG).is_file():
-                try:
-                    yield folder.name, self.record(folder.name)
-                except UsageError as error:
-                    yield folder.name, error
 
 
 def _is_inside(folder: Path, path: str) -> bool:
