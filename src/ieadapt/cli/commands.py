@@ -23,7 +23,7 @@ from ieadapt.tasks.edit.report import measures_table as edits_table
 from ieadapt.tasks.edit.run import run_edit
 from ieadapt.tasks.edit.run_config import EditRun
 from ieadapt.tasks.enhance.run import EnhanceRun, run_enhance
-from ieadapt.tasks.evaluate.comparison import comparison_table, verdict
+from ieadapt.tasks.evaluate.tables import comparison_table, verdict
 from ieadapt.tasks.maps.run import MapsRun, run_maps
 from ieadapt.tasks.maps.summary import describe_maps
 from ieadapt.tasks.measure.profile import EntropyProfile
@@ -233,7 +233,7 @@ def demo(config: DemoRun, *, out: Out = None) -> Summary:
     pair = result.edit.pair
     content = {
         "sites": result.profile.by_site().to_dicts(),
-        "comparison": [row.as_dict() for row in result.comparison],
+        "comparison": [dataclasses.asdict(row) for row in result.comparison],
         "edit": {"source": pair.source_prompt, "prompt": pair.prompt, **result.edit.marks.as_dict()},
     }
     parts: list[Table | str] = [

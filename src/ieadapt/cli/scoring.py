@@ -136,7 +136,7 @@ def v2v(
     """
     with run_in(out, "v2v") as (folder, stages):
         result = run_v2v(model, edits, folder, config, resume=resume, stages=stages)
-    rows = {name: [row.as_dict() for row in each] for name, each in result.rows.items()}
+    rows = {name: [dataclasses.asdict(row) for row in each] for name, each in result.rows.items()}
     content = {"rows": rows, "notes": list(result.notes)}
     return Summary(content, [result.table, *result.notes, location("videos and values", folder)], folder)
 
