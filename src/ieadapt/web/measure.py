@@ -131,20 +131,23 @@ def heat_maps(profile: EntropyProfile) -> list[KindMap]:
         >>> row = dict(site="mid_block.attn1", kind="spatial", order=0, head=0, step=0, branch="cond", videos=1,
         ...     n_keys=16.0, entropy=1.386, ep=50.0, energy=2.0)
         >>> maps = heat_maps(EntropyProfile.from_rows([row, row | {"step": 1, "ep": 100.0}]))
-        >>> maps[0].kind, maps[0].rows[0].ep, maps[0].rows[0].cells[-37:]
-        ('spatial', (50.0, 100.0), ', #2563a8 50.000% 100.000%)')
+        >>> maps[0].kind, maps[0].rows[0].ep, maps[0].rows[0].cells.endswith("#2563a8 50.000% 100.000%)")
+        ('spatial', (50.0, 100.0), True)
     """
     table = profile.table.group_by("kind", "site", "order", "step").agg(pl.col("ep").mean()).sort("order", "step")
     maps: list[KindMap] = []
-    for (kind,), part in table.group_by("kind", maintain_order=True):
-        colours = LinearSegmentedColormap.from_list("", ["#f4f6fa", COLOURS[str(kind)]])
+    for kind, colour in COLOURS.items():
+        part = table.filter(pl.col("kind") == kind)
+        if part.is_empty():
+            continue
+        colours = LinearSegmentedColormap.from_list(kind, ["#f4f6fa", colour])
         rows = []
         for (site,), layer in part.group_by("site", maintain_order=True):
             ep = tuple(map(float, layer["ep"]))
             rows.append(LayerRow(str(site), short_name(str(site)), ep, _cells(colours, ep)))
         ramp = f"linear-gradient(90deg, {to_hex(colours(0.0))}, {to_hex(colours(1.0))})"
-        maps.append(KindMap(str(kind), part["step"].unique().sort().to_list(), rows, ramp))
-    return sorted(maps, key=lambda each: (len(each.rows), list(COLOURS).index(each.kind)))
+        maps.append(KindMap(kind, part["step"].unique().sort().to_list(), rows, ramp))
+    return sorted(maps, key=lambda each: len(each.rows))
 
 
 def _cells(colours: LinearSegmentedColormap, ep: Sequence[float]) -> str:
