@@ -197,7 +197,7 @@ def _study_so_far(status: Path | None, compact: Path | None) -> Summary:
         lines += state.sentences()
     if compact is not None:
         cells = compact_study(compact).height
-        content |= {"cells": cells}
+        content |= {"table_cells": cells}
         lines.append(f"{cells} cells in {spoken_folder(compact / 'study.parquet')}")
     return Summary(content, lines)
 
