@@ -23,7 +23,7 @@ from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.study import late_start
 from ieadapt.tasks.study.config import StudyConfig
 from ieadapt.tasks.study.grid import Condition
-from ieadapt.tasks.study.videos import make_perturbed, make_twins
+from ieadapt.tasks.study.videos import make_baselines, make_perturbed
 from ieadapt.testbed import caption, sample_scenes
 
 WINDOWS = ("0:1", "0.25:1", "0.5:1", "0.75:1")
@@ -46,10 +46,10 @@ def row(
     """One window: from its start, and from the beginning."""
     study, site = StudyConfig(window=window, metrics="psnr"), find_sites(pipe)[0]
     condition = Condition((site.name,), site.kind, "uniform")
-    twins = make_twins(pipe, pairs, study, config)
+    baselines = make_baselines(pipe, pairs, study, config)
 
     def run() -> torch.Tensor:
-        return make_perturbed(pipe, condition, pairs, twins, study, config)
+        return make_perturbed(pipe, condition, pairs, baselines, study, config)
 
     late, frames = timed(run, repeats)
     with mock.patch.object(late_start, "ONE_STEP", ()):
@@ -81,7 +81,7 @@ def main(words: Sequence[str] | None = None) -> int:
     command = f"python -m benchmarks.study_window {' '.join(sys.argv[1:] if words is None else words)}".strip()
     note = (
         f"The bundled model, {arguments.steps} steps with guidance, {arguments.videos} videos in one batch, decoding "
-        "included; the unperturbed twin that keeps the latents is made once for all conditions and not counted."
+        "included; the unperturbed baseline that keeps the latents is made once for all conditions and not counted."
     )
     record("study-window", command, rows, notes=note)
     return 0

@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,19 @@ from benchmarks.results import experiment
 from benchmarks.testbed.scenes import PROFILE_PROMPTS, PROFILE_STEPS, SCENES, training_profile
 from benchmarks.testbed.summary import Figures, bench_table, summarise
 from benchmarks.testbed.tracks import TRACKS, Track
-from benchmarks.testbed.work import BenchPlan, tasks_of
+from benchmarks.testbed.work import RowWork, row_tasks
 from ieadapt.errors import UsageError
 from ieadapt.models import known_models
+from ieadapt.runs.engines import make_missing
 from ieadapt.runs.flags import flag_words
 from ieadapt.runs.folder import RunFolder, Stages, open_run, silent
 from ieadapt.runs.pipelines import Hardware
 from ieadapt.runs.report import Table
-from ieadapt.tasks.bench.layout_videos import PROFILE, removed_leftovers
+from ieadapt.runs.workers import Task
+from ieadapt.tasks.bench.layout_videos import PROFILE
 from ieadapt.tasks.evaluate.tables import markdown
 from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
 from ieadapt.tasks.measure.profile import EntropyProfile
-from ieadapt.tasks.study.engines import open_engine
 
 
 @dataclass(frozen=True)
@@ -139,13 +140,13 @@ def run_testbed(
     if model not in known_models():
         raise UsageError("only a bundled model has ground truth", expected=", ".join(known_models()), got=model)
     folder = Path(out).expanduser()
-    plan = BenchPlan(folder, model, config.hardware, config.scenes, _settings(model, config))
-    wanted = _request(plan)
+    work = RowWork(folder, model, config.hardware, config.scenes, _settings(model, config))
+    wanted = _request(work)
     command = shlex.join(["ieadapt", "bench", "testbed", "--model", model, *flag_words(config), "--out", str(out)])
     with open_run(out, "testbed", {"request": wanted}, command=command, resume=resume) as run:
-        _settle_profile(plan, config, stages)
-        notes = _make(plan, config, stages)
-        return _written(run, plan, config, notes)
+        _settle_profile(work, config, stages)
+        notes = _make(work, config, stages)
+        return _written(run, work, config, notes)
 
 
 def _settings(model: str, config: BenchConfig) -> tuple[tuple[str, GenerationConfig], ...]:
@@ -156,69 +157,66 @@ def _settings(model: str, config: BenchConfig) -> tuple[tuple[str, GenerationCon
     )
 
 
-def _request(plan: BenchPlan) -> dict[str, Any]:
+def _request(work: RowWork) -> dict[str, Any]:
     """What decides about a row, as it is read from JSON."""
-    settings = {name: dataclasses.asdict(generation) for name, generation in plan.settings}
+    settings = {name: dataclasses.asdict(generation) for name, generation in work.settings}
     for generation in settings.values():
         del generation["batch_size"]
-    found: dict[str, Any] = json.loads(json.dumps({"model": plan.load_from, "settings": settings}))
+    found: dict[str, Any] = json.loads(json.dumps({"model": work.model, "settings": settings}))
     return found
 
 
-def _settle_profile(plan: BenchPlan, config: BenchConfig, stages: Stages) -> None:
+def _settle_profile(work: RowWork, config: BenchConfig, stages: Stages) -> None:
     """Measure the model, where the sites of a method that is not done are chosen by entropy."""
     needed = any(
         TRACKS[track].methods[name].needs_profile
         for track, names in config.chosen.items()
-        for name in plan.missing(TRACKS[track], names)
+        for name in work.missing(TRACKS[track], names)
     )
-    if not needed or (plan.folder / PROFILE).is_dir():
+    if not needed or (work.folder / PROFILE).is_dir():
         return
     if config.profile is not None:
-        EntropyProfile.load(config.profile).save(plan.folder / PROFILE)
+        EntropyProfile.load(config.profile).save(work.folder / PROFILE)
         return
-    plain = dict(plan.settings)["generation"]
+    plain = dict(work.settings)["generation"]
     generation = dataclasses.replace(plain, num_inference_steps=PROFILE_STEPS, batch_size=PROFILE_PROMPTS)
-    pipe = config.hardware.load(plan.load_from)
-    training_profile(pipe, generation, stages("measuring")).save(plan.folder / PROFILE)
+    pipe = config.hardware.load(work.model)
+    training_profile(pipe, generation, stages("measuring")).save(work.folder / PROFILE)
 
 
-def _make(plan: BenchPlan, config: BenchConfig, stages: Stages) -> list[str]:
+def _make(work: RowWork, config: BenchConfig, stages: Stages) -> list[str]:
     """Make the rows that are missing; what was refused, a line per method and reason."""
-    removed_leftovers(plan.folder)
-    missing = {track: plan.missing(TRACKS[track], names) for track, names in config.chosen.items()}
-    tasks = tasks_of(missing, config.batch)
-    total, done, refused = sum(task.size for task in tasks), 0, dict[str, None]()
-    report = stages("rows")
-    if tasks:
-        with open_engine(config.engine, plan, config.workers) as force:
-            for outcome in force.run(tasks):
-                done += outcome.done + outcome.elsewhere + len(outcome.failed)
-                refused |= dict.fromkeys(f"not done: {name}: {reason}" for name, reason in outcome.failed)
-                report(done, total)
+
+    def pending(failed: Collection[str]) -> list[Task]:
+        missing = {track: work.missing(TRACKS[track], names, failed) for track, names in config.chosen.items()}
+        return row_tasks(missing, config.batch)
+
+    failed = make_missing(work, pending, stages, "rows", engine=config.engine, workers=config.workers)
+    rows = [row for track, names in config.chosen.items() for row in work.rows(TRACKS[track], names)]
+    refused = {f"not done: {row.track}, {row.method}: {failed[row.key]}": None for row in rows if row.key in failed}
     return list(refused)
 
 
-def _written(run: RunFolder, plan: BenchPlan, config: BenchConfig, notes: Sequence[str]) -> BenchResult:
+def _written(run: RunFolder, work: RowWork, config: BenchConfig, notes: Sequence[str]) -> BenchResult:
     figures: dict[str, Sequence[Figures]] = {}
     tables: dict[str, Table] = {}
     for name, methods in config.chosen.items():
         track = TRACKS[name]
-        figures[name] = summarise(track, plan.kept(track, methods))
+        figures[name] = summarise(track, work.kept(track, methods))
         if figures[name]:
             tables[name] = bench_table(track, figures[name])
             record = experiment(
-                f"testbed-{name}", run.record["command"], figures[name], notes=_note(track, plan, notes)
+                f"testbed-{name}", run.record["command"], figures[name], notes=_note(track, work, notes)
             )
             run.write(f"testbed-{name}.json", record)
             run.write(f"testbed-{name}.md", markdown(tables[name]))
     return BenchResult(figures, tables, notes)
 
 
-def _note(track: Track, plan: BenchPlan, notes: Sequence[str]) -> str:
-    generation = dict(plan.settings)[track.name]
+def _note(track: Track, work: RowWork, notes: Sequence[str]) -> str:
+    generation = dict(work.settings)[track.name]
     said = (
-        f"{plan.load_from}, {generation.num_inference_steps} steps, guidance {generation.guidance_scale:g} unless "
+        f"{work.model}, {generation.num_inference_steps} steps, guidance {generation.guidance_scale:g} unless "
         f"the row says otherwise; scenes held out of training and of every choice of settings. {track.note} "
         "Differences are to the best plain setting by the leading mark, which was found on the same scenes; paired by "
         "scene, 95 % bootstrap, not corrected for the number of rows."

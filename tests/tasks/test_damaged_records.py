@@ -24,10 +24,9 @@ from ieadapt.tasks.edit.records import RECORD, EditRecord, JobRecord
 from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.study.config import StudyConfig
-from ieadapt.tasks.study.filmstrips import Strip, read_strips, write_strip
 from ieadapt.tasks.study.folder import ASKED, GRID, StudyFolder
-from ieadapt.tasks.study.grid import Condition
-from ieadapt.tasks.study.setting import Setting
+from ieadapt.tasks.study.grid import Condition, Setting
+from ieadapt.tasks.study.videos import Strip, read_strips, write_strip
 
 FLIPS = 120
 VALUES: tuple[Any, ...] = (None, 3, -1.5, True, "x", "../x", [], ["x"], [None], {}, {"x": 1})

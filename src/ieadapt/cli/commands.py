@@ -33,7 +33,7 @@ from ieadapt.tasks.perturb.report import describe_perturbed, measures_table
 from ieadapt.tasks.perturb.run import run_perturb
 from ieadapt.tasks.study.report import study_maps, write_study_report
 from ieadapt.tasks.study.run import StudyRun, run_study
-from ieadapt.tasks.study.status import compact_study, study_status
+from ieadapt.tasks.study.table import compact_study, study_status
 
 
 @takes()

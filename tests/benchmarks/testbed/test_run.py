@@ -10,7 +10,7 @@ import pytest
 from benchmarks.testbed.run import BenchConfig, run_testbed
 from benchmarks.testbed.scenes import bench_pairs
 from benchmarks.testbed.tracks import TRACKS
-from benchmarks.testbed.work import MakeRows, tasks_of
+from benchmarks.testbed.work import RowName, row_tasks
 from ieadapt.errors import UsageError
 from ieadapt.runs.folder import read_run
 
@@ -84,11 +84,11 @@ def test_another_request_needs_another_folder(made: Path) -> None:
 def test_methods_of_a_pair_stay_together_and_scenes_of_a_method_too() -> None:
     pairs = [pair.name for pair in bench_pairs(2)]
     missing = {"generation": {"plain": ["a", "b", "c"]}, "editing": {"copy": pairs, "default": pairs[:1]}}
-    assert tasks_of(missing, 2) == [
-        MakeRows("generation", ("plain",), ("a", "b")),
-        MakeRows("generation", ("plain",), ("c",)),
-        MakeRows("editing", ("copy", "default"), (pairs[0],)),
-        MakeRows("editing", ("copy",), (pairs[1],)),
+    assert [list(task.items.values()) for task in row_tasks(missing, 2)] == [
+        [RowName("generation", "plain", "a"), RowName("generation", "plain", "b")],
+        [RowName("generation", "plain", "c")],
+        [RowName("editing", "copy", pairs[0]), RowName("editing", "default", pairs[0])],
+        [RowName("editing", "copy", pairs[1])],
     ]
 
 

@@ -10,7 +10,7 @@ import polars as pl
 import torch
 
 from ieadapt.tasks.measure.profile import EntropyProfile
-from ieadapt.tasks.study.filmstrips import Strip, to_strip_frames, write_strip
+from ieadapt.tasks.study.videos import Strip, to_strip_frames, write_strip
 from ieadapt.testbed import render, sample_scenes
 
 PROMPTS = ("a big red ball moving right over bricks", "a small blue star moving up on grass")

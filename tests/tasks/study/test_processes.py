@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from ieadapt.runs.leases import Claims
-from ieadapt.tasks.study.cells import CellStore
+from ieadapt.runs.shared_files import locked_keys
+from ieadapt.tasks.study.folder import CellStore
 from ieadapt.tasks.study.run import StudyRun, run_study
-from ieadapt.tasks.study.status import study_status
+from ieadapt.tasks.study.table import study_status
 from tests.tasks.study.conftest import ASKED, PROMPTS, same
 
 ROOT = Path(__file__).parents[3]
@@ -64,7 +64,7 @@ def test_a_killed_study_goes_on_and_ends_like_one_that_was_not(asked: Asked, mod
     ours: list[str] = []
     store = CellStore.write
     with pytest.MonkeyPatch.context() as patch, program(log, model, out, "--workers", "1", "--resume") as process:
-        wait_for(lambda: bool(Claims(out / "claims").live()), process)
+        wait_for(lambda: bool(locked_keys(out / "locks")), process)
         patch.setattr(CellStore, "write", lambda self, row: (ours.append(row.key), store(self, row)))
         resumed = run_study(asked(), out, resume=True).table
         assert process.wait(120) == 0
@@ -74,7 +74,7 @@ def test_a_killed_study_goes_on_and_ends_like_one_that_was_not(asked: Asked, mod
     assert len(ours) + len(theirs) in (7, 8)  # 7 if the kill fell between the file and the note
     assert all(path.stat().st_mtime_ns == before for path, before in left.items())
     same(resumed, run_study(asked(), tmp_path / "whole").table)
-    assert list((out / "claims").iterdir()) == []
+    assert list((out / "locks").iterdir()) == []
 
 
 @pytest.mark.slow
@@ -89,7 +89,7 @@ def test_ctrl_c_ends_every_worker_and_leaves_the_study_sound(asked: Asked, model
     assert "Traceback" not in said
     status = study_status(out)
     assert (status.running, status.damaged) == (0, 0)
-    assert list((out / "claims").iterdir()) == []
+    assert list((out / "locks").iterdir()) == []
     assert run_study(asked(), out, resume=True).table.height == 8
 
 

@@ -60,4 +60,4 @@ def test_a_lost_node_leaves_no_gap(asked: Asked, cluster: Any, tmp_path: Path) -
     assert 6 <= done[0] < 32, "the node was lost while work was left"
     assert table.height == 32
     same(table, run_study(run, tmp_path / "local").table)
-    assert list((out / "claims").iterdir()) == []
+    assert list((out / "locks").iterdir()) == []

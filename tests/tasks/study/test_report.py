@@ -17,8 +17,8 @@ from ieadapt.tasks.study.report_effects import (
     relations,
     single_sites,
     site_effects,
+    summary,
 )
-from ieadapt.tasks.study.report_text import summary
 from tests.tasks.study.fixture import growing_table, heads_table, profile, study_table, write_study
 
 TABLE, SITES = study_table(), profile().by_site()
@@ -162,6 +162,6 @@ def test_a_study_by_head_draws_damage_per_head() -> None:
     import numpy as np
 
     _, figures = study_report(heads_table(), profile())
-    image = figures["heads"].figure.axes[0].images[0].get_array()
+    image = figures["heads"].axes[0].images[0].get_array()
     assert image.shape == (12, 3)
     assert np.allclose(image, np.tile([0.0, 0.3, 0.0], (12, 1)))

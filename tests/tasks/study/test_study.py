@@ -17,14 +17,14 @@ import pytest
 import ieadapt
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.metrics import evaluate
-from ieadapt.runs.fingerprints import StorageError
+from ieadapt.runs.shared_files import StorageError
 from ieadapt.tasks.generate import GenerationConfig
-from ieadapt.tasks.study import worker as bench
-from ieadapt.tasks.study.cells import CellRow, CellStore
+from ieadapt.tasks.study import work
 from ieadapt.tasks.study.config import StudyConfig
-from ieadapt.tasks.study.filmstrips import read_strips
+from ieadapt.tasks.study.folder import CellRow, CellStore
 from ieadapt.tasks.study.run import StudyRun, run_study
-from ieadapt.tasks.study.status import compact_study, study_status
+from ieadapt.tasks.study.table import compact_study, study_status
+from ieadapt.tasks.study.videos import read_strips
 from tests.families import every_family, tiny_pipeline
 from tests.tasks.study.conftest import ASKED, OTHER, PROMPTS, SITE, SMALL, same
 from tests.tiny import call_arguments
@@ -68,7 +68,7 @@ def test_the_numbers_are_those_of_the_videos_made_by_hand(model: Path, whole: Pa
 def test_status_and_strips(whole: Path) -> None:
     status = study_status(whole)
     assert (status.cells, status.done, status.running, status.damaged) == (8, 8, 0, 0)
-    assert (status.twins, status.pairs) == (2, 2)
+    assert (status.baselines, status.pairs) == (2, 2)
     assert status.sentences()[0] == "animatediff: 8 of 8 cells done, 0 running"
     strips = list(read_strips(whole))
     assert [strip.perturbation for strip in strips].count(None) == 1
@@ -157,18 +157,18 @@ def test_a_full_disk_stops_the_study_and_leaves_it_sound(
 def test_a_cell_that_cannot_be_computed_leaves_the_others(
     asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make = bench.make_perturbed
+    make = work.make_perturbed
 
     def fails(pipe: Any, condition: Any, *others: Any) -> Any:
         if condition.perturbation == "uniform":
             raise FailureError("the generated frames are not finite")
         return make(pipe, condition, *others)
 
-    monkeypatch.setattr(bench, "make_perturbed", fails)
+    monkeypatch.setattr(work, "make_perturbed", fails)
     with pytest.raises(FailureError, match="2 cells of the study could not be computed; got the generated frames"):
         run_study(asked({"sites": SITE}), tmp_path / "a")
     assert compact_study(tmp_path / "a").height == 2
-    monkeypatch.setattr(bench, "make_perturbed", make)
+    monkeypatch.setattr(work, "make_perturbed", make)
     assert run_study(asked({"sites": SITE}), tmp_path / "a", resume=True).table.height == 4
 
 

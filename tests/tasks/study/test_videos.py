@@ -13,7 +13,7 @@ from ieadapt.tasks.generate import GenerationConfig, generate
 from ieadapt.tasks.study import late_start as late
 from ieadapt.tasks.study.config import StudyConfig
 from ieadapt.tasks.study.grid import Condition
-from ieadapt.tasks.study.videos import make_perturbed, make_twins
+from ieadapt.tasks.study.videos import make_baselines, make_perturbed
 from tests.families import PROMPTS, every_family, tiny_pipeline
 from tests.tiny import call_arguments
 
@@ -34,18 +34,18 @@ def self_attention(family: str) -> Condition:
 def test_a_window_from_the_saved_latents_is_the_whole_run(family: str) -> None:
     pipe, config, condition = tiny_pipeline(family), short(family), self_attention(family)
     study = StudyConfig(window="0.5:1")
-    twins = make_twins(pipe, PAIRS, study, config)
-    frames = make_perturbed(pipe, condition, PAIRS, twins, study, config)
+    baselines = make_baselines(pipe, PAIRS, study, config)
+    frames = make_perturbed(pipe, condition, PAIRS, baselines, study, config)
     with intercept(pipe, Uniform(), list(condition.sites), (0.5, 1.0), guidance="all"):
         expected = generate(pipe, PROMPTS, config, [3, 3])
     torch.testing.assert_close(frames, expected, rtol=1e-3, atol=1e-4)
-    assert (frames - torch.stack([twin.frames for twin in twins])).abs().max() > 1e-4
+    assert (frames - torch.stack([baseline.frames for baseline in baselines])).abs().max() > 1e-4
 
 
 def test_a_window_that_ends_early() -> None:
     pipe, config, condition = tiny_pipeline("animatediff"), short("animatediff"), self_attention("animatediff")
     study = StudyConfig(window="0.25:0.75")
-    frames = make_perturbed(pipe, condition, PAIRS, make_twins(pipe, PAIRS, study, config), study, config)
+    frames = make_perturbed(pipe, condition, PAIRS, make_baselines(pipe, PAIRS, study, config), study, config)
     with intercept(pipe, Uniform(), list(condition.sites), (0.25, 0.75), guidance="all"):
         expected = generate(pipe, PROMPTS, config, [3, 3])
     torch.testing.assert_close(frames, expected, rtol=1e-3, atol=1e-4)
@@ -55,9 +55,9 @@ def test_a_scheduler_with_a_history_starts_at_the_beginning(monkeypatch: pytest.
     monkeypatch.setattr(late, "ONE_STEP", ())
     pipe, config, condition = tiny_pipeline("wan"), short("wan"), self_attention("wan")
     study = StudyConfig(window="0.5:1")
-    twins = make_twins(pipe, PAIRS, study, config)
-    assert all(twin.latents is None for twin in twins)
-    frames = make_perturbed(pipe, condition, PAIRS, twins, study, config)
+    baselines = make_baselines(pipe, PAIRS, study, config)
+    assert all(baseline.latents is None for baseline in baselines)
+    frames = make_perturbed(pipe, condition, PAIRS, baselines, study, config)
     with intercept(pipe, Uniform(), list(condition.sites), (0.5, 1.0), guidance="all"):
         torch.testing.assert_close(frames, generate(pipe, PROMPTS, config, [3, 3]), rtol=1e-3, atol=1e-4)
 
@@ -67,7 +67,7 @@ def test_one_branch_and_one_head() -> None:
     config, site = short("animatediff", num_inference_steps=2, guidance_scale=4.0), find_sites(pipe)[0]
     condition = Condition((site.name,), site.kind, "identity", head=0)
     study = StudyConfig(branch="cond")
-    frames = make_perturbed(pipe, condition, PAIRS, make_twins(pipe, PAIRS, study, config), study, config)
+    frames = make_perturbed(pipe, condition, PAIRS, make_baselines(pipe, PAIRS, study, config), study, config)
     with intercept(pipe, Identity(), site, heads=(0,)):
         torch.testing.assert_close(frames, generate(pipe, PROMPTS, config, [3, 3]))
 
@@ -76,9 +76,10 @@ def test_one_branch_and_one_head() -> None:
 def test_a_video_does_not_depend_on_its_batch(family: str) -> None:
     pipe, config, condition = tiny_pipeline(family), short(family), self_attention(family)
     study = StudyConfig(window="0.5:1")
-    twins = make_twins(pipe, PAIRS, study, config)
-    together = make_perturbed(pipe, condition, PAIRS, twins, study, config)
+    baselines = make_baselines(pipe, PAIRS, study, config)
+    together = make_perturbed(pipe, condition, PAIRS, baselines, study, config)
     alone = [
-        make_perturbed(pipe, condition, [pair], [twin], study, config) for pair, twin in zip(PAIRS, twins, strict=True)
+        make_perturbed(pipe, condition, [pair], [baseline], study, config)
+        for pair, baseline in zip(PAIRS, baselines, strict=True)
     ]
     torch.testing.assert_close(torch.cat(alone), together, rtol=1e-3, atol=1e-4)

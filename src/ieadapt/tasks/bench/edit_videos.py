@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
-import torch
 from diffusers import DiffusionPipeline
 from jaxtyping import Float
 from torch import Tensor
 
-from ieadapt.errors import IEAdaptError, UsageError
-from ieadapt.runs.fingerprints import StorageError, fingerprint, write_whole
-from ieadapt.runs.leases import Claims
+from ieadapt.errors import UsageError
+from ieadapt.runs.shared_files import fingerprint, write_whole
 from ieadapt.runs.sources import SourceConfig, read_source
 from ieadapt.runs.videos import encode_video
+from ieadapt.runs.workers import Task, Work
 from ieadapt.tasks.edit.inversions import InversionCache
 from ieadapt.tasks.edit.jobs import EditJob
 from ieadapt.tasks.edit.method import edit
 from ieadapt.tasks.edit.model_size import frames_for
 from ieadapt.tasks.edit.presets import edit_preset
 from ieadapt.tasks.generate import GenerationConfig
-from ieadapt.tasks.study.folder import StudyFolder
-from ieadapt.tasks.study.worker import Outcome, WorkPlan, within_memory
 
 SOURCE, COPY, RECONSTRUCTION = "source", "copy", "reconstruction"
 INVERTING = "inversion"
@@ -35,8 +30,8 @@ Video = Float[Tensor, "frame channel height width"]
 
 
 @dataclass(frozen=True)
-class EditPlan(WorkPlan):
-    """What a worker has to know to make the edits.
+class EditWork(Work):
+    """What a worker has to know to make the edits, and how it makes them.
 
     Attributes:
         methods: names of presets of the editor.
@@ -68,62 +63,36 @@ class EditPlan(WorkPlan):
         numbers = range(len(job.prompts))
         return [row for row in self.rows if not all(self.file(row, job, index).is_file() for index in numbers)]
 
-    def bench(self, owner: str | None = None, pipe: DiffusionPipeline | None = None) -> EditBench:
-        """A bench that makes them."""
-        return EditBench(self, owner, pipe)
+    def task(self, job: EditJob) -> Task:
+        """What makes every row of a job."""
+        return Task(EditWork.make, {fingerprint({"job": job.name}): job})
 
+    def make(self, pipe: DiffusionPipeline, items: Mapping[str, EditJob]) -> None:
+        """Make what is missing of some jobs."""
+        for job in items.values():
+            if missing := self.missing(job):
+                self._make_rows(pipe, job, missing)
 
-class EditBench:
-    """A pipeline and a folder of edits.
-
-    Args:
-        plan: what to work on.
-        owner: the name under which work is claimed.
-        pipe: the pipeline, where it is at hand; else it is loaded when it is first needed.
-    """
-
-    def __init__(self, plan: EditPlan, owner: str | None, pipe: DiffusionPipeline | None) -> None:
-        self.plan, self._given = plan, pipe
-        self.claims = Claims(StudyFolder(plan.folder).claims_path, owner)
-
-    @contextmanager
-    def open(self) -> Iterator[EditBench]:
-        """Keep claims alive while the block is open, and give them back at its end."""
-        if self.plan.threads:
-            torch.set_num_threads(self.plan.threads)
-        with self.claims.kept_alive():
-            yield self
-
-    @cached_property
-    def pipe(self) -> DiffusionPipeline:
-        """The pipeline."""
-        return self._given if self._given is not None else self.plan.hardware.load(self.plan.load_from)
-
-    def make(self, job: EditJob) -> None:
-        """Make what is missing of a job."""
-        lacking = self.plan.missing(job)
-        if not lacking:
-            return
-        wanted = frames_for(self.pipe, self.plan.generation)
+    def _make_rows(self, pipe: DiffusionPipeline, job: EditJob, rows: list[str]) -> None:
+        size = frames_for(pipe, self.generation)
         if job.video is None:
             raise UsageError("a benchmark edits videos from files", where=f"job {job.name!r}")
-        frames = read_source(job.video, wanted, self.plan.source).frames
+        frames = read_source(job.video, size, self.source).frames
         content = encode_video(frames)
-        write_whole(self.plan.source_file(job), content)
-        for row in lacking:
-            with within_memory(self.plan.generation.batch_size):
-                contents = [content] * len(job.prompts) if row == COPY else self._made(row, job, frames)
+        write_whole(self.source_file(job), content)
+        for row in rows:
+            contents = [content] * len(job.prompts) if row == COPY else self._edited(pipe, row, job, frames)
             for index, each in enumerate(contents):
-                write_whole(self.plan.file(row, job, index), each)
+                write_whole(self.file(row, job, index), each)
 
-    def _made(self, row: str, job: EditJob, frames: Video) -> list[bytes]:
+    def _edited(self, pipe: DiffusionPipeline, row: str, job: EditJob, frames: Video) -> list[bytes]:
         config = edit_preset(INVERTING if row == RECONSTRUCTION else row)
-        generation, cache = self.plan.generation, InversionCache(self.plan.cache)
-        inversion, _ = cache.invert(self.pipe, frames, job.source_prompt, config, generation)
+        generation, cache = self.generation, InversionCache(self.cache)
+        inversion, _ = cache.invert(pipe, frames, job.source_prompt, config, generation)
         if row == RECONSTRUCTION:
             return [encode_video(inversion.reconstruction)] * len(job.prompts)
         result = edit(
-            self.pipe,
+            pipe,
             frames,
             list(job.prompts),
             source_prompt=job.source_prompt,
@@ -132,25 +101,3 @@ class EditBench:
             inversion=inversion,
         )
         return [encode_video(video) for video in result.edited]
-
-
-@dataclass(frozen=True)
-class MakeEdits:
-    """Make every row of one job."""
-
-    job: EditJob
-
-    def run(self, bench: EditBench) -> Outcome:
-        """Make what is missing, unless another process does."""
-        key = fingerprint({"job": self.job.name})
-        if not bench.claims.take(key):
-            return Outcome(elsewhere=1)
-        try:
-            bench.make(self.job)
-        except StorageError:
-            raise
-        except IEAdaptError as error:
-            return Outcome(failed=((self.job.name, str(error)),))
-        finally:
-            bench.claims.release(key)
-        return Outcome(done=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,20 @@ from ieadapt.errors import FailureError, UsageError, reason_of
 from ieadapt.metrics import Metric, select_metrics
 from ieadapt.runs.clip_folders import VIDEO_SUFFIXES, frames_of
 from ieadapt.runs.clip_reading import read_clip
+from ieadapt.runs.engines import make_missing
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import RunFolder, Stages, open_run, silent
 from ieadapt.runs.pipelines import Hardware
 from ieadapt.runs.report import Table
 from ieadapt.runs.sources import SourceConfig
-from ieadapt.tasks.bench.edit_videos import EditPlan, MakeEdits
-from ieadapt.tasks.bench.layout_videos import removed_leftovers
+from ieadapt.runs.workers import Task
+from ieadapt.tasks.bench.edit_videos import EditWork
 from ieadapt.tasks.edit.inversions import default_cache
 from ieadapt.tasks.edit.jobs import EditJob, read_jobs
 from ieadapt.tasks.edit.presets import edit_preset
 from ieadapt.tasks.edit.run_config import Sampling
 from ieadapt.tasks.evaluate.run import clip_values, parquet, read_places
 from ieadapt.tasks.evaluate.tables import MetricSummary, markdown, summarise
-from ieadapt.tasks.study.engines import open_engine
 
 METRICS = "psnr,ssim,warp_error,flicker,motion"
 VALUES, SUMMARY, TABLE = "values.parquet", "benchmark.json", "table.md"
@@ -134,7 +134,7 @@ def run_v2v(
     jobs = read_edit_set(Path(edits), config.videos)
     places = read_places(config.weights)
     metrics = select_metrics(None if config.metrics == "all" else config.metrics, places)
-    plan = EditPlan(
+    work = EditWork(
         Path(out).expanduser(),
         model,
         config.hardware,
@@ -149,35 +149,34 @@ def run_v2v(
     command = command_line("bench v2v", config, out, model, edits)
     with open_run(out, "v2v", {"request": request}, command=command, resume=resume) as run:
         run.write("config.yaml", as_v2vbench(jobs))
-        _make(plan, jobs, config, stages)
-        values, notes = _measure(plan, jobs, metrics, stages)
-        return _write(run, plan.rows, metrics, values, notes)
+        _make(work, jobs, config, stages)
+        values, notes = _measure(work, jobs, metrics, stages)
+        return _write(run, work.rows, metrics, values, notes)
 
 
-def _make(plan: EditPlan, jobs: Sequence[EditJob], config: V2VConfig, stages: Stages) -> None:
-    removed_leftovers(plan.folder)
-    lacking = [job for job in jobs if plan.missing(job)]
-    report, done, failed = stages("edits"), len(jobs) - len(lacking), list[tuple[str, str]]()
-    if lacking:
-        with open_engine(config.engine, plan, config.workers) as force:
-            for outcome in force.run([MakeEdits(job) for job in lacking]):
-                done, failed = done + outcome.done, [*failed, *outcome.failed]
-                report(done, len(jobs))
-    if failed:
-        name, reason = failed[0]
-        raise FailureError(f"{len(failed)} videos could not be edited", got=f"{name}: {reason}", remedy="--resume")
+def _make(work: EditWork, jobs: Sequence[EditJob], config: V2VConfig, stages: Stages) -> None:
+    names = {key: job.name for job in jobs for key in work.task(job).items}
+
+    def pending(failed: Collection[str]) -> list[Task]:
+        tasks = [work.task(job) for job in jobs if work.missing(job)]
+        return [task for task in tasks if not task.items.keys() & failed]
+
+    failed = make_missing(work, pending, stages, "edits", engine=config.engine, workers=config.workers)
+    for key, reason in failed.items():
+        got = f"{names[key]}: {reason}"
+        raise FailureError(f"{len(failed)} videos could not be edited", got=got, remedy="--resume")
 
 
 def _measure(
-    plan: EditPlan, jobs: Sequence[EditJob], metrics: Sequence[Metric], stages: Stages
+    work: EditWork, jobs: Sequence[EditJob], metrics: Sequence[Metric], stages: Stages
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """One row of values per method, video and prompt; a metric that refuses has no value there."""
     values, refused, report = list[dict[str, Any]](), dict[str, None](), stages("measuring")
     for done, job in enumerate(jobs):
-        reference = read_clip(plan.source_file(job)).frames
-        for row in plan.rows:
+        reference = read_clip(work.source_file(job)).frames
+        for row in work.rows:
             for index, prompt in enumerate(job.prompts):
-                frames = read_clip(plan.file(row, job, index)).frames
+                frames = read_clip(work.file(row, job, index)).frames
                 scores, reasons = clip_values(metrics, frames, reference, prompt)
                 values.append({"method": row, "video": job.name, "index": index, "prompt": prompt, **scores})
                 refused |= dict.fromkeys(f"{row}: {reason}" for reason in reasons)

@@ -5,22 +5,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.metrics.intervals import mean_interval, paired_interval
+from ieadapt.runs.engines import make_missing
 from ieadapt.runs.flags import flag_words
 from ieadapt.runs.folder import Stages, open_run, silent
 from ieadapt.runs.pipelines import Hardware, check_prompts, check_seeds
-from ieadapt.tasks.bench.layout_videos import PROFILE, LayoutPlan, VideoJob, batches, removed_leftovers
+from ieadapt.runs.workers import Task, tasks_of
+from ieadapt.tasks.bench.layout_videos import PROFILE, LayoutWork, VideoJob
 from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.evaluate.tables import MetricSummary
 from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
 from ieadapt.tasks.measure.method import measure
 from ieadapt.tasks.measure.profile import EntropyProfile
-from ieadapt.tasks.study.engines import open_engine
 
 LONGEST_NAME = 255
 RESULTS = "_eval_results.json"
@@ -118,19 +119,18 @@ def run_vbench(config: VBenchRun, out: str | Path, *, resume: bool = False, stag
 
 def _make(config: VBenchRun, folder: Path, stages: Stages) -> None:
     _provide_profile(config, folder, stages)
-    removed_leftovers(folder)
     ways = ((PLAIN, None), (ENHANCED, config.enhancement))
-    plan = LayoutPlan(folder, config.model, config.hardware, config.generation, ways)
-    lacking = [job for job in config.jobs if plan.missing(job)]
-    report, done, failed = stages("videos"), len(config.jobs) - len(lacking), list[tuple[str, str]]()
-    if lacking:
-        with open_engine(config.engine, plan, config.workers) as force:
-            for outcome in force.run(batches(lacking, config.generation.batch_size)):
-                done, failed = done + outcome.done, [*failed, *outcome.failed]
-                report(done, len(config.jobs))
-    if failed:
-        name, reason = failed[0]
-        raise FailureError(f"{len(failed)} videos could not be made", got=f"{name}: {reason}", remedy="--resume")
+    work = LayoutWork(folder, config.model, config.hardware, config.generation, ways)
+    jobs = {job.key: job for job in config.jobs}
+
+    def pending(failed: Collection[str]) -> list[Task]:
+        missing = {key: job for key, job in jobs.items() if key not in failed and work.missing(job)}
+        return tasks_of(LayoutWork.make, missing, config.generation.batch_size)
+
+    failed = make_missing(work, pending, stages, "videos", engine=config.engine, workers=config.workers)
+    for key, reason in failed.items():
+        got = f"{jobs[key].name}: {reason}"
+        raise FailureError(f"{len(failed)} videos could not be made", got=got, remedy="--resume")
 
 
 def _provide_profile(config: VBenchRun, folder: Path, stages: Stages) -> None:

@@ -1,4 +1,4 @@
-"""What a study asks: which maps are replaced by what, when, on which branch, and how the effect is measured."""
+"""The config of a study: which maps are replaced by what, when, on which branch, and how the effect is measured."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Mode = Literal["each", "cumulative", "per-head"]
 STUDY_METRICS = (
     *("psnr", "ssim", "st_lpips", "warp_error", "flicker", "mobilenet_consistency", "motion", "sharpness"),
 )
-"""What a study measures unless told: at least one metric of every aspect, defined for clips of any size."""
+"""What a study measures by default: at least one metric of every aspect, defined for clips of any size."""
 
 
 @dataclass(frozen=True)
@@ -69,15 +69,16 @@ class StudyConfig:
             raise UsageError("a study needs seeds", expected=">= 1", got=self.seeds, where="--seeds")
         if self.seed < 0:
             raise UsageError("a seed cannot be negative", expected=">= 0", got=self.seed, where="--seed")
-        _ = self.perturbations, self.perturbed, self.chosen_metrics
+        StepWindow.of(self.window)
+        if self.metrics is not None:
+            select_metrics(self.metrics.split(","))
+        if not self.perturbations:
+            raise UsageError("a study needs a perturbation", expected=", ".join(PERTURBATIONS), got=repr(self.perturb))
 
     @property
     def perturbations(self) -> tuple[str, ...]:
         """The perturbations by name and amount, each written in one way only."""
-        listed = [text.strip() for text in self.perturb.split(",") if text.strip()]
-        if not listed:
-            raise UsageError("a study needs a perturbation", expected=", ".join(PERTURBATIONS), got=repr(self.perturb))
-        return tuple(dict.fromkeys(_normal(text) for text in listed))
+        return tuple(dict.fromkeys(_normal(text.strip()) for text in self.perturb.split(",") if text.strip()))
 
     @property
     def perturbed(self) -> StepWindow:
@@ -94,6 +95,6 @@ class StudyConfig:
 
 def _normal(text: str) -> str:
     """`mix:0.50` and `mix:.5` are one perturbation, and have one name."""
-    _ = parse_perturbation(text)
+    parse_perturbation(text)  # which refuses an unknown one
     name, _, amount = text.partition(":")
     return f"{name}:{float(amount):g}" if amount else name

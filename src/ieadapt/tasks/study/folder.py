@@ -1,4 +1,4 @@
-"""A study's folder: opened by every process that works on it, for one configuration only."""
+"""A study's folder: opened by every process that works on it, for one configuration only; and the cells in it."""
 
 from __future__ import annotations
 
@@ -6,44 +6,150 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.files import is_leftover, read_record, record_text
-from ieadapt.runs.fingerprints import write_whole
 from ieadapt.runs.folder import versions
+from ieadapt.runs.shared_files import fingerprint, set_aside, write_whole
+from ieadapt.runs.workers import LOCKS
 from ieadapt.tasks.measure.profile import EntropyProfile
-from ieadapt.tasks.study.baselines import TwinStore
-from ieadapt.tasks.study.cells import CellStore
-from ieadapt.tasks.study.grid import Cell, Condition
-from ieadapt.tasks.study.setting import FORMAT, Setting
+from ieadapt.tasks.study.grid import FORMAT, Cell, Condition, Setting
+from ieadapt.tasks.study.videos import BaselineStore
 
-ASKED, GRID, TABLE, CLAIMS = "study.json", "grid.json", "study.parquet", "claims"
+REQUEST, GRID, TABLE = "study.json", "grid.json", "study.parquet"
 _SCHEMA = {"format": int, "asked": dict[str, Any]}
+_NAME = re.compile(r"(?P<key>[0-9a-f]{32})\.json")
+IDENTITY: Mapping[str, type[pl.DataType]] = {
+    "format": pl.Int32,
+    **dict.fromkeys(("model", "weights_hash", "prompt"), pl.String),
+    "seed": pl.Int64,
+    **dict.fromkeys(("sites", "kind", "perturbation"), pl.String),
+    "head": pl.Int32,
+    **dict.fromkeys(("rank", "window", "branch", "metrics"), pl.String),
+    "steps": pl.Int32,
+    "guidance_scale": pl.Float64,
+    **dict.fromkeys(("num_frames", "height", "width"), pl.Int32),
+    "negative_prompt": pl.String,
+}
+"""What a cell depends on, as columns of the table; all but these and `JOINED` are its measured values."""
+JOINED = ("key", "digest", "ep", "energy", "energy_share")
+
+
+@dataclass(frozen=True)
+class CellRow:
+    """A finished cell.
+
+    Attributes:
+        identity: what its numbers depend on, see `Setting.identity`.
+        values: the measured numbers by name.
+
+    Example:
+        >>> row = CellRow({"format": 1, "prompt": "a red ball", "head": None}, {"psnr": 20.0})
+        >>> CellRow.read(row.written()) == row
+        True
+    """
+
+    identity: Mapping[str, Any]
+    values: Mapping[str, float]
+
+    @property
+    def key(self) -> str:
+        """The name of its file."""
+        return fingerprint(self.identity)
+
+    @property
+    def digest(self) -> str:
+        """The hash of identity and values: a changed number does not go unseen."""
+        return fingerprint({"identity": dict(self.identity), "values": dict(self.values)})
+
+    def written(self) -> bytes:
+        """The content of its file."""
+        content = {"identity": dict(self.identity), "values": dict(self.values), "digest": self.digest}
+        return json.dumps(content, ensure_ascii=False, indent=1).encode() + b"\n"
+
+    @classmethod
+    def read(cls, content: bytes) -> CellRow | None:
+        """A cell from its file's content, or None where that is damaged or something else."""
+        try:
+            record = json.loads(content)
+            row = cls(record["identity"], {name: float(value) for name, value in record["values"].items()})
+            return row if row.digest == record["digest"] else None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    @classmethod
+    def of_table(cls, row: Mapping[str, Any]) -> CellRow | None:
+        """A cell from a row of the table, or None where its digest says otherwise."""
+        identity = {name: row[name] for name in IDENTITY if name in row}
+        values = {name: value for name, value in row.items() if name not in (*IDENTITY, *JOINED) and value is not None}
+        cell = cls(identity, values)
+        return cell if (cell.key, cell.digest) == (row.get("key"), row.get("digest")) else None
+
+
+class CellStore:
+    """The files of a study's cells.
+
+    Args:
+        folder: the study folder; cells are in `cells` below it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._study, self._folder = folder, folder / "cells"
+
+    def write(self, row: CellRow) -> None:
+        """Store a finished cell, whole or not at all."""
+        write_whole(self._path(row.key), row.written())
+
+    def has(self, key: str) -> bool:
+        """Whether a cell has a file; `sort_out` makes sure that files are what they say."""
+        return self._path(key).exists()
+
+    def keys(self) -> set[str]:
+        """The keys of all files that are named as cells are."""
+        return {match["key"] for path in self._folder.glob("*") if (match := _NAME.fullmatch(path.name))}
+
+    def read(self, keys: Iterable[str]) -> tuple[dict[str, CellRow], list[str]]:
+        """The sound ones among these cells, and the keys of those that are damaged."""
+        rows = {key: CellRow.read(self._path(key).read_bytes()) for key in sorted(keys)}
+        sound = {key: row for key, row in rows.items() if row is not None and row.key == key}
+        return sound, [key for key in rows if key not in sound]
+
+    def foreign(self, expected: set[str]) -> list[str]:
+        """Names of files among the cells that are none of this study."""
+        names = sorted(path.name for path in self._folder.glob("*") if not is_leftover(path))
+        return [name for name in names if not (match := _NAME.fullmatch(name)) or match["key"] not in expected]
+
+    def set_aside(self, keys: Iterable[str]) -> None:
+        """Move damaged cells out of the way, so that they are done again."""
+        for key in keys:
+            set_aside(self._path(key), self._study)
+
+    def _path(self, key: str) -> Path:
+        return self._folder / f"{key}.json"
 
 
 class StudyFolder:
-    """The places of a study.
+    """The files of a study.
 
     Args:
         path: the folder.
 
     Attributes:
         cells: the finished cells.
-        twins: the unperturbed videos.
+        baselines: the unperturbed videos.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser().absolute()
         self.cells = CellStore(self.path)
-        self.twins = TwinStore(self.path)
-
-    @property
-    def claims_path(self) -> Path:
-        """Where claims are."""
-        return self.path / CLAIMS
+        self.baselines = BaselineStore(self.path)
 
     @property
     def table_path(self) -> Path:
@@ -51,17 +157,17 @@ class StudyFolder:
         return self.path / TABLE
 
     def record(self) -> dict[str, Any]:
-        """What was asked of this study, with versions and command line.
+        """The request of this study, with versions and command line.
 
         Raises:
             UsageError: the folder holds no study, or one of another format.
         """
-        path = self.path / ASKED
+        path = self.path / REQUEST
         remedy = "start again in a new folder"
         try:
             record = read_record(path, _SCHEMA, what="the record of this study", remedy=remedy)
         except FileNotFoundError as error:
-            raise UsageError(f"no study in this folder: {ASKED} is missing", where=self.path) from error
+            raise UsageError(f"no study in this folder: {REQUEST} is missing", where=self.path) from error
         if record["format"] != FORMAT:
             raise UsageError(
                 "a study of another format",
@@ -79,14 +185,14 @@ class StudyFolder:
             UsageError: the folder holds something else, a study while `resume` is false, or a study of another
                 configuration; the differences are given.
         """
-        asked = setting.asked(prompts)
-        if self._begin({"asked": asked, "command": command, "versions": versions()}):
+        request = setting.request(prompts)
+        if self._begin({"asked": request, "command": command, "versions": versions()}):
             return
         earlier = self.record()["asked"]
-        if earlier != json.loads(json.dumps(asked)):
+        if earlier != json.loads(json.dumps(request)):
             raise UsageError(
                 "the folder holds a study of another configuration",
-                got=_difference(earlier, asked),
+                got=_difference(earlier, request),
                 where=self.path,
                 remedy="ask the same as before, or name another --out",
             )
@@ -101,12 +207,12 @@ class StudyFolder:
 
     def _begin(self, content: Mapping[str, Any]) -> bool:
         """Write the record of a new study; False if there is one, maybe from a process that began just now."""
-        if (self.path / ASKED).exists():
+        if (self.path / REQUEST).exists():
             return False
         self._require_empty()
         record = {"format": FORMAT, "workflow": "study", **content}
         try:
-            write_whole(self.path / ASKED, record_text(record).encode(), put=os.link)
+            write_whole(self.path / REQUEST, record_text(record).encode(), put=os.link)
         except FileExistsError:
             return False
         return True
@@ -129,8 +235,8 @@ class StudyFolder:
         """Leave nothing of a study that was refused before its conditions were settled."""
         if self.has_grid():
             return
-        (self.path / ASKED).unlink(missing_ok=True)
-        for folder in (self.claims_path, self.path):
+        (self.path / REQUEST).unlink(missing_ok=True)
+        for folder in (self.path / LOCKS, self.path):
             with contextlib.suppress(OSError):  # not empty, or not there
                 folder.rmdir()
 
@@ -176,19 +282,19 @@ class StudyFolder:
         return {setting.key(cell): cell for cell in listed}
 
 
-def _difference(earlier: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+def _difference(earlier: Mapping[str, Any], request: Mapping[str, Any]) -> str:
     """What differs, as `name: there X, asked Y`."""
-    told = []
-    for name in dict.fromkeys([*earlier, *asked]):
-        there, here = earlier.get(name), asked.get(name)
+    differences = []
+    for name in dict.fromkeys([*earlier, *request]):
+        there, here = earlier.get(name), request.get(name)
         if isinstance(there, list) and isinstance(here, list) and there != here:
             there, here = f"{len(there)} {name}", _first_change(there, here)
         if there != here:
-            told.append(f"{name}: there {there}, asked {here}")
-    return "; ".join(told)
+            differences.append(f"{name}: there {there}, asked {here}")
+    return "; ".join(differences)
 
 
 def _first_change(there: Sequence[Any], here: Sequence[Any]) -> str:
-    place = next((i for i, (a, b) in enumerate(zip(there, here, strict=False)) if a != b), min(len(there), len(here)))
-    told = repr(here[place]) if place < len(here) else "nothing"
-    return f"{len(here)}, number {place + 1} being {told}"
+    index = next((i for i, (a, b) in enumerate(zip(there, here, strict=False)) if a != b), min(len(there), len(here)))
+    changed = repr(here[index]) if index < len(here) else "nothing"
+    return f"{len(here)}, number {index + 1} being {changed}"

@@ -1,14 +1,23 @@
-"""The grid of a study: every set of sites, with every perturbation."""
+"""The grid of a study: every set of sites with every perturbation, and the cells that all share one setting."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ieadapt.attention import AttentionSite
 from ieadapt.errors import UsageError
+from ieadapt.files import fits
+from ieadapt.runs.shared_files import fingerprint
+from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.layer_choice import SiteChoice
 from ieadapt.tasks.study.config import StudyConfig
+
+_RECORDED = {"model": str, "weights_hash": str, "metrics": str, "prompts": list[str], "steps": int}
+FORMAT = 1
+"""Of the results: raised whenever a cell of the same key would hold other numbers."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +60,12 @@ def conditions(config: StudyConfig, sites: Sequence[AttentionSite], ep: Mapping[
     """Every condition of a study of a model with these sites, in order of execution.
 
     Args:
-        config: what is asked.
+        config: the request.
         sites: the model's attention sites.
         ep: entropy percentage by site name.
 
     Raises:
-        UsageError: the selection matches no site, or identity alone is asked for at cross-attention alone.
+        UsageError: the selection matches no site, or identity alone is requested at cross-attention alone.
 
     Example:
         >>> sites = [AttentionSite("a", "spatial", 0, 2), AttentionSite("b", "cross", 1, 2)]
@@ -64,20 +73,20 @@ def conditions(config: StudyConfig, sites: Sequence[AttentionSite], ep: Mapping[
         ['identity at a', 'uniform at a', 'uniform at b']
     """
     chosen = SiteChoice.parse(config.sites).choose(sites, ep) if config.sites else list(sites)
-    groups = {"each": _each, "cumulative": _cumulative, "per-head": _per_head}[config.mode]
-    made = [
+    group_sites = {"each": _each, "cumulative": _cumulative, "per-head": _per_head}[config.mode]
+    listed = [
         Condition(tuple(site.name for site in group), group[0].kind, perturbation, head, rank)
-        for group, head, rank in groups(chosen, ep)
+        for group, head, rank in group_sites(chosen, ep)
         for perturbation in config.perturbations
         if perturbation != "identity" or group[0].kind != "cross"
     ]
-    if not made:
+    if not listed:
         raise UsageError(
             "cross-attention has no identity map",
             got=f"identity at {len(chosen)} cross-attention sites only",
             remedy="add uniform to the perturbations, or choose other sites",
         )
-    return made
+    return listed
 
 
 Group = tuple[Sequence[AttentionSite], int | None, str]
@@ -110,3 +119,119 @@ def growing(number: int) -> list[int]:
         [1, 2, 4, 8, 10]
     """
     return [*(2**power for power in range(number.bit_length()) if 2**power < number), number]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all cells of a study share.
+
+    Attributes:
+        model: the name under which the model was requested; of a folder only its own name.
+        weights_hash: of its weights and configuration.
+        study: what is perturbed and measured.
+        generation: steps, size, guidance.
+        metrics: the names of the metrics, in full.
+
+    Example:
+        >>> from ieadapt.tasks.study.grid import Condition
+        >>> setting = Setting("shapes", "0a", StudyConfig(), GenerationConfig(8), ("psnr",))
+        >>> cell = Cell(Condition(("mid.attn1",), "spatial", "identity"), "a red ball", 0)
+        >>> setting.identity(cell)["window"], len(setting.key(cell))
+        ('0:1', 32)
+    """
+
+    model: str
+    weights_hash: str
+    study: StudyConfig
+    generation: GenerationConfig
+    metrics: tuple[str, ...]
+
+    @property
+    def first_step(self) -> int:
+        """The step at which the perturbed part of a run begins."""
+        return self.study.perturbed.steps(self.generation.num_inference_steps).start
+
+    def identity(self, cell: Cell) -> dict[str, Any]:
+        """Everything that a cell's numbers depend on, as columns of the table."""
+        condition = cell.condition
+        return {
+            "format": FORMAT,
+            "model": self.model,
+            "weights_hash": self.weights_hash,
+            "prompt": cell.prompt,
+            "seed": cell.seed,
+            "sites": ",".join(condition.sites),
+            "kind": condition.kind,
+            "perturbation": condition.perturbation,
+            "head": condition.head,
+            "rank": condition.rank,
+            "window": str(self.study.perturbed),
+            "branch": self.study.branch,
+            "metrics": ",".join(self.metrics),
+            **self._run(),
+        }
+
+    def key(self, cell: Cell) -> str:
+        """The name of a cell's file: the hash of its identity."""
+        return fingerprint(self.identity(cell))
+
+    def baseline_key(self, prompt: str, seed: int) -> str:
+        """The name of an unperturbed video's file; it depends on where the window begins, for the latents it keeps."""
+        shared = {"format": FORMAT, "model": self.model, "weights_hash": self.weights_hash, **self._run()}
+        return fingerprint({**shared, "prompt": prompt, "seed": seed, "kept_at": self.first_step})
+
+    def pairs(self, prompts: tuple[str, ...]) -> list[tuple[str, int]]:
+        """Every prompt with every seed."""
+        seeds = range(self.study.seed, self.study.seed + self.study.seeds)
+        return [(prompt, seed) for prompt in prompts for seed in seeds]
+
+    def request(self, prompts: tuple[str, ...]) -> dict[str, Any]:
+        """The request behind a study, in a form that can be compared with that of another process."""
+        study = dataclasses.asdict(self.study) | {
+            "perturb": ",".join(self.study.perturbations),
+            "window": str(self.study.perturbed),
+            "metrics": ",".join(self.metrics),
+        }
+        shared = {"model": self.model, "weights_hash": self.weights_hash, "prompts": list(prompts)}
+        return {**shared, **study, **self._run()}
+
+    @classmethod
+    def recorded(cls, request: Mapping[str, Any]) -> tuple[Setting, tuple[str, ...]]:
+        """The setting and the prompts behind a request; metrics may be named whose weights are not here.
+
+        Raises:
+            UsageError: a field is missing or of another type; a record with a digest can be so only by hand.
+        """
+        try:
+            study = {field.name: request[field.name] for field in dataclasses.fields(StudyConfig)}
+            run: dict[str, Any] = {
+                field.name: request.get(field.name) for field in dataclasses.fields(GenerationConfig)
+            }
+            run |= {"num_inference_steps": request["steps"], "batch_size": GenerationConfig().batch_size}
+            if not all(fits(request[name], kind) for name, kind in _RECORDED.items()):
+                raise TypeError("a field of another type")
+            setting = cls(
+                request["model"],
+                request["weights_hash"],
+                StudyConfig(**{**study, "metrics": None}),
+                GenerationConfig(**run),
+                tuple(request["metrics"].split(",")),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UsageError(
+                "the record of this study cannot be read",
+                got=f"no {error}" if isinstance(error, KeyError) else error,
+                where="study.json",
+                remedy="start again in a new folder",
+            ) from error
+        return setting, tuple(request["prompts"])
+
+    def _run(self) -> dict[str, Any]:
+        """The settings of the pipeline; the size of a batch is not among them, results do not depend on it."""
+        run = {name: value for name, value in vars(self.generation).items() if name != "batch_size"}
+        scale = run["guidance_scale"]  # 3 and 3.0 are one scale, and have one hash
+        return {
+            "steps": run.pop("num_inference_steps"),
+            **run,
+            "guidance_scale": None if scale is None else float(scale),
+        }

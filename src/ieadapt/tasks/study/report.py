@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,15 @@ from PIL import Image
 from ieadapt.attention import AttentionSite
 from ieadapt.errors import UsageError
 from ieadapt.metrics import METRICS
-from ieadapt.runs.fingerprints import write_whole
+from ieadapt.metrics.intervals import Correlation
 from ieadapt.runs.pipelines import spoken_folder
 from ieadapt.runs.report import Block, Picture, Report, Section, Table, Text, figure_png, render_report
+from ieadapt.runs.shared_files import write_whole
 from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.maps.method import AttentionMaps, attention_maps
 from ieadapt.tasks.maps.run import map_blocks
 from ieadapt.tasks.measure.profile import EntropyProfile
-from ieadapt.tasks.study.cells import CellRow
-from ieadapt.tasks.study.filmstrips import Strip, read_strips
+from ieadapt.tasks.study.folder import CellRow
 from ieadapt.tasks.study.report_effects import (
     NAMES,
     Effect,
@@ -36,22 +37,16 @@ from ieadapt.tasks.study.report_effects import (
     leading_effects,
     relations,
     site_effects,
+    summary,
 )
 from ieadapt.tasks.study.report_figures import draw_strips, plot_bars, plot_growing, plot_heads, plot_scatter
-from ieadapt.tasks.study.report_text import summary
+from ieadapt.tasks.study.videos import Strip, read_strips
 
 STRIP_WIDTH = 900
 """In pixels, below which strips scroll on a narrow screen."""
 THRESHOLD = 0.4
 """Share of the largest weight under which the thresholded maps are blank."""
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A figure, and what it looks like."""
-
-    figure: Figure
-    png: bytes
+ENERGY_CAPTION = "Energy, energy share and EP per site, in order of execution; the line marks EP 50 %."
 
 
 def write_study_report(folder: str | Path, *, maps: Sequence[AttentionMaps] = ()) -> Path:
@@ -73,8 +68,8 @@ def write_study_report(folder: str | Path, *, maps: Sequence[AttentionMaps] = ()
     profile, strips = EntropyProfile.load(folder), list(read_strips(folder))
     report, figures = study_report(table, profile, strips=strips, maps=maps, record=_record(folder, table))
     for name, figure in figures.items():
-        write_whole(folder / f"{name}.png", figure.png)
-        write_whole(folder / f"{name}.svg", figure_svg(figure.figure))
+        write_whole(folder / f"{name}.png", figure_png(figure))
+        write_whole(folder / f"{name}.svg", figure_svg(figure))
     write_whole(folder / "report.html", render_report(report).encode())
     return folder / "report.html"
 
@@ -110,7 +105,7 @@ def study_report(
     strips: Sequence[Strip] = (),
     maps: Sequence[AttentionMaps] = (),
     record: Mapping[str, Any] | None = None,
-) -> tuple[Report, dict[str, Drawn]]:
+) -> tuple[Report, dict[str, Figure]]:
     """A study as a report, and its figures by name.
 
     Args:
@@ -123,28 +118,27 @@ def study_report(
     sites, every = profile.by_site(), effects_of(table)
     leading = leading_effects(table) or every[:1]
     measured = {effect: site_effects(table, effect, sites) for effect in leading}
-    found = relations(table, every, sites)
-    ahead = [relation for relation in found if relation.effect in leading]
+    related = relations(table, every, sites)
+    ahead = [relation for relation in related if relation.effect in leading]
     figures = _figures(table, profile, measured, ahead)
-    listed, model = dict(record or {}), table["model"][0]
+    listed = dict(record or {})
     command = listed.pop("command", None)
     report = Report(
-        title=f"What each attention layer of {model} does",
-        asked=_asked(table),
+        title=f"What each attention layer of {table['model'][0]} does",
+        asked=_perturbed_part(table),
         found=summary(table, leading, ahead, sites),
         sections=[
-            Section("What replacing a layer looks like", [*_strip_blocks(strips, sites)]),
-            Section("What it costs", [*_cost_blocks(figures, measured)]),
-            Section("Whether entropy predicts it", [*_relation_blocks(figures, found)]),
-            Section("Entropy and energy per site", _entropy_blocks(figures, sites)),
-            Section("Where tokens look", [*_map_blocks(maps)]),
+            Section("What replacing a layer looks like", _strip_blocks(strips, sites)),
+            Section("What it costs", _cost_blocks(figures, measured)),
+            Section("Whether entropy predicts it", _relation_blocks(figures, related)),
+            Section("Entropy and energy per site", [_picture(figures["entropy-and-energy"], ENERGY_CAPTION, 760)]),
+            Section("Where tokens look", _map_blocks(maps)),
             Section("What was measured", [_definitions(table, every)]),
         ],
         repeat={"Command line": str(command)} if command else {},
         record=listed,
     )
-    kept = [section for section in report.sections if section.blocks]
-    return Report(**{**vars(report), "sections": kept}), figures
+    return replace(report, sections=[section for section in report.sections if section.blocks]), figures
 
 
 def study_maps(pipe: DiffusionPipeline, table: pl.DataFrame, profile: EntropyProfile) -> list[AttentionMaps]:
@@ -156,10 +150,9 @@ def study_maps(pipe: DiffusionPipeline, table: pl.DataFrame, profile: EntropyPro
         profile: its profile.
     """
     first, ep = table.row(0, named=True), profile.ep
-    given: dict[str, Any] = {
-        name: first.get(name) for name in ("guidance_scale", "num_frames", "height", "width", "negative_prompt")
-    }
-    generation = GenerationConfig(num_inference_steps=first["steps"], **given)
+    names = ("guidance_scale", "num_frames", "height", "width", "negative_prompt")
+    settings: dict[str, Any] = {name: first.get(name) for name in names}
+    generation = GenerationConfig(first["steps"], **settings)
     studied = {name for names in table["sites"].unique() for name in names.split(",")}
     sites = sorted((site for site in profile.sites if site.name in studied), key=lambda site: ep[site.name])
     chosen: dict[str, AttentionSite] = {}
@@ -185,27 +178,23 @@ def _figures(
     table: pl.DataFrame,
     profile: EntropyProfile,
     measured: Mapping[Effect, Sequence[SiteEffect]],
-    found: Sequence[Relation],
-) -> dict[str, Drawn]:
+    related: Sequence[Relation],
+) -> dict[str, Figure]:
     figures = {"entropy-and-energy": profile.plot()}
     if any(measured.values()):
         figures["effects"] = plot_bars(measured)
-        figures["ep-and-effects"] = plot_scatter(measured, found)
+        figures["ep-and-effects"] = plot_scatter(measured, related)
     if table["head"].is_not_null().any():
         figures["heads"] = plot_heads(measured)
     if (table["rank"] != "each").any():
         figures["growing-sets"] = plot_growing(table, list(measured))
-    return {name: _drawn(figure) for name, figure in figures.items()}
+    for figure in figures.values():  # laid out once, so that PNG and SVG are alike
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+    return figures
 
 
-def _drawn(figure: Figure) -> Drawn:
-    """Lay a figure out once, for PNG and SVG alike."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    return Drawn(figure, figure_png(figure))
-
-
-def _asked(table: pl.DataFrame) -> str:
+def _perturbed_part(table: pl.DataFrame) -> str:
     first = table.row(0, named=True)
     branch = {"both": "both guidance branches", "cond": "the branch of the prompt"}.get(
         first["branch"], first["branch"]
@@ -227,7 +216,7 @@ def _strip_blocks(strips: Sequence[Strip], sites: pl.DataFrame) -> list[Block]:
     return blocks
 
 
-def _cost_blocks(figures: Mapping[str, Drawn], measured: Mapping[Effect, Sequence[SiteEffect]]) -> list[Block]:
+def _cost_blocks(figures: Mapping[str, Figure], measured: Mapping[Effect, Sequence[SiteEffect]]) -> list[Block]:
     blocks: list[Block] = []
     if "effects" in figures:
         caption = (
@@ -258,7 +247,7 @@ def _site_table(measured: Mapping[Effect, Sequence[SiteEffect]]) -> Table:
     return Table(headings, list(rows.values()), caption, numeric=(0, 4, *range(5, len(headings))))
 
 
-def _relation_blocks(figures: Mapping[str, Drawn], found: Sequence[Relation]) -> list[Block]:
+def _relation_blocks(figures: Mapping[str, Figure], related: Sequence[Relation]) -> list[Block]:
     blocks: list[Block] = []
     if "ep-and-effects" in figures:
         caption = (
@@ -267,7 +256,7 @@ def _relation_blocks(figures: Mapping[str, Drawn], found: Sequence[Relation]) ->
             "more."
         )
         blocks.append(_picture(figures["ep-and-effects"], caption, 760))
-    if found:
+    if related:
         rows = [
             [
                 NAMES[relation.effect.aspect],
@@ -275,11 +264,9 @@ def _relation_blocks(figures: Mapping[str, Drawn], found: Sequence[Relation]) ->
                 relation.kind,
                 relation.perturbation,
                 str(relation.overall.units),
-                _cell(relation.overall),
-                _cell(relation.here),
-                "–" if relation.within is None else _cell(relation.within),
+                *map(_cell, (relation.overall, relation.here, relation.within)),
             ]
-            for relation in found
+            for relation in related
         ]
         headings = ("aspect", "measure", "kind", "replaced by", "sites", "rho", "these sites", "within one resolution")
         caption = (
@@ -291,15 +278,10 @@ def _relation_blocks(figures: Mapping[str, Drawn], found: Sequence[Relation]) ->
     return blocks
 
 
-def _cell(rho: Any) -> str:
-    if rho.rho != rho.rho:
+def _cell(rho: Correlation | None) -> str:
+    if rho is None or rho.rho != rho.rho:
         return "–"
     return f"{rho.rho:+.2f}" if rho.low != rho.low else f"{rho}"
-
-
-def _entropy_blocks(figures: Mapping[str, Drawn], sites: pl.DataFrame) -> list[Block]:
-    caption = "Energy, energy share and EP per site, in order of execution; the line marks EP 50 %."
-    return [_picture(figures["entropy-and-energy"], caption, 760)]
 
 
 def _map_blocks(maps: Sequence[AttentionMaps]) -> list[Block]:
@@ -324,8 +306,8 @@ def _definitions(table: pl.DataFrame, effects: Sequence[Effect]) -> Block:
     )
 
 
-def _picture(figure: Drawn, caption: str, least_width: int) -> Picture:
-    return Picture(figure.png, caption, caption, least_width)
+def _picture(figure: Figure, caption: str, least_width: int) -> Picture:
+    return Picture(figure_png(figure), caption, caption, least_width)
 
 
 def _record(folder: Path, table: pl.DataFrame) -> dict[str, Any]:
@@ -337,12 +319,8 @@ def _record(folder: Path, table: pl.DataFrame) -> dict[str, Any]:
         "prompts": table["prompt"].n_unique(),
         "seeds": ", ".join(map(str, sorted(table["seed"].unique()))),
     }
-    try:
-        asked = json.loads((folder / "study.json").read_text())
-    except (OSError, ValueError):
-        return record
-    if isinstance(asked, dict):
-        record |= {name: asked[name] for name in ("command", "started") if asked.get(name)}
-        if isinstance(asked.get("versions"), dict):
-            record["versions"] = ", ".join(f"{name} {version}" for name, version in asked["versions"].items())
+    with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):  # as far as it can be read
+        own = json.loads((folder / "study.json").read_text())
+        record |= {name: own[name] for name in ("command", "started") if own.get(name)}
+        record["versions"] = ", ".join(f"{name} {version}" for name, version in own.get("versions", {}).items())
     return record

@@ -1,4 +1,4 @@
-"""A study's table as effects per attention site, and how well EP predicts them."""
+"""What a study found: effects per attention site, how well EP predicts them, and sentences no stronger than that."""
 
 from __future__ import annotations
 
@@ -30,7 +30,17 @@ NAMES: Mapping[Aspect, str] = {
     "text": "match with the prompt",
 }
 SCORE_ASPECTS: Mapping[str, Aspect] = {"motion": "motion", "jitter": "consistency", "flicker": "consistency"}
+DAMAGE: Mapping[str, Literal[-1, 0, 1]] = {"higher": -1, "lower": 1, "context": 0, "near 1": 0}
+"""What is better of a metric -> the sign of damage; 0 where any change counts."""
 UNCHANGED: Mapping[str, float] = {"ssim": 1.0}
+MEANINGS: Mapping[str, str] = {
+    "identity": "the identity map (every token looks at itself only)",
+    "uniform": "the uniform map (every token looks at all alike)",
+}
+CLAIMS: Mapping[Aspect, tuple[str, int]] = {
+    "quality": ("High-entropy maps go with video quality", 1),
+    "structure": ("Low-entropy maps carry structure", -1),
+}
 
 
 @dataclass(frozen=True)
@@ -137,27 +147,25 @@ def _interval(values: np.ndarray) -> Interval:
 
 def effects_of(table: pl.DataFrame) -> list[Effect]:
     """Every effect that a study measured, in the order of the table of metrics; the testbed's scores after them."""
-    found = []
+    effects = []
     for metric in METRICS.values():
         pair = metric.compares == "pair"
         column = metric.name if pair else f"{metric.name}_change"
-        sign: Literal[-1, 0, 1] = {"higher": -1, "lower": 1, "context": 0}[metric.better]  # type: ignore[assignment]
         unchanged = UNCHANGED.get(column, None if metric.name == "psnr" else 0.0)
-        unit = f" ({metric.unit})" if metric.unit else ""
-        label = f"{metric.name}{unit}" if pair else f"change of {metric.name}{unit}"
-        found.append(Effect(column, label, metric.aspect, sign, unchanged))
+        label = ("" if pair else "change of ") + metric.name + (f" ({metric.unit})" if metric.unit else "")
+        effects.append(Effect(column, label, metric.aspect, DAMAGE[metric.better], unchanged))
     for name, (unit, better) in MEASURES.items():
-        score: Literal[-1, 0, 1] = {"higher": -1, "lower": 1, "near 1": 0}[better]  # type: ignore[assignment]
         label = f"change of testbed {name}" + (f" ({unit})" if unit else "")
-        found.append(Effect(f"testbed_{name}_change", label, SCORE_ASPECTS.get(name, "quality"), score, 0.0))
-    return [effect for effect in found if _measured(table, effect.column)]
+        aspect = SCORE_ASPECTS.get(name, "quality")
+        effects.append(Effect(f"testbed_{name}_change", label, aspect, DAMAGE[better], 0.0))
+    return [effect for effect in effects if _has_values(table, effect.column)]
 
 
 def leading_effects(table: pl.DataFrame) -> list[Effect]:
     """One effect for each of structure, temporal consistency and quality, where the study measured one."""
     there = {effect.column: effect for effect in effects_of(table)}
-    chosen = (next((there[name] for name in names if name in there), None) for names in LEADING.values())
-    return [effect for effect in chosen if effect is not None]
+    columns = (next((name for name in names if name in there), None) for names in LEADING.values())
+    return [there[column] for column in columns if column is not None]
 
 
 def site_effects(table: pl.DataFrame, effect: Effect, sites: pl.DataFrame) -> list[SiteEffect]:
@@ -168,21 +176,20 @@ def site_effects(table: pl.DataFrame, effect: Effect, sites: pl.DataFrame) -> li
         effect: which column.
         sites: the profile by site (`EntropyProfile.by_site`), for order and keys.
     """
-    known = {row["site"]: row for row in sites.iter_rows(named=True)}
+    by_site = {row["site"]: row for row in sites.iter_rows(named=True)}
     clips = {
         pair: index for index, pair in enumerate(table.select("prompt", "seed").unique(maintain_order=True).rows())
     }
-    found = []
+    units = []
     by = ["sites", "head", "kind", "perturbation", "ep"]
-    for key, rows in single_sites(table).group_by(by, maintain_order=True):
-        site, head, kind, perturbation, ep = key
+    for (site, head, kind, perturbation, ep), rows in single_sites(table).group_by(by, maintain_order=True):
         values = np.full(len(clips), np.nan)
         for prompt, seed, value in rows.select("prompt", "seed", effect.column).rows():
             values[clips[prompt, seed]] = np.nan if value is None or not np.isfinite(value) else value
         if np.isfinite(values).any():
-            place = known[site]
-            found.append(SiteEffect(site, head, place["order"], kind, perturbation, ep, place["n_keys"], values))
-    return sorted(found, key=lambda each: (each.order, -1 if each.head is None else each.head))
+            order, keys = by_site[site]["order"], by_site[site]["n_keys"]
+            units.append(SiteEffect(site, head, order, kind, perturbation, ep, keys, values))
+    return sorted(units, key=lambda unit: (unit.order, -1 if unit.head is None else unit.head))
 
 
 def single_sites(table: pl.DataFrame) -> pl.DataFrame:
@@ -192,24 +199,138 @@ def single_sites(table: pl.DataFrame) -> pl.DataFrame:
 
 def relations(table: pl.DataFrame, effects: Sequence[Effect], sites: pl.DataFrame) -> list[Relation]:
     """EP against every effect, per kind and perturbation; left out where there are fewer than three sites."""
-    found = []
+    related = []
     for effect in effects:
         units = site_effects(table, effect, sites)
         for kind, perturbation in dict.fromkeys((unit.kind, unit.perturbation) for unit in units):
             own = [unit for unit in units if (unit.kind, unit.perturbation) == (kind, perturbation)]
             if len(own) >= 3:
-                found.append(Relation(effect, kind, perturbation, *_correlate(own, effect)))
-    return found
+                ep, keys = [unit.ep for unit in own], [unit.keys for unit in own]
+                damage = effect.as_damage(np.stack([unit.values for unit in own]))
+                overall, here = spearman_interval(ep, damage), spearman_interval(ep, damage, units="fixed")
+                shared = 1 < len(set(keys)) < len(keys)
+                within = spearman_interval(ep, damage, groups=keys) if shared else None
+                related.append(Relation(effect, kind, perturbation, overall, here, within))
+    return related
 
 
-def _correlate(units: Sequence[SiteEffect], effect: Effect) -> tuple[Correlation, Correlation, Correlation | None]:
-    ep, keys = [unit.ep for unit in units], [unit.keys for unit in units]
-    measured = effect.as_damage(np.stack([unit.values for unit in units]))
-    overall, here = spearman_interval(ep, measured), spearman_interval(ep, measured, units="fixed")
-    if not 1 < len(set(keys)) < len(keys):
-        return overall, here, None
-    return overall, here, spearman_interval(ep, measured, groups=keys)
-
-
-def _measured(table: pl.DataFrame, column: str) -> bool:
+def _has_values(table: pl.DataFrame, column: str) -> bool:
     return column in table.columns and bool(table[column].is_finite().any())
+
+
+def describe_perturbation(perturbation: str) -> str:
+    """A perturbation in words.
+
+    Example:
+        >>> describe_perturbation("mix:0.5")
+        'mix:0.5'
+    """
+    return MEANINGS.get(perturbation, perturbation)
+
+
+def summary(
+    table: pl.DataFrame, effects: Sequence[Effect], related: Sequence[Relation], sites: pl.DataFrame
+) -> list[str]:
+    """The report's opening: what was done, what replacing attention costs, and whether EP predicts it.
+
+    Args:
+        table: the study's table.
+        effects: the leading effects.
+        related: their relations to EP.
+        sites: the profile by site.
+    """
+    return [_scope(table), *_claims(related), *_costs(table, effects, sites), *_cautions(related, table)]
+
+
+def _scope(table: pl.DataFrame) -> str:
+    alone = single_sites(table)
+    clips = table.select("prompt", "seed").unique().height
+    return (
+        f"{table.height} videos in which attention was replaced: {alone['sites'].n_unique()} sites, "
+        f"{_listed(table['perturbation'].unique(maintain_order=True).to_list())}, {clips} clips (prompt and seed); "
+        "each is compared with the same video without the replacement."
+    )
+
+
+def _costs(table: pl.DataFrame, effects: Sequence[Effect], sites: pl.DataFrame) -> list[str]:
+    """One sentence per kind and perturbation."""
+    measured = {effect: site_effects(table, effect, sites) for effect in effects}
+    pairs = dict.fromkeys((unit.kind, unit.perturbation) for units in measured.values() for unit in units)
+    sentences, explained = [], set()
+    for kind, perturbation in pairs:
+        own = {
+            effect: [unit for unit in units if (unit.kind, unit.perturbation) == (kind, perturbation)]
+            for effect, units in measured.items()
+        }
+        parts = [_worst(effect, units) for effect, units in own.items() if units]
+        name = perturbation if perturbation in explained else describe_perturbation(perturbation)
+        explained.add(perturbation)
+        number = max(len(units) for units in own.values())
+        which = "one" if number == 1 else f"one of the {number}"
+        sentences.append(
+            f"In this model, replacing {which} {kind} site{'s' if number > 1 else ''} by {name} costs most "
+            f"{_listed(parts)}."
+        )
+    if sentences:
+        sentences[-1] += " The table below names the numbered sites and gives every site with its interval."
+    return sentences
+
+
+def _worst(effect: Effect, units: Sequence[SiteEffect]) -> str:
+    """The largest damage and its site; its interval decides whether there is any."""
+    worst = max(units, key=lambda unit: unit.damage(effect).mean)
+    damage, value = worst.damage(effect), worst.interval()
+    if effect.unchanged is not None and (damage.mean <= 0 or value.low <= effect.unchanged <= value.high):
+        return f"no {NAMES[effect.aspect]} that these clips can tell from none"
+    size = f"{damage.mean:.3g}" if effect.unchanged is not None else f"{worst.mean:.3g} left"
+    return f"{NAMES[effect.aspect]} at {worst.name} with EP {worst.ep:.0f} % ({effect.damage_label} {size})"
+
+
+def _claims(related: Sequence[Relation]) -> list[str]:
+    """The paper's two claims against the relations of EP and damage."""
+    sentences = []
+    for aspect, (claim, sign) in CLAIMS.items():
+        own = [relation for relation in related if relation.effect.aspect == aspect]
+        if not own:
+            continue
+        groups: dict[str, list[str]] = {"agrees": [], "disagrees": [], "does not settle it": []}
+        for relation in own:
+            rho = relation.overall
+            verdict = "does not settle it" if not rho.excludes_zero else "agrees" if rho.rho * sign > 0 else "disagrees"
+            groups[verdict].append(f"{relation.kind}, {relation.perturbation} {_rho(relation)}")
+        verdicts = "; ".join(f"{verdict}: {', '.join(members)}" for verdict, members in groups.items() if members)
+        sentences.append(
+            f"The paper's claim “{claim}” would show as more damage to {NAMES[aspect]} where EP is "
+            f"{'higher' if sign > 0 else 'lower'} (rho {'above' if sign > 0 else 'below'} zero). This study {verdicts}."
+        )
+    return sentences
+
+
+def _rho(relation: Relation) -> str:
+    rho = relation.overall
+    if rho.low != rho.low:
+        return f"rho {rho.rho:+.2f}, too few sites for an interval (n = {rho.units})"
+    return f"rho {rho} (n = {rho.units})"
+
+
+def _cautions(related: Sequence[Relation], table: pl.DataFrame) -> list[str]:
+    sentences = []
+    if related:
+        intervals = [relation.overall for relation in related if relation.overall.low == relation.overall.low]
+        excluding = sum(rho.excludes_zero for rho in intervals)
+        sentences.append(
+            f"{len(intervals)} correlations were tested here; about {0.05 * len(intervals):.1f} of them would exclude "
+            f"zero by chance alone, and {excluding} do. The intervals are not corrected for this: read one that barely "
+            "excludes zero as a lead."
+        )
+    if {"identity", "uniform"} <= set(table["perturbation"]):
+        sentences.append(
+            "EP also says how far a replacement is from the model's own map: the uniform map is a small change where "
+            "EP is high, the identity where EP is low. A relation that turns its sign from one to the other may mean "
+            "no more than that."
+        )
+    return sentences
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

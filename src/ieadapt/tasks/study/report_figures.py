@@ -11,11 +11,12 @@ import numpy as np
 import polars as pl
 from jaxtyping import UInt8
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from PIL import Image, ImageDraw, ImageFont
 
 from ieadapt.metrics.intervals import Correlation
-from ieadapt.tasks.study.filmstrips import Strip
 from ieadapt.tasks.study.report_effects import NAMES, Effect, Relation, SiteEffect
+from ieadapt.tasks.study.videos import Strip
 
 COLOURS: Mapping[str, str] = {"identity": "#2563a8", "uniform": "#c2571a"}
 OTHERS = ("#2f7d4f", "#7a4ea3", "#8a6d1f", "#6b6b6b")
@@ -59,7 +60,7 @@ def plot_bars(measured: Mapping[Effect, Sequence[SiteEffect]]) -> Figure:
         axes[0][column].set_title(f"{kind} attention", fontsize=10)
     for row, effect in enumerate(measured):
         axes[row][0].set_ylabel(f"{NAMES[effect.aspect]}\n{_wrapped(effect.label)}", fontsize=8)
-    handles = [_swatch(colour) for colour in colours.values()]
+    handles = [Patch(color=colour) for colour in colours.values()]
     figure.legend(handles, list(colours), loc="outside upper right", fontsize=8, ncols=len(colours), frameon=False)
     return figure
 
@@ -109,15 +110,12 @@ def _draw_bars(
     base, width = effect.unchanged or 0.0, 0.8 / len(colours)
     for index, (perturbation, colour) in enumerate(colours.items()):
         own = [unit for unit in units if unit.perturbation == perturbation]
-        places = [names.index(unit.name) + (index - (len(colours) - 1) / 2) * width for unit in own]
+        positions = [names.index(unit.name) + (index - (len(colours) - 1) / 2) * width for unit in own]
         intervals = [unit.interval() for unit in own]
         heights = [interval.mean - base for interval in intervals]
-        spread = [
-            [interval.mean - interval.low for interval in intervals],
-            [interval.high - interval.mean for interval in intervals],
-        ]
+        spread = np.array([(interval.mean - interval.low, interval.high - interval.mean) for interval in intervals]).T
         style = {"elinewidth": 0.7, "ecolor": "#222222"}
-        axis.bar(places, heights, width, bottom=base, color=colour, yerr=spread if own else None, error_kw=style)
+        axis.bar(positions, heights, width, bottom=base, color=colour, yerr=spread if own else None, error_kw=style)
     axis.axhline(base, color="#222222", linewidth=0.8)
     _tidy(axis)
 
@@ -134,10 +132,10 @@ def _draw_ep(axis: Any, units: Sequence[SiteEffect], names: Sequence[str]) -> No
     _tidy(axis)
 
 
-def plot_scatter(measured: Mapping[Effect, Sequence[SiteEffect]], found: Sequence[Relation]) -> Figure:
+def plot_scatter(measured: Mapping[Effect, Sequence[SiteEffect]], related: Sequence[Relation]) -> Figure:
     """EP against damage, one point per site, one column per kind and perturbation; colour is the number of keys."""
     columns = list(dict.fromkeys((unit.kind, unit.perturbation) for each in measured.values() for unit in each))
-    rho = {(relation.effect, relation.kind, relation.perturbation): relation.overall for relation in found}
+    rho = {(relation.effect, relation.kind, relation.perturbation): relation.overall for relation in related}
     figure = Figure(figsize=(max(6.0, 2.5 * len(columns)), 2.5 * len(measured) + 0.4), layout="constrained")
     axes = figure.subplots(len(measured), len(columns), squeeze=False, sharex="col", sharey="row")
     for row, (effect, units) in enumerate(measured.items()):
@@ -146,7 +144,7 @@ def plot_scatter(measured: Mapping[Effect, Sequence[SiteEffect]], found: Sequenc
             axis = axes[row][column]
             _draw_points(axis, own, effect)
             where = f"{kind}, {perturbation}\n" if row == 0 else ""
-            axis.set_title(where + _told(rho.get((effect, kind, perturbation))), fontsize=8)
+            axis.set_title(where + _rho_text(rho.get((effect, kind, perturbation))), fontsize=8)
         axes[row][0].set_ylabel(f"damage to {NAMES[effect.aspect]}\n{_wrapped(effect.damage_label)}", fontsize=8)
     for axis in axes[-1]:
         axis.set_xlabel("EP (%)", fontsize=8)
@@ -163,7 +161,7 @@ def _draw_points(axis: Any, units: Sequence[SiteEffect], effect: Effect) -> None
     _tidy(axis)
 
 
-def _told(rho: Correlation | None) -> str:
+def _rho_text(rho: Correlation | None) -> str:
     if rho is None:
         return "too few sites"
     interval = "" if rho.low != rho.low else f" [{rho.low:+.2f}, {rho.high:+.2f}]"
@@ -210,14 +208,14 @@ def draw_strips(strips: Sequence[Strip], orders: Mapping[str, int], kind: str) -
     if not own:
         return None
     clip = own[0].prompt, own[0].seed
-    twin = next((strip for strip in strips if strip.sites is None and (strip.prompt, strip.seed) == clip), None)
+    baseline = next((strip for strip in strips if strip.sites is None and (strip.prompt, strip.seed) == clip), None)
     own = [strip for strip in own if (strip.prompt, strip.seed) == clip]
     names = sorted({str(strip.perturbation) for strip in own})
     sites = sorted({str(strip.sites) for strip in own}, key=lambda site: orders.get(site, 0))
-    rows: list[tuple[str, list[Strip | None]]] = [("", []), ("original", [twin] * len(names))]
+    rows: list[tuple[str, list[Strip | None]]] = [("", []), ("original", [baseline] * len(names))]
     for site in sites:
-        found = {strip.perturbation: strip for strip in own if strip.sites == site}
-        rows.append((f"#{orders.get(site, '?')}", [found.get(name) for name in names]))
+        by_perturbation = {strip.perturbation: strip for strip in own if strip.sites == site}
+        rows.append((f"#{orders.get(site, '?')}", [by_perturbation.get(name) for name in names]))
     return _draw_rows(rows, names), f"“{clip[0]}”, seed {clip[1]}"
 
 
@@ -246,12 +244,6 @@ def _film(frames: UInt8[np.ndarray, "frame height width channel"]) -> Image.Imag
     """Frames in a row, all of one height."""
     row = Image.fromarray(np.concatenate(list(frames), axis=1))
     return row.resize((round(row.width * FRAME_HEIGHT / row.height), FRAME_HEIGHT), Image.Resampling.LANCZOS)
-
-
-def _swatch(colour: str) -> Any:
-    from matplotlib.patches import Patch
-
-    return Patch(color=colour)
 
 
 def _wrapped(label: str) -> str:

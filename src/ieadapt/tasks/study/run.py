@@ -3,42 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import torch
 from diffusers import DiffusionPipeline
+from torch import nn
 
-from ieadapt.errors import FailureError, UsageError
-from ieadapt.files import sweep
+from ieadapt.errors import FailureError, IEAdaptError, UsageError
+from ieadapt.files import sha256_of
 from ieadapt.metrics import select_metrics
 from ieadapt.models import known_models, model_folder
+from ieadapt.runs.engines import check_engine, open_workers
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import Stages, silent
-from ieadapt.runs.leases import STALE_SECONDS, Claims
 from ieadapt.runs.pipelines import Hardware, check_prompts, check_seeds
+from ieadapt.runs.workers import RunTasks, Task, make_all, tasks_of
 from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
 from ieadapt.tasks.study.config import StudyConfig
-from ieadapt.tasks.study.engines import ENGINES, Workforce, open_engine
-from ieadapt.tasks.study.folder import ASKED, StudyFolder
-from ieadapt.tasks.study.grid import Cell
-from ieadapt.tasks.study.setting import Setting
+from ieadapt.tasks.study.folder import REQUEST, StudyFolder
+from ieadapt.tasks.study.grid import Setting
 from ieadapt.tasks.study.table import compact, table_rows
-from ieadapt.tasks.study.tasks import MakeTwins, Perturb, Settle
-from ieadapt.tasks.study.weights import weights_hash
-from ieadapt.tasks.study.worker import Plan, Task
+from ieadapt.tasks.study.work import StudyWork
 
-WAIT_SECONDS = 1.0
-"""Between two looks at work that other processes have claimed."""
+_WEIGHTS_AND_CONFIGS = (".safetensors", ".json", ".txt", ".model")
 
 
 @dataclass(frozen=True)
 class StudyRun:
-    """What a study run is asked.
+    """The request of a study run.
 
     Attributes:
         model: a bundled name, a folder or a hub id.
@@ -74,15 +72,12 @@ class StudyRun:
                 got=f"prompt {twice[0]} is prompt {first[self.prompts[twice[0] - 1]]} again",
                 remedy="remove it; --seeds makes several videos of each prompt",
             )
-        if self.engine not in ENGINES:
-            raise UsageError("unknown engine", expected=", ".join(ENGINES), got=self.engine, where="--engine")
-        if self.workers is not None and self.workers < 1:
-            raise UsageError("a study needs workers", expected=">= 1", got=self.workers, where="--workers")
+        check_engine(self.engine, self.workers)
         if self.strips < 0:
             raise UsageError(
                 "frames are kept of some prompts, or of none", expected=">= 0", got=self.strips, where="--strips"
             )
-        self.study.perturbed.steps(self.generation.num_inference_steps)
+        self.study.perturbed.steps(self.generation.num_inference_steps)  # which refuses a window without a step
 
 
 @dataclass(frozen=True)
@@ -134,7 +129,7 @@ def study(
         One row per perturbed video: what it depends on, EP and energy of its sites, and the measured values.
 
     Raises:
-        UsageError: what was asked cannot be, or the folder holds a study of another configuration.
+        UsageError: the request cannot be met, or the folder holds a study of another configuration.
         FailureError: some cells could not be computed, or the folder cannot be written.
 
     Example:
@@ -142,8 +137,8 @@ def study(
     """
     listed = (prompts,) if isinstance(prompts, str) else tuple(prompts)
     pipe = model if isinstance(model, DiffusionPipeline) else None
-    name = _name_of(pipe) if pipe is not None else str(model)
-    asked = StudyRun(
+    name = str(model) if pipe is None else str(pipe.config.get("_name_or_path") or type(pipe).__name__)
+    request = StudyRun(
         name,
         listed,
         config or StudyConfig(),
@@ -152,11 +147,11 @@ def study(
         workers,
         hardware=Hardware(device, dtype),
     )
-    return run_study(asked, out, resume=resume, pipe=pipe, stages=stages).table
+    return run_study(request, out, resume=resume, pipe=pipe, stages=stages).table
 
 
 def run_study(
-    asked: StudyRun,
+    request: StudyRun,
     out: str | Path,
     *,
     resume: bool = False,
@@ -166,32 +161,30 @@ def run_study(
     """Do what is missing of a study, and write its table.
 
     Args:
-        asked: model, prompts and settings.
+        request: model, prompts and settings.
         out: the study's folder.
         resume: go on with the study that the folder holds.
         pipe: the pipeline, if it is at hand.
         stages: told which stage begins and how far it is.
 
     Raises:
-        UsageError: what was asked cannot be.
+        UsageError: the request cannot be met.
         FailureError: some cells could not be computed; the others are in the table.
     """
-    asked = dataclasses.replace(asked, generation=with_model_defaults(asked.generation, asked.model))
+    request = dataclasses.replace(request, generation=with_model_defaults(request.generation, request.model))
     folder = StudyFolder(out)
-    setting = _setting(asked, folder, pipe)
-    folder.enter(setting, asked.prompts, command=command_line("study", asked, out), resume=resume)
-    sweep(folder.path, STALE_SECONDS)  # other processes may be writing there now
-    plan = Plan(folder.path, asked.model, asked.hardware, setting, asked.prompts, asked.strips)
+    setting = _setting(request, folder, pipe)
+    folder.enter(setting, request.prompts, command=command_line("study", request, out), resume=resume)
+    work = StudyWork(folder.path, request.model, request.hardware, setting, request.prompts, request.strips)
     try:
-        with open_engine(asked.engine, plan, asked.workers, pipe) as workforce:
-            progress = _Course(plan, folder, workforce, stages)
-            progress.settle()
-            failed = progress.perturb()
+        with open_workers(work, request.engine, request.workers, pipe) as run:
+            notes = _settle(run, folder, setting, stages)
+            notes += _sort_out(folder, setting, request.prompts)
+            failed = _make(run, folder, work, stages)
     except UsageError:
         folder.forget_if_unsettled()
         raise
-    Claims(folder.claims_path).sweep()
-    table = compact(folder, set(folder.expected(setting, asked.prompts)))
+    table = compact(folder, folder.expected(setting, request.prompts))
     if failed:
         raise FailureError(
             f"{len(failed)} cells of the study could not be computed",
@@ -199,93 +192,107 @@ def run_study(
             where=folder.path,
             remedy="the others are in study.parquet; --resume tries these again",
         )
-    return StudyResult(table, progress.notes)
+    return StudyResult(table, notes)
 
 
-def _setting(asked: StudyRun, folder: StudyFolder, pipe: DiffusionPipeline | None) -> Setting:
+def weights_hash(model: Path | DiffusionPipeline) -> str:
+    """32 hexadecimal digits over every weight and every configuration of a pipeline.
+
+    Args:
+        model: a pipeline's folder, of which the files are read, or a pipeline in memory.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "model_index.json").write_text("{}")
+        >>> len(weights_hash(folder))
+        32
+    """
+    return _hash_folder(model) if isinstance(model, Path) else _hash_pipeline(model)
+
+
+def _hash_folder(folder: Path) -> str:
+    digest = hashlib.sha256()
+    files = [path for path in folder.rglob("*") if path.suffix in _WEIGHTS_AND_CONFIGS and path.is_file()]
+    for path in sorted(path for path in files if not path.relative_to(folder).parts[0].startswith(".")):
+        digest.update(str(path.relative_to(folder)).encode())
+        digest.update(bytes.fromhex(sha256_of(path)))
+    return digest.hexdigest()[:32]
+
+
+def _hash_pipeline(pipe: Any) -> str:
+    digest = hashlib.sha256()
+    for name, part in sorted(pipe.components.items()):
+        digest.update(f"{name} {type(part).__name__} {getattr(part, 'config', None)}".encode())
+        state = part.state_dict() if isinstance(part, nn.Module) else {}
+        for key, tensor in sorted(state.items()):
+            digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _setting(request: StudyRun, folder: StudyFolder, pipe: DiffusionPipeline | None) -> Setting:
     """The setting of a run; where no metrics are named, those that the study began with."""
-    names = asked.study.metrics
-    if names is None and (folder.path / ASKED).exists():
+    names = request.study.metrics
+    if names is None and (folder.path / REQUEST).exists():
         names = folder.record()["asked"]["metrics"]
-    chosen = asked.study.chosen_metrics if names is None else select_metrics(names.split(","))
-    source = pipe if pipe is not None else model_folder(asked.model)
-    local = pipe is None and asked.model not in known_models() and Path(asked.model).expanduser().is_dir()
-    name = Path(asked.model).expanduser().resolve().name if local else asked.model
-    return Setting(name, weights_hash(source), asked.study, asked.generation, tuple(metric.name for metric in chosen))
+    metrics = request.study.chosen_metrics if names is None else select_metrics(names.split(","))
+    source = pipe if pipe is not None else model_folder(request.model)
+    local = pipe is None and request.model not in known_models() and Path(request.model).expanduser().is_dir()
+    name = Path(request.model).expanduser().resolve().name if local else request.model
+    return Setting(
+        name, weights_hash(source), request.study, request.generation, tuple(metric.name for metric in metrics)
+    )
 
 
-def _name_of(pipe: Any) -> str:
-    return str(pipe.config.get("_name_or_path") or type(pipe).__name__)
+def _settle(run: RunTasks, folder: StudyFolder, setting: Setting, stages: Stages) -> list[str]:
+    """See to the profile and the conditions; notes on where runs begin."""
+
+    def pending(failed: Collection[str]) -> list[Task]:
+        return [] if failed or folder.has_grid() else [Task(StudyWork.settle, {"grid": None})]
+
+    _require(make_all(run, pending, stages, "measuring entropy"))
+    notes = folder.grid()[1]
+    if notes["runs_begin_at_step"] < setting.first_step:
+        return [f"{notes['scheduler']} keeps a history: every run begins at step 0, not at the window"]
+    return []
 
 
-class _Course:
-    """The stages of a study, each repeated until nothing is missing: what others have claimed is waited for."""
-
-    def __init__(self, plan: Plan, folder: StudyFolder, workforce: Workforce, stages: Stages) -> None:
-        self._plan, self._folder, self._workforce, self._stages = plan, folder, workforce, stages
-        self.notes: list[str] = []
-
-    def settle(self) -> None:
-        """See to the profile and the conditions."""
-        self._work_off("measuring entropy", lambda failed: [] if self._folder.has_grid() else [Settle()], 1)
-        first = self._plan.setting.study.perturbed.steps(self._plan.setting.generation.num_inference_steps).start
-        _, notes = self._folder.grid()
-        if notes["runs_begin_at_step"] < first:
-            self.notes.append(f"{notes['scheduler']} keeps a history: every run begins at step 0, not at the window")
-
-    def perturb(self) -> dict[str, str]:
-        """See to the unperturbed videos and the cells; the reasons of those that failed, by key."""
-        expected = self._folder.expected(self._plan.setting, self._plan.prompts)
-        tabled = self._sort_out(set(expected))
-
-        def missing(failed: dict[str, str]) -> list[Cell]:
-            there = self._folder.cells.keys() | tabled | failed.keys()
-            return [cell for key, cell in expected.items() if key not in there]
-
-        pairs = dict.fromkeys((cell.prompt, cell.seed) for cell in missing({}))
-        self._work_off("unperturbed videos", lambda failed: list(self._twins(list(pairs))), len(pairs))
-        return self._work_off("perturbed videos", lambda failed: list(self._batches(missing(failed))), len(missing({})))
-
-    def _sort_out(self, expected: set[str]) -> set[str]:
-        """Set damaged cells aside, and give the keys that the table holds."""
-        cells = self._folder.cells
-        _, damaged = cells.read(cells.keys() & expected)
-        cells.set_aside(damaged)
-        tabled = table_rows(self._folder).keys() & expected
-        foreign = cells.foreign(expected)
-        if damaged:
-            self.notes.append(f"{len(damaged)} damaged cells were set aside and done again: {damaged[0]}.json ...")
-        if foreign:
-            self.notes.append(f"{len(foreign)} files among the cells are none of this study: {foreign[0]} ...")
-        return set(tabled)
-
-    def _twins(self, pairs: Sequence[tuple[str, int]]) -> Iterator[Task]:
-        lacking = [pair for pair in pairs if not self._folder.twins.has(self._plan.setting.twin_key(*pair))]
-        for batch in _chunks(lacking, self._plan.setting.generation.batch_size):
-            yield MakeTwins(tuple(batch))
-
-    def _batches(self, cells: Sequence[Cell]) -> Iterator[Task]:
-        for _, group in groupby(cells, key=lambda cell: cell.condition):
-            for batch in _chunks(list(group), self._plan.setting.generation.batch_size):
-                yield Perturb(tuple(batch))
-
-    def _work_off(self, stage: str, pending: Callable[[dict[str, str]], Sequence[Task]], total: int) -> dict[str, str]:
-        failed: dict[str, str] = {}
-        if not pending(failed):
-            return failed
-        report, done = self._stages(stage), 0
-        while tasks := pending(failed):
-            before = done
-            for outcome in self._workforce.run(tasks):
-                done += outcome.done + len(outcome.failed)
-                failed |= dict(outcome.failed)
-                report(min(done, total), total)
-            if done == before:
-                time.sleep(WAIT_SECONDS)
-        report(total, total)
-        return failed
+def _sort_out(folder: StudyFolder, setting: Setting, prompts: tuple[str, ...]) -> list[str]:
+    """Set damaged cells aside; notes on these, and on files of something else."""
+    expected, notes = set(folder.expected(setting, prompts)), []
+    _, damaged = folder.cells.read(folder.cells.keys() & expected)
+    folder.cells.set_aside(damaged)
+    if damaged:
+        notes.append(f"{len(damaged)} damaged cells were set aside and done again: {damaged[0]}.json ...")
+    if foreign := folder.cells.foreign(expected):
+        notes.append(f"{len(foreign)} files among the cells are none of this study: {foreign[0]} ...")
+    return notes
 
 
-def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+def _make(run: RunTasks, folder: StudyFolder, work: StudyWork, stages: Stages) -> dict[str, IEAdaptError]:
+    """See to the unperturbed videos and the cells; why some cells failed, by key."""
+    setting, size = work.setting, work.setting.generation.batch_size
+    expected = folder.expected(setting, work.prompts)
+    there = folder.cells.keys() | table_rows(folder).keys()
+    left = {key: cell for key, cell in expected.items() if key not in there}
+    pairs = {setting.baseline_key(cell.prompt, cell.seed): (cell.prompt, cell.seed) for cell in left.values()}
+
+    def baselines(failed: Collection[str]) -> list[Task]:
+        missing = {key: pair for key, pair in pairs.items() if not (failed or folder.baselines.has(key))}
+        return tasks_of(StudyWork.make_baselines, missing, size)
+
+    def cells(failed: Collection[str]) -> list[Task]:
+        there = {*folder.cells.keys(), *failed}
+        missing = [(key, cell) for key, cell in left.items() if key not in there]
+        groups = groupby(missing, key=lambda item: item[1].condition)
+        return [task for _, group in groups for task in tasks_of(StudyWork.make_cells, dict(group), size)]
+
+    _require(make_all(run, baselines, stages, "unperturbed videos"))
+    return make_all(run, cells, stages, "perturbed videos")
+
+
+def _require(failed: dict[str, IEAdaptError]) -> None:
+    """Without its conditions and its unperturbed videos, a study cannot go on."""
+    for error in failed.values():
+        raise error

@@ -1,31 +1,24 @@
-"""The table of a study: all cells in one parquet file, and back."""
+"""The table of a study: all cells in one parquet file, and back; and how far a study is."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from ieadapt.runs.fingerprints import set_aside, write_whole
+from ieadapt.errors import UsageError
+from ieadapt.runs.shared_files import locked_keys, set_aside, write_whole
+from ieadapt.runs.workers import LOCKS
 from ieadapt.tasks.measure.profile import EntropyProfile
-from ieadapt.tasks.study.cells import IDENTITY, CellRow
-from ieadapt.tasks.study.folder import StudyFolder
-
-_TYPES: Mapping[str, Any] = {
-    "format": pl.Int32,
-    "seed": pl.Int64,
-    "head": pl.Int32,
-    "steps": pl.Int32,
-    "guidance_scale": pl.Float64,
-    "num_frames": pl.Int32,
-    "height": pl.Int32,
-    "width": pl.Int32,
-}
+from ieadapt.tasks.study.folder import IDENTITY, CellRow, StudyFolder
+from ieadapt.tasks.study.grid import Setting
 
 
-def compact(folder: StudyFolder, expected: set[str] | None = None) -> pl.DataFrame:
+def compact(folder: StudyFolder, expected: Collection[str]) -> pl.DataFrame:
     """Write every sound cell of a study into `study.parquet`, which then counts as all of these cells.
 
     One row per perturbed video: `key`, `digest`, what it depends on (`IDENTITY`), `ep` (mean over the perturbed sites,
@@ -33,12 +26,12 @@ def compact(folder: StudyFolder, expected: set[str] | None = None) -> pl.DataFra
 
     Args:
         folder: the study.
-        expected: only cells of these keys; None for all.
+        expected: keys of the cells that belong to it.
     """
     rows = table_rows(folder)
     sound, _ = folder.cells.read(folder.cells.keys())
-    merged = {key: row for key, row in {**rows, **sound}.items() if expected is None or key in expected}
-    table = as_table(merged, EntropyProfile.load(folder.path))
+    rows = {key: row for key, row in {**rows, **sound}.items() if key in expected}
+    table = as_table(rows, EntropyProfile.load(folder.path))
     buffer = io.BytesIO()
     table.write_parquet(buffer)
     write_whole(folder.table_path, buffer.getvalue())
@@ -54,45 +47,100 @@ def table_rows(folder: StudyFolder) -> dict[str, CellRow]:
     except (OSError, pl.exceptions.PolarsError):
         set_aside(folder.table_path, folder.path)
         return {}
-    found = [CellRow.of_table(row) for row in table.iter_rows(named=True)]
-    return {row.key: row for row in found if row is not None}
+    rows = map(CellRow.of_table, table.iter_rows(named=True))
+    return {row.key: row for row in rows if row is not None}
 
 
 def as_table(rows: Mapping[str, CellRow], profile: EntropyProfile) -> pl.DataFrame:
     """Cells as a table, with entropy and energy of what they perturb; in order of sites, perturbation, prompt, seed."""
-    measured = _Measured(profile)
-    names = list(dict.fromkeys(name for row in rows.values() for name in row.values))
-    schema = {
-        "key": pl.String,
-        "digest": pl.String,
-        **{name: _TYPES.get(name, pl.String) for name in IDENTITY},
+    by_site = {row["site"]: row for row in profile.by_site().iter_rows(named=True)}
+    means = profile.table.group_by("site", "head").agg(pl.col("ep", "energy", "energy_share").mean())
+    by_head = {(row["site"], row["head"]): row for row in means.iter_rows(named=True)}
+    records = []
+    for key, row in rows.items():
+        names, head = row.identity["sites"].split(","), row.identity["head"]
+        measured = [by_site[name] if head is None else by_head[name, head] for name in names]
+        sums = {name: sum(each[name] for each in measured) for name in ("ep", "energy", "energy_share")}
+        joined = {"key": key, "digest": row.digest, **sums, "ep": sums["ep"] / len(names)}
+        order = min(by_site[name]["order"] for name in names)
+        records.append({"_order": order, **row.identity, **joined, **row.values})
+    schema: dict[str, Any] = {
+        "_order": pl.Int64,
+        **dict.fromkeys(("key", "digest"), pl.String),
+        **IDENTITY,
         **dict.fromkeys(("ep", "energy", "energy_share"), pl.Float64),
-        **dict.fromkeys(names, pl.Float64),
+        **{name: pl.Float64 for row in rows.values() for name in row.values},
     }
-    listed = [
-        {"key": key, "digest": row.digest, **row.identity, **measured.of(row.identity), **row.values}
-        for key, row in rows.items()
-    ]
-    table = pl.DataFrame(listed, schema=schema).with_columns(
-        _order=pl.col("sites").map_elements(measured.order, return_dtype=pl.Int64)
-    )
     by = ["_order", "sites", "head", "rank", "perturbation", "prompt", "seed"]
-    return table.sort(by).drop("_order")
+    return pl.DataFrame(records, schema=schema).sort(by).drop("_order")
 
 
-class _Measured:
-    """Entropy and energy by site and head, looked up for sets of sites."""
+@dataclass(frozen=True)
+class StudyStatus:
+    """What a study folder holds.
 
-    def __init__(self, profile: EntropyProfile) -> None:
-        self._sites = {row["site"]: row for row in profile.by_site().iter_rows(named=True)}
-        means = profile.table.group_by("site", "head").agg(pl.col("ep", "energy", "energy_share").mean())
-        self._heads = {(row["site"], row["head"]): row for row in means.iter_rows(named=True)}
+    Attributes:
+        model: the model's name.
+        cells: cells of the whole study; None while its grid is not settled.
+        done: sound cells, in files or in the table.
+        running: cells that a process is making.
+        damaged: cells whose file is not what it says; a resumed study does them again.
+        foreign: names of files among the cells that are none of this study; they are left alone.
+        baselines: unperturbed videos that are there.
+        pairs: unperturbed videos of the whole study.
+    """
 
-    def of(self, identity: Mapping[str, Any]) -> dict[str, float]:
-        names, head = identity["sites"].split(","), identity["head"]
-        rows = [self._sites[name] if head is None else self._heads[name, head] for name in names]
-        summed = {name: sum(row[name] for row in rows) for name in ("ep", "energy", "energy_share")}
-        return {**summed, "ep": summed["ep"] / len(rows)}
+    model: str
+    cells: int | None
+    done: int
+    running: int
+    damaged: int
+    foreign: tuple[str, ...]
+    baselines: int
+    pairs: int
 
-    def order(self, sites: str) -> int:
-        return min(int(self._sites[name]["order"]) for name in sites.split(","))
+    def sentences(self) -> list[str]:
+        """The status in words, one line per fact."""
+        if self.cells is None:
+            return [f"{self.model}: the sites of this study are not settled yet"]
+        lines = [f"{self.model}: {self.done} of {self.cells} cells done, {self.running} running"]
+        lines += [f"unperturbed videos: {self.baselines} of {self.pairs}"]
+        lines += [f"damaged cells: {self.damaged}, to be done again"] if self.damaged else []
+        lines += [f"files of something else among the cells: {', '.join(self.foreign[:3])}"] if self.foreign else []
+        return lines
+
+
+def study_status(folder: str | Path) -> StudyStatus:
+    """How far a study is.
+
+    Raises:
+        UsageError: the folder holds no study.
+    """
+    study = StudyFolder(folder)
+    setting, prompts = Setting.recorded(study.record()["asked"])
+    pairs = setting.pairs(prompts)
+    baselines = sum(study.baselines.has(setting.baseline_key(*pair)) for pair in pairs)
+    if not study.has_grid():
+        return StudyStatus(setting.model, None, 0, 0, 0, (), baselines, len(pairs))
+    expected = set(study.expected(setting, prompts))
+    sound, damaged = study.cells.read(study.cells.keys() & expected)
+    done = sound.keys() | (table_rows(study).keys() & expected)
+    running = set(locked_keys(study.path / LOCKS)) & expected
+    foreign = tuple(study.cells.foreign(expected))
+    return StudyStatus(
+        setting.model, len(expected), len(done), len(running), len(damaged), foreign, baselines, len(pairs)
+    )
+
+
+def compact_study(folder: str | Path) -> pl.DataFrame:
+    """Write the finished cells of a study into its `study.parquet`, and give them as a table.
+
+    Raises:
+        UsageError: the folder holds no study, or one without a finished cell.
+    """
+    study = StudyFolder(folder)
+    setting, prompts = Setting.recorded(study.record()["asked"])
+    table = compact(study, study.expected(setting, prompts)) if study.has_grid() else pl.DataFrame()
+    if table.is_empty():
+        raise UsageError("this study has no finished cell", where=study.path, remedy="go on with --resume")
+    return table

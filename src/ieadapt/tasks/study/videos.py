@@ -1,26 +1,46 @@
-"""The videos of a study: unperturbed twins, and batches of perturbed ones that share a condition."""
+"""The videos of a study: unperturbed baselines, batches that share a condition, and the frames kept for figures."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import hashlib
+import io
+import json
+import zipfile
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import get_type_hints
 
+import numpy as np
 import torch
 from diffusers import DiffusionPipeline
-from jaxtyping import Float
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from ieadapt.attention import GuidanceChoice, intercept
+from ieadapt.errors import FailureError
+from ieadapt.files import difference
 from ieadapt.interventions import parse_perturbation
+from ieadapt.runs.shared_files import set_aside, write_whole
 from ieadapt.tasks.generate import GenerationConfig, generate
 from ieadapt.tasks.study.config import StudyConfig
 from ieadapt.tasks.study.grid import Condition
 from ieadapt.tasks.study.late_start import can_start_late, kept_latents, late_start
 
+KEPT_BYTES = 512 * 2**20
+"""Of baselines that stay in memory."""
+FRAMES = 8
+"""Of a filmstrip."""
+
 
 @dataclass(frozen=True)
-class Twin:
+class Baseline:
     """The unperturbed video of a prompt and seed.
 
     Attributes:
@@ -42,7 +62,9 @@ def first_step(pipe: DiffusionPipeline, config: StudyConfig, generation: Generat
     return start if can_start_late(pipe) else 0
 
 
-def make_twins(pipe: DiffusionPipeline, pairs: Pairs, config: StudyConfig, generation: GenerationConfig) -> list[Twin]:
+def make_baselines(
+    pipe: DiffusionPipeline, pairs: Pairs, config: StudyConfig, generation: GenerationConfig
+) -> list[Baseline]:
     """Generate unperturbed videos, all in batches of `generation.batch_size`, and keep where the window begins.
 
     Args:
@@ -56,27 +78,27 @@ def make_twins(pipe: DiffusionPipeline, pairs: Pairs, config: StudyConfig, gener
     with kept_latents(pipe, start) as kept:
         videos = generate(pipe, prompts, generation, seeds)
     latents: Sequence[Tensor | None] = list(torch.cat(kept)) if start else [None] * len(pairs)
-    return [Twin(video, latent) for video, latent in zip(videos, latents, strict=True)]
+    return [Baseline(video, latent) for video, latent in zip(videos, latents, strict=True)]
 
 
 def make_perturbed(
     pipe: DiffusionPipeline,
     condition: Condition,
     pairs: Pairs,
-    twins: Sequence[Twin],
+    baselines: Sequence[Baseline],
     config: StudyConfig,
     generation: GenerationConfig,
 ) -> Float[Tensor, "video frame channel height width"]:
     """Generate the same videos as one batch, with the maps of a condition replaced inside the window.
 
     Noise is drawn per video, so that a video does not depend on its batch, up to rounding. Where the window begins
-    later, the run starts from the twins' latents there.
+    later, the run starts from the baselines' latents there.
 
     Args:
-        pipe: the pipeline that made the twins.
+        pipe: the pipeline that made the baselines.
         condition: which maps are replaced by what.
         pairs: prompts and seeds.
-        twins: the unperturbed videos of these, in this order.
+        baselines: the unperturbed videos of these, in this order.
         config: window and branch.
         generation: steps, size, guidance.
 
@@ -94,6 +116,150 @@ def make_perturbed(
     with intercept(pipe, perturbation, list(condition.sites), window, guidance=guidance, heads=heads):
         if not begins:
             return generate(pipe, prompts, together, seeds)
-        latents = torch.stack([twin.latents for twin in twins if twin.latents is not None])
+        latents = torch.stack([baseline.latents for baseline in baselines if baseline.latents is not None])
         with late_start(pipe, latents, begins):
             return generate(pipe, prompts, together, seeds)
+
+
+class BaselineStore:
+    """The baselines of a study; the last ones read stay in memory.
+
+    Args:
+        folder: the study folder; they are in `twins` below it.
+
+    Example:
+        >>> import tempfile
+        >>> store = BaselineStore(Path(tempfile.mkdtemp()))
+        >>> store.write("a", Baseline(torch.ones(1, 3, 2, 2)))
+        >>> store.read("a").frames.shape, store.read("b")
+        (torch.Size([1, 3, 2, 2]), None)
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._study, self._folder = folder, folder / "twins"
+        self._kept: OrderedDict[str, Baseline] = OrderedDict()
+
+    def has(self, key: str) -> bool:
+        """Whether there is a file for a baseline."""
+        return self._path(key).exists()
+
+    def write(self, key: str, baseline: Baseline) -> None:
+        """Store a baseline, whole or not at all."""
+        tensors = {"frames": baseline.frames.contiguous()}
+        if baseline.latents is not None:
+            tensors["latents"] = baseline.latents.contiguous()
+        write_whole(self._path(key), save(tensors, metadata={"digest": _digest(tensors)}))
+
+    def read(self, key: str) -> Baseline | None:
+        """A baseline, or None where there is none; a damaged one is set aside."""
+        if key not in self._kept:
+            baseline = self._load(self._path(key))
+            if baseline is None:
+                return None
+            self._kept[key] = baseline
+            while len(self._kept) > 1 and sum(each.frames.nbytes for each in self._kept.values()) > KEPT_BYTES:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+    def _load(self, path: Path) -> Baseline | None:
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+                digest = (file.metadata() or {}).get("digest")
+            if _digest(tensors) == digest:
+                return Baseline(tensors["frames"], tensors.get("latents"))
+        except FileNotFoundError:
+            return None
+        except (SafetensorError, OSError, KeyError):
+            pass
+        set_aside(path, self._study)
+        return None
+
+    def _path(self, key: str) -> Path:
+        return self._folder / f"{key}.safetensors"
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Evenly spaced frames of one video.
+
+    Attributes:
+        frames: up to eight, first and last among them.
+        prompt: of the video.
+        seed: of the video.
+        sites: names of the perturbed sites with commas; None for the unperturbed baseline, as are the next ones.
+        kind: of the sites.
+        perturbation: by name and amount.
+        head: the one perturbed head, or None.
+        rank: `each`, `top` or `bottom`.
+    """
+
+    frames: UInt8[np.ndarray, "frame height width channel"]
+    prompt: str
+    seed: int
+    sites: str | None = None
+    kind: str | None = None
+    perturbation: str | None = None
+    head: int | None = None
+    rank: str | None = None
+
+
+def to_strip_frames(
+    frames: Float[Tensor, "frame channel height width"],
+) -> UInt8[np.ndarray, "strip_frame height width channel"]:
+    """Evenly spaced frames as bytes.
+
+    Example:
+        >>> import torch
+        >>> to_strip_frames(torch.ones(16, 3, 4, 6)).shape
+        (8, 4, 6, 3)
+    """
+    chosen = np.unique(np.linspace(0, len(frames) - 1, min(FRAMES, len(frames))).round().astype(int))
+    picked = rearrange(frames[chosen.tolist()], "frame channel height width -> frame height width channel")
+    return (picked.clamp(0, 1) * 255).round().byte().numpy()
+
+
+def write_strip(folder: Path, key: str, strip: Strip) -> None:
+    """Store a strip of a study under the key of its cell or baseline."""
+    attributes = json.dumps({name: value for name, value in vars(strip).items() if name != "frames"})
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, frames=strip.frames, told=np.frombuffer(attributes.encode(), dtype=np.uint8))
+    write_whole(folder / "strips" / f"{key}.npz", buffer.getvalue())
+
+
+def read_strips(folder: str | Path) -> Iterator[Strip]:
+    """Every strip of a study folder, baselines first.
+
+    Example:
+        >>> list(read_strips("no-such-folder"))
+        []
+    """
+    strips = [_read(path) for path in sorted(Path(folder, "strips").glob("*.npz"))]
+    yield from sorted(strips, key=lambda strip: strip.sites is not None)
+
+
+def _read(path: Path) -> Strip:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            frames, attributes = file["frames"], json.loads(file["told"].tobytes())
+        schema = {name: kind for name, kind in get_type_hints(Strip).items() if name != "frames"}
+        shaped = frames.ndim == 4 and frames.dtype == np.uint8
+        if problem := difference(attributes, schema) if shaped else "no frames of a video":
+            raise ValueError(problem)
+        return Strip(frames=frames, **attributes)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise FailureError(
+            "a strip of the study is damaged",
+            got=" ".join(str(error).split())[:120],
+            where=path,
+            remedy="remove the file; the report is drawn without it",
+        ) from error

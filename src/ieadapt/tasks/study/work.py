@@ -1,0 +1,151 @@
+"""The work of a study: settle its conditions, make the unperturbed videos, make and measure the perturbed ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from diffusers import DiffusionPipeline
+from torch import Tensor
+
+from ieadapt.attention import denoisers_of, find_sites
+from ieadapt.errors import FailureError, UsageError
+from ieadapt.metrics import evaluate, select_metrics
+from ieadapt.models import known_models
+from ieadapt.runs.workers import Work
+from ieadapt.tasks.measure.method import measure
+from ieadapt.tasks.study.folder import CellRow, StudyFolder
+from ieadapt.tasks.study.grid import Cell, Setting, conditions
+from ieadapt.tasks.study.late_start import can_start_late
+from ieadapt.tasks.study.videos import Baseline, Strip, make_baselines, make_perturbed, to_strip_frames, write_strip
+from ieadapt.testbed import score
+
+PROFILE_PROMPTS = 8
+"""Entropy and energy are means over so many of the prompts."""
+
+
+@dataclass(frozen=True)
+class StudyWork(Work):
+    """What a worker of a study has to know, and how it makes what `study.run` gives out.
+
+    Attributes:
+        setting: what all cells share.
+        prompts: in order.
+        strips: how many prompts have frames kept for the figures.
+    """
+
+    setting: Setting
+    prompts: tuple[str, ...]
+    strips: int = 1
+
+    @cached_property
+    def _files(self) -> StudyFolder:
+        return StudyFolder(self.folder)
+
+    @cached_property
+    def _baseline_values(self) -> dict[str, dict[str, float]]:
+        """What was measured of each baseline alone, by its key."""
+        return {}
+
+    def check_folder(self) -> None:
+        """Every worker must see the study; on another machine the folder may be another one, or not there.
+
+        Raises:
+            FailureError: this machine does not see it.
+        """
+        try:
+            recorded = self._files.record()["asked"]
+        except UsageError as error:
+            raise FailureError(
+                "a worker does not see the study",
+                got=error.problem,
+                where=self.folder,
+                remedy="put the study on a file system that all machines share",
+            ) from error
+        if recorded["weights_hash"] != self.setting.weights_hash:
+            raise FailureError("a worker sees another study in this folder", where=self.folder)
+
+    def pipeline(self, given: DiffusionPipeline | None = None) -> DiffusionPipeline:
+        """The pipeline; it must compute in the precision in which the study began."""
+        pipe = super().pipeline(given)
+        began = self._files.grid()[1].get("dtype") if self._files.has_grid() else None
+        if began not in (None, _precision(pipe)):
+            raise UsageError(
+                "the study began in another precision",
+                expected=began,
+                got=_precision(pipe),
+                remedy=f"add --dtype {began}",
+            )
+        return pipe
+
+    def settle(self, pipe: DiffusionPipeline, items: Mapping[str, None]) -> None:
+        """Measure the model's entropy profile, and settle the conditions of the study."""
+        if self._files.has_grid():
+            return
+        study, generation = self.setting.study, self.setting.generation
+        profile = measure(pipe, self.prompts[:PROFILE_PROMPTS], generation, seed=study.seed)
+        profile.metadata["model"] = self.setting.model
+        notes = {
+            "dtype": _precision(pipe),
+            "scheduler": type(pipe.scheduler).__name__,
+            "runs_begin_at_step": self.setting.first_step if can_start_late(pipe) else 0,
+        }
+        self._files.write_grid(conditions(study, find_sites(pipe), profile.ep), profile, notes)
+
+    def make_baselines(self, pipe: DiffusionPipeline, items: Mapping[str, tuple[str, int]]) -> None:
+        """Make the unperturbed videos of some prompts and seeds, but for those that are there and sound."""
+        missing = {key: pair for key, pair in items.items() if self._files.baselines.read(key) is None}
+        if not missing:
+            return
+        made = make_baselines(pipe, list(missing.values()), self.setting.study, self.setting.generation)
+        for (key, (prompt, seed)), baseline in zip(missing.items(), made, strict=True):
+            self._write_strip(key, baseline.frames, prompt, seed)
+            self._files.baselines.write(key, baseline)
+
+    def make_cells(self, pipe: DiffusionPipeline, items: Mapping[str, Cell]) -> None:
+        """Make the perturbed videos of some cells of one condition as one batch, measure them, and store the cells."""
+        missing = {key: cell for key, cell in items.items() if not self._files.cells.has(key)}
+        if not missing:
+            return
+        setting, condition = self.setting, next(iter(missing.values())).condition
+        pairs = {setting.baseline_key(cell.prompt, cell.seed): (cell.prompt, cell.seed) for cell in missing.values()}
+        self.make_baselines(pipe, pairs)  # a damaged one has been set aside
+        baselines = [each for key in pairs if (each := self._files.baselines.read(key)) is not None]
+        videos = make_perturbed(pipe, condition, list(pairs.values()), baselines, setting.study, setting.generation)
+        changed = {name: getattr(condition, name) for name in ("kind", "perturbation", "head", "rank")}
+        for (key, cell), video, baseline in zip(missing.items(), videos, baselines, strict=True):
+            self._write_strip(key, video, cell.prompt, cell.seed, sites=",".join(condition.sites), **changed)
+            self._files.cells.write(CellRow(setting.identity(cell), self._measure(video, baseline, cell)))
+
+    def _measure(self, video: Tensor, baseline: Baseline, cell: Cell) -> dict[str, float]:
+        metrics = select_metrics(list(self.setting.metrics))
+        key = self.setting.baseline_key(cell.prompt, cell.seed)
+        if key not in self._baseline_values:
+            single = [metric for metric in metrics if metric.compares in ("single", "timed")]
+            scores = self._testbed_scores(baseline.frames, cell.prompt)
+            self._baseline_values[key] = {**evaluate(baseline.frames, None, single), **scores}
+        before, scores = self._baseline_values[key], self._testbed_scores(video, cell.prompt)
+        values = evaluate(video, baseline.frames, metrics, reference_values=before)
+        changes = {f"{name}_change": value - before[name] for name, value in scores.items()}
+        return {name: float(value) for name, value in {**values, **scores, **changes}.items()}
+
+    def _testbed_scores(self, frames: Tensor, prompt: str) -> dict[str, float]:
+        """Ground-truth scores of a video of the testbed; nothing for other models, prompts and sizes."""
+        if self.model not in known_models():
+            return {}
+        try:
+            return {f"testbed_{name}": value for name, value in score(frames, prompt).as_dict().items()}
+        except UsageError:
+            return {}
+
+    def _write_strip(self, key: str, frames: Tensor, prompt: str, seed: int, **condition: Any) -> None:
+        if prompt in self.prompts[: self.strips] and seed == self.setting.study.seed:
+            write_strip(self.folder, key, Strip(to_strip_frames(frames), prompt, seed, **condition))
+
+
+def _precision(pipe: DiffusionPipeline) -> str:
+    """The number type in which a pipeline's denoiser computes."""
+    denoiser = next(iter(denoisers_of(pipe).values()))
+    return str(next(denoiser.parameters()).dtype).removeprefix("torch.")
