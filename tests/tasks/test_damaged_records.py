@@ -24,7 +24,7 @@ from ieadapt.tasks.edit.records import RECORD, EditRecord, JobRecord
 from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.study.config import StudyConfig
-from ieadapt.tasks.study.folder import ASKED, GRID, StudyFolder
+from ieadapt.tasks.study.folder import GRID, REQUEST, StudyFolder
 from ieadapt.tasks.study.grid import Condition, Setting
 from ieadapt.tasks.study.videos import Strip, read_strips, write_strip
 
@@ -85,7 +85,7 @@ def _read_strip(folder: Path) -> list[Any]:
 KINDS = {
     "run": Kind(CONFIG, _write_run, read_run),
     "job": Kind(RECORD, _write_job, _read_job),
-    "study": Kind(ASKED, _write_study, lambda folder: Setting.recorded(StudyFolder(folder).record()["asked"])),
+    "study": Kind(REQUEST, _write_study, lambda folder: Setting.recorded(StudyFolder(folder).record()["asked"])),
     "grid": Kind(GRID, _write_grid, lambda folder: StudyFolder(folder).grid()),
     "strip": Kind("strips/0a.npz", _write_strip, _read_strip),
 }
