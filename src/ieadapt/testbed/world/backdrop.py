@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ieadapt.testbed.scenes import FRAMES
 from ieadapt.testbed.world.patterns import paint
-from ieadapt.testbed.world.rendering import SCALES, SHIFT_DOWN, TURN
-from ieadapt.testbed.world.scene import BACKGROUNDS
+from ieadapt.testbed.world.rendering import PAN, SCALES, SHIFT_DOWN, TURN, ZOOM, View
+from ieadapt.testbed.world.scene import BACKGROUNDS, CAMERAS
 
 UNIT = 60
 """Pixels to a frame width in the plane of the patterns."""
@@ -131,3 +131,80 @@ def _patches(name: str) -> tuple[Float[Tensor, "shift pixel"], Float[Tensor, "ro
     plane = _without_slow(torch.stack(finer).mean(0)[None, None]).clamp(-STRONGEST, STRONGEST)[0, 0]
     patches = plane.unfold(0, CANVAS, 1).unfold(1, CANVAS, 1).reshape(-1, CANVAS**2)
     return patches, (_inside().flatten(1) @ patches.square().T).clamp(min=1e-6)
+
+
+PACES = (0.5, 0.75, 1.0, 1.25)
+"""Paces of the camera that are tried, as multiples of the nominal one."""
+VIVID = 0.3
+"""Range of a pixel's three channels above which it belongs to an object."""
+MUCH = 0.1
+"""Difference of a pixel above which more does not count when frames are laid over each other."""
+
+
+@dataclass(frozen=True)
+class CameraFit:
+    """One movement of the camera, as it lays the frames of a clip over each other.
+
+    Args:
+        error: mean difference of the frames so laid, slow colours taken off, `MUCH` at most; lower is closer.
+        pace: the pace at which that is so.
+    """
+
+    error: float
+    pace: float
+
+
+@torch.no_grad()
+def fit_cameras(clip: Float[Tensor, "frame channel height width"]) -> dict[str, CameraFit]:
+    """How well every movement of the camera explains a clip, whatever its background is.
+
+    Example:
+        >>> from ieadapt.testbed.world import Scene, SceneObject, render
+        >>> cameras = fit_cameras(render(Scene((SceneObject("small", "red", "ball", "left"),), "bricks", "in")))
+        >>> min(cameras, key=lambda name: cameras[name].error)
+        'in'
+    """
+    frames = F.interpolate(clip.float(), size=(UNIT, UNIT), mode="area")
+    quick = _without_slow(frames.mean(1, keepdim=True)).clamp(-STRONGEST, STRONGEST)
+    free = _away_from_objects(frames)
+    return {
+        name: min(
+            (
+                CameraFit(_misfit(quick, free, move_camera(name, pace)), pace)
+                for pace in (PACES if name != "still" else (1.0,))
+            ),
+            key=lambda fit: fit.error,
+        )
+        for name in CAMERAS
+    }
+
+
+def move_camera(camera: str, pace: float) -> View:
+    """The view of every frame, each part of shape (1, frame)."""
+    progress = (torch.arange(FRAMES) / (FRAMES - 1) - 0.5)[None] * pace
+    right, down, into = (
+        (camera == name) - (camera == other) for name, other in (("right", "left"), ("down", "up"), ("in", "out"))
+    )
+    return View(PAN * progress * right, PAN * progress * down, (ZOOM * progress * into).exp())
+
+
+def _away_from_objects(frames: Float[Tensor, "frame channel height width"]) -> Float[Tensor, "frame 1 height width"]:
+    """1 where no pixel nearby is as vivid as objects are: backgrounds are muted. White objects are not told apart."""
+    vivid = (frames.amax(1) - frames.amin(1) > VIVID).float()[:, None]
+    return 1 - F.max_pool2d(vivid, 5, 1, 2)
+
+
+def _misfit(
+    quick: Float[Tensor, "frame 1 height width"], free: Float[Tensor, "frame 1 height width"], camera: View
+) -> float:
+    """Mean difference of frames a few apart, each laid where the middle of the clip sees its points."""
+    at = (torch.arange(UNIT) + 0.5) / UNIT - 0.5
+    x = (at[None, None, :] - camera.x[0, :, None, None]) * camera.zoom[0, :, None, None]
+    y = (at[None, :, None] - camera.y[0, :, None, None]) * camera.zoom[0, :, None, None]
+    where = torch.stack(torch.broadcast_tensors(x, y), -1)
+    laid, clear = F.grid_sample(torch.cat([quick, free], 1), 2 * where, align_corners=False).unbind(1)
+    inside = (where.abs().amax(-1) < 0.5) * clear
+    # neighbours three frames apart: far enough to see the movement, near enough to lie over each other
+    both = inside[3:] * inside[:-3]
+    apart = (laid[3:] - laid[:-3]).abs().clamp(max=MUCH)
+    return float((apart * both).sum() / both.sum().clamp(min=1))

@@ -1,0 +1,316 @@
+"""Which objects a clip shows: a colour is found in every frame, then every shape and motion is fitted to where it is.
+
+A colour names an object, and colours of objects are far from those of backgrounds whatever the light. What lies under
+another object's colour is unknown, so that what is hidden does not count.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ieadapt.testbed.outlines import OUTLINES, SYMMETRY
+from ieadapt.testbed.outlines import area as area_of
+from ieadapt.testbed.render import palette
+from ieadapt.testbed.scenes import COLOURS, FRAMES, MOTIONS, SHAPES, Trajectory, can_be_seen, follow
+from ieadapt.testbed.world.rendering import View
+
+GRID = 64
+"""Height and width of the frames in which colours are sought."""
+BRIGHTNESS = (0.42, 1.5)
+"""Darkest and brightest multiple of its nominal value in which a colour is known again."""
+NEAR = 0.13
+"""Largest distance of a pixel from a colour's ray."""
+APART = 0.18
+"""Least distance of an object's pixel from the background behind it ..."""
+NEARER = 0.6
+"""... of which its distance from the colour's ray is at most this share."""
+DARKEST = 0.58
+"""Median brightness below which a colour is a shade of the background: dimmest light times darkest tint is .64."""
+WHOLE = 0.7
+"""Error of the best fit above which a colour is scattered over the clip, and no object."""
+LEAST = 12.0
+"""Pixels of the grid that a colour must cover on average to be an object."""
+POINTS = 20
+"""Points across the window around an object in which shapes are compared; as many down."""
+ITERATIONS = 30
+PHASES, ANGLES = 4, 3
+"""Starts of a fit: where a bounce begins, and how a spinning shape is turned."""
+
+
+@dataclass(frozen=True)
+class Colours:
+    """Where each colour of `COLOURS` is in every frame.
+
+    Args:
+        nearest: of each pixel, the index of its colour, or -1 for background.
+        cover: how much of a pixel is not background, in [0, 1].
+    """
+
+    nearest: Int[Tensor, "frame row column"]
+    cover: Float[Tensor, "frame row column"]
+
+    def area(self, colour: int) -> Float[Tensor, " frame"]:
+        """Pixels of a colour in every frame."""
+        return (self.nearest == colour).float().sum((1, 2))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One shape in one motion, fitted to an object.
+
+    Args:
+        shape: one of `SHAPES`.
+        motion: one of `MOTIONS`.
+        error: squared difference of covers as a share of the object's own, 0 at a perfect fit and about 1 at none.
+        position: in the middle of the clip, in frame widths.
+        radius: likewise.
+        angle: in the first frame, radians.
+        phase: where a bounce starts.
+        pace: as a multiple of the nominal one.
+    """
+
+    shape: str
+    motion: str
+    error: float
+    position: tuple[float, float]
+    radius: float
+    angle: float
+    phase: float
+    pace: float
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """An object of one colour.
+
+    Args:
+        colour: one of `COLOURS`.
+        area: mean pixels of the grid that show it.
+        seen: share of the frames in which enough of it shows, or in which another object may hide it.
+        brightness: of its colour, as a multiple of the nominal one.
+        candidates: every shape and motion, fitted.
+    """
+
+    colour: str
+    area: float
+    seen: float
+    brightness: float
+    candidates: tuple[Candidate, ...]
+
+    def best(self, **named: str) -> Candidate:
+        """The candidate with the least error, of those with the named shape or motion."""
+        return min(self._with(named), key=lambda candidate: candidate.error)
+
+    def error(self, **named: str) -> float:
+        """The least error of the candidates with the named shape or motion."""
+        return self.best(**named).error
+
+    def _with(self, named: dict[str, str]) -> list[Candidate]:
+        return [one for one in self.candidates if all(getattr(one, key) == value for key, value in named.items())]
+
+
+def find_colours(
+    clip: Float[Tensor, "frame channel height width"], behind: Float[Tensor, "frame channel row column"]
+) -> Colours:
+    """Classify the pixels of a clip by colour.
+
+    Args:
+        clip: frames in [0, 1].
+        behind: the background alone, in light, at the grid's size.
+    """
+    frames = F.interpolate(clip, size=(GRID, GRID), mode="area").movedim(1, -1)
+    behind = behind.movedim(1, -1)
+    rays = palette()
+    scale = (frames @ rays.T / rays.square().sum(1)).clamp(*BRIGHTNESS)
+    distance = (frames[..., None, :] - scale[..., None] * rays).norm(dim=-1)
+    least, nearest = distance.min(-1)
+    apart = (frames - behind).norm(dim=-1)
+    # a pixel on an edge is a mix of object and background: it is judged by its share of the way between them
+    is_object = (least < NEAR) & (apart > APART) & (least < NEARER * apart)
+    return Colours(torch.where(is_object, nearest, -1), is_object.float())
+
+
+def find_object(
+    clip: Float[Tensor, "frame channel height width"],
+    behind: Float[Tensor, "frame channel row column"],
+    colours: Colours,
+    colour: int,
+    camera: View,
+) -> Sighting | None:
+    """The object of a colour, or None where there is too little of it.
+
+    Args:
+        clip: frames in [0, 1].
+        behind: the background alone.
+        colours: of the clip.
+        colour: index into `COLOURS`.
+        camera: how the clip's camera moves, each part of shape (1, frame).
+    """
+    own = _largest_part(colours.nearest == colour)
+    area = own.sum((1, 2))
+    if float(area.mean()) < LEAST:
+        return None
+    others = F.max_pool2d(((colours.nearest >= 0) & (colours.nearest != colour)).float()[:, None], 3, 1, 1)[:, 0]
+    frames = F.interpolate(clip, size=(GRID, GRID), mode="area")
+    core = frames.movedim(1, -1)[own.bool()]
+    ray = palette()[colour]
+    brightness = float((core @ ray / ray.square().sum()).median())
+    cover = _cover(frames, behind, own, ray)
+    x, y = _centres(own)
+    window = 2.4 * math.sqrt(float(area.max()) / math.pi) / GRID + 0.04
+    grid = _window(x, y, window)
+    seen = _sample(cover, grid)
+    known = 1 - _sample(others, grid).clamp(0, 1)
+    inside = ((grid > 0) & (grid < 1)).all(-1).float()
+    candidates = _fit(grid, seen, known * inside, x, y, area, camera)
+    if min(one.error for one in candidates) > WHOLE or brightness < DARKEST:
+        return None
+    enough = (area > 0.35 * area.median()) | (others.sum((1, 2)) > 0.5 * area.median())
+    return Sighting(COLOURS[colour], float(area.mean()), float(enough.float().mean()), brightness, candidates)
+
+
+def _largest_part(mask: Bool[Tensor, "frame row column"]) -> Float[Tensor, "frame row column"]:
+    """The pixels that lie near where most of the colour is, so that a speck elsewhere is no part of the object."""
+    soft = F.avg_pool2d(mask.float()[:, None], 5, 1, 2)[:, 0]
+    return (mask & (soft > 0.45)).float()
+
+
+def _cover(frames: Tensor, behind: Tensor, own: Tensor, ray: Tensor) -> Float[Tensor, "frame row column"]:
+    """How much of each pixel the object covers: the share of the way from the background to the object's colour."""
+    scale = ((frames * ray[:, None, None]).sum(1) / ray.square().sum() * own).sum((1, 2)) / own.sum((1, 2)).clamp(min=1)
+    target = scale[:, None, None, None] * ray[:, None, None]
+    axis = target - behind
+    share = ((frames - behind) * axis).sum(1) / axis.square().sum(1).clamp(min=0.02)
+    near = F.max_pool2d(own[:, None], 3, 1, 1)[:, 0]
+    soft = ((share - 0.5) / 0.8 + 0.5).clamp(0, 1)
+    return torch.maximum(soft * near, own * (share > 0.3))
+
+
+def _centres(own: Float[Tensor, "frame row column"]) -> tuple[Tensor, Tensor]:
+    """Centre of the pixels of each frame in frame widths; a frame without any takes those around it."""
+    steps = (torch.arange(GRID) + 0.5) / GRID
+    size = own.sum((1, 2))
+    x, y = (own.sum(1) @ steps) / size.clamp(min=1), (own.sum(2) @ steps) / size.clamp(min=1)
+    shown = (size >= LEAST / 3).nonzero()[:, 0]
+    if not len(shown):
+        return x, y
+    frames = torch.arange(len(own))
+    nearest = shown[(frames[:, None] - shown[None]).abs().argmin(1)]
+    return x[nearest], y[nearest]
+
+
+def _window(x: Tensor, y: Tensor, half: float) -> Float[Tensor, "frame point 2"]:
+    steps = torch.linspace(-half, half, POINTS)
+    down, across = torch.meshgrid(steps, steps, indexing="ij")
+    return torch.stack([x[:, None] + across.flatten(), y[:, None] + down.flatten()], -1)
+
+
+def _sample(values: Float[Tensor, "frame row column"], grid: Float[Tensor, "frame point 2"]) -> Tensor:
+    return F.grid_sample(values[:, None], (2 * grid - 1)[:, None], align_corners=False)[:, 0, 0]
+
+
+@dataclass(frozen=True)
+class _Starts:
+    """What is fitted: one row a candidate, each number of shape (candidate,)."""
+
+    shape: list[int]
+    motion: Tensor
+    numbers: Float[Tensor, "candidate 6"]
+
+
+def _starts(x: Tensor, y: Tensor, area: Tensor, camera: View) -> _Starts:
+    """Where each candidate starts: x, y, log radius, angle, phase and pace."""
+    zoom = camera.zoom[0]
+    plane_x, plane_y = (x - 0.5) / zoom + 0.5 + camera.x[0], (y - 0.5) / zoom + 0.5 + camera.y[0]
+    shown = area > 0.5 * area.median()
+    middle_x, middle_y = float(plane_x[shown].mean()), float(plane_y[shown].mean())
+    size = float((area / zoom.square())[shown].quantile(0.6))
+    shapes, motions, rows = [], [], []
+    for shape, name in enumerate(SHAPES):
+        radius = math.log(math.sqrt(size / area_of(name)) / GRID)
+        for motion, kind in enumerate(MOTIONS):
+            if not can_be_seen(name, kind):
+                continue
+            phases = [step / PHASES for step in range(PHASES)] if kind == "bouncing" else [0.0]
+            turns = [0.0]
+            if kind == "spinning":
+                turns = [step / ANGLES * 2 * math.pi / SYMMETRY[name] for step in range(ANGLES)]
+            for phase in phases:
+                for angle in turns:
+                    shapes.append(shape)
+                    motions.append(motion)
+                    rows.append([middle_x, middle_y, radius, angle, phase, 1.0])
+    return _Starts(shapes, torch.tensor(motions), torch.tensor(rows))
+
+
+def _fit(
+    grid: Float[Tensor, "frame point 2"],
+    seen: Float[Tensor, "frame point"],
+    weight: Float[Tensor, "frame point"],
+    x: Tensor,
+    y: Tensor,
+    area: Tensor,
+    camera: View,
+) -> tuple[Candidate, ...]:
+    starts = _starts(x, y, area, camera)
+    numbers = starts.numbers.clone().requires_grad_()
+    step = torch.tensor([0.02, 0.02, 0.06, 0.06, 0.04, 0.08])
+    optimizer = torch.optim.Adam([numbers], lr=1.0, betas=(0.85, 0.95))
+    own = (weight * seen.square()).sum().clamp(min=1e-6)
+    best = torch.full((len(numbers),), math.inf)
+    kept = numbers.detach().clone()
+    for iteration in range(ITERATIONS + 1):
+        covers = _covers(starts, numbers, grid, camera)
+        error = (weight * (covers - seen).square()).sum((1, 2)) / own
+        better = error.detach() < best
+        best = torch.where(better, error.detach(), best)
+        kept[better] = numbers.detach()[better]
+        if iteration == ITERATIONS:
+            break
+        optimizer.zero_grad()
+        error.sum().backward()
+        before = numbers.detach().clone()
+        optimizer.param_groups[0]["lr"] = 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * iteration / ITERATIONS))
+        optimizer.step()
+        with torch.no_grad():  # each number in steps of its own size
+            numbers.copy_(before + (numbers - before) * step)
+            numbers[:, 5].clamp_(0.5, 1.5)
+    rows = [
+        Candidate(SHAPES[shape], MOTIONS[motion], error, (row[0], row[1]), math.exp(row[2]), row[3], row[4], row[5])
+        for shape, motion, error, row in zip(
+            starts.shape, starts.motion.tolist(), best.tolist(), kept.tolist(), strict=True
+        )
+    ]
+    pairs = dict.fromkeys((one.shape, one.motion) for one in rows)
+    return tuple(
+        min((one for one in rows if (one.shape, one.motion) == pair), key=lambda one: one.error) for pair in pairs
+    )
+
+
+def _covers(
+    starts: _Starts, numbers: Float[Tensor, "candidate 6"], grid: Float[Tensor, "frame point 2"], camera: View
+) -> Float[Tensor, "candidate frame point"]:
+    """How much each candidate covers each point."""
+    x, y, radius, angle, phase, pace = (part[:, None] for part in numbers.unbind(1))
+    middle = Trajectory(x, y, radius.exp(), angle)
+    path = follow(starts.motion[:, None], middle, phase, torch.arange(FRAMES)[None], pace)
+    at_x = (path.x - 0.5 - camera.x) * camera.zoom + 0.5
+    at_y = (path.y - 0.5 - camera.y) * camera.zoom + 0.5
+    size = (path.radius * camera.zoom)[..., None]
+    dx, dy = (grid[..., 0] - at_x[..., None]) / size, (grid[..., 1] - at_y[..., None]) / size
+    turn = path.angle[..., None]
+    across, down = turn.cos() * dx - turn.sin() * dy, turn.sin() * dx + turn.cos() * dy
+    shapes = torch.tensor(starts.shape)
+    distance = torch.cat([OUTLINES[name](across[rows], down[rows]) for name, rows in _rows_of(shapes)])
+    order = torch.cat([rows for _, rows in _rows_of(shapes)]).argsort()
+    return (0.5 - distance[order] * size * GRID / 1.6).clamp(0, 1)
+
+
+def _rows_of(shapes: Tensor) -> list[tuple[str, Tensor]]:
+    return [(name, (shapes == index).nonzero()[:, 0]) for index, name in enumerate(SHAPES)]

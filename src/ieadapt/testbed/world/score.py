@@ -1,0 +1,96 @@
+"""The score of a clip of `scenes`: accuracy (does it show what its caption says) and quality (is it well drawn)."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import asdict, dataclass, replace
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ieadapt.testbed.world.accuracy import Accuracy, Seen, checked_clip, judge_accuracy
+from ieadapt.testbed.world.captions import parse_caption
+from ieadapt.testbed.world.fitting import fit_scenes
+from ieadapt.testbed.world.objects import Sighting
+from ieadapt.testbed.world.quality import Quality, judge_quality
+from ieadapt.testbed.world.rendering import PACES, RADIUS
+from ieadapt.testbed.world.scene import MOST_OBJECTS, SCENE_NUMBERS, VARIATION, Scene, SceneObject
+
+ITERATIONS = 40
+"""Steps by which the scene that was found is brought closer to the clip."""
+
+
+@dataclass(frozen=True)
+class SceneScore:
+    """Both halves of the score.
+
+    Args:
+        accuracy: eight components in [0, 1] and their mean; higher is better.
+        quality: fit in dB, detail, constancy, flicker.
+        scene: the scene that explains the clip best, whatever its caption says.
+    """
+
+    accuracy: Accuracy
+    quality: Quality
+    scene: Scene
+
+    def as_dict(self) -> dict[str, float]:
+        """Every figure by name; `accuracy` is the mean of its components."""
+        return {"accuracy": self.accuracy.mean, **asdict(self.accuracy), **asdict(self.quality)}
+
+
+def score_scene(clip: Float[Tensor, ...], scene_or_caption: Scene | str, iterations: int = ITERATIONS) -> SceneScore:
+    """Score a clip against a caption, or against a scene's attributes.
+
+    Args:
+        clip: 16 frames of 128 x 128 pixels in [0, 1].
+        scene_or_caption: what it should show; a scene's numbers are not looked at.
+        iterations: of the fit on which quality rests.
+
+    Raises:
+        UsageError: a clip of another shape, or a text that is no caption.
+
+    Example:
+        >>> from ieadapt.testbed.world import Scene, SceneObject, render
+        >>> scene = Scene((SceneObject("big", "red", "star", "left"),), "bricks", "right")
+        >>> score_scene(render(scene), scene).quality.fit > 30
+        True
+    """
+    clip = checked_clip(clip)
+    named = parse_caption(scene_or_caption) if isinstance(scene_or_caption, str) else scene_or_caption
+    accuracy, seen = judge_accuracy(clip, named)
+    quality, fit = judge_quality(clip, _found_scene(clip, seen, named), iterations)
+    return SceneScore(accuracy, quality, fit.scene)
+
+
+def _found_scene(clip: Tensor, seen: Seen, named: Scene) -> Scene:
+    """The scene that was seen, objects in the order of depth that fits best; the named objects where none was seen."""
+    placement, pace = seen.patterns[seen.background], seen.cameras[seen.camera].pace
+    numbers = dict.fromkeys(SCENE_NUMBERS, 0.5) | {
+        "camera_pace": _share(pace, PACES),
+        **{name: getattr(placement, name) for name in ("turn", "scale", "shift_x", "shift_y")},
+    }
+    variation = (*numbers.values(), *(0.5,) * (VARIATION - len(numbers)))
+    objects = tuple(_object(sighting) for sighting in list(seen.objects.values())[:MOST_OBJECTS]) or named.objects
+    scene = Scene(objects, seen.background, seen.camera, variation)
+    orders = [scene.replace(order=order) for order in itertools.permutations(range(len(objects)))]
+    closeness = [fit.psnr for fit in fit_scenes(clip, orders, iterations=0)]
+    return orders[closeness.index(max(closeness))]
+
+
+def _object(sighting: Sighting) -> SceneObject:
+    best = sighting.best()
+    size = min(RADIUS, key=lambda name: abs(best.radius - sum(RADIUS[name]) / 2))
+    thing = SceneObject(size, sighting.colour, best.shape, best.motion, best.position)
+    return replace(
+        thing,
+        swell=_share(best.radius, RADIUS[size]),
+        phase=best.phase,
+        angle=best.angle,
+        pace=_share(best.pace, PACES),
+    )
+
+
+def _share(value: float, bounds: tuple[float, float]) -> float:
+    """Where a value lies between its bounds, 0 to 1."""
+    return min(1.0, max(0.0, (value - bounds[0]) / (bounds[1] - bounds[0])))
