@@ -101,12 +101,8 @@ def _clean_commit(root: Path) -> str:
 
     changed = git("status", "--porcelain")
     if changed:
-        raise UsageError(
-            "the tree is not clean",
-            got=changed.splitlines()[0],
-            where=str(root),
-            remedy="commit what the claim rests on",
-        )
+        first, remedy = changed.splitlines()[0], "commit what the claim rests on"
+        raise UsageError("the tree is not clean", got=first, where=str(root), remedy=remedy)
     return git("rev-parse", "--short", "HEAD")
 
 
