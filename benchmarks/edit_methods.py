@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ieadapt.tasks.edit.config import EditConfig
-from ieadapt.tasks.edit.presets import EDIT_PRESETS
+from ieadapt.tasks.edit.config import EDIT_PRESETS, EditConfig
 from ieadapt.testbed.edits import EditPair
 
 DEFAULT = "default"

@@ -41,7 +41,7 @@ from benchmarks.testbed.editing import PairEditor
 from benchmarks.testbed.scenes import PROFILE_STEPS, training_profile
 from ieadapt.errors import IEAdaptError
 from ieadapt.models import load
-from ieadapt.tasks.edit.marks import mark_edit
+from ieadapt.tasks.demo.edit import score_edit
 from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.testbed.edits import EDIT_KINDS, MOTION_KIND, EditPair, edit_pairs
@@ -76,7 +76,7 @@ class Bench:
                 print(f"{name}, {pair.name}: {error}", file=sys.stderr, flush=True)
                 continue
             told = {"pair": pair.name, "kind": pair.kind, "half": pair.half, "method": name}
-            yield {**told, **mark_edit(frames, pair).as_dict(), **facts}
+            yield {**told, **score_edit(frames, pair).as_dict(), **facts}
 
     def frames(self, pair: EditPair, name: str) -> tuple[Tensor, dict[str, float]]:
         """What a method makes of a pair, the figures of its inversion, and the time of the edit without it."""

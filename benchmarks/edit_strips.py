@@ -15,9 +15,9 @@ import torch
 
 from benchmarks.edit_methods import DEFAULT, for_pair, methods
 from ieadapt.models import load
-from ieadapt.tasks.edit.marks import mark_edit
+from ieadapt.runs.videos import rows_of_frames
+from ieadapt.tasks.demo.edit import score_edit
 from ieadapt.tasks.edit.method import edit
-from ieadapt.tasks.edit.pictures import rows_of_frames
 from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.testbed.edits import EDIT_KINDS, edit_pairs
 
@@ -53,7 +53,7 @@ def main(words: Sequence[str] | None = None) -> int:
         }
         path = arguments.folder / f"edit-{kind}.png"
         path.write_bytes(rows_of_frames(clips, count=6))
-        print(f"{path}: {mark_edit(result.edited[0], pair)}")
+        print(f"{path}: {score_edit(result.edited[0], pair)}")
     return 0
 
 

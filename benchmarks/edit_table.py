@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.edit_methods import BASE, COPY, DEFAULT, NO_MAPS, WITHOUT_EDIT, candidates, methods
 from benchmarks.results import Value, record
 from ieadapt.metrics.intervals import Interval, paired_interval
-from ieadapt.tasks.edit.presets import EDIT_PRESETS
+from ieadapt.tasks.edit.config import EDIT_PRESETS
 from ieadapt.testbed.edits import EDIT_KINDS, MOTION_KIND
 
 BENCH = "bench"
@@ -70,7 +70,7 @@ def ranked(found: ByMethod) -> list[dict[str, Value]]:
 
     All are held against the default's settings on the pairs that they share, since few candidates were gone on with.
     """
-    same = [name for name, config in candidates().items() if config == BASE.settled(("cross", "temporal"))]
+    same = [name for name, config in candidates().items() if config == BASE.resolved(("cross", "temporal"))]
     own = found.get(same[0]) if same else None
     rows = [row(name, found[name], own) for name in candidates() if name in found]
     most = max((_number(each["pairs"]) for each in rows), default=0)

@@ -18,9 +18,8 @@ import torch
 
 from benchmarks.results import Value, record
 from ieadapt.attention import find_sites
-from ieadapt.models import load
+from ieadapt.models import load, scheduler_wrapper
 from ieadapt.tasks.generate import GenerationConfig
-from ieadapt.tasks.study import late_start
 from ieadapt.tasks.study.config import StudyConfig
 from ieadapt.tasks.study.grid import Condition
 from ieadapt.tasks.study.videos import make_baselines, make_perturbed
@@ -52,7 +51,7 @@ def row(
         return make_perturbed(pipe, condition, pairs, baselines, study, config)
 
     late, frames = timed(run, repeats)
-    with mock.patch.object(late_start, "ONE_STEP", ()):
+    with mock.patch.object(scheduler_wrapper, "ONE_STEP", ()):
         whole, expected = timed(run, repeats)
     return {
         "window": window,

@@ -13,11 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from benchmarks.testbed.passes import counted_passes
-from ieadapt.tasks.edit.config import EditConfig
-from ieadapt.tasks.edit.inversion import Inversion, invert
-from ieadapt.tasks.edit.inversion_key import inversion_key
+from ieadapt.tasks.edit.config import EDIT_PRESETS, EditConfig
+from ieadapt.tasks.edit.inversion import Inversion, inversion_key, invert
 from ieadapt.tasks.edit.method import edit
-from ieadapt.tasks.edit.presets import EDIT_PRESETS
 from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.testbed.edits import EditPair

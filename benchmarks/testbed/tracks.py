@@ -14,7 +14,7 @@ from benchmarks.testbed.editing import EDIT_METHODS, PairEditor
 from benchmarks.testbed.generating import VARIANTS
 from benchmarks.testbed.passes import counted_passes
 from benchmarks.testbed.scenes import bench_pairs, bench_scenes
-from ieadapt.tasks.edit.marks import mark_edit
+from ieadapt.tasks.demo.edit import score_edit
 from ieadapt.tasks.evaluate.tables import MEASURES
 from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.profile import EntropyProfile
@@ -183,7 +183,7 @@ class Editing:
         for pair in (by_name[name] for name in scenes):
             frames, facts = EDIT_METHODS[method].make(place.editor, pair)
             told = {"scene": pair.name, "method": method, "steps": place.generation.num_inference_steps}
-            rows.append({**told, "kind": pair.kind, **facts, **mark_edit(frames, pair).as_dict()})
+            rows.append({**told, "kind": pair.kind, **facts, **score_edit(frames, pair).as_dict()})
         return rows
 
 

@@ -132,3 +132,16 @@ def test_a_damaged_file_counts_nothing(tmp_path: Path) -> None:
     (tmp_path / "unet").mkdir()
     (tmp_path / "unet" / "model.safetensors").write_bytes(b"no weights")
     assert weights_size(tmp_path, torch.float32) == 0
+
+
+@every_family
+def test_the_estimate_grows_with_the_clip(family: str) -> None:
+    pipe, frames = tiny_pipeline(family), call_arguments(family)["num_frames"]
+    height, width = call_arguments(family)["height"], call_arguments(family)["width"]
+    small = memory_estimate(pipe, frames, height, width)
+    assert memory_estimate(pipe, frames, 8 * height, 8 * width) == pytest.approx(64 * small, rel=0.01)
+
+
+def test_the_estimate_of_a_known_model() -> None:
+    """The bundled model's VAE on 16 frames of 128x128 holds feature maps of 32 channels at full resolution."""
+    assert memory_estimate(load("shapes"), 16, 128, 128) == 16 * 128 * 128 * 32 * 4 * 6

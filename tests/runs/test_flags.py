@@ -11,9 +11,7 @@ import pytest
 
 from ieadapt.runs.flags import assemble, command_line, flags
 from ieadapt.tasks.demo.run import DemoRun
-from ieadapt.tasks.edit.config import EditConfig
-from ieadapt.tasks.edit.presets import edit_preset
-from ieadapt.tasks.edit.run_config import EditRun
+from ieadapt.tasks.edit.config import EditConfig, EditRun, edit_preset
 from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.enhance.run import EnhanceRun
 from ieadapt.tasks.generate import GenerationConfig

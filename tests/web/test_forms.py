@@ -12,7 +12,7 @@ import pytest
 
 from ieadapt.errors import UsageError
 from ieadapt.runs.flags import flags
-from ieadapt.tasks.edit.run_config import EditRun
+from ieadapt.tasks.edit.config import EditRun
 from ieadapt.tasks.enhance.run import EnhanceRun
 from ieadapt.tasks.measure.run import MeasureRun
 from ieadapt.tasks.perturb.config import PerturbRun

@@ -18,7 +18,7 @@ from ieadapt.runs.flags import flags
 from ieadapt.runs.folder import open_run
 from ieadapt.runs.pipelines import Hardware
 from ieadapt.runs.videos import encode_video
-from ieadapt.tasks.edit.run_config import EditRun
+from ieadapt.tasks.edit.config import EditRun
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.measure.run import MeasureRun, run_measure
 from ieadapt.web import runs, videos

@@ -97,7 +97,7 @@ class RunState:
         self.streams: Callable[[], Sequence[Stream] | None] = lambda: None
         self.context: str | None = None
         self._observers = 0
-        self._hooks = ExitStack()
+        self._hooks, self._scheduler_hook = ExitStack(), ExitStack()
         self._scheduler: Any = None
         self._calls = self._stepped = 0
         self._named: set[str | None] = set()
@@ -284,13 +284,18 @@ class RunState:
             self._observers -= 1
             if not self._observers:
                 self._hooks.close()
+                self._scheduler_hook.close()
                 self.pipeline, self._calls = None, 0
 
     def _watch_scheduler(self) -> None:
-        """Count the steps of the scheduler that the pipeline has now; an edit puts another in its place for a run."""
+        """Count the steps of the scheduler that the pipeline has now; a `SchedulerWrapper` may take its place.
+
+        The former one is no longer counted: the wrapper may step it, and a step must count once.
+        """
         if self.pipeline.scheduler is not self._scheduler:
+            self._scheduler_hook.close()
             self._scheduler = self.pipeline.scheduler
-            self._hooks.enter_context(around(self._scheduler, "step", self._scheduler_steps))
+            self._scheduler_hook.enter_context(around(self._scheduler, "step", self._scheduler_steps))
 
     def _scheduler_steps(self, proceed: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         result = proceed(*args, **kwargs)

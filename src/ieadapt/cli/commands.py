@@ -19,9 +19,9 @@ from ieadapt.runs.folder import read_run
 from ieadapt.runs.pipelines import spoken_folder
 from ieadapt.runs.report import Table
 from ieadapt.tasks.demo.run import DemoRun, recorded_table, run_demo
+from ieadapt.tasks.edit.config import EditRun
 from ieadapt.tasks.edit.report import measures_table as edits_table
 from ieadapt.tasks.edit.run import run_edit
-from ieadapt.tasks.edit.run_config import EditRun
 from ieadapt.tasks.enhance.run import EnhanceRun, run_enhance
 from ieadapt.tasks.evaluate.tables import comparison_table, verdict
 from ieadapt.tasks.maps.run import MapsRun, run_maps
@@ -234,7 +234,7 @@ def demo(config: DemoRun, *, out: Out = None) -> Summary:
     content = {
         "sites": result.profile.by_site().to_dicts(),
         "comparison": [dataclasses.asdict(row) for row in result.comparison],
-        "edit": {"source": pair.source_prompt, "prompt": pair.prompt, **result.edit.marks.as_dict()},
+        "edit": {"source": pair.source_prompt, "prompt": pair.prompt, **result.edit.scores.as_dict()},
     }
     parts: list[Table | str] = [
         result.choice,

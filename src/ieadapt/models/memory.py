@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def memory_estimate(pipe: DiffusionPipeline, frames: int, height: int, width: in
     return int(max(decoding, activations))
 
 
-def check_run(pipe: DiffusionPipeline, size: dict[str, int | None], rows: int) -> None:
+def check_run(pipe: DiffusionPipeline, size: Mapping[str, int | None], rows: int) -> None:
     """Warn of a run that may not fit into the memory, and refuse one that cannot.
 
     Nothing is said of families without a row in `ieadapt.models.video_latents`, nor of models that do not say their

@@ -46,6 +46,22 @@ class Flag:
         return "--" + self.name.replace("_", "-")
 
 
+def setting(default: Any, help_text: str, **metadata: Any) -> Any:
+    """A field of a config: its default, what its flag says, and what else is known of its values.
+
+    Args:
+        default: a value that is never changed in place.
+        help_text: what it sets, in a few words.
+        metadata: such as `choices`.
+
+    Example:
+        >>> Config = dataclasses.make_dataclass("Config", [("scale", float, setting(1.0, "how strongly"))])
+        >>> [flag.help for flag in flags(Config)]
+        ['how strongly']
+    """
+    return dataclasses.field(default=default, metadata={"help": help_text, **metadata})
+
+
 def flags(config: type) -> Iterator[Flag]:
     """Every flag of a config class, in the order of its fields; nested configs are opened.
 

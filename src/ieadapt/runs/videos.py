@@ -21,7 +21,7 @@ from torch import Tensor
 from ieadapt.errors import FailureError, UsageError
 
 FRAMES_PER_SECOND = 8
-_WHITE = 1.0
+_WHITE, _INK = 1.0, (40, 40, 40)
 # In order of preference. One thread and no lookahead, so that the same frames give the same bytes: with x264's
 # lookahead a few in a hundred encodings of one clip came out different on a busy machine.
 _REPEATABLE = "lookahead-threads=1:sync-lookahead=0:rc-lookahead=0:mbtree=0"
@@ -122,8 +122,45 @@ def strip(frames: Float[Tensor, "frame channel height width"], count: int = 8) -
         b'\x89PNG'
     """
     pixels = _pixels(frames)
-    chosen = np.unique(np.linspace(0, len(pixels) - 1, min(count, len(pixels))).round().astype(int))
-    return _png(rearrange(pixels[chosen], "frame height width channel -> height (frame width) channel"))
+    chosen = pixels[_evenly_spaced(len(pixels), count)]
+    return _png(rearrange(chosen, "frame height width channel -> height (frame width) channel"))
+
+
+def rows_of_frames(
+    clips: Mapping[str, Float[Tensor, "frame channel height width"]], count: int = 8, gap: int = 4
+) -> bytes:
+    r"""A PNG of evenly spaced frames of each clip, a row under its label for each, unchanged in size.
+
+    Args:
+        clips: label -> frames in [0, 1], all of the same shape.
+        count: frames in a row, first and last among them.
+        gap: white space between frames, in pixels.
+
+    Raises:
+        UsageError: there is no clip, or the shapes differ.
+
+    Example:
+        >>> rows_of_frames({"source": torch.zeros(16, 3, 8, 8), "edit": torch.ones(16, 3, 8, 8)})[:4]
+        b'\x89PNG'
+    """
+    shapes = {tuple(frames.shape) for frames in clips.values()}
+    if len(shapes) != 1:
+        raise UsageError("rows of frames need clips of one shape", got=sorted(shapes) or "no clip")
+    number, _, height, width = shapes.pop()
+    chosen, label_height = _evenly_spaced(number, count), 18
+    size = (len(chosen) * (width + gap) - gap, len(clips) * (height + label_height + gap))
+    board = Image.new("RGB", size, "white")
+    pen, font = ImageDraw.Draw(board), ImageFont.load_default(size=12)
+    for row, (label, frames) in enumerate(clips.items()):
+        top = row * (height + label_height + gap)
+        pen.text((1, top + 1), label, fill=_INK, font=font)
+        for column, pixels in enumerate(_pixels(frames[chosen])):
+            board.paste(Image.fromarray(pixels), (column * (width + gap), top + label_height))
+    return _png(np.asarray(board))
+
+
+def _evenly_spaced(number: int, count: int) -> np.ndarray:
+    return np.unique(np.linspace(0, number - 1, min(count, number)).round().astype(int))
 
 
 def side_by_side(
@@ -152,7 +189,7 @@ def side_by_side(
 
 def _under_label(frames: Float[Tensor, "frame channel height width"], label: str, height: int = 20) -> Tensor:
     board = Image.new("RGB", (frames.shape[3], height), "white")
-    ImageDraw.Draw(board).text((3, 2), label, fill=(40, 40, 40), font=ImageFont.load_default(size=12))
+    ImageDraw.Draw(board).text((3, 2), label, fill=_INK, font=ImageFont.load_default(size=12))
     header = rearrange(
         torch.from_numpy(np.array(board)).float() / 255, "height width channel -> 1 channel height width"
     )

@@ -15,7 +15,7 @@ from ieadapt.errors import FailureError, UsageError
 from ieadapt.runs.folder import read_run
 from ieadapt.runs.videos import encode_video
 from ieadapt.tasks.bench.v2v import V2VConfig, as_v2vbench, read_edit_set, run_v2v
-from ieadapt.tasks.edit.run_config import Sampling
+from ieadapt.tasks.edit.config import Sampling
 from tests.metrics import clips
 from tests.tiny import build
 

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from ieadapt.attention import denoisers_of
 from ieadapt.attention.denoiser_calls import prediction_of, with_prediction
-from ieadapt.tasks.edit.presets import EDIT_PRESETS
+from ieadapt.tasks.edit.config import EDIT_PRESETS
+from ieadapt.tasks.edit.noise_schedule import NoiseSchedule
+from ieadapt.tasks.edit.pipeline_run import PipelineRunner, StepFunction, StepFunctionWrapper
 from ieadapt.tasks.generate import GenerationConfig
 from tests.families import tiny_pipeline
 from tests.tiny import call_arguments
@@ -43,3 +45,16 @@ def calm(family: str, share: float = 0.01) -> Iterator[DiffusionPipeline]:
         yield pipe
     finally:
         handle.remove()
+
+
+def run_from(
+    runner: PipelineRunner,
+    latents: Tensor,
+    prompts: list[str],
+    first: int,
+    step_function: StepFunction = NoiseSchedule.forward,
+    **guidance: Any,
+) -> Tensor:
+    """The latents at the end of a run that begins with a step."""
+    scheduler = StepFunctionWrapper(runner.scheduler, latents, range(first, runner.steps), step_function)
+    return runner.run(scheduler, prompts, **guidance)

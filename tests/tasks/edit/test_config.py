@@ -1,4 +1,4 @@
-"""What an edit may be asked, and what the presets ask."""
+"""What an edit may be asked for, and what the presets ask for."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from ieadapt.errors import UsageError
-from ieadapt.tasks.edit.config import EditConfig
-from ieadapt.tasks.edit.presets import EDIT_PRESETS, edit_preset
+from ieadapt.tasks.edit.config import EDIT_PRESETS, EditConfig, edit_preset
 from ieadapt.tasks.measure.layer_choice import SiteChoice
 
 
@@ -48,14 +47,14 @@ def test_what_the_texts_mean() -> None:
 
 def test_auto_follows_what_the_model_has() -> None:
     auto = EditConfig()
-    assert (auto.settled(["cross", "temporal"]).words, auto.settled(["cross", "temporal"]).inject) == (
+    assert (auto.resolved(["cross", "temporal"]).words, auto.resolved(["cross", "temporal"]).inject) == (
         "replace",
         "temporal",
     )
-    assert (auto.settled(["joint"]).words, auto.settled(["joint"]).inject) == ("none", "none")
-    asked = EditConfig(words="ball=2", inject="all")
-    assert asked.settled(["cross", "temporal"]) == asked
-    assert EditConfig("sdedit").settled([]).inject == "none"
+    assert (auto.resolved(["joint"]).words, auto.resolved(["joint"]).inject) == ("none", "none")
+    config = EditConfig(words="ball=2", inject="all")
+    assert config.resolved(["cross", "temporal"]) == config
+    assert EditConfig("sdedit").resolved([]).inject == "none"
 
 
 def test_every_field_has_help() -> None:

@@ -11,12 +11,11 @@ import torch
 
 from ieadapt.errors import UsageError
 from ieadapt.tasks.edit.config import EditConfig
-from ieadapt.tasks.edit.inversion import Inversion, invert
-from ieadapt.tasks.edit.inversion_key import inversion_key
-from ieadapt.tasks.edit.path_run import PathPipeline
+from ieadapt.tasks.edit.inversion import Inversion, inversion_key, invert
+from ieadapt.tasks.edit.pipeline_run import PipelineRunner
 from ieadapt.tasks.generate import GenerationConfig
 from tests.families import every_family, tiny_pipeline
-from tests.tasks.edit.fixture import SOURCE, STEPS, calm, clip
+from tests.tasks.edit.fixture import SOURCE, STEPS, calm, clip, run_from
 
 CLOSE = EditConfig("inversion", start=0.25, iterations=12, tolerance=1e-6)
 ONCE, UNREFINED = EditConfig("inversion", iterations=1), EditConfig("inversion", iterations=0)
@@ -42,12 +41,12 @@ def test_every_step_of_the_trajectory_leads_to_the_next(family: str) -> None:
         trajectory, errors = inversion.trajectory, []
         assert trajectory is not None
 
-        def checking(path: Any, step: int, latents: torch.Tensor, prediction: torch.Tensor) -> torch.Tensor:
+        def checking(schedule: Any, step: int, latents: torch.Tensor, prediction: torch.Tensor) -> torch.Tensor:
             recorded = trajectory[step : step + 1]  # it begins at step 1
-            errors.append(float((path.forward(step, latents, prediction) - recorded).norm() / recorded.norm()))
+            errors.append(float((schedule.forward(step, latents, prediction) - recorded).norm() / recorded.norm()))
             return recorded
 
-        PathPipeline.of(pipe, clip(family), 4).run(trajectory[:1], [SOURCE], 1, advance=checking)
+        run_from(PipelineRunner.of(pipe, clip(family), 4), trajectory[:1], [SOURCE], 1, step_function=checking)
     assert len(errors) == 3
     assert max(errors) < 1e-3
 
@@ -116,8 +115,8 @@ def test_a_poor_reconstruction_is_warned_about() -> None:
 
 
 def test_latents_that_shrink_are_warned_about(monkeypatch: pytest.MonkeyPatch) -> None:
-    pipe, path_type = tiny_pipeline("wan"), "ieadapt.tasks.edit.noise_path.NoisePath.backward"
-    monkeypatch.setattr(path_type, lambda self, step, latents, prediction: latents * 0.5)
+    pipe, backward = tiny_pipeline("wan"), "ieadapt.tasks.edit.noise_schedule.NoiseSchedule.backward"
+    monkeypatch.setattr(backward, lambda self, step, latents, prediction: latents * 0.5)
     found = invert(pipe, clip("wan"), SOURCE, UNREFINED, STEPS)
     assert found.std_ratio < 0.5
     assert any("of the clean latents' standard deviation" in note for note in found.notes)

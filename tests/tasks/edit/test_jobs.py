@@ -41,7 +41,7 @@ def test_both_forms_give_the_active_jobs(name: str, text: str, tmp_path: Path) -
         ("- just words", "no list of jobs"),
         ("- {video: a.mp4, targets: a ball, prompt: b}", "unknown key of a job; expected video, seed.*got prompt"),
         ("- {video: a.mp4, targets: a ball, active: maybe}", "`active` is yes or no; got 'maybe'"),
-        ("- {video: a.mp4}", "target prompt with words in it"),
+        ("- {video: a.mp4}", "at least one target prompt with text in it"),
         ("- {targets: a ball}", "one source; expected a video file, or a seed; got neither"),
         ("- {video: a.mp4, seed: 3, targets: a ball}", "one source.*got both"),
         ("- {seed: many, source: b, targets: a ball}", "a seed is a whole number; got 'many'"),

@@ -15,15 +15,13 @@ from torch import Tensor
 from ieadapt.attention import find_sites
 from ieadapt.errors import UsageError
 from ieadapt.interventions import Inject
-from ieadapt.tasks.edit.config import EditConfig
+from ieadapt.tasks.edit.config import EDIT_PRESETS, EditConfig
 from ieadapt.tasks.edit.inversion import Inversion, invert
-from ieadapt.tasks.edit.method import EditResult, edit, run_edit
-from ieadapt.tasks.edit.path_run import PathPipeline
-from ieadapt.tasks.edit.presets import EDIT_PRESETS
-from ieadapt.tasks.edit.sites import SELF_ATTENTION, coarse_sites
+from ieadapt.tasks.edit.method import SELF_ATTENTION, Editor, EditResult, coarse_sites, edit
+from ieadapt.tasks.edit.pipeline_run import PipelineRunner
 from ieadapt.tasks.generate import GenerationConfig
 from tests.families import every_family, tiny_pipeline
-from tests.tasks.edit.fixture import INVERTED, SOURCE, STEPS, TARGET, clip
+from tests.tasks.edit.fixture import INVERTED, SOURCE, STEPS, TARGET, clip, run_from
 from tests.tiny import build
 
 QUICK = dataclasses.replace(INVERTED, start=0.5, iterations=0)
@@ -40,7 +38,7 @@ def inverted(family: str, method: str = "inversion") -> Inversion:
 def made(family: str, prompts: list[str], config: EditConfig) -> EditResult:
     """An edit whose target prompts may be the source prompt, which `edit` refuses."""
     inversion = inverted(family, config.method)
-    return run_edit(tiny_pipeline(family), prompts, SOURCE, config, STEPS, inversion)
+    return Editor(tiny_pipeline(family), SOURCE, config, STEPS, inversion).edit(prompts)
 
 
 def on_its_own_run(family: str) -> Inversion:
@@ -49,12 +47,12 @@ def on_its_own_run(family: str) -> Inversion:
     assert inversion.trajectory is not None
     begin = inversion.trajectory[:1]
 
-    def keeping(path: Any, step: int, latents: Tensor, prediction: Tensor) -> Tensor:
-        kept.append(path.forward(step, latents, prediction))
+    def keeping(schedule: Any, step: int, latents: Tensor, prediction: Tensor) -> Tensor:
+        kept.append(schedule.forward(step, latents, prediction))
         return kept[-1]
 
-    runner = PathPipeline.of(tiny_pipeline(family), clip(family), 4)
-    free = runner.run(begin, [SOURCE], inversion.first, advance=keeping)
+    runner = PipelineRunner.of(tiny_pipeline(family), clip(family), 4)
+    free = run_from(runner, begin, [SOURCE], inversion.first, step_function=keeping)
     return dataclasses.replace(inversion, trajectory=torch.cat([begin, *kept]), reconstruction=runner.decode(free)[0])
 
 
@@ -64,15 +62,15 @@ def test_without_injection_the_target_is_a_plain_run(family: str) -> None:
     found = made(family, [TARGET], FREE)
     trajectory = found.inversion.trajectory
     assert trajectory is not None
-    runner = PathPipeline.of(tiny_pipeline(family), clip(family), 4)
-    plain = runner.run(trajectory[:1], [TARGET], found.inversion.first, guidance_scale=3.0)
+    runner = PipelineRunner.of(tiny_pipeline(family), clip(family), 4)
+    plain = run_from(runner, trajectory[:1], [TARGET], found.inversion.first, guidance_scale=3.0)
     torch.testing.assert_close(found.edited, runner.decode(plain), rtol=1e-3, atol=2e-3)
 
 
 @every_family
 def test_equal_prompts_with_all_maps_injected_give_the_reconstruction(family: str) -> None:
     config, inversion = dataclasses.replace(FREE, inject="all", guidance_scale=1.0), on_its_own_run(family)
-    found = run_edit(tiny_pipeline(family), [SOURCE], SOURCE, config, STEPS, inversion)
+    found = Editor(tiny_pipeline(family), SOURCE, config, STEPS, inversion).edit([SOURCE])
     assert {site.kind for site in found.sites} <= set(SELF_ATTENTION)
     torch.testing.assert_close(found.edited[0], inversion.reconstruction, rtol=1e-3, atol=2e-3)
 
@@ -174,10 +172,10 @@ def test_the_source_branch_has_its_own_weight(family: str) -> None:
 
 def test_sdedit_is_the_target_alone_from_the_noised_clip() -> None:
     found = made("wan", [TARGET], EditConfig(method="sdedit", start=0.5, seed=3))
-    runner, clean = PathPipeline.of(tiny_pipeline("wan"), clip("wan"), 4), found.inversion.clean
+    runner, clean = PipelineRunner.of(tiny_pipeline("wan"), clip("wan"), 4), found.inversion.clean
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(3))
-    noised = runner.path_of(clean).noised(2, clean, noise)
-    expected = runner.decode(runner.run(noised, [TARGET], 2, guidance_scale=3.0))
+    noised = runner.schedule_for(clean).levels[2].mix(clean, noise)
+    expected = runner.decode(run_from(runner, noised, [TARGET], 2, guidance_scale=3.0))
     torch.testing.assert_close(found.edited, expected, rtol=1e-3, atol=1e-4)
 
 
@@ -185,23 +183,23 @@ def test_flowedit_follows_the_difference_of_two_velocities() -> None:
     """Against FlowEdit as it is written: an edited clip z that moves by (velocity target - velocity source)."""
     config = EditConfig(start=0.5, guidance_scale=1.0, seed=5, inject="none", words="none")
     found = made("wan", [TARGET], config)
-    runner, clean = PathPipeline.of(tiny_pipeline("wan"), clip("wan"), 4), found.inversion.clean
-    path, velocities = runner.path_of(clean), {}
+    runner, clean = PipelineRunner.of(tiny_pipeline("wan"), clip("wan"), 4), found.inversion.clean
+    schedule, velocities = runner.schedule_for(clean), {}
 
     def velocity(latents: Tensor, prompt: str, step: int) -> Tensor:
-        def keep(path: Any, at: int, latents: Tensor, prediction: Tensor) -> Tensor:
+        def keep(schedule: Any, at: int, latents: Tensor, prediction: Tensor) -> Tensor:
             velocities.setdefault((prompt, step, at), prediction)
             return latents
 
-        runner.run(latents, [prompt], step, advance=keep)
+        run_from(runner, latents, [prompt], step, step_function=keep)
         return velocities[prompt, step, step]
 
     edited = clean.clone()
     for step in (2, 3):
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(5000 + step))
-        source = path.noised(step, clean, noise)
+        source = schedule.levels[step].mix(clean, noise)
         target = edited + source - clean
-        width = path.ends[step].noise - path.levels[step].noise
+        width = schedule.ends[step].noise - schedule.levels[step].noise
         edited = edited + width * (velocity(target, TARGET, step) - velocity(source, SOURCE, step))
     torch.testing.assert_close(found.edited, runner.decode(edited), rtol=1e-3, atol=2e-3)
 
@@ -266,12 +264,12 @@ def test_nothing_is_stored_per_site(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("prompts", "source", "message"),
     [
-        ("", SOURCE, "an edit needs a prompt; expected at least one prompt with text in it"),
+        ("", SOURCE, "an edit needs a prompt; expected at least one target prompt with text in it"),
         ([], SOURCE, "an edit needs a prompt"),
         (
             "A red  ball",
             SOURCE,
-            r"source and target prompt are the same, so there is nothing to change; got 'A red  ball'",
+            r"source and target prompt are the same, so nothing would change; got 'A red  ball'",
         ),
         ("a red ball " * 40, SOURCE, r"the prompt is too long for the text encoder.*these words would be dropped"),
         (TARGET, "a red ball " * 40, r"the prompt is too long for the text encoder.*these words would be dropped"),

@@ -9,8 +9,8 @@ import torch
 
 from ieadapt.attention import find_sites, intercept
 from ieadapt.interventions import Identity, Uniform
+from ieadapt.models import scheduler_wrapper
 from ieadapt.tasks.generate import GenerationConfig, generate
-from ieadapt.tasks.study import late_start as late
 from ieadapt.tasks.study.config import StudyConfig
 from ieadapt.tasks.study.grid import Condition
 from ieadapt.tasks.study.videos import make_baselines, make_perturbed
@@ -52,7 +52,7 @@ def test_a_window_that_ends_early() -> None:
 
 
 def test_a_scheduler_with_a_history_starts_at_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(late, "ONE_STEP", ())
+    monkeypatch.setattr(scheduler_wrapper, "ONE_STEP", ())
     pipe, config, condition = tiny_pipeline("wan"), short("wan"), self_attention("wan")
     study = StudyConfig(window="0.5:1")
     baselines = make_baselines(pipe, PAIRS, study, config)

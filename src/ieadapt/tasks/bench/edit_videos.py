@@ -15,11 +15,11 @@ from ieadapt.runs.shared_files import fingerprint, write_whole
 from ieadapt.runs.sources import SourceConfig, read_source
 from ieadapt.runs.videos import encode_video
 from ieadapt.runs.workers import Task, Work
-from ieadapt.tasks.edit.inversions import InversionCache
+from ieadapt.tasks.edit.config import edit_preset
+from ieadapt.tasks.edit.inversion_cache import InversionCache
 from ieadapt.tasks.edit.jobs import EditJob
 from ieadapt.tasks.edit.method import edit
-from ieadapt.tasks.edit.model_size import frames_for
-from ieadapt.tasks.edit.presets import edit_preset
+from ieadapt.tasks.edit.run import frames_for
 from ieadapt.tasks.generate import GenerationConfig
 
 SOURCE, COPY, RECONSTRUCTION = "source", "copy", "reconstruction"

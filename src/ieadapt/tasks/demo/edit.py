@@ -1,22 +1,99 @@
-"""The demo's edit: one rendered clip with a known perfect edit, edited and marked."""
+"""The demo's edit: one rendered clip with a known perfect edit, edited and scored."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from diffusers import DiffusionPipeline
+from jaxtyping import Float
+from torch import Tensor
 
+from ieadapt.metrics.structure import psnr, region_psnr, ssim
 from ieadapt.runs.folder import RunFolder, Stages, silent
 from ieadapt.runs.report import Block, Clip, Gallery, Picture, Section, Text
-from ieadapt.runs.videos import encode_video, side_by_side
-from ieadapt.tasks.edit.marks import EditMarks, mark_edit
+from ieadapt.runs.videos import encode_video, rows_of_frames, side_by_side
 from ieadapt.tasks.edit.method import edit
-from ieadapt.tasks.edit.pictures import rows_of_frames
 from ieadapt.tasks.generate import GenerationConfig
-from ieadapt.testbed.edits import EditPair, edit_pairs
+from ieadapt.testbed import render, score
+from ieadapt.testbed.edits import EditPair, edit_pairs, kept_region
+from ieadapt.testbed.scorer import COMPONENTS
+from ieadapt.testbed.segment import fit_backdrops
 
 KIND = "colour"
 STEPS = 6
+READ = 0.5
+"""The score from which an attribute counts as read."""
+
+
+@dataclass(frozen=True)
+class EditScores:
+    """How good an edit is; higher is better in every one.
+
+    Attributes:
+        psnr: to the perfect edit, dB.
+        ssim: to the perfect edit, in [-1, 1].
+        kept: PSNR in the region that the perfect edit leaves as it is, dB.
+        change: the scorer's score of the changed attribute, in [0, 1].
+        success: 1 where that is 0.5 or more: the new value is read; else 0.
+        preserved: mean score of the four other attributes, in [0, 1].
+    """
+
+    psnr: float
+    ssim: float
+    kept: float
+    change: float
+    success: float
+    preserved: float
+
+    def as_dict(self) -> dict[str, float]:
+        """The scores by name."""
+        return asdict(self)
+
+
+def score_edit(frames: Float[Tensor, "frame channel height width"], pair: EditPair) -> EditScores:
+    """Score an edited clip of a pair.
+
+    No sentence says where in its period a new background begins. A clip whose background is edited is therefore held
+    against the perfect edit with the start that fits it best.
+
+    Args:
+        frames: the edit, in [0, 1].
+        pair: what was to be changed.
+
+    Raises:
+        UsageError: frames of another shape than the pair's.
+
+    Example:
+        >>> from ieadapt.testbed.edits import edit_pairs
+        >>> pair = edit_pairs(1, ["colour"])[0]
+        >>> scores = score_edit(pair.perfect, pair)
+        >>> scores.psnr, scores.success
+        (100.0, 1.0)
+    """
+    source, perfect = pair.source_frames, fitting_perfect(frames, pair)
+    shown = score(frames, pair.target)
+    scores = {name: float(getattr(shown, name)) for name in COMPONENTS}
+    change = scores.pop(pair.kind)
+    return EditScores(
+        psnr=psnr(frames, perfect),
+        ssim=ssim(frames, perfect),
+        kept=region_psnr(frames, perfect, kept_region(source, perfect)),
+        change=change,
+        success=float(change >= READ),
+        preserved=sum(scores.values()) / len(scores),
+    )
+
+
+def fitting_perfect(
+    frames: Float[Tensor, "frame channel height width"], pair: EditPair
+) -> Float[Tensor, "frame channel height width"]:
+    """The perfect edit; where the background is new, with the start of its period that fits the clip best."""
+    if pair.kind != "background":
+        return pair.perfect
+    name = pair.target.background
+    fitted = render(pair.target.replace(shift=fit_backdrops(frames, name)[name].shift))
+    errors = [float((clip - frames).square().mean()) for clip in (fitted, pair.perfect)]
+    return fitted if errors[0] < errors[1] else pair.perfect
 
 
 @dataclass(frozen=True)
@@ -25,7 +102,7 @@ class DemoEdit:
 
     Attributes:
         pair: source and target.
-        marks: of the edit.
+        scores: of the edit.
         copy: of the source itself, taken for the edit.
         psnr: of the reconstruction to the source, dB.
         clip: source, reconstruction, edit and perfect edit side by side.
@@ -33,8 +110,8 @@ class DemoEdit:
     """
 
     pair: EditPair
-    marks: EditMarks
-    copy: EditMarks
+    scores: EditScores
+    copy: EditScores
     psnr: float
     clip: Clip
     strip: bytes
@@ -44,9 +121,9 @@ class DemoEdit:
         return [
             f"Edited with the default settings: “{self.pair.source_prompt}” into “{self.pair.prompt}”. The "
             f"reconstruction of the source has {self.psnr:.1f} dB.",
-            f"The edit has {self.marks.psnr:.1f} dB to the perfect edit, where a copy of the source has "
-            f"{self.copy.psnr:.1f} dB, and {self.marks.kept:.1f} dB where nothing should change. The new "
-            f"{self.pair.kind} is {'read' if self.marks.success else 'not read'} by the scorer.",
+            f"The edit has {self.scores.psnr:.1f} dB to the perfect edit, where a copy of the source has "
+            f"{self.copy.psnr:.1f} dB, and {self.scores.kept:.1f} dB where nothing should change. The new "
+            f"{self.pair.kind} is {'read' if self.scores.success else 'not read'} by the scorer.",
         ]
 
     def section(self) -> Section:
@@ -82,8 +159,8 @@ def demo_edit(pipe: DiffusionPipeline, run: RunFolder, stages: Stages = silent) 
     run.write("edit/strip.png", strip)
     return DemoEdit(
         pair=pair,
-        marks=mark_edit(edited, pair),
-        copy=mark_edit(pair.source_frames, pair),
+        scores=score_edit(edited, pair),
+        copy=score_edit(pair.source_frames, pair),
         psnr=result.inversion.psnr,
         clip=Clip(joined, f"{pair.source_prompt} → {pair.prompt}"),
         strip=strip,

@@ -1,4 +1,4 @@
-"""What an edit is asked: where its source trajectory comes from, what is injected, what must stay."""
+"""What an edit is asked for: how a video is edited, the published methods by name, and the fields of a run."""
 
 from __future__ import annotations
 
@@ -6,25 +6,19 @@ import dataclasses
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from pathlib import Path
 
 from ieadapt.attention import GuidanceChoice, StepWindow
 from ieadapt.errors import UsageError, require_types
+from ieadapt.runs.flags import setting
+from ieadapt.runs.pipelines import Hardware, check_seeds
+from ieadapt.runs.sources import SourceConfig
+from ieadapt.tasks.edit.jobs import EditJob, read_jobs
+from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.layer_choice import SiteChoice
 
-Method = Literal["inversion", "noise-path", "flowedit", "sdedit"]
-Negative = Literal["empty", "source"]
-Branch = Literal["cond", "both"]
-
-_CHOICES: Mapping[str, tuple[str, ...]] = {
-    "method": get_args(Method),
-    "negative": get_args(Negative),
-    "inject_branch": get_args(Branch),
-    "inversion_prompt": get_args(Negative),
-}
 AUTO = "auto"
-"""What is best on the testbed, as far as the model has the sites for it; see `EditConfig.settled`."""
-
+"""What is best on the testbed, as far as the model has the sites for it; see `EditConfig.resolved`."""
 _REWEIGHT = re.compile(r"(?P<word>[^=]+?)\s*=\s*(?P<factor>\d+(?:\.\d+)?)")
 
 
@@ -67,74 +61,63 @@ class EditConfig:
         SiteChoice(rule='bottom', amount=0.5, kind='spatial', names=None, seed=0, by='ep', within='kind')
     """
 
-    method: str = field(
-        default="flowedit",
-        metadata={"help": "inversion, noise-path, flowedit or sdedit", "choices": _CHOICES["method"]},
+    method: str = setting(
+        "flowedit",
+        "inversion, noise-path, flowedit or sdedit",
+        choices=("inversion", "noise-path", "flowedit", "sdedit"),
     )
-    start: float = field(default=0.1, metadata={"help": "fraction of the steps skipped; higher keeps more"})
-    residual: float = field(default=1.0, metadata={"help": "0..1, the source's own correction given to the target"})
-    guidance_scale: int | float = field(default=3.0, metadata={"help": "guidance of the edit; 1 is none"})
-    guidance_window: str = field(default="0:1", metadata={"help": "START:STOP, the guided part of the steps"})
-    source_guidance: int | float = field(default=1.0, metadata={"help": "guidance of the source branch"})
-    negative: str = field(
-        default="empty",
-        metadata={"help": "guide away from: empty, or the source prompt (source)", "choices": _CHOICES["negative"]},
+    start: float = setting(0.1, "fraction of the steps skipped; higher keeps more", range=(0.0, 0.99))
+    residual: float = setting(1.0, "0..1, the source's own correction given to the target", range=(0.0, 1.0))
+    guidance_scale: int | float = setting(3.0, "guidance of the edit; 1 is none", range=(1.0, 100.0))
+    guidance_window: str = setting("0:1", "START:STOP, the guided part of the steps")
+    source_guidance: int | float = setting(1.0, "guidance of the source branch", range=(1.0, 100.0))
+    negative: str = setting(
+        "empty", "guide away from: empty, or the source prompt (source)", choices=("empty", "source")
     )
-    inject: str = field(
-        default=AUTO,
-        metadata={"help": "source's maps at: auto, none, all, coarse, [KIND:]bottom=N, top=N, random=N, or names"},
-    )
-    inject_window: str = field(default="0:0.5", metadata={"help": "START:STOP, the steps with injection"})
-    inject_branch: str = field(
-        default="both",
-        metadata={"help": "inject into cond rows, or both guidance branches", "choices": _CHOICES["inject_branch"]},
-    )
-    mask: str = field(default="none", metadata={"help": "what may change: none, difference, or cross:WORD"})
-    mask_threshold: float = field(default=0.3, metadata={"help": "0..1 of the mask's maximum; higher changes less"})
-    words: str = field(
-        default=AUTO, metadata={"help": "cross-attention by words: auto, none, replace, WORD=FACTOR, with commas"}
-    )
-    words_window: str = field(default="0:0.8", metadata={"help": "START:STOP, the steps with word control"})
-    inversion_prompt: str = field(
-        default="source",
-        metadata={"help": "prompt of the inversion: source or empty", "choices": _CHOICES["inversion_prompt"]},
-    )
-    iterations: int = field(default=10, metadata={"help": "most corrections of one inversion step; 0 is none"})
-    tolerance: float = field(default=3e-4, metadata={"help": "relative change at which the correction of a step ends"})
-    seed: int = field(default=0, metadata={"help": "seed of noise and of a random choice of sites"})
+    inject: str = setting(AUTO, "source's maps at: auto, none, all, coarse, [KIND:]bottom=N, top=N, random=N, or names")
+    inject_window: str = setting("0:0.5", "START:STOP, the steps with injection")
+    inject_branch: str = setting("both", "inject into cond rows, or both guidance branches", choices=("cond", "both"))
+    mask: str = setting("none", "what may change: none, difference, or cross:WORD")
+    mask_threshold: float = setting(0.3, "0..1 of the mask's maximum; higher changes less", range=(0.0, 1.0))
+    words: str = setting(AUTO, "cross-attention by words: auto, none, replace, WORD=FACTOR, with commas")
+    words_window: str = setting("0:0.8", "START:STOP, the steps with word control")
+    inversion_prompt: str = setting("source", "prompt of the inversion: source or empty", choices=("empty", "source"))
+    iterations: int = setting(10, "most corrections of one inversion step; 0 is none", range=(0, 100))
+    tolerance: float = setting(3e-4, "relative change at which the correction of a step ends", range=(0.0, 1.0))
+    seed: int = setting(0, "seed of noise and of a random choice of sites")
 
     def __post_init__(self) -> None:
         require_types(self)
-        for name, known in _CHOICES.items():
-            if getattr(self, name) not in known:
-                raise UsageError(f"unknown {name} of an edit", expected=", ".join(known), got=getattr(self, name))
-        for name, (low, high) in _RANGES.items():
-            if not low <= getattr(self, name) <= high:
-                raise UsageError(
-                    f"{name} of an edit is out of range", expected=f"{low:g}..{high:g}", got=getattr(self, name)
-                )
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            if value not in item.metadata.get("choices", (value,)):
+                expected = ", ".join(item.metadata["choices"])
+                raise UsageError(f"unknown {item.name} of an edit", expected=expected, got=value)
+            low, high = item.metadata.get("range", (value, value))
+            if not low <= value <= high:
+                raise UsageError(f"{item.name} of an edit is out of range", expected=f"{low:g}..{high:g}", got=value)
         for name in ("guidance_window", "inject_window", "words_window"):
             StepWindow.of(getattr(self, name), name)
         if self.mask not in ("none", "difference") and not self.mask_words:
             raise UsageError("unknown mask of an edit", expected="none, difference or cross:WORD", got=self.mask)
-        tied = {self.inject, self.mask, self.words} - {"none", AUTO}
-        if self.method == "sdedit" and tied:
+        if self.method == "sdedit" and {self.inject, self.mask, self.words} - {"none", AUTO}:
             raise UsageError(
                 "sdedit has no source branch, so nothing can be taken from it",
                 expected="inject, mask and words none",
                 got=f"inject {self.inject}, mask {self.mask}, words {self.words}",
                 remedy="choose another method, such as noise-path",
             )
-        _ = self.injection, self.reweighted
+        _parse_injection(self.inject, self.seed)
+        _parse_factors(self._word_entries)
 
-    def settled(self, kinds: Collection[str]) -> EditConfig:
+    def resolved(self, kinds: Collection[str]) -> EditConfig:
         """The same with `auto` replaced by what it stands for.
 
         Args:
             kinds: of the sites at which `auto` may act.
 
         Example:
-            >>> EditConfig().settled(["joint", "cross"]).words, EditConfig().settled(["temporal"]).inject
+            >>> EditConfig().resolved(["joint", "cross"]).words, EditConfig().resolved(["temporal"]).inject
             ('replace', 'temporal')
         """
         words = "replace" if "cross" in kinds else "none"
@@ -148,9 +131,12 @@ class EditConfig:
     @property
     def injection(self) -> SiteChoice | None:
         """The choice of sites that get the source's maps, or None; for `coarse`, a choice among the coarse sites."""
-        if self.inject in ("none", AUTO):
-            return None
-        return SiteChoice() if self.inject in ("all", "coarse") else SiteChoice.parse(self.inject, self.seed)
+        return _parse_injection(self.inject, self.seed)
+
+    @property
+    def needs_entropy(self) -> bool:
+        """Whether sites are chosen by what is measured of the source's own run."""
+        return self.injection is not None and self.injection.needs_entropy
 
     @property
     def injected_guidance(self) -> GuidanceChoice:
@@ -171,12 +157,7 @@ class EditConfig:
     @property
     def reweighted(self) -> dict[str, float]:
         """Factor by word of the target prompt."""
-        entries = [entry for entry in self._word_entries if entry not in ("none", "replace", AUTO)]
-        matches = [(entry, _REWEIGHT.fullmatch(entry)) for entry in entries]
-        wrong = [entry for entry, match in matches if match is None]
-        if wrong:
-            raise UsageError("unknown word control", expected="auto, none, replace or WORD=FACTOR", got=wrong[0])
-        return {match["word"]: float(match["factor"]) for _, match in matches if match}
+        return _parse_factors(self._word_entries)
 
     @property
     def controls_words(self) -> bool:
@@ -188,12 +169,170 @@ class EditConfig:
         return [entry.strip() for entry in self.words.split(",") if entry.strip()]
 
 
-_RANGES: Mapping[str, tuple[float, float]] = {
-    "start": (0.0, 0.99),
-    "residual": (0.0, 1.0),
-    "guidance_scale": (1.0, 100.0),
-    "source_guidance": (1.0, 100.0),
-    "mask_threshold": (0.0, 1.0),
-    "iterations": (0, 100),
-    "tolerance": (0.0, 1.0),
+def _parse_injection(text: str, seed: int) -> SiteChoice | None:
+    if text in ("none", AUTO):
+        return None
+    return SiteChoice() if text in ("all", "coarse") else SiteChoice.parse(text, seed)
+
+
+def _parse_factors(entries: Collection[str]) -> dict[str, float]:
+    factors = {}
+    for entry in entries:
+        match = _REWEIGHT.fullmatch(entry)
+        if match:
+            factors[match["word"]] = float(match["factor"])
+        elif entry not in ("none", "replace", AUTO):
+            raise UsageError("unknown word control", expected="auto, none, replace or WORD=FACTOR", got=entry)
+    return factors
+
+
+_PLAIN = EditConfig("inversion", start=0.0, residual=0.0, inject="none", inject_branch="cond", words="none")
+"""The whole run from the inverted noise, source not corrected, nothing kept: what the injecting methods start from."""
+_MOST = dataclasses.replace(_PLAIN, inject="all", inject_window="0:0.8")
+
+EDIT_PRESETS: Mapping[str, EditConfig] = {
+    "default": EditConfig(),
+    "inversion": _PLAIN,
+    "sdedit-0.4": EditConfig("sdedit", start=0.6),
+    "sdedit-0.6": EditConfig("sdedit", start=0.4),
+    "sdedit-0.8": EditConfig("sdedit", start=0.2),
+    "uniedit": dataclasses.replace(_PLAIN, inject="spatial/joint", inject_window="0:0.4", inject_branch="both"),
+    "all": _MOST,
+    "fpe": dataclasses.replace(_MOST, inject="coarse"),
+    "high-ep": dataclasses.replace(_MOST, inject="top=0.5"),
+    "low-ep": dataclasses.replace(_MOST, inject="bottom=0.5"),
+    "random": dataclasses.replace(_MOST, inject="random=0.5"),
+    "prompt-to-prompt": dataclasses.replace(
+        _PLAIN, words="replace", words_window="0:0.8", inject="spatial/joint", inject_window="0:0.4"
+    ),
+    "flowedit": EditConfig(
+        "flowedit", start=0.34, inject="none", words="none", source_guidance=1.5, guidance_scale=5.5
+    ),
 }
+"""Sources: SDEdit arXiv 2108.01073; UniEdit arXiv 2402.13185 (all spatial self-attention, 20 of 50 steps); FPE arXiv
+2403.03431 (self-attention below the finest resolution, 80 % of the steps, conditional rows); prompt-to-prompt arXiv
+2208.01626 (80 % of the steps for words, 40 % for self-attention); FlowEdit arXiv 2412.08629 (33 of 50 steps, weights as
+on Flux). `low-ep` is the reconstruction of the paper's editing; `high-ep` and `random` are its controls. All but
+SDEdit and FlowEdit take the same refined inversion with the source prompt, so that they differ in nothing else.
+"""
+
+
+def edit_preset(name: str) -> EditConfig:
+    """The configuration of that name.
+
+    Raises:
+        UsageError: there is none.
+
+    Example:
+        >>> edit_preset("low-ep").inject
+        'bottom=0.5'
+    """
+    if name not in EDIT_PRESETS:
+        raise UsageError("unknown preset of an edit", expected=", ".join(EDIT_PRESETS), got=name)
+    return EDIT_PRESETS[name]
+
+
+_SOURCE = {item.name: item.metadata for item in dataclasses.fields(SourceConfig)}
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Steps and size of an edit; None means the model's own.
+
+    Raises:
+        UsageError: a number is not positive.
+    """
+
+    num_inference_steps: int = setting(25, "denoising steps")
+    num_frames: int | None = setting(None, "frames per video")
+    height: int | None = setting(None, "height in pixels")
+    width: int | None = setting(None, "width in pixels")
+    batch_size: int = setting(4, "target prompts that run as one batch")
+
+    def __post_init__(self) -> None:
+        GenerationConfig(**vars(self))
+
+    @property
+    def generation(self) -> GenerationConfig:
+        """The same settings, as `generate` and `edit` take them."""
+        return GenerationConfig(**vars(self))
+
+
+@dataclass(frozen=True)
+class EditRun:
+    """What an edit run is asked for: one source with target prompts, or a file of such jobs.
+
+    Attributes:
+        model: a bundled name, a folder or a hub id.
+        prompts: targets; every one gives an edit of the same source.
+        video: file of the source.
+        source_prompt: what the source shows.
+        source_seed: generates the source from its prompt instead of reading a file.
+        jobs: a YAML or CSV file of jobs instead of all four.
+        start: see `SourceConfig`.
+        fps: see `SourceConfig`.
+        size: see `SourceConfig`.
+        strict: see `SourceConfig`.
+        edit: how it is edited; None = as the preset says, or the default.
+        preset: the name of an edit configuration, from which the flags of an edit start.
+        profile: folder of a measure run, where sites are chosen by entropy; without one the source's own inversion is
+            measured.
+        sampling: steps and size.
+        cache: folder in which inversions are kept.
+        hardware: device and precision.
+
+    Raises:
+        UsageError: no source, or several; no target; an unknown preset.
+    """
+
+    model: str
+    prompts: tuple[str, ...] = ()
+    video: Path | None = setting(None, "the source: any video file, or a folder of frames")
+    source_prompt: str = setting("", "what the source shows; makes edits keep more")
+    source_seed: int | None = setting(None, "generate the source from --source-prompt with this seed instead")
+    jobs: Path | None = setting(None, "YAML or CSV file of jobs: video, source, targets")
+    start: int | float = field(default=0.0, metadata=_SOURCE["start"])
+    fps: int | float | None = field(default=None, metadata=_SOURCE["fps"])
+    size: str = field(default="crop", metadata=_SOURCE["size"])
+    strict: bool = field(default=False, metadata=_SOURCE["strict"])
+    edit: EditConfig | None = field(default=None, metadata={"base": edit_preset})
+    preset: str | None = setting(None, "a named edit configuration; flags beside it win", choices=tuple(EDIT_PRESETS))
+    profile: Path | None = setting(None, "folder of a measure run; without one the inversion is measured")
+    sampling: Sampling = field(default_factory=Sampling)
+    cache: Path | None = setting(None, "folder where inversions are kept")
+    hardware: Hardware = field(default_factory=Hardware)
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("video", "source_seed", "jobs") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise UsageError(
+                "an edit has one source",
+                expected="--video FILE, --source-seed N or --jobs FILE",
+                got=" and ".join("--" + name.replace("_", "-") for name in given) or "none",
+            )
+        if self.jobs is not None and (self.prompts or self.source_prompt):
+            raise UsageError("a file of jobs brings its own prompts", got="--prompt or --source-prompt beside --jobs")
+        check_seeds(self.config.seed)
+        self.source_config()
+        if self.jobs is None:
+            self.list_jobs()
+
+    def source_config(self) -> SourceConfig:
+        """Which frames of a file are taken."""
+        return SourceConfig(self.start, self.fps, self.size, self.strict)
+
+    @property
+    def config(self) -> EditConfig:
+        """How it is edited: the settings themselves, the preset, or the default."""
+        return self.edit or (EditConfig() if self.preset is None else edit_preset(self.preset))
+
+    def list_jobs(self) -> list[EditJob]:
+        """The jobs: those of the file, or the one that the flags say.
+
+        Raises:
+            UsageError: something that is no job.
+        """
+        if self.jobs is not None:
+            return read_jobs(self.jobs)
+        name = "source" if self.video is None else self.video.stem
+        return [EditJob(name, self.prompts, self.source_prompt, self.video, self.source_seed)]

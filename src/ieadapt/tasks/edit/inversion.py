@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,25 +17,28 @@ import torch
 from diffusers import DiffusionPipeline
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors.torch import save
+from torch import Tensor, nn
 
-from ieadapt.attention import DenoiserCall, active_sites, intercept
+from ieadapt.attention import DenoiserCall, active_sites, denoisers_of, intercept, wrap_denoiser
 from ieadapt.errors import UsageError
+from ieadapt.files import write_atomically
+from ieadapt.functional.fixed_point import fixed_point
 from ieadapt.interventions import Record
 from ieadapt.metrics.structure import psnr, ssim
-from ieadapt.models.video_latents import encode_video
-from ieadapt.tasks.edit.clip_check import check_clip
+from ieadapt.models.video_latents import Latents, encode_video
 from ieadapt.tasks.edit.config import EditConfig
-from ieadapt.tasks.edit.fixed_point import fixed_point
-from ieadapt.tasks.edit.inversion_key import inversion_key
-from ieadapt.tasks.edit.noise_path import Latents, NoisePath
-from ieadapt.tasks.edit.path_run import PathPipeline, PathScheduler
+from ieadapt.tasks.edit.noise_schedule import NoiseSchedule
+from ieadapt.tasks.edit.pipeline_run import PipelineRunner, StepFunctionWrapper, check_source_clip
 from ieadapt.tasks.generate import GenerationConfig, Progress, check_length
 from ieadapt.tasks.measure.profile import EntropyProfile
 
 Clip = Float[Tensor, "frame channel height width"]
-Trajectory = Float[Tensor, "step ..."]
+TENSORS = ("clean", "trajectory", "source", "decoded", "reconstruction")
+"""Fields of an inversion that its file holds as tensors."""
+FORMAT = 3
+"""Of the key; another number, and inversions kept so far are made again."""
+SSIM_WINDOW = 11
 
 POOR_RECONSTRUCTION = 25.0
 """PSNR in dB below which a reconstruction is warned about."""
@@ -68,7 +73,7 @@ class Inversion:
     steps: int
     first: int
     clean: Latents = field(repr=False)
-    trajectory: Trajectory | None = field(repr=False)
+    trajectory: Float[Tensor, "step ..."] | None = field(repr=False)
     source: Clip = field(repr=False)
     decoded: Clip = field(repr=False)
     reconstruction: Clip = field(repr=False)
@@ -81,7 +86,7 @@ class Inversion:
     profile: EntropyProfile | None = None
 
     def save(self, path: str | Path) -> Path:
-        """Write everything into one safetensors file."""
+        """Write everything into one safetensors file, whole or not at all."""
         tensors = {name: value for name in TENSORS if (value := getattr(self, name)) is not None}
         numbers = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name not in TENSORS}
         if self.profile is not None:
@@ -90,7 +95,7 @@ class Inversion:
             tensors["profile"] = torch.frombuffer(bytearray(table.getvalue()), dtype=torch.uint8)
         numbers["profile"] = None if self.profile is None else self.profile.metadata
         whole = {name: value.contiguous().clone() for name, value in tensors.items()}
-        save_file(whole, path, metadata={"inversion": json.dumps(numbers)})
+        write_atomically(Path(path), save(whole, metadata={"inversion": json.dumps(numbers)}))
         return Path(path)
 
     @classmethod
@@ -112,9 +117,6 @@ class Inversion:
             return cls(**{"trajectory": None, **tensors, **numbers})
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise UsageError("not an inversion", got=error, where=path, remedy="invert the clip again") from error
-
-
-TENSORS = ("clean", "trajectory", "source", "decoded", "reconstruction")
 
 
 def invert(
@@ -146,93 +148,136 @@ def invert(
     Source: DDIM inversion, arXiv 2010.02502; fixed-point refinement as in arXiv 2309.04907, reconstruction.
     """
     config, generation = config or EditConfig("inversion"), generation or GenerationConfig()
-    check_clip(pipe, frames)
-    told = prompt if config.inversion_prompt == "source" else ""
-    check_length(pipe, told)
+    check_source_clip(pipe, frames)
+    shown = prompt if config.inversion_prompt == "source" else ""
+    check_length(pipe, shown)
     clean = encode_video(pipe, frames)
-    runner = PathPipeline.of(pipe, frames, generation.num_inference_steps)
-    decoded, path = runner.decode(clean), runner.path_of(clean)
+    runner = PipelineRunner.of(pipe, frames, generation.num_inference_steps)
+    decoded, schedule = runner.decode(clean)[0], runner.schedule_for(clean)
     inversion = Inversion(
         key=inversion_key(pipe, frames, prompt, config, generation),
-        prompt=told,
-        steps=len(path),
-        first=path.first(config.start),
+        prompt=shown,
+        steps=len(schedule),
+        first=schedule.first(config.start),
         clean=clean.cpu(),
         trajectory=None,
         source=frames.float().cpu(),
-        decoded=decoded[0],
-        reconstruction=decoded[0],
-        **_closeness(frames, decoded[0], decoded[0]),
+        decoded=decoded,
+        reconstruction=decoded,
+        **_closeness(frames, decoded, decoded),
         std_ratio=1.0,
         notes=runner.notes,
     )
     if config.method != "inversion":
         return inversion
-    counted = dataclasses.replace(runner, done=counter(progress, 2 * (len(path) - inversion.first)))
-    return _with_trajectory(inversion, counted, clean, config)
+    return _with_trajectory(inversion, runner, clean, config, progress)
 
 
-def _with_trajectory(inversion: Inversion, runner: PathPipeline, clean: Latents, config: EditConfig) -> Inversion:
-    trajectory, corrections = _invert_latents(runner, clean, inversion, config)
-    entropies = config.injection is not None and config.injection.needs_entropy
-    found, profile = (
-        _measured(runner, trajectory[:1], inversion)
-        if entropies
-        else (_reconstructed(runner, trajectory[:1], inversion), None)
-    )
-    steps = len(trajectory) - 1
-    notes = (
-        *inversion.notes,
-        f"inverted {steps} of {inversion.steps} steps with {corrections / steps:.1f} corrections a step",
-    )
-    done = dataclasses.replace(
+def inversion_key(
+    pipe: DiffusionPipeline,
+    frames: Clip,
+    prompt: str,
+    config: EditConfig | None = None,
+    generation: GenerationConfig | None = None,
+) -> str:
+    """Name an inversion by everything that it depends on, before it is made; equal keys, equal inversions.
+
+    That is the clip, the prompt, the number of steps, the settings that inversion reads, the scheduler's config and
+    the weights (by shape and a sample of every tensor).
+
+    Args:
+        pipe: the pipeline.
+        frames: the clip, in [0, 1].
+        prompt: the source prompt.
+        config: of the edit.
+        generation: its number of steps.
+
+    Returns:
+        Forty hexadecimal digits.
+    """
+    config, generation = config or EditConfig("inversion"), generation or GenerationConfig()
+    described = {
+        "format": FORMAT,
+        "prompt": prompt if config.inversion_prompt == "source" else "",
+        "steps": generation.num_inference_steps,
+        "method": "inversion" if config.method == "inversion" else "none",
+        "settings": [config.start, config.iterations, config.tolerance, config.needs_entropy],
+        "shape": list(frames.shape),
+        "pipeline": type(pipe).__name__,
+        "scheduler": {"class": type(pipe.scheduler).__name__, **dict(pipe.scheduler.config)},
+    }
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode())
+    digest.update(frames.float().cpu().contiguous().numpy().tobytes())
+    for module in [pipe.vae, *denoisers_of(pipe).values()]:
+        _add_weights(digest, module)
+    return digest.hexdigest()[:40]
+
+
+def _add_weights(digest: hashlib._Hash, module: nn.Module) -> None:
+    """Names, shapes and a sample of every parameter, in one piece, since every copy from a GPU waits for it."""
+    samples: list[Tensor] = []
+    for name, parameter in module.named_parameters():
+        digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
+        samples.append(parameter.detach().flatten()[:: max(1, parameter.numel() // 4)][:4].float())
+    together = torch.cat([sample.to(samples[0].device) for sample in samples])  # the same wherever the weights are
+    digest.update(together.cpu().numpy().tobytes())
+
+
+def _with_trajectory(
+    inversion: Inversion, runner: PipelineRunner, clean: Latents, config: EditConfig, progress: Progress | None
+) -> Inversion:
+    steps = inversion.steps - inversion.first
+    done = step_counter(progress, 2 * steps)
+    trajectory, corrections = _invert_latents(runner, inversion, clean, config, done)
+    profile: EntropyProfile | None = None
+    if config.needs_entropy:
+        reconstruction, profile = run_source_profiled(runner, inversion, trajectory[:1], done)
+    else:
+        reconstruction = _run_source(runner, inversion, trajectory[:1], done)
+    inverted = dataclasses.replace(
         inversion,
         trajectory=trajectory.cpu(),
-        reconstruction=found,
-        **_closeness(inversion.source, inversion.decoded, found),
+        reconstruction=reconstruction,
+        **_closeness(inversion.source, inversion.decoded, reconstruction),
         std_ratio=float(trajectory[0].std() / clean.std()),
-        notes=notes,
         profile=profile,
     )
-    return dataclasses.replace(done, notes=(*notes, *_warnings(done, config)))
-
-
-def source_profile(runner: PathPipeline, inversion: Inversion, latents: Latents) -> EntropyProfile:
-    """Entropies of a run of the source alone, from the latents at the inversion's first step."""
-    return _measured(runner, latents, inversion)[1]
+    note = f"inverted {steps} of {inversion.steps} steps with {corrections / steps:.1f} corrections a step"
+    return dataclasses.replace(inverted, notes=(*inversion.notes, note, *_warnings(inverted)))
 
 
 def _invert_latents(
-    runner: PathPipeline, clean: Latents, inversion: Inversion, config: EditConfig
-) -> tuple[Trajectory, int]:
+    runner: PipelineRunner, inversion: Inversion, clean: Latents, config: EditConfig, done: Callable[[], None]
+) -> tuple[Float[Tensor, "step ..."], int]:
     """The trajectory from the beginning of the first step to the clean latents, and how many corrections were made."""
     backwards: list[Tensor] = [clean]
 
-    def back(path: NoisePath, step: int, latents: Tensor, prediction: Tensor) -> Tensor:
-        earlier = path.backward(step, latents, prediction)
-        backwards.append(earlier)
-        return earlier
+    def step_back(schedule: NoiseSchedule, step: int, latents: Tensor, prediction: Tensor) -> Tensor:
+        backwards.append(schedule.backward(step, latents, prediction))
+        return backwards[-1]
 
-    refined: list[Refinement] = []
-
-    def refining(scheduler: PathScheduler) -> Refinement:
-        refined.append(Refinement(scheduler, config.iterations, config.tolerance))
-        return refined[0]
-
-    runner.run_back(clean, inversion.prompt, inversion.first, back, refining)
-    return torch.cat([latents.to(clean.device) for latents in reversed(backwards)]), refined[0].corrections
+    steps = range(inversion.steps - 1, inversion.first - 1, -1)
+    scheduler = StepFunctionWrapper(runner.scheduler, clean, steps, step_back, done)
+    refinement = Refinement(scheduler, config.iterations, config.tolerance)
+    with wrap_denoiser(runner.pipe, refinement):
+        runner.run(scheduler, [inversion.prompt])
+    return torch.cat([latents.to(clean.device) for latents in reversed(backwards)]), refinement.corrections
 
 
-def _reconstructed(runner: PathPipeline, latents: Latents, inversion: Inversion) -> Clip:
-    """The clip that a free run of the source gives."""
-    return runner.decode(runner.run(latents, [inversion.prompt], inversion.first))[0]
+def _run_source(runner: PipelineRunner, inversion: Inversion, latents: Latents, done: Callable[[], None]) -> Clip:
+    """The clip that a free run of the source gives, from the latents at the inversion's first step."""
+    steps = range(inversion.first, inversion.steps)
+    scheduler = StepFunctionWrapper(runner.scheduler, latents, steps, done=done)
+    return runner.decode(runner.run(scheduler, [inversion.prompt]))[0]
 
 
-def _measured(runner: PathPipeline, latents: Latents, inversion: Inversion) -> tuple[Clip, EntropyProfile]:
-    """The clip that a free run of the source gives, and its entropies."""
-    reached = active_sites(runner.pipe, runner.path_of(latents).timesteps[inversion.first :].tolist())
+def run_source_profiled(
+    runner: PipelineRunner, inversion: Inversion, latents: Latents, done: Callable[[], None] = lambda: None
+) -> tuple[Clip, EntropyProfile]:
+    """The clip that a free run of the source gives, from the latents at the inversion's first step; its entropies."""
+    reached = active_sites(runner.pipe, runner.schedule_for(latents).timesteps[inversion.first :].tolist())
     with intercept(runner.pipe, Record(), reached, guidance="all") as record:
-        frames = _reconstructed(runner, latents, inversion)
+        frames = _run_source(runner, inversion, latents, done)
     return frames, EntropyProfile.from_rows(record.rows(), {"measured": "on the source", "prompt": inversion.prompt})
 
 
@@ -240,73 +285,63 @@ class Refinement:
     """Makes each prediction of a backwards run again where it leads, until that place stays.
 
     Args:
-        scheduler: knows path, step and latents.
+        scheduler: knows schedule, step and latents.
         iterations: most corrections of a step.
         tolerance: relative move of the latents that counts as none.
     """
 
-    def __init__(self, scheduler: PathScheduler, iterations: int, tolerance: float) -> None:
+    def __init__(self, scheduler: StepFunctionWrapper, iterations: int, tolerance: float) -> None:
         self._scheduler, self._iterations, self._tolerance = scheduler, iterations, tolerance
         self.corrections = 0
 
     def __call__(self, call: DenoiserCall, prediction: Tensor) -> Tensor:
         """The prediction whose step leads back to the latents at hand most closely."""
-        path, step, given = self._scheduler.path, self._scheduler.step_index, self._scheduler.latents
+        scheduler = self._scheduler
+        schedule, step, later = scheduler.schedule, scheduler.step_index, scheduler.latents
 
-        def corrected(used: Tensor) -> tuple[Tensor, float]:
-            place = path.backward(step, given, used)
-            made = call.forward_rows(range(len(call.rows)), latents=place.to(call.latents.dtype)).float()
+        def correct(used: Tensor) -> tuple[Tensor, float]:
+            earlier = schedule.backward(step, later, used)
+            made = call.forward_rows(range(len(call.rows)), latents=earlier.to(call.latents.dtype)).float()
             self.corrections += 1
-            return made, float((path.backward(step, given, made) - place).norm() / place.norm())
+            return made, float((schedule.backward(step, later, made) - earlier).norm() / earlier.norm())
 
-        return fixed_point(prediction.float(), corrected, self._iterations, self._tolerance).to(prediction.dtype)
+        return fixed_point(prediction.float(), correct, self._iterations, self._tolerance).to(prediction.dtype)
 
     def __repr__(self) -> str:
         return f"fixed-point refinement, up to {self._iterations} corrections a step"
 
 
-def _closeness(source: Clip, decoded: Clip, found: Clip) -> dict[str, Any]:
-    tall = min(source.shape[-2:]) >= SSIM_WINDOW
+def _closeness(source: Clip, decoded: Clip, reconstruction: Clip) -> dict[str, Any]:
     return {
-        "psnr": psnr(found, source),
-        "ssim": ssim(found, source) if tall else None,
+        "psnr": psnr(reconstruction, source),
+        "ssim": ssim(reconstruction, source) if min(source.shape[-2:]) >= SSIM_WINDOW else None,
         "vae_psnr": psnr(decoded, source),
-        "inversion_psnr": psnr(found, decoded),
+        "inversion_psnr": psnr(reconstruction, decoded),
     }
 
 
-SSIM_WINDOW = 11
-
-
-def _warnings(inversion: Inversion, config: EditConfig) -> list[str]:
-    found = []
+def _warnings(inversion: Inversion) -> list[str]:
+    warnings = []
     if inversion.psnr < POOR_RECONSTRUCTION:
-        at_fault = "the VAE" if inversion.vae_psnr < inversion.inversion_psnr else "the inversion"
-        remedy = (
-            "use a clip closer to what the model was made for, at its own size"
-            if at_fault == "the VAE"
-            else "raise iterations or the number of steps, start later, or describe the clip in the source prompt"
-        )
-        found.append(
-            f"warning: the reconstruction has {inversion.psnr:.1f} dB, under {POOR_RECONSTRUCTION:g} "
-            f"(VAE alone {inversion.vae_psnr:.1f}, inversion {inversion.inversion_psnr:.1f}); most is lost in "
-            f"{at_fault}: {remedy}"
+        cause, remedy = "the VAE", "use a clip closer to what the model was made for, at its own size"
+        if inversion.vae_psnr >= inversion.inversion_psnr:
+            cause = "the inversion"
+            remedy = "raise iterations or the number of steps, start later, or describe the clip in the source prompt"
+        warnings.append(
+            f"warning: the reconstruction has {inversion.psnr:.1f} dB, under {POOR_RECONSTRUCTION:g} (VAE alone "
+            f"{inversion.vae_psnr:.1f}, inversion {inversion.inversion_psnr:.1f}); most is lost in {cause}: {remedy}"
         )
     if inversion.std_ratio < 0.5:
-        found.append(
+        warnings.append(
             f"warning: the inverted latents have {inversion.std_ratio:.2f} of the clean latents' standard deviation, "
             "so the inversion left the model's range: raise iterations (1 repairs most clips)"
         )
-    return found
+    return warnings
 
 
-def counter(progress: Progress | None, total: int) -> Callable[[], None]:
-    """A function that counts steps and tells a progress callback."""
-    count = {"done": 0}
-
-    def done() -> None:
-        count["done"] += 1
-        if progress is not None:
-            progress(min(count["done"], total), total)
-
-    return done
+def step_counter(progress: Progress | None, total: int) -> Callable[[], None]:
+    """A function to call after each step, which reports to a progress callback."""
+    if progress is None:
+        return lambda: None
+    numbers = itertools.count(1)
+    return lambda: progress(min(next(numbers), total), total)

@@ -1,22 +1,29 @@
-"""What is to be edited: one source with its target prompts is a job; a file of jobs is a batch."""
+"""What is to be edited, and what became of it: a job is one source with its target prompts."""
 
 from __future__ import annotations
 
 import csv
+import dataclasses
+import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import yaml
 
 from ieadapt.errors import UsageError
+from ieadapt.files import read_record, sha256_of
+from ieadapt.runs.clip_folders import frames_of
+from ieadapt.runs.folder import RunFolder, versions
 from ieadapt.runs.pipelines import check_seeds
 
 KEYS = ("video", "seed", "source", "targets", "active", "name")
 """What a row of a file of jobs may say."""
-_WORDS = {"true": True, "yes": True, "1": True, "": True, "false": False, "no": False, "0": False}
+RECORD, MASKED = "job.json", "outside_mask"
+_ACTIVE = {"true": True, "yes": True, "1": True, "": True, "false": False, "no": False, "0": False}
 _BETWEEN_TARGETS = "|"
 
 
@@ -50,24 +57,34 @@ class EditJob:
         if (self.video is None) == (self.seed is None):
             got = "neither" if self.video is None else "both"
             raise UsageError("an edit has one source", expected="a video file, or a seed", got=got, where=where)
-        if not self.prompts or any(not prompt.strip() for prompt in self.prompts):
-            raise UsageError("an edit needs a target prompt with words in it", got=list(self.prompts), where=where)
+        check_targets(self.prompts, self.source_prompt, where)
         check_seeds(self.seed or 0)
         if self.seed is not None and not self.source_prompt.strip():
             raise UsageError("a generated source needs its prompt", remedy="pass --source-prompt", where=where)
-        same = [prompt for prompt in self.prompts if prompt.strip() == self.source_prompt.strip()]
-        if same:
+
+    @property
+    def source_label(self) -> str:
+        """The source in a few words."""
+        return self.video.name if self.video is not None else f"generated, seed {self.seed}"
+
+
+def check_targets(prompts: Sequence[str], source_prompt: str, where: str | None = None) -> None:
+    """Refuse target prompts that no edit can be made from.
+
+    Raises:
+        UsageError: no prompt, a blank one, or one equal to the source prompt.
+    """
+    if not prompts or not all(prompt.strip() for prompt in prompts):
+        expected = "at least one target prompt with text in it"
+        raise UsageError("an edit needs a prompt", expected=expected, got=list(prompts), where=where)
+    for prompt in prompts:
+        if " ".join(prompt.split()).lower() == " ".join(source_prompt.split()).lower():
             raise UsageError(
                 "source and target prompt are the same, so nothing would change",
-                got=repr(same[0]),
+                got=repr(prompt),
                 where=where,
                 remedy="say in the target what should be different",
             )
-
-    @property
-    def spoken_source(self) -> str:
-        """The source in a few words."""
-        return self.video.name if self.video is not None else f"generated, seed {self.seed}"
 
 
 def read_jobs(path: Path) -> list[EditJob]:
@@ -88,7 +105,9 @@ def read_jobs(path: Path) -> list[EditJob]:
         ('a blue ball', 'a green ball')
     """
     rows = _rows(path)
-    jobs = [_job(row, number, path) for number, row in enumerate(rows, start=1) if _is_active(row, number, path)]
+    numbered = [(row, number, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
+    folder = path.expanduser().parent
+    jobs = [_job(row, number, folder, where) for row, number, where in numbered if _is_active(row, where)]
     if not jobs:
         raise UsageError("the file of jobs has no active job", got=f"{len(rows)} rows", where=path)
     return jobs
@@ -106,42 +125,124 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _is_active(row: Mapping[str, Any], number: int, path: Path) -> bool:
+def _is_active(row: Mapping[str, Any], where: str) -> bool:
     unknown = [key for key in row if key not in KEYS]
     if unknown:
-        raise UsageError(
-            "unknown key of a job", expected=", ".join(KEYS), got=unknown[0], where=f"{path}, row {number}"
-        )
-    said = str(row.get("active", "")).strip().lower()
-    if said not in _WORDS:
-        raise UsageError("`active` is yes or no", got=repr(row["active"]), where=f"{path}, row {number}")
-    return _WORDS[said]
+        raise UsageError("unknown key of a job", expected=", ".join(KEYS), got=unknown[0], where=where)
+    active = str(row.get("active", "")).strip().lower()
+    if active not in _ACTIVE:
+        raise UsageError("`active` is yes or no", got=repr(row["active"]), where=where)
+    return _ACTIVE[active]
 
 
-def _job(row: Mapping[str, Any], number: int, path: Path) -> EditJob:
+def _job(row: Mapping[str, Any], number: int, folder: Path, where: str) -> EditJob:
     video, seed = str(row.get("video") or "").strip(), row.get("seed")
     try:
-        job = EditJob(
+        return EditJob(
             name=f"{number:02d}-{_plain(str(row.get('name') or '') or Path(video).stem or f'seed-{seed}')}",
             prompts=_targets(row.get("targets")),
             source_prompt=str(row.get("source") or "").strip(),
-            video=path.expanduser().parent / Path(video).expanduser() if video else None,
+            video=folder / Path(video).expanduser() if video else None,
             seed=None if seed in (None, "") else int(str(seed)),
         )
     except UsageError as error:
-        raise UsageError(
-            error.problem, expected=error.expected, got=error.got, where=f"{path}, row {number}"
-        ) from error
+        raise UsageError(error.problem, expected=error.expected, got=error.got, where=where) from error
     except ValueError as error:
-        raise UsageError("a seed is a whole number", got=repr(seed), where=f"{path}, row {number}") from error
-    return job
+        raise UsageError("a seed is a whole number", got=repr(seed), where=where) from error
 
 
-def _targets(given: Any) -> tuple[str, ...]:
-    listed: Sequence[Any] = given if isinstance(given, list) else str(given or "").split(_BETWEEN_TARGETS)
+def _targets(value: Any) -> tuple[str, ...]:
+    listed: Sequence[Any] = value if isinstance(value, list) else str(value or "").split(_BETWEEN_TARGETS)
     return tuple(str(each).strip() for each in listed if str(each).strip())
 
 
 def _plain(text: str) -> str:
     """A name that is safe in a path."""
     return re.sub(r"[^\w.-]+", "-", text).strip("-.")[:60] or "job"
+
+
+@dataclass(frozen=True)
+class EditRecord:
+    """One edit of a job.
+
+    Attributes:
+        prompt: the target.
+        name: before the names of its files.
+        measures: the edit against the source, by metric; `outside_mask` is the PSNR where the mask forbids change.
+    """
+
+    prompt: str
+    name: str
+    measures: dict[str, float]
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """One finished job.
+
+    Attributes:
+        name: of the job.
+        folder: of its files within the run; empty for the run's own folder.
+        key: what the result depends on, as a hash.
+        source: what was taken of the source, in words.
+        source_prompt: what the source shows.
+        frames: how many, their height and their width.
+        inversion: PSNR and SSIM of the reconstruction, and the key of the kept inversion.
+        edits: one for each target.
+        sites: names of the sites whose maps were injected.
+        notes: what a reader should know.
+        seconds: time of inversion and editing.
+    """
+
+    name: str
+    folder: str
+    key: str
+    source: str
+    source_prompt: str
+    frames: list[int]
+    inversion: dict[str, Any]
+    edits: list[EditRecord]
+    sites: list[str]
+    notes: list[str]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def file(self, edit: EditRecord, what: str) -> str:
+        """The name of a file of an edit, within the run."""
+        return f"{self.folder}{edit.name}-{what}"
+
+    @property
+    def files(self) -> list[str]:
+        """The names of all files of the job, within the run."""
+        parts = ("edit.mp4", "side-by-side.mp4", "strip.png")
+        masked = [self.file(edit, "mask.mp4") for edit in self.edits if MASKED in edit.measures]
+        edits = [self.file(edit, part) for edit in self.edits for part in parts]
+        return [*(f"{self.folder}{name}" for name in ("source.mp4", "reconstruction.mp4", RECORD)), *edits, *masked]
+
+    @classmethod
+    def read(cls, path: Path) -> JobRecord | None:
+        """The record in a file; None where there is none, or it is damaged."""
+        try:
+            content = read_record(path, get_type_hints(cls), what="the record of a job", remedy="edit again")
+        except (FileNotFoundError, UsageError):
+            return None
+        return cls(**{**content, "edits": [EditRecord(**each) for each in content["edits"]]})
+
+    @classmethod
+    def finished(cls, run: RunFolder, folder: str, key: str) -> JobRecord | None:
+        """The record of a job that an earlier run has finished.
+
+        None where the job must be done: there is no record of it, or a file of it is gone or was changed.
+        """
+        record = cls.read(run.path / folder / RECORD)
+        whole = record is not None and (record.folder, record.key) == (folder, key) and run.holds(*record.files)
+        return record if whole else None
+
+
+def job_key(job: EditJob, settings: Mapping[str, Any]) -> str:
+    """A hash of all that decides about a job's result: the job, its file's content, settings, and versions."""
+    described = dataclasses.asdict(job)
+    if job.video is not None and job.video.exists():
+        files = frames_of(job.video) if job.video.is_dir() else [job.video]
+        described["video"] = " ".join(sha256_of(file) for file in files)
+    content = json.dumps([described, settings, versions()], sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]

@@ -8,10 +8,10 @@ the source's own correction (direct inversion, arXiv 2310.01506; FlowEdit, arXiv
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
@@ -20,31 +20,31 @@ from torch import Tensor
 
 from ieadapt.attention import (
     AttentionSite,
-    DenoiserWrapper,
     StepWindow,
     Stream,
     active_sites,
     denoisers_of,
     family_of,
     intercept,
+    wrap_denoiser,
 )
 from ieadapt.errors import UsageError
 from ieadapt.interventions import Inject
 from ieadapt.interventions.prompt_to_prompt import PromptToPrompt
-from ieadapt.models.video_latents import latents_of
-from ieadapt.tasks.edit.change_mask import ChangeMask, DifferenceEvidence, WordEvidence, text_sites
-from ieadapt.tasks.edit.clip_check import check_clip
+from ieadapt.models.video_latents import Latents, latents_of
 from ieadapt.tasks.edit.config import EditConfig
-from ieadapt.tasks.edit.inversion import Clip, Inversion, counter, invert, source_profile
-from ieadapt.tasks.edit.noise_path import Latents
-from ieadapt.tasks.edit.path_run import PathPipeline, PathScheduler, forwards
-from ieadapt.tasks.edit.sites import SELF_ATTENTION, coarse_sites
-from ieadapt.tasks.edit.source_path import FRESH, Noised, Recorded, SourcePath
-from ieadapt.tasks.edit.steps import RowGuidance, Tied
-from ieadapt.tasks.edit.word_pairing import word_control
+from ieadapt.tasks.edit.inversion import Clip, Inversion, invert, run_source_profiled, step_counter
+from ieadapt.tasks.edit.jobs import check_targets
+from ieadapt.tasks.edit.noise_schedule import NoiseSchedule
+from ieadapt.tasks.edit.pipeline_run import PipelineRunner, StepFunctionWrapper
+from ieadapt.tasks.edit.steps import ChangeMask, RowGuidance, SourceTrajectory, difference_evidence, source_anchored
+from ieadapt.tasks.edit.words import WordEvidence, text_sites, word_control
 from ieadapt.tasks.generate import GenerationConfig, Progress, check_length
 from ieadapt.tasks.maps.words import prompt_words
 from ieadapt.tasks.measure.profile import EntropyProfile
+
+SELF_ATTENTION = ("spatial", "temporal", "joint")
+"""Kinds of sites that injection chooses among unless sites are named."""
 
 
 @dataclass(frozen=True)
@@ -109,136 +109,116 @@ def edit(
     """
     config, generation = config or EditConfig(), generation or GenerationConfig()
     prompts = (prompt,) if isinstance(prompt, str) else tuple(prompt)
-    check_clip(pipe, frames)
-    check_edit_prompts(pipe, prompts, source_prompt)
+    check_targets(prompts, source_prompt)
+    for each in (*prompts, source_prompt):
+        check_length(pipe, each)
     inversion = inversion or invert(pipe, frames, source_prompt, config, generation, progress)
-    _check_inversion(inversion, frames, config, generation)
-    return run_edit(pipe, prompts, source_prompt, config, generation, inversion, profile, progress)
+    _check_inversion(inversion, frames, generation)
+    return Editor(pipe, source_prompt, config, generation, inversion, profile).edit(prompts, progress)
 
 
-def run_edit(
-    pipe: DiffusionPipeline,
-    prompts: Sequence[str],
-    source_prompt: str,
-    config: EditConfig,
-    generation: GenerationConfig,
-    inversion: Inversion,
-    profile: EntropyProfile | None = None,
-    progress: Progress | None = None,
-) -> EditResult:
-    """Edit an inverted clip; `edit` checks what it is given before it comes here."""
-    runner = PathPipeline.of(pipe, inversion.source, generation.num_inference_steps)
-    editor = _Editor(runner, source_prompt, config, inversion, profile)
-    batches = [prompts[at : at + generation.batch_size] for at in range(0, len(prompts), generation.batch_size)]
-    done = counter(progress, len(batches) * (inversion.steps - editor.first))
-    editor.runner = dataclasses.replace(runner, done=done)
-    found = [editor.run(batch) for batch in batches]
-    masks = [mask for _, mask in found if mask is not None]
-    return EditResult(
-        prompts=tuple(prompts),
-        source=inversion.source,
-        reconstruction=inversion.reconstruction,
-        edited=torch.cat([frames for frames, _ in found]),
-        mask=torch.cat(masks) if masks else None,
-        sites=tuple(editor.sites),
-        profile=editor.profile,
-        inversion=inversion,
-        notes=(*inversion.notes, *editor.notes),
-    )
+class Editor:
+    """One inverted clip and one configuration, with sites, windows and the source's trajectory resolved.
 
-
-class _Editor:
-    """One clip and one configuration, run for batches of prompts."""
+    Attributes:
+        first: the step at which the edit begins.
+        sites: where the targets take the source's maps.
+        profile: the entropies behind that choice, where it needs any.
+    """
 
     def __init__(
         self,
-        runner: PathPipeline,
+        pipe: DiffusionPipeline,
         source_prompt: str,
         config: EditConfig,
+        generation: GenerationConfig,
         inversion: Inversion,
-        profile: EntropyProfile | None,
+        profile: EntropyProfile | None = None,
     ) -> None:
-        self.runner, self._inversion = runner, inversion
-        self._clean = inversion.clean.to(runner.pipe._execution_device)
-        self._path = runner.path_of(self._clean)
-        self.first = self._path.first(config.start)
-        self._reached = active_sites(runner.pipe, self._path.timesteps[self.first :].tolist())
-        self._config = config.settled(self._free_kinds(config, inversion.prompt))
-        self._source = self._source_path()
-        self._source_prompt = inversion.prompt
+        self._pipe, self._inversion, self._batch_size = pipe, inversion, generation.batch_size
+        self._runner = PipelineRunner.of(pipe, inversion.source, generation.num_inference_steps)
+        self._clean = inversion.clean.to(pipe._execution_device)
+        self._schedule = self._runner.schedule_for(self._clean)
+        self.first = self._schedule.first(config.start)
+        self._reached = active_sites(pipe, self._schedule.timesteps[self.first :].tolist())
+        self._config = config.resolved(self._free_kinds(config))
+        self._source = self._source_trajectory()
         self._negative = source_prompt if config.negative == "source" else ""
         self.profile = profile or inversion.profile
         self._check_words()
         self.sites = self._choose_sites()
-        self.notes = self._notes()
 
-    def run(self, prompts: Sequence[str]) -> tuple[Float[Tensor, "video ..."], Tensor | None]:
-        """The edited videos of a batch of prompts, and their masks."""
-        config = self._config
+    def edit(self, prompts: Sequence[str], progress: Progress | None = None) -> EditResult:
+        """Edit the clip to what each prompt says; arguments as of `edit`, which checks them."""
+        size = self._batch_size
+        batches = [prompts[begin : begin + size] for begin in range(0, len(prompts), size)]
+        done = step_counter(progress, len(batches) * (len(self._schedule) - self.first))
+        edits = [self._edit_batch(batch, done) for batch in batches]
+        masks = [mask for _, mask in edits if mask is not None]
+        return EditResult(
+            prompts=tuple(prompts),
+            source=self._inversion.source,
+            reconstruction=self._inversion.reconstruction,
+            edited=torch.cat([frames for frames, _ in edits]),
+            mask=torch.cat(masks) if masks else None,
+            sites=tuple(self.sites),
+            profile=self.profile,
+            inversion=self._inversion,
+            notes=(*self._inversion.notes, *self._notes()),
+        )
+
+    def _edit_batch(
+        self, prompts: Sequence[str], done: Callable[[], None]
+    ) -> tuple[Float[Tensor, "video ..."], Float[Tensor, "video ..."] | None]:
+        """The edited videos of some prompts, and their masks; `done` is called after each step."""
+        config, steps = self._config, range(self.first, len(self._schedule))
+        source_rows = [] if config.method == "sdedit" else [self._inversion.prompt]  # SDEdit runs the target alone
+        rows = [*source_rows, *prompts]
+        weights = [float(config.source_guidance)] * len(source_rows) + [float(config.guidance_scale)] * len(prompts)
+        mask = None if config.mask == "none" else self._empty_mask(len(prompts))
+        step_function = source_anchored(self._source, config.residual, mask) if source_rows else NoiseSchedule.forward
         begin = self._source.begin(self.first).to(self._clean)
-        alone = config.method == "sdedit"
-        rows = [*prompts] if alone else [self._source_prompt, *prompts]
-        mask = self._mask(len(prompts))
-        scale = max(config.guidance_scale, 1.0 if alone else config.source_guidance)
-        weights = [float(config.guidance_scale)] * len(rows)
-        if not alone:
-            weights[0] = float(config.source_guidance)
-        guided = StepWindow.of(config.guidance_window)
-
-        def wrapping(scheduler: PathScheduler) -> list[DenoiserWrapper]:
-            wrappers: list[DenoiserWrapper] = []
-            if mask is not None and config.mask == "difference":
-                wrappers.append(DifferenceEvidence(scheduler, mask, self._grid))
-            return [*wrappers, RowGuidance(scheduler, scale, weights, guided)] if scale > 1 else wrappers
-
-        found = self.runner.run(
-            begin.expand(len(rows), *begin.shape[1:]).clone(),
-            rows,
-            self.first,
-            advance=forwards if alone else Tied(self._source, config.residual, mask),
-            guidance_scale=scale,
-            negative=self._negative,
-            wrapping=wrapping,
-            within=lambda scheduler: self._interventions(scheduler, rows, mask),
-        )
-        edited = self.runner.decode(found if alone else found[1:])
-        return edited, None if mask is None else mask.pixels(self.runner.size)
-
-    @contextmanager
-    def _interventions(self, scheduler: PathScheduler, rows: Sequence[str], mask: ChangeMask | None) -> Iterator[None]:
-        """Everything that acts at attention sites during one batch."""
-        config, pipe = self._config, self.runner.pipe
-        streams: list[Stream] = ["source", *["target"] * (len(rows) - 1)]  # type: ignore[list-item]
+        latents = begin.expand(len(rows), *begin.shape[1:]).clone()
+        scheduler = StepFunctionWrapper(self._runner.scheduler, latents, steps, step_function, done)
         with ExitStack() as stack:
-            if self.sites:
-                steps, guidance = self._during("inject_window"), config.injected_guidance
-                inject = intercept(pipe, Inject(), self.sites, steps, guidance=guidance, streams=streams)
-                stack.enter_context(inject)
-            if config.controls_words:
-                cross = [site for site in self._reached if site.kind == "cross"]
-                steps = self._during("words_window")
-                stack.enter_context(intercept(pipe, self._word_maps(rows), cross, steps, streams=streams))
-            if mask is not None and config.mask_words:
-                words = [prompt_words(pipe, prompt) for prompt in rows]
-                evidence = WordEvidence(mask, words, config.mask_words)
-                stack.enter_context(intercept(pipe, evidence, text_sites(self._reached), streams=streams))
-            yield
+            for context in self._interventions(scheduler, rows, weights, mask):
+                stack.enter_context(context)
+            latents = self._runner.run(scheduler, rows, max(weights), self._negative)
+        edited = self._runner.decode(latents[len(source_rows) :])
+        return edited, None if mask is None else mask.pixels(self._runner.size)
 
-    def _word_maps(self, rows: Sequence[str]) -> PromptToPrompt:
-        config, pipe = self._config, self.runner.pipe
-        return PromptToPrompt(
-            {
-                video: word_control(
-                    pipe, rows[0], rows[video], replace=config.replaces_words, factors=config.reweighted
-                )
-                for video in range(1, len(rows))
+    def _interventions(
+        self, scheduler: StepFunctionWrapper, rows: Sequence[str], weights: list[float], mask: ChangeMask | None
+    ) -> Iterator[AbstractContextManager[Any]]:
+        """Everything that acts on the denoiser and at its attention sites during one batch."""
+        config, pipe = self._config, self._pipe
+        streams: list[Stream] = ["source", *["target"] * (len(rows) - 1)]  # type: ignore[list-item]
+        if mask is not None and config.mask == "difference":
+            yield wrap_denoiser(pipe, difference_evidence(scheduler, mask, self._grid))
+        if max(weights) > 1:
+            window = StepWindow.of(config.guidance_window)
+            yield wrap_denoiser(pipe, RowGuidance(scheduler, max(weights), weights, window))
+        if self.sites:
+            window, guidance = self._window("inject_window"), config.injected_guidance
+            yield intercept(pipe, Inject(), self.sites, window, guidance=guidance, streams=streams)
+        if config.controls_words:
+            cross = [site for site in self._reached if site.kind == "cross"]
+            replace, factors = config.replaces_words, config.reweighted
+            targets = enumerate(rows[1:], start=1)
+            controls = {
+                video: word_control(pipe, rows[0], prompt, replace=replace, factors=factors)
+                for video, prompt in targets
             }
-        )
+            yield intercept(pipe, PromptToPrompt(controls), cross, self._window("words_window"), streams=streams)
+        if mask is not None and config.mask_words:
+            words = [prompt_words(pipe, prompt) for prompt in rows]
+            evidence = WordEvidence(mask, words, config.mask_words)
+            yield intercept(pipe, evidence, text_sites(self._reached), streams=streams)
 
-    def _free_kinds(self, config: EditConfig, source_prompt: str) -> set[str]:
+    def _free_kinds(self, config: EditConfig) -> set[str]:
         """The kinds of sites at which the editor may act of its own accord: within their windows, on shared words."""
         kinds: set[str] = set() if config.method == "sdedit" else {site.kind for site in self._reached}
-        if not source_prompt.strip() or not self._reaches(config.words_window):
+        if not self._inversion.prompt.strip() or not self._reaches(config.words_window):
             kinds.discard("cross")
         if not self._reaches(config.inject_window):
             kinds.discard("temporal")
@@ -248,58 +228,60 @@ class _Editor:
         """Refuse word control that would have no site or no step."""
         if not self._config.controls_words:
             return
-        self._during("words_window")
+        self._window("words_window")
         if not any(site.kind == "cross" for site in self._reached):
             raise UsageError(
                 "this model has no cross-attention, so words cannot be controlled",
-                got=family_of(next(iter(denoisers_of(self.runner.pipe).values()))).name,
+                got=family_of(next(iter(denoisers_of(self._pipe).values()))).name,
                 remedy='leave words at "none"; a mask cross:WORD works on this model too',
             )
 
-    def _source_path(self) -> SourcePath:
+    def _source_trajectory(self) -> SourceTrajectory:
         config, inversion = self._config, self._inversion
+        if config.method == "flowedit":
+            return SourceTrajectory.noised(self._schedule, self._clean, lambda step: config.seed * 1000 + step)
         if config.method != "inversion":
-            return Noised(self._path, self._clean, config.seed, FRESH[config.method])
+            return SourceTrajectory.noised(self._schedule, self._clean, lambda step: config.seed)
         if inversion.trajectory is None:
             raise UsageError(
                 "this inversion has no trajectory",
                 expected='one made with method="inversion"',
                 remedy="invert again with the edit's config",
             )
-        return Recorded(inversion.trajectory, inversion.first)
+        return SourceTrajectory.recorded(inversion.trajectory, inversion.first)
 
     def _choose_sites(self) -> list[AttentionSite]:
         choice = self._config.injection
         if choice is None:
             return []
-        self._during("inject_window")
+        self._window("inject_window")
         own = [site for site in self._reached if site.kind in SELF_ATTENTION or choice.names]
         if self._config.inject == "coarse":
-            own = coarse_sites(self.runner.pipe, own)
+            own = coarse_sites(self._pipe, own)
         if choice.needs_entropy and self.profile is None:
             begin = self._source.begin(self._inversion.first).to(self._clean)
-            self.profile = source_profile(self.runner, self._inversion, begin)
+            self.profile = run_source_profiled(self._runner, self._inversion, begin)[1]
         return choice.choose(own, **(self.profile.figures if self.profile else {}))
 
-    def _during(self, name: str) -> StepWindow:
+    def _window(self, name: str) -> StepWindow:
         """A window of the whole run as the edit counts it, which may begin late; by the name of its field."""
-        return StepWindow.of(getattr(self._config, name)).after(self.first, len(self._path), name)
+        return StepWindow.of(getattr(self._config, name)).after(self.first, len(self._schedule), name)
 
     def _reaches(self, window: str) -> bool:
-        return any(StepWindow.of(window).contains(step, len(self._path)) for step in range(self.first, len(self._path)))
+        total = len(self._schedule)
+        return any(StepWindow.of(window).contains(step, total) for step in range(self.first, total))
 
-    def _mask(self, targets: int) -> ChangeMask | None:
-        if self._config.mask == "none":
-            return None
-        like = torch.Size((targets, *self._grid(self._clean).shape[1:]))
-        row, pipe = latents_of(self.runner.pipe), self.runner.pipe
-        return ChangeMask(like, lambda grid: row.ungrid(pipe, grid), self._config.mask_threshold)
+    def _empty_mask(self, targets: int) -> ChangeMask:
+        shape = torch.Size((targets, *self._grid(self._clean).shape[1:]))
+        row, pipe = latents_of(self._pipe), self._pipe
+        return ChangeMask(shape, lambda grid: row.ungrid(pipe, grid), self._config.mask_threshold)
 
     def _grid(self, latents: Latents) -> Tensor:
-        return latents_of(self.runner.pipe).grid(self.runner.pipe, latents, self.runner.size)
+        return latents_of(self._pipe).grid(self._pipe, latents, self._runner.size)
 
     def _notes(self) -> tuple[str, ...]:
-        total = len(self._path)
+        """What was chosen, in sentences."""
+        total = len(self._schedule)
         notes = [f"the edit runs {total - self.first} of {total} steps, from step {self.first}"]
         if self.sites:
             kinds = ", ".join(sorted({site.kind for site in self.sites}))
@@ -309,26 +291,32 @@ class _Editor:
         return tuple(notes)
 
 
-def check_edit_prompts(pipe: DiffusionPipeline, prompts: Sequence[str], source_prompt: str) -> None:
-    """Refuse prompts that no edit can be made from.
+def coarse_sites(pipe: DiffusionPipeline, sites: Sequence[AttentionSite]) -> list[AttentionSite]:
+    """Of some sites, the spatial ones below the finest resolution of a U-Net.
 
     Raises:
-        UsageError: no prompt, a blank one, one equal to the source prompt, or one too long for the text encoder.
+        UsageError: the denoiser has one resolution only.
+
+    Source: Free-Prompt-Editing, arXiv 2403.03431: at most 32 x 32 tokens where the finest resolution has 64 x 64.
     """
-    if not prompts or not all(prompt.strip() for prompt in prompts):
-        raise UsageError("an edit needs a prompt", expected="at least one prompt with text in it", got=list(prompts))
-    for prompt in prompts:
-        if " ".join(prompt.split()).lower() == " ".join(source_prompt.split()).lower():
-            raise UsageError(
-                "source and target prompt are the same, so there is nothing to change",
-                got=repr(prompt),
-                remedy="say in the target prompt what shall be different",
-            )
-    for prompt in (*prompts, source_prompt):
-        check_length(pipe, prompt)
+    denoiser = next(iter(denoisers_of(pipe).values()))
+    family = family_of(denoiser)
+    if family.skips == "none":
+        raise UsageError(
+            "this model has one resolution, so no coarse sites",
+            got=family.name,
+            remedy="inject all, or a choice by entropy",
+        )
+    stages = family.stages(denoiser)
+    finest = {name for name, module in denoiser.named_modules() if module in (stages[0], stages[-1])}
+    return [
+        site
+        for site in sites
+        if site.kind == "spatial" and not any(site.name.startswith(f"{name}.") for name in finest)
+    ]
 
 
-def _check_inversion(inversion: Inversion, frames: Clip, config: EditConfig, generation: GenerationConfig) -> None:
+def _check_inversion(inversion: Inversion, frames: Clip, generation: GenerationConfig) -> None:
     same = inversion.source.shape == frames.shape and torch.equal(inversion.source, frames.float().cpu())
     if not same or inversion.steps != generation.num_inference_steps:
         raise UsageError(

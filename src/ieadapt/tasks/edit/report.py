@@ -8,16 +8,22 @@ from typing import Any
 
 from ieadapt.runs.folder import RunFolder
 from ieadapt.runs.pipelines import spoken_folder
-from ieadapt.runs.report import Block, Clip, Gallery, Picture, Report, Section, Table, Text
-from ieadapt.tasks.edit.records import EditRecord, JobRecord
-from ieadapt.tasks.edit.run_config import EditRun
+from ieadapt.runs.report import Clip, Gallery, Picture, Report, Section, Table, Text
+from ieadapt.tasks.edit.config import EditRun
+from ieadapt.tasks.edit.jobs import JobRecord
 from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
 from ieadapt.tasks.measure.run import report_record
 
 REPORTED_EDITS = 24
 GOOD_RECONSTRUCTION = 25.0
 """Below this many dB an edit begins from another clip than the source."""
-_SHOWN = {
+_INVERSION = {
+    "psnr": ("reconstruction dB", ".1f"),
+    "ssim": ("SSIM", ".3f"),
+    "vae_psnr": ("decoder alone dB", ".1f"),
+    "inversion_psnr": ("inversion alone dB", ".1f"),
+}
+_MEASURES = {
     "psnr": ("PSNR dB", ".1f"),
     "ssim": ("SSIM", ".3f"),
     "st_lpips": ("ST-LPIPS", ".3f"),
@@ -27,55 +33,50 @@ _SHOWN = {
 }
 
 
-def edit_report(asked: EditRun, records: Sequence[JobRecord], run: RunFolder, left_out: Sequence[str] = ()) -> Report:
+def edit_report(request: EditRun, records: Sequence[JobRecord], run: RunFolder, left_out: Sequence[str] = ()) -> Report:
     """What was edited, how well its sources were reconstructed, and how far the edits moved from them."""
     edits = [(record, edit) for record in records for edit in record.edits]
-    shown = edits[:REPORTED_EDITS]
-    clips = [
-        Clip((run.path / record.file(edit, "side-by-side.mp4")).read_bytes(), _told(record, edit))
-        for record, edit in shown
-    ]
-    strips: list[Block] = [
-        Picture(
-            (run.path / record.file(edit, "strip.png")).read_bytes(),
-            _told(record, edit),
-            f"frames of the source above frames of the edit, {edit.prompt}",
-            560,
+    clips, strips = list[Clip](), list[Picture]()
+    for record, edit in edits[:REPORTED_EDITS]:
+        joined, strip = (
+            (run.path / record.file(edit, name)).read_bytes() for name in ("side-by-side.mp4", "strip.png")
         )
-        for record, edit in shown
-    ]
-    title = "Source, reconstruction and edit" + ("" if len(edits) == len(shown) else f" (the first {len(shown)})")
+        caption = f"{record.source_prompt or record.name} → {edit.prompt}"
+        clips.append(Clip(joined, caption))
+        description = f"frames of the source above frames of the edit, {edit.prompt}"
+        strips.append(Picture(strip, caption, description, 560))
+    title = "Source, reconstruction and edit" + ("" if len(edits) == len(clips) else f" (the first {len(clips)})")
+    notes = [Text(f"{record.name}: {note}") for record in records for note in record.notes]
     sections = [
         Section(title, [Gallery(clips)]),
         Section("Frame by frame", strips),
-        Section("The reconstruction check", [inversion_table(records), *_notes(records)]),
+        Section("The reconstruction check", [inversion_table(records), *notes]),
         Section("How far the edits are from their sources", [measures_table(records)]),
     ]
     sites = list(dict.fromkeys(name for record in records for name in record.sites))
     if sites:
-        rows = [[name] for name in sites]
         caption = "In these the target took queries and keys, and so the maps, of the source."
-        sections.append(Section("The sites", [Table(("site",), rows, caption)]))
-    number = (
-        f"{len(edits)} edit{'s' if len(edits) != 1 else ''} of {len(records)} source{'s' if len(records) != 1 else ''}"
+        sections.append(Section("The sites", [Table(("site",), [[name] for name in sites], caption)]))
+    number = " of ".join(
+        f"{count} {noun}{'s' if count != 1 else ''}" for count, noun in ((len(edits), "edit"), (len(records), "source"))
     )
     return Report(
-        title=f"Edited with {asked.model}",
-        asked=f"{number}, {asked.sampling.num_inference_steps} steps, {_method(asked)}.",
-        found=[*_found(records), *left_out],
+        title=f"Edited with {request.model}",
+        asked=f"{number}, {request.sampling.num_inference_steps} steps, {_method(request)}.",
+        found=[*_findings(records), *left_out],
         sections=sections,
-        repeat=_repeat(asked, records, run),
+        repeat={"Command line": str(run.record["command"]), "Python": _python(request, records[0])},
         record=report_record(run.record),
     )
 
 
 def inversion_table(records: Sequence[JobRecord]) -> Table:
     """One row per source: how close its reconstruction is, and how close the decoder alone is."""
-    headings = ("source", "reconstruction dB", "SSIM", "decoder alone dB", "inversion alone dB", "s to invert")
+    headings = ("source", *(heading for heading, _ in _INVERSION.values()), "s to invert")
     rows = [
         [
             record.source,
-            *(_figure(record.inversion[name], form) for name, form in _FIGURES.items()),
+            *(_cell(record.inversion[name], form) for name, (_, form) in _INVERSION.items()),
             f"{record.seconds.get('inversion', 0):.1f}",
         ]
         for record in records
@@ -87,22 +88,15 @@ def inversion_table(records: Sequence[JobRecord]) -> Table:
     return Table(headings, rows, caption, numeric=range(1, len(headings)))
 
 
-def _figure(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)
-
-
-_FIGURES = {"psnr": ".1f", "ssim": ".3f", "vae_psnr": ".1f", "inversion_psnr": ".1f"}
-
-
 def measures_table(records: Sequence[JobRecord]) -> Table:
     """One row per edit: its measures against the source."""
-    present = [name for name in _SHOWN if any(name in edit.measures for record in records for edit in record.edits)]
+    edits = [(record, edit) for record in records for edit in record.edits]
+    present = {name: shown for name, shown in _MEASURES.items() if any(name in edit.measures for _, edit in edits)}
     rows = [
-        [record.name, edit.prompt, *(_cell(edit, name) for name in present)]
-        for record in records
-        for edit in record.edits
+        [record.name, edit.prompt, *(_cell(edit.measures.get(name), form) for name, (_, form) in present.items())]
+        for record, edit in edits
     ]
-    headings = ("source", "edit", *(_SHOWN[name][0] for name in present))
+    headings = ("source", "edit", *(heading for heading, _ in present.values()))
     caption = (
         "Each edit against its source. Close to the source is not good by itself: a copy of the source is closest. "
         "Flicker in 255ths and motion in pixels are the edit's less the source's."
@@ -110,21 +104,17 @@ def measures_table(records: Sequence[JobRecord]) -> Table:
     return Table(headings, rows, caption, numeric=range(2, len(headings)))
 
 
-def _cell(edit: EditRecord, name: str) -> str:
-    return format(edit.measures[name], _SHOWN[name][1]) if name in edit.measures else "–"
+def _cell(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
 
 
-def _told(record: JobRecord, edit: EditRecord) -> str:
-    return f"{record.source_prompt or record.name} → {edit.prompt}"
+def _method(request: EditRun) -> str:
+    config = request.config
+    name = f"preset {request.preset}" if request.preset else f"method {config.method}"
+    return f"{name}, start after {config.start:.0%} of the steps, guidance {config.guidance_scale:g}"
 
 
-def _method(asked: EditRun) -> str:
-    config = asked.config
-    said = f"preset {asked.preset}" if asked.preset else f"method {config.method}"
-    return f"{said}, start after {config.start:.0%} of the steps, guidance {config.guidance_scale:g}"
-
-
-def _found(records: Sequence[JobRecord]) -> list[str]:
+def _findings(records: Sequence[JobRecord]) -> list[str]:
     good = [record for record in records if record.inversion["psnr"] >= GOOD_RECONSTRUCTION]
     worst = min(records, key=lambda record: float(record.inversion["psnr"]))
     sentences = [
@@ -139,41 +129,35 @@ def _found(records: Sequence[JobRecord]) -> list[str]:
             "Below that, an edit begins from a clip that is not the source. A source prompt that says what is shown, "
             "more steps or more iterations may mend it."
         )
-    sites = {len(record.sites) for record in records}
-    if sites != {0}:
-        sentences.append(f"The maps of the source were injected at {max(sites)} attention sites.")
+    sites = max(len(record.sites) for record in records)
+    if sites:
+        sentences.append(f"The maps of the source were injected at {sites} attention sites.")
     sentences.append("Whether an edit shows what its prompt says is for the eye to judge: see the videos below.")
     return sentences
 
 
-def _notes(records: Sequence[JobRecord]) -> list[Block]:
-    return [Text(f"{record.name}: {note}") for record in records for note in record.notes]
-
-
-def _repeat(asked: EditRun, records: Sequence[JobRecord], run: RunFolder) -> dict[str, str]:
-    """The command line, and the Python lines of the first job."""
-    record = records[0]
-    job = next(job for job in asked.listed if job.name == record.name)
+def _python(request: EditRun, record: JobRecord) -> str:
+    """The Python lines of a job."""
+    job = next(job for job in request.list_jobs() if job.name == record.name)
     number, height, width = record.frames
-    sampling = GenerationConfig(asked.sampling.num_inference_steps)
+    sampling = GenerationConfig(request.sampling.num_inference_steps)
     if job.video is not None:
         size = f"ieadapt.Frames({number}, {height}, {width})"
-        source = f"ieadapt.read_source({spoken_folder(job.video)!r}, {size}, {_spoken(asked.source)}).frames"
+        config = _constructor(request.source_config())
+        source = f"ieadapt.read_source({spoken_folder(job.video)!r}, {size}, {config}).frames"
     else:
-        made = with_model_defaults(
-            dataclasses.replace(sampling, num_frames=number, height=height, width=width), asked.model
-        )
-        source = f"ieadapt.generate(pipe, {job.source_prompt!r}, {_spoken(made)}, {job.seed})[0]"
-    python = (
-        f'import ieadapt\n\npipe = ieadapt.load("{asked.model}")\nframes = {source}\n'
+        sized = dataclasses.replace(sampling, num_frames=number, height=height, width=width)
+        made = _constructor(with_model_defaults(sized, request.model))
+        source = f"ieadapt.generate(pipe, {job.source_prompt!r}, {made}, {job.seed})[0]"
+    return (
+        f'import ieadapt\n\npipe = ieadapt.load("{request.model}")\nframes = {source}\n'
         f"result = ieadapt.edit(\n    pipe,\n    frames,\n    {[edit.prompt for edit in record.edits]},\n"
-        f"    source_prompt={record.source_prompt!r},\n    config={_spoken(asked.config)},\n"
-        f"    generation={_spoken(sampling)},\n)"
+        f"    source_prompt={record.source_prompt!r},\n    config={_constructor(request.config)},\n"
+        f"    generation={_constructor(sampling)},\n)"
     )
-    return {"Command line": str(run.record["command"]), "Python": python}
 
 
-def _spoken(config: Any) -> str:
+def _constructor(config: Any) -> str:
     """A config as a line of Python that says only what differs from the defaults."""
     default = type(config)()
     changed = {name: value for name, value in vars(config).items() if value != getattr(default, name)}

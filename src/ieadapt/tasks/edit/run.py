@@ -5,46 +5,46 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from diffusers import DiffusionPipeline
+from jaxtyping import Float
+from torch import Tensor
 
-from ieadapt.runs.flags import command_line
-from ieadapt.runs.folder import Batch, RunFolder, Stages, open_run, silent
-from ieadapt.runs.pipelines import Hardware, Load, describe
+from ieadapt.files import record_text
+from ieadapt.metrics import select_metrics
+from ieadapt.metrics.structure import region_psnr
+from ieadapt.models.video_latents import fitting_size, own_size
+from ieadapt.runs.folder import Batch, RunFolder, Stages, silent
+from ieadapt.runs.pipelines import Hardware, Load, describe, open_model_run
 from ieadapt.runs.report import write_report
-from ieadapt.runs.sources import Source, read_source
-from ieadapt.runs.videos import FRAMES_PER_SECOND
-from ieadapt.tasks.edit.clip_check import check_clip
+from ieadapt.runs.sources import Frames, Source, read_source
+from ieadapt.runs.videos import FRAMES_PER_SECOND, Sound, encode_video, rows_of_frames, side_by_side
+from ieadapt.tasks.edit.config import EditRun
 from ieadapt.tasks.edit.inversion import Inversion
-from ieadapt.tasks.edit.inversions import InversionCache, default_cache
-from ieadapt.tasks.edit.jobs import EditJob
-from ieadapt.tasks.edit.method import EditResult, edit
-from ieadapt.tasks.edit.model_size import frames_for
-from ieadapt.tasks.edit.records import JobRecord, job_key, write_job
+from ieadapt.tasks.edit.inversion_cache import InversionCache, default_cache
+from ieadapt.tasks.edit.jobs import MASKED, RECORD, EditJob, EditRecord, JobRecord, job_key
+from ieadapt.tasks.edit.method import Editor, EditResult
 from ieadapt.tasks.edit.report import edit_report
-from ieadapt.tasks.edit.run_config import EditRun
-from ieadapt.tasks.generate import check_length, generate, with_model_defaults
+from ieadapt.tasks.evaluate.run import clip_values
+from ieadapt.tasks.generate import GenerationConfig, check_length, generate, with_model_defaults
 from ieadapt.tasks.measure.profile import EntropyProfile
 
-Say = Callable[[str], None]
-"""Told in words what was chosen and found, while the run goes on."""
-
-
-def _silence(words: str) -> None:
-    return
+Video = Float[Tensor, "frame channel height width"]
 
 
 def run_edit(
-    asked: EditRun,
+    request: EditRun,
     out: str | Path,
     *,
     overwrite: bool = False,
     resume: bool = False,
     stages: Stages = silent,
-    say: Say = _silence,
+    say: Callable[[str], None] = lambda message: None,
     load: Load = Hardware.load,
 ) -> tuple[list[JobRecord], Batch]:
     """Edit every job and write videos, measures and report into a run folder.
@@ -56,167 +56,193 @@ def run_edit(
     the run is then marked partial, and does that job when it is resumed.
 
     Args:
-        asked: model, sources, targets and settings.
+        request: model, sources, targets and settings.
         out: the run folder.
         overwrite: replace an earlier run in it.
         resume: go on with an earlier edit run in it.
         stages: told which stage begins and how far it is.
-        say: told what was chosen and found.
+        say: gets messages about what was chosen and how good it is, while the run goes on.
         load: how the run comes by its pipeline; by default it loads one.
 
     Returns:
         One record per finished job, and what was left out.
 
     Raises:
-        UsageError: what was asked cannot be, for any job.
+        UsageError: what was requested cannot be, for any job.
         FailureError: it could not be carried out, for any job.
     """
-    jobs, profile = asked.listed, None if asked.profile is None else EntropyProfile.load(asked.profile)
-    command = command_line("edit", asked, out)
-    with open_run(out, "edit", asked.as_record(), command=command, overwrite=overwrite, resume=resume) as run:
-        pipe = load(asked.hardware, asked.model)
-        run.note(model=describe(pipe), jobs=[dataclasses.asdict(job) for job in jobs])
-        editor = _Editor(run, pipe, asked, profile, stages, say)
-        batch, named = Batch("jobs", say), {job.name: job for job in jobs}
+    jobs = {job.name: job for job in request.list_jobs()}
+    profile = None if request.profile is None else EntropyProfile.load(request.profile)
+    with open_model_run("edit", request, out, overwrite=overwrite, resume=resume, load=load) as (run, pipe):
+        run.note(jobs=[dataclasses.asdict(job) for job in jobs.values()])
+        runner, batch = JobRunner(run, pipe, request, profile, stages, say), Batch("jobs", say)
         if len(jobs) > 1:
-            batch.each(named, editor.check)
-        records = batch.each(named, editor.do)
-        write_report(run, edit_report(asked, records, run, batch.notes))
+            batch.each(jobs, runner.check)
+        records = batch.each(jobs, runner.edit)
+        write_report(run, edit_report(request, records, run, batch.notes))
     batch.mark(run)
     return records, batch
 
 
-class _Editor:
-    """One pipeline, going through jobs."""
+@dataclass(frozen=True)
+class JobRunner:
+    """One pipeline, going through the jobs of a run; arguments as of `run_edit`."""
 
-    def __init__(
-        self,
-        run: RunFolder,
-        pipe: DiffusionPipeline,
-        asked: EditRun,
-        profile: EntropyProfile | None,
-        stages: Stages,
-        say: Say,
-    ) -> None:
-        self._run, self._pipe, self._asked, self._profile = run, pipe, asked, profile
-        self._stages, self._say = stages, say
-        self._cache = InversionCache(asked.cache or default_cache())
+    run: RunFolder
+    pipe: DiffusionPipeline
+    request: EditRun
+    profile: EntropyProfile | None
+    stages: Stages
+    say: Callable[[str], None]
 
     def check(self, job: EditJob) -> None:
-        """Refuse a job whose prompts or source cannot be read."""
-        if self._earlier(job) is None:
-            self._check_prompts(job)
+        """Refuse a job whose prompts or source cannot be read, unless its result is there."""
+        if JobRecord.finished(self.run, self._folder(job), job_key(job, self._settings)) is None:
+            self._check_lengths(job)
             if job.video is not None:
-                check_clip(self._pipe, self._source(job).frames)
+                self._source(job)
 
-    def do(self, job: EditJob) -> JobRecord:
-        """Edit one job, unless its result is there."""
-        folder = self._folder(job)
-        name = f"{job.name}: " if folder else ""
-        earlier, key = self._earlier(job), job_key(job, self._settings())
+    def edit(self, job: EditJob) -> JobRecord:
+        """Edit one job and write its files, unless its result is there."""
+        folder, key = self._folder(job), job_key(job, self._settings)
+        prefix = f"{job.name}: " if folder else ""
+        earlier = JobRecord.finished(self.run, folder, key)
         if earlier is not None:
-            self._say(f"{name}finished earlier")
+            self.say(f"{prefix}finished earlier")
             return earlier
-        self._check_prompts(job)
+        self._check_lengths(job)
         source = self._source(job)
-        self._say(f"{name}source {job.spoken_source}: {source.chosen}")
-        result, seconds = self._edit(job, source, name)
+        label = f"{job.source_label}: {source.chosen}"
+        self.say(f"{prefix}source {label}")
+        result, seconds = self._edit(job, source, prefix)
         record = JobRecord(
             name=job.name,
             folder=folder,
             key=key,
-            source=f"{job.spoken_source}: {source.chosen}",
+            source=label,
             source_prompt=job.source_prompt,
             frames=[source.frames.shape[0], *source.frames.shape[2:]],
-            inversion=inversion_facts(result.inversion),
+            inversion={name: getattr(result.inversion, name) for name in INVERSION_SCORES},
             edits=[],
             sites=[site.name for site in result.sites],
             notes=list(dict.fromkeys([*source.damage, *result.notes])),
             seconds=seconds,
         )
-        return write_job(self._run, record, source, result)
+        return write_job(self.run, record, source, result)
+
+    def _check_lengths(self, job: EditJob) -> None:
+        for prompt in (job.source_prompt, *job.prompts):
+            check_length(self.pipe, prompt)
 
     def _folder(self, job: EditJob) -> str:
         """Where the files of a job go, within the run."""
-        return f"{job.name}/" if self._asked.jobs else ""
+        return f"{job.name}/" if self.request.jobs else ""
 
-    def _earlier(self, job: EditJob) -> JobRecord | None:
-        """What an earlier run has left of the same job, if all of it is there and unchanged."""
-        return JobRecord.finished(self._run, self._folder(job), job_key(job, self._settings()))
-
-    def _check_prompts(self, job: EditJob) -> None:
-        for prompt in (job.source_prompt, *job.prompts):
-            check_length(self._pipe, prompt)
-
-    def _edit(self, job: EditJob, source: Source, name: str) -> tuple[EditResult, dict[str, float]]:
+    def _edit(self, job: EditJob, source: Source, prefix: str) -> tuple[EditResult, dict[str, float]]:
         """Invert the source, say how well that reconstructs it, and edit it; with the time of both, in seconds."""
-        generation, config = self._asked.sampling.generation, self._asked.config
+        config, generation = self.request.config, self.request.sampling.generation
+        cache = InversionCache(self.request.cache or default_cache())
         began = time.perf_counter()
-        inversion, found = self._cache.invert(
-            self._pipe, source.frames, job.source_prompt, config, generation, self._stages(f"{name}inverting")
-        )
+        progress = self.stages(f"{prefix}inverting")
+        inversion, kept = cache.invert(self.pipe, source.frames, job.source_prompt, config, generation, progress)
         between = time.perf_counter()
-        for words in check_words(inversion, found=found):
-            self._say(f"{name}{words}")
-        result = edit(
-            self._pipe,
-            source.frames,
-            list(job.prompts),
-            source_prompt=job.source_prompt,
-            config=config,
-            generation=generation,
-            inversion=inversion,
-            profile=self._profile,
-            progress=self._stages(f"{name}editing"),
-        )
+        for message in (reconstruction_message(inversion, kept=kept), *inversion.notes):
+            self.say(f"{prefix}{message}")
+        editor = Editor(self.pipe, job.source_prompt, config, generation, inversion, self.profile)
+        result = editor.edit(job.prompts, self.stages(f"{prefix}editing"))
         seconds = {"inversion": round(between - began, 2), "edits": round(time.perf_counter() - between, 2)}
         return result, seconds
 
     def _source(self, job: EditJob) -> Source:
-        """The frames of a job, read or generated; inverting and editing check them."""
-        asked = self._asked.sampling.generation
-        wanted = frames_for(self._pipe, asked)
+        """The frames of a job, read or generated."""
+        generation = self.request.sampling.generation
+        frames = frames_for(self.pipe, generation)
         if job.video is not None:
-            source = read_source(job.video, wanted, self._asked.source)
-        else:
-            sized = dataclasses.replace(
-                asked, num_frames=wanted.number, height=wanted.height, width=wanted.width, batch_size=1
-            )
-            frames = generate(
-                self._pipe,
-                job.source_prompt,
-                with_model_defaults(sized, self._asked.model),
-                int(job.seed or 0),
-                progress=self._stages("generating the source"),
-            )[0]
-            size = f"{wanted.number} frames of {wanted.width}x{wanted.height}"
-            source = Source(frames, Fraction(FRAMES_PER_SECOND), None, f"“{job.source_prompt}”, {size}")
-        return source
+            return read_source(job.video, frames, self.request.source_config())
+        sized = dataclasses.replace(
+            generation, num_frames=frames.number, height=frames.height, width=frames.width, batch_size=1
+        )
+        config = with_model_defaults(sized, self.request.model)
+        progress = self.stages("generating the source")
+        video = generate(self.pipe, job.source_prompt, config, int(job.seed or 0), progress=progress)[0]
+        chosen = f"“{job.source_prompt}”, {frames.number} frames of {frames.width}x{frames.height}"
+        return Source(video, Fraction(FRAMES_PER_SECOND), None, chosen)
 
+    @cached_property
     def _settings(self) -> dict[str, Any]:
         """What decides about every job of the run."""
-        asked = self._asked
         return {
-            "config": dataclasses.asdict(asked.config),
-            "sampling": dataclasses.asdict(asked.sampling),
-            "source": asked.source.as_key(),
-            "profile": None if self._profile is None else self._profile.ep,
-            "model": describe(self._pipe),
+            "config": dataclasses.asdict(self.request.config),
+            "sampling": dataclasses.asdict(self.request.sampling),
+            "source": self.request.source_config().as_key(),
+            "profile": None if self.profile is None else self.profile.ep,
+            "model": describe(self.pipe),
         }
 
 
-def inversion_facts(inversion: Inversion) -> dict[str, Any]:
-    """The figures of an inversion for a record; PSNR in dB, higher is closer."""
-    names = ("key", "psnr", "ssim", "vae_psnr", "inversion_psnr", "std_ratio")
-    return {name: getattr(inversion, name) for name in names}
+def frames_for(pipe: DiffusionPipeline, generation: GenerationConfig) -> Frames:
+    """The number and size of the frames to take: those requested or the model's own, rounded down to what fits it.
+
+    Raises:
+        UsageError: the model does not say its own size, or the size is none that it can take.
+
+    Example:
+        >>> from ieadapt.models import load
+        >>> frames_for(load("shapes"), GenerationConfig(height=100))
+        Frames(number=16, height=96, width=128)
+    """
+    number, height, width = (
+        getattr(generation, name) or own_size(pipe, name) for name in ("num_frames", "height", "width")
+    )
+    return Frames(*fitting_size(pipe, number, height, width))
 
 
-def check_words(inversion: Inversion, *, found: bool) -> list[str]:
+INVERSION_SCORES = ("key", "psnr", "ssim", "vae_psnr", "inversion_psnr", "std_ratio")
+"""Of an inversion, for a record; PSNR in dB, higher is closer."""
+
+
+def reconstruction_message(inversion: Inversion, *, kept: bool) -> str:
     """What the reconstruction check says, before the edit begins."""
-    begin = "inversion kept from an earlier run; " if found else ""
+    begin = "inversion kept from an earlier run; " if kept else ""
     likeness = "" if inversion.ssim is None else f", SSIM {inversion.ssim:.3f}"
-    words = (
+    return (
         f"{begin}reconstruction: PSNR {inversion.psnr:.1f} dB{likeness} to the source "
         f"(its decoder alone reaches {inversion.vae_psnr:.1f} dB)"
     )
-    return [words, *inversion.notes]
+
+
+def write_job(run: RunFolder, record: JobRecord, source: Source, result: EditResult) -> JobRecord:
+    """Write the videos and pictures of a job, measure its edits, and last its record; returns it with the measures."""
+
+    def put(name: str, frames: Video, sound: Sound | None = source.sound) -> None:
+        run.write(name, encode_video(frames, source.rate, sound))
+
+    put(f"{record.folder}source.mp4", result.source)
+    put(f"{record.folder}reconstruction.mp4", result.reconstruction)
+    edits = []
+    for index, prompt in enumerate(result.prompts):
+        frames = result.edited[index]
+        mask = None if result.mask is None else result.mask[index]
+        edit = EditRecord(prompt, f"{index:02d}", measure_edit(frames, result.source, mask))
+        put(record.file(edit, "edit.mp4"), frames)
+        clips = {"source": result.source, "reconstruction": result.reconstruction, "edit": frames}
+        put(record.file(edit, "side-by-side.mp4"), side_by_side(clips))
+        rows = {f"source: {record.source_prompt}".rstrip(": "): result.source, f"edit: {prompt}": frames}
+        run.write(record.file(edit, "strip.png"), rows_of_frames(rows))
+        if mask is not None:
+            put(record.file(edit, "mask.mp4"), mask.float()[:, None].expand(-1, 3, -1, -1), None)
+        edits.append(edit)
+    full = dataclasses.replace(record, edits=edits)
+    run.write(f"{record.folder}{RECORD}", record_text(dataclasses.asdict(full)))
+    return full
+
+
+def measure_edit(
+    frames: Video, source: Video, mask: Float[Tensor, "frame height width"] | None = None
+) -> dict[str, float]:
+    """Every metric of the edit against its source; those that refuse clips of this size are left out."""
+    measured, _ = clip_values(select_metrics(), frames, source, None)
+    values = {name: value for name, value in measured.items() if value is not None}
+    if mask is not None:
+        values[MASKED] = region_psnr(frames, source, mask < 0.5)
+    return values

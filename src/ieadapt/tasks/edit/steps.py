@@ -1,47 +1,109 @@
-"""What happens in the steps of an edit: guidance per row, the source held in place, its correction handed on."""
+"""What happens in the steps of an edit: the source is held on its trajectory, rows are guided, changes are masked."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
-from ieadapt.attention import DenoiserCall, StepWindow
-from ieadapt.errors import FailureError
-from ieadapt.tasks.edit.change_mask import ChangeMask
-from ieadapt.tasks.edit.noise_path import Latents, NoisePath
-from ieadapt.tasks.edit.path_run import PathScheduler
-from ieadapt.tasks.edit.source_path import SourcePath
+from ieadapt.attention import DenoiserCall, DenoiserWrapper, StepWindow
+from ieadapt.errors import FailureError, UsageError
+from ieadapt.models.video_latents import Latents
+from ieadapt.tasks.edit.noise_schedule import NoiseSchedule
+from ieadapt.tasks.edit.pipeline_run import StepFunction, StepFunctionWrapper
+
+Grid = Float[Tensor, "target frame height width"]
+
+STRONGEST = 0.98
+"""The quantile of the evidence that counts as 1: single outliers do not set the scale."""
 
 
 @dataclass(frozen=True)
-class Tied:
-    """Steps of a batch [source, target, ...]: the source goes where it must, the targets where they are led.
-
-    After a step the source is put back on its path. What that took, times `residual`, is added to the targets: it is
-    the part of the step's error that both share. With a noised source and `residual` 1 this is FlowEdit, written as
-    the difference of target and source. Outside the mask the targets take the source's latents.
+class SourceTrajectory:
+    """Where the source is. Between the end of one step and the beginning of the next it may take another noise.
 
     Attributes:
+        begin: latents at the beginning of a step; after the last step, the clean ones.
+        end: latents at the end of a step, with the noise that they began with.
+    """
+
+    begin: Callable[[int], Latents]
+    end: Callable[[int], Latents]
+
+    @classmethod
+    def recorded(cls, trajectory: Float[Tensor, "step ..."], first: int) -> SourceTrajectory:
+        """The trajectory that an inversion recorded.
+
+        Args:
+            trajectory: latents at the beginning of every step from `first`, and the clean ones last.
+            first: the step at which it begins.
+
+        Raises:
+            UsageError: when a step before the first is asked for.
+        """
+
+        def begin(step: int) -> Latents:
+            if step < first:
+                raise UsageError(
+                    "the inversion begins later than the edit",
+                    expected=f"a start at step {first} or later",
+                    got=f"step {step}",
+                    remedy="invert again with the edit's start",
+                )
+            return trajectory[step - first][None]
+
+        return cls(begin, lambda step: begin(step + 1))
+
+    @classmethod
+    def noised(cls, schedule: NoiseSchedule, clean: Latents, seed_of: Callable[[int], int]) -> SourceTrajectory:
+        """The clean latents with noise, the same at every step or a fresh one at each (FlowEdit, arXiv 2412.08629).
+
+        Args:
+            schedule: gives the levels.
+            clean: the clip's latents.
+            seed_of: the seed of each step's noise.
+        """
+
+        def noise(step: int) -> Tensor:
+            generator = torch.Generator().manual_seed(seed_of(step))
+            return torch.randn(clean.shape, generator=generator).to(clean)
+
+        def begin(step: int) -> Latents:
+            return clean if step == len(schedule) else schedule.levels[step].mix(clean, noise(step))
+
+        def end(step: int) -> Latents:
+            return clean if step == len(schedule) - 1 else schedule.ends[step].mix(clean, noise(step))
+
+        return cls(begin, end)
+
+
+def source_anchored(source: SourceTrajectory, residual: float, mask: ChangeMask | None) -> StepFunction:
+    """Steps of a batch [source, target, ...]: the source goes where it must, the targets where they are led.
+
+    After a step the source is put back on its trajectory. What that took, times `residual`, is added to the targets: it
+    is the part of the step's error that both share. With a noised source and `residual` 1 this is FlowEdit, written as
+    the difference of target and source. Outside the mask the targets take the source's latents.
+
+    Args:
         source: where the source must be.
         residual: 0..1.
         mask: what may change, or None.
     """
 
-    source: SourcePath
-    residual: float
-    mask: ChangeMask | None
-
-    def __call__(self, path: NoisePath, step: int, latents: Latents, prediction: Latents) -> Latents:
-        """The latents at the beginning of the next step."""
-        stepped = path.forward(step, latents, prediction)
-        end, following = self.source.end(step).to(latents), self.source.begin(step + 1).to(latents)
-        targets = stepped[1:] + self.residual * (end - stepped[:1]) + (following - end)
-        if self.mask is not None:
-            changing = self.mask.now().to(latents)
+    def step_function(schedule: NoiseSchedule, step: int, latents: Latents, prediction: Latents) -> Latents:
+        stepped = schedule.forward(step, latents, prediction)
+        end, following = source.end(step).to(latents), source.begin(step + 1).to(latents)
+        targets = stepped[1:] + residual * (end - stepped[:1]) + (following - end)
+        if mask is not None:
+            changing = mask.as_latents().to(latents)
             targets = changing * targets + (1 - changing) * following
         return torch.cat([following, targets])
+
+    return step_function
 
 
 class RowGuidance:
@@ -58,7 +120,7 @@ class RowGuidance:
     """
 
     def __init__(
-        self, scheduler: PathScheduler, pipeline_scale: float, weights: list[float], window: StepWindow
+        self, scheduler: StepFunctionWrapper, pipeline_scale: float, weights: list[float], window: StepWindow
     ) -> None:
         self._scheduler, self._scale, self._weights, self._window = scheduler, pipeline_scale, weights, window
         self._cond: Tensor | None = None
@@ -66,7 +128,7 @@ class RowGuidance:
 
     def __call__(self, call: DenoiserCall, prediction: Tensor) -> Tensor | None:
         """The prediction with its unconditional rows changed, or None."""
-        guided = self._window.contains(self._scheduler.step_index, len(self._scheduler.path))
+        guided = self._window.contains(self._scheduler.step_index, len(self._scheduler.schedule))
         weights = [weight if guided else 1.0 for weight in self._weights]
         cond, uncond = (call.rows.denoiser_rows((branch,)) for branch in ("cond", "uncond"))
         if cond:
@@ -79,12 +141,72 @@ class RowGuidance:
                 where=f"step {call.step} of {type(call.pipeline).__name__}",
                 remedy="edit with a pipeline that calls cond first, as Wan and HunyuanVideo do",
             )
-        wanted = torch.tensor(weights, device=prediction.device, dtype=torch.float32)
-        wanted = wanted.view(-1, *[1] * (prediction.ndim - 1))
+        v = torch.tensor(weights, device=prediction.device).view(-1, *[1] * (prediction.ndim - 1))
         changed = prediction.clone()
-        mixed = prediction[uncond].float() * (1 - wanted) + (wanted - self._scale) * self._cond.float()
+        mixed = prediction[uncond].float() * (1 - v) + (v - self._scale) * self._cond.float()
         changed[uncond] = (mixed / (1 - self._scale)).to(prediction.dtype)
         return changed
 
     def __repr__(self) -> str:
         return f"guidance {self._weights} by row"
+
+
+class ChangeMask:
+    """Where an edit may change: the mean of the evidence so far, smoothed, scaled to its strongest, cut at a threshold.
+
+    Args:
+        shape: (target, channel, frame, height, width) of the latents' grid.
+        ungrid: from a grid with channels to latents in the pipeline's own form.
+        threshold: 0..1.
+    """
+
+    def __init__(self, shape: torch.Size, ungrid: Callable[[Tensor], Latents], threshold: float) -> None:
+        self._shape, self._ungrid, self._threshold = shape, ungrid, threshold
+        self._sum = torch.zeros(shape[0], *shape[2:])
+        self._seen = 0
+
+    def add(self, evidence: Grid) -> None:
+        """Add what one step, or one attention site, shows; resized to the latents' grid, whatever its scale."""
+        grid = F.interpolate(evidence.float().cpu()[:, None], size=self._sum.shape[1:], mode="trilinear")[:, 0]
+        self._sum += grid / grid.flatten(1).mean(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
+        self._seen += 1
+
+    def grid(self) -> Grid:
+        """1 where the edit may change, 0 elsewhere, on the grid of the latents."""
+        if not self._seen:
+            raise FailureError("the mask has seen nothing", remedy="use another mask, or a wider window")
+        smooth = F.avg_pool3d(self._sum[:, None], (1, 3, 3), stride=1, padding=(0, 1, 1), count_include_pad=False)[:, 0]
+        smooth = smooth - smooth.flatten(1).min(dim=1).values.view(-1, 1, 1, 1)
+        strongest = smooth.flatten(1).quantile(STRONGEST, dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
+        return (smooth / strongest >= self._threshold).float()
+
+    def as_latents(self) -> Latents:
+        """The same mask in the pipeline's own form of latents."""
+        return self._ungrid(self.grid()[:, None].expand(self._shape))
+
+    def pixels(self, size: tuple[int, int, int]) -> Grid:
+        """The mask at (frames, height, width) of the clip."""
+        return F.interpolate(self.grid()[:, None], size=size, mode="nearest")[:, 0]
+
+
+def difference_evidence(
+    scheduler: StepFunctionWrapper, mask: ChangeMask, to_grid: Callable[[Latents], Tensor]
+) -> DenoiserWrapper:
+    """Add to a mask how far the clean video that a target's prediction amounts to lies from the source's.
+
+    Args:
+        scheduler: knows schedule, step and latents.
+        mask: gets the evidence.
+        to_grid: from latents to (video, channel, frame, height, width).
+
+    Source: DiffEdit, arXiv 2210.11427, for the difference of two predictions; here it is gathered during the edit.
+    """
+
+    def look(call: DenoiserCall, prediction: Tensor) -> None:
+        rows = call.rows.denoiser_rows(("cond",))
+        if rows:
+            schedule, latents = scheduler.schedule, scheduler.latents
+            clean = to_grid(schedule.clean(scheduler.step_index, latents, prediction[rows].float()))
+            mask.add((clean[1:] - clean[:1]).abs().mean(dim=1))
+
+    return look

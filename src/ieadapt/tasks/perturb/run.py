@@ -17,8 +17,7 @@ from ieadapt.metrics import evaluate
 from ieadapt.runs.folder import RunFolder, Stages, silent
 from ieadapt.runs.pipelines import Hardware, Load, open_model_run
 from ieadapt.runs.report import write_report
-from ieadapt.runs.videos import encode_video, side_by_side
-from ieadapt.tasks.edit.pictures import rows_of_frames
+from ieadapt.runs.videos import encode_video, rows_of_frames, side_by_side
 from ieadapt.tasks.generate import generate
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.measure.run import own_profile

@@ -27,11 +27,11 @@ from ieadapt.attention import GuidanceChoice, intercept
 from ieadapt.errors import FailureError
 from ieadapt.files import difference
 from ieadapt.interventions import parse_perturbation
+from ieadapt.models.scheduler_wrapper import can_start_late, kept_latents, late_start
 from ieadapt.runs.shared_files import set_aside, write_whole
 from ieadapt.tasks.generate import GenerationConfig, generate
 from ieadapt.tasks.study.config import StudyConfig
 from ieadapt.tasks.study.grid import Condition
-from ieadapt.tasks.study.late_start import can_start_late, kept_latents, late_start
 
 KEPT_BYTES = 512 * 2**20
 """Of baselines that stay in memory."""

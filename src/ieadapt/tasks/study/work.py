@@ -14,11 +14,11 @@ from ieadapt.attention import denoisers_of, find_sites
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.metrics import evaluate, select_metrics
 from ieadapt.models import known_models
+from ieadapt.models.scheduler_wrapper import can_start_late
 from ieadapt.runs.workers import Work
 from ieadapt.tasks.measure.method import measure
 from ieadapt.tasks.study.folder import CellRow, StudyFolder
 from ieadapt.tasks.study.grid import Cell, Setting, conditions
-from ieadapt.tasks.study.late_start import can_start_late
 from ieadapt.tasks.study.videos import Baseline, Strip, make_baselines, make_perturbed, to_strip_frames, write_strip
 from ieadapt.testbed import score
 

@@ -9,8 +9,8 @@ import torch
 from diffusers import UniPCMultistepScheduler
 
 from ieadapt.errors import FailureError, UsageError
+from ieadapt.models.scheduler_wrapper import can_start_late, kept_latents, late_start
 from ieadapt.tasks.generate import GenerationConfig, generate
-from ieadapt.tasks.study.late_start import can_start_late, kept_latents, late_start
 from tests.families import PROMPTS, tiny_pipeline
 from tests.tiny import call_arguments
 
@@ -60,5 +60,5 @@ def test_a_scheduler_with_a_history_cannot_start_late(monkeypatch: pytest.Monkey
 
 def test_latents_of_another_run_are_refused() -> None:
     pipe = tiny_pipeline("wan")
-    with pytest.raises(FailureError, match="the saved latents are of another run"), late_start(pipe, torch.zeros(1), 1):
+    with pytest.raises(FailureError, match="the latents are of another run"), late_start(pipe, torch.zeros(1), 1):
         generate(pipe, PROMPTS[0], short("wan"))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ieadapt.tasks.edit.fixed_point import Follow, fixed_point
+from ieadapt.functional.fixed_point import Follow, fixed_point
 
 POINT = torch.linspace(-1, 1, 6, dtype=torch.float64).view(1, 2, 3)
 

@@ -10,7 +10,7 @@ import torch
 
 from ieadapt.errors import FailureError
 from ieadapt.tasks.edit.config import EditConfig
-from ieadapt.tasks.edit.inversions import InversionCache, default_cache
+from ieadapt.tasks.edit.inversion_cache import InversionCache, default_cache
 from ieadapt.tasks.generate import GenerationConfig
 from tests.tiny import build
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ieadapt.runs.sources import Frames
-from ieadapt.tasks.edit.model_size import frames_for
+from ieadapt.tasks.edit.run import frames_for
 from ieadapt.tasks.generate import GenerationConfig
 from tests.tiny import FAMILIES, build, call_arguments
 

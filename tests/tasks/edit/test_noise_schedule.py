@@ -1,4 +1,4 @@
-"""Noise paths: the steps of every scheduler, as that scheduler makes them, and back again."""
+"""Noise schedules: the steps of every scheduler, as that scheduler makes them, and back again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from diffusers import (
 )
 
 from ieadapt.errors import UsageError
-from ieadapt.tasks.edit.noise_path import Level, NoisePath, matching_scheduler, noise_path
+from ieadapt.tasks.edit.noise_schedule import NoiseLevel, NoiseSchedule, matching_scheduler, noise_schedule
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "clip_sample": False}
 ZERO_SNR = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "prediction_type": "v_prediction"}
@@ -44,58 +44,57 @@ def scheduler(request: pytest.FixtureRequest) -> Any:
 
 
 def test_forward_is_the_schedulers_own_step(scheduler: Any) -> None:
-    path, generator = noise_path(scheduler), torch.Generator().manual_seed(0)
-    assert len(path) == len(scheduler.timesteps) == 7
+    schedule, generator = noise_schedule(scheduler), torch.Generator().manual_seed(0)
+    assert len(schedule) == len(scheduler.timesteps) == 7
     for step, timestep in enumerate(scheduler.timesteps):
         latents, prediction = torch.randn(2, 1, 4, 3, 3, generator=generator)
         expected = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
-        torch.testing.assert_close(path.forward(step, latents, prediction), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(schedule.forward(step, latents, prediction), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_backward_undoes_forward(scheduler: Any) -> None:
-    path, generator = noise_path(scheduler), torch.Generator().manual_seed(1)
-    for step in range(path.first(0.0), len(path)):
+    schedule, generator = noise_schedule(scheduler), torch.Generator().manual_seed(1)
+    for step in range(schedule.first(0.0), len(schedule)):
         latents, prediction = torch.randn(2, 1, 4, 3, 3, generator=generator).double()
-        there = path.forward(step, latents, prediction)
-        torch.testing.assert_close(path.backward(step, there, prediction), latents, rtol=1e-6, atol=1e-6)
+        there = schedule.forward(step, latents, prediction)
+        torch.testing.assert_close(schedule.backward(step, there, prediction), latents, rtol=1e-6, atol=1e-6)
 
 
-def test_a_perfect_prediction_gives_the_clean_latents_and_ends_on_the_path(scheduler: Any) -> None:
-    path, generator = noise_path(scheduler), torch.Generator().manual_seed(2)
+def test_a_perfect_prediction_gives_the_clean_latents_and_ends_on_the_schedule(scheduler: Any) -> None:
+    schedule, generator = noise_schedule(scheduler), torch.Generator().manual_seed(2)
     clean, noise = torch.randn(2, 1, 4, 3, 3, generator=generator).double()
     perfect = {
         "epsilon": lambda level: noise,
         "v_prediction": lambda level: level.signal * noise - level.noise * clean,
         "flow": lambda level: noise - clean,
         "flow to data": lambda level: clean - noise,
-    }[path.prediction]
-    for step in range(path.first(0.0), len(path)):
-        latents, prediction = path.noised(step, clean, noise), perfect(path.levels[step])
-        torch.testing.assert_close(path.clean(step, latents, prediction), clean, rtol=1e-5, atol=1e-5)
-        end = path.ends[step]
-        expected = end.signal * clean + end.noise * noise
-        torch.testing.assert_close(path.forward(step, latents, prediction), expected, rtol=1e-5, atol=1e-5)
+    }[schedule.prediction]
+    for step in range(schedule.first(0.0), len(schedule)):
+        latents, prediction = schedule.levels[step].mix(clean, noise), perfect(schedule.levels[step])
+        torch.testing.assert_close(schedule.clean(step, latents, prediction), clean, rtol=1e-5, atol=1e-5)
+        expected = schedule.ends[step].mix(clean, noise)
+        torch.testing.assert_close(schedule.forward(step, latents, prediction), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_snr_shift_of_cogvideox_is_in_the_table() -> None:
     scheduler = CogVideoXDDIMScheduler(snr_shift_scale=3.0)
     scheduler.set_timesteps(10)
-    signals = [level.signal**2 for level in noise_path(scheduler).levels]
+    signals = [level.signal**2 for level in noise_schedule(scheduler).levels]
     plain = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     assert signals == pytest.approx([float(scheduler.alphas_cumprod[int(t)]) for t in scheduler.timesteps], rel=1e-5)
     assert abs(signals[5] - float(plain.alphas_cumprod[int(scheduler.timesteps[5])])) > 0.05
 
 
-def test_a_step_without_signal_is_skipped_on_a_diffusion_path_only() -> None:
-    levels, ends = (Level(0.0, 1.0), Level(0.5, 0.5)), (Level(0.5, 0.5), Level(1.0, 0.0))
-    assert NoisePath(torch.zeros(2), levels, ends, "v_prediction").first(0.0) == 1
-    assert NoisePath(torch.zeros(2), levels, ends, "flow").first(0.0) == 0
+def test_a_step_without_signal_is_skipped_on_a_diffusion_schedule_only() -> None:
+    levels, ends = (NoiseLevel(0.0, 1.0), NoiseLevel(0.5, 0.5)), (NoiseLevel(0.5, 0.5), NoiseLevel(1.0, 0.0))
+    assert NoiseSchedule(torch.zeros(2), levels, ends, "v_prediction").first(0.0) == 1
+    assert NoiseSchedule(torch.zeros(2), levels, ends, "flow").first(0.0) == 0
 
 
 def test_the_start_is_a_fraction_of_the_steps() -> None:
     scheduler = SCHEDULERS["ddim"][0]
     scheduler.set_timesteps(10)
-    assert [noise_path(scheduler).first(start) for start in (0.0, 0.35, 0.4, 0.99)] == [0, 4, 4, 9]
+    assert [noise_schedule(scheduler).first(start) for start in (0.0, 0.35, 0.4, 0.99)] == [0, 4, 4, 9]
 
 
 def test_other_schedulers_have_a_matching_one() -> None:
@@ -127,4 +126,4 @@ def test_schedulers_that_cannot_be_inverted() -> None:
     scheduler = DDIMScheduler(prediction_type="sample")
     scheduler.set_timesteps(2)
     with pytest.raises(UsageError, match=r"steps cannot be inverted; expected prediction_type epsilon.*got .* sample"):
-        noise_path(scheduler)
+        noise_schedule(scheduler)

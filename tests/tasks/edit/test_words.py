@@ -1,4 +1,4 @@
-"""Which words take whose maps, and what an edit does with it."""
+"""Which words take whose maps, where words look, and what an edit does with it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,21 @@ import dataclasses
 
 import pytest
 import torch
+from torch import Tensor
 
+from ieadapt.attention import AttentionCall, find_sites, intercept
 from ieadapt.errors import UsageError
 from ieadapt.tasks.edit.config import EditConfig
-from ieadapt.tasks.edit.word_pairing import word_control
-from tests.families import tiny_pipeline
+from ieadapt.tasks.edit.method import Editor
+from ieadapt.tasks.edit.steps import ChangeMask
+from ieadapt.tasks.edit.words import WordEvidence, text_sites, word_control
+from ieadapt.tasks.maps.words import prompt_words
+from tests.families import run, tiny_pipeline
+from tests.interventions.dense_maps import dense_logits
 from tests.tasks.edit.fixture import SOURCE, STEPS, TARGET
-from tests.tasks.edit.test_method import FREE, QUICK, made, on_its_own_run, run_edit
+from tests.tasks.edit.test_method import FREE, QUICK, made, on_its_own_run
+
+PROMPTS = ["a red ball", "a big blue ball"]
 
 
 def test_equal_and_swapped_words_are_paired_and_added_ones_are_not() -> None:
@@ -51,7 +59,7 @@ def test_equal_prompts_with_all_words_replaced_give_the_reconstruction(family: s
         dataclasses.replace(FREE, words="replace", words_window="0:1", guidance_scale=1.0),
         on_its_own_run(family),
     )
-    found = run_edit(tiny_pipeline(family), [SOURCE], SOURCE, config, STEPS, inversion)
+    found = Editor(tiny_pipeline(family), SOURCE, config, STEPS, inversion).edit([SOURCE])
     torch.testing.assert_close(found.edited[0], inversion.reconstruction, rtol=1e-3, atol=2e-3)
 
 
@@ -68,3 +76,41 @@ def test_a_model_without_cross_attention_and_a_window_before_the_start() -> None
         made("cogvideox", [TARGET], dataclasses.replace(QUICK, words="replace"))
     with pytest.raises(UsageError, match=r"no denoising step begins inside the window.*in words_window"):
         made("wan", [TARGET], EditConfig(start=0.5, words="replace", words_window="0:0.4"))
+
+
+class KeepingMask(ChangeMask):
+    """A mask that keeps the evidence as it is."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.Size((1, 1, 1, 1, 1)), lambda grid: grid, 0.5)
+        self.kept: list[Tensor] = []
+
+    def add(self, evidence: Tensor) -> None:
+        self.kept.append(evidence)
+
+
+@pytest.mark.parametrize("family", ["animatediff", "wan", "cogvideox", "hunyuanvideo", "mochi"])
+def test_words_are_read_from_the_dense_map(family: str) -> None:
+    """The share of attention that each video token gives to the letters of `ball`, in the source or in the target."""
+    pipe, mask = tiny_pipeline(family), KeepingMask()
+    site = text_sites(find_sites(pipe))[0]
+    evidence = WordEvidence(mask, [prompt_words(pipe, prompt) for prompt in PROMPTS], ["ball"])
+    tokens = [prompt_words(pipe, prompt).tokens[-1] for prompt in PROMPTS]
+    expected: dict[int, Tensor] = {}
+
+    def dense(call: AttentionCall) -> None:
+        for row in call.rows.denoiser_rows(("cond",)) if call.step == 0 else ():
+            own, video, layout = call.restricted([row]), call.rows.video[row], call.layout
+            assert layout is not None
+            text = 0 if site.kind == "cross" or layout.start else layout.frames * layout.height * layout.width
+            columns = [text + token for token in tokens[video]]
+            looks = dense_logits(own).softmax(-1)[..., columns].sum(-1).mean(1)
+            looks = looks[:, layout.start : layout.start + layout.frames * layout.height * layout.width]
+            expected[video] = looks.reshape(-1, layout.height, layout.width)
+
+    streams = ("source", "target")
+    with intercept(pipe, evidence, site, streams=streams), intercept(pipe, dense, site, streams=streams):
+        run(family, PROMPTS, steps=2)
+    assert len(mask.kept) == 2
+    torch.testing.assert_close(mask.kept[0][0].double(), torch.maximum(*expected.values()), rtol=1e-3, atol=1e-5)
+    assert len(expected) == 2

@@ -1,12 +1,12 @@
-"""A perfect edit has full marks; a copy of the source keeps everything and changes nothing."""
+"""A perfect edit has full scores; a copy of the source keeps everything and changes nothing."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from ieadapt.metrics.structure import psnr
-from ieadapt.tasks.edit.marks import mark_edit, region_psnr
+from ieadapt.metrics.structure import psnr, region_psnr
+from ieadapt.tasks.demo.edit import score_edit
 from ieadapt.testbed import render
 from ieadapt.testbed.edits import ALL_KINDS, edit_pairs
 
@@ -16,11 +16,11 @@ PAIRS = {kind: edit_pairs(1, [kind])[0] for kind in ALL_KINDS}
 @pytest.mark.parametrize("kind", ALL_KINDS)
 def test_the_perfect_edit_and_the_copy(kind: str) -> None:
     pair = PAIRS[kind]
-    perfect = mark_edit(pair.perfect, pair)
+    perfect = score_edit(pair.perfect, pair)
     assert (perfect.psnr, perfect.kept, perfect.success) == (100.0, 100.0, 1.0)
     assert perfect.ssim == pytest.approx(1.0, abs=1e-4)
     assert perfect.preserved > 0.9
-    copy = mark_edit(pair.source_frames, pair)
+    copy = score_edit(pair.source_frames, pair)
     assert copy.kept > 60
     assert copy.success == 0.0
     assert copy.psnr < 30
@@ -30,18 +30,18 @@ def test_the_perfect_edit_and_the_copy(kind: str) -> None:
 def test_a_new_background_may_begin_anywhere() -> None:
     pair = PAIRS["background"]
     shifted = render(pair.target.replace(shift=(pair.target.shift + 0.37) % 1))
-    marks = mark_edit(shifted, pair)
+    scores = score_edit(shifted, pair)
     assert psnr(shifted, pair.perfect) < 25
-    assert marks.psnr > 35
-    assert marks.success == 1.0
+    assert scores.psnr > 35
+    assert scores.success == 1.0
 
 
 def test_noise_outside_the_change_lowers_what_is_kept() -> None:
     pair = PAIRS["colour"]
     noise = 0.1 * torch.randn(pair.perfect.shape, generator=torch.Generator().manual_seed(0))
-    marks = mark_edit((pair.perfect + noise).clamp(0, 1), pair)
-    assert 20 <= marks.kept < 22.5
-    assert marks.success == 1.0
+    scores = score_edit((pair.perfect + noise).clamp(0, 1), pair)
+    assert 20 <= scores.kept < 22.5
+    assert scores.success == 1.0
 
 
 def test_a_region_that_is_empty_is_kept_whole() -> None:

@@ -1,4 +1,4 @@
-"""Noise paths: from a scheduler's own tables to steps that run in both directions.
+"""Noise schedules: from a scheduler's own tables to steps that run in both directions.
 
 A deterministic scheduler moves latents `x = signal * clean + noise_level * noise` from one level to the next along the
 denoiser's prediction p. For DDIM (epsilon, v, zero terminal SNR, shifted SNR) and for Euler on a flow alike, that step
@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffusers import CogVideoXDDIMScheduler, DDIMScheduler, FlowMatchEulerDiscreteScheduler
-from jaxtyping import Float
 from torch import Tensor
 
 from ieadapt.errors import UsageError
-
-Latents = Float[Tensor, "video ..."]
+from ieadapt.models.video_latents import Latents
 
 # How a prediction gives the clean latents and the noise: ((x, p) -> clean, (x, p) -> noise) as factors of x and p.
 _PARTS: Mapping[str, Callable[[float, float], tuple[tuple[float, float], tuple[float, float]]]] = {
@@ -31,7 +29,7 @@ _PARTS: Mapping[str, Callable[[float, float], tuple[tuple[float, float], tuple[f
 
 
 @dataclass(frozen=True)
-class Level:
+class NoiseLevel:
     """How much of the clean video and of the noise latents hold.
 
     Attributes:
@@ -42,9 +40,13 @@ class Level:
     signal: float
     noise: float
 
+    def mix(self, clean: Latents, noise: Latents) -> Latents:
+        """Clean latents with noise at this level."""
+        return self.signal * clean + self.noise * noise
+
 
 @dataclass(frozen=True)
-class NoisePath:
+class NoiseSchedule:
     """The steps of one run, from noise to video, and back.
 
     Attributes:
@@ -55,14 +57,14 @@ class NoisePath:
 
     Example:
         >>> import torch
-        >>> path = NoisePath(torch.tensor([999.0]), (Level(0.0, 1.0),), (Level(1.0, 0.0),), "flow")
-        >>> path.forward(0, torch.ones(1), torch.ones(1)).item()
+        >>> schedule = NoiseSchedule(torch.tensor([999.0]), (NoiseLevel(0.0, 1.0),), (NoiseLevel(1.0, 0.0),), "flow")
+        >>> schedule.forward(0, torch.ones(1), torch.ones(1)).item()
         0.0
     """
 
     timesteps: Tensor
-    levels: tuple[Level, ...]
-    ends: tuple[Level, ...]
+    levels: tuple[NoiseLevel, ...]
+    ends: tuple[NoiseLevel, ...]
     prediction: str
 
     def __len__(self) -> int:
@@ -89,11 +91,6 @@ class NoisePath:
         (own, predicted), _ = self._parts(step)
         return own * latents + predicted * prediction
 
-    def noised(self, step: int, clean: Latents, noise: Latents) -> Latents:
-        """Clean latents with noise, as they are at the beginning of a step; after the last step, at its end."""
-        level = self.levels[step] if step < len(self) else self.ends[-1]
-        return level.signal * clean + level.noise * noise
-
     def first(self, start: float) -> int:
         """The first step of a run that skips a fraction of the steps, and a first step without any signal."""
         blind = int(self.prediction in ("epsilon", "v_prediction") and self.levels[0].signal < BLIND)
@@ -108,8 +105,8 @@ BLIND = 1e-3
 """Signal below which a step of a diffusion model (zero terminal SNR) sees nothing of the source, and is skipped."""
 
 
-def noise_path(scheduler: Any) -> NoisePath:
-    """The path of a scheduler after `set_timesteps`: its own tables, whatever shifts went into them.
+def noise_schedule(scheduler: Any) -> NoiseSchedule:
+    """The schedule of a scheduler after `set_timesteps`: its own tables, whatever shifts went into them.
 
     Args:
         scheduler: DDIM, CogVideoX's DDIM or flow-matching Euler, see `matching_scheduler`.
@@ -118,7 +115,7 @@ def noise_path(scheduler: Any) -> NoisePath:
         UsageError: the scheduler predicts neither noise, nor v, nor a flow.
     """
     if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
-        return _flow_path(scheduler)
+        return _flow_schedule(scheduler)
     prediction = scheduler.config.prediction_type
     if prediction not in _PARTS:
         raise UsageError(
@@ -129,7 +126,7 @@ def noise_path(scheduler: Any) -> NoisePath:
         )
     stride = scheduler.config.num_train_timesteps // scheduler.num_inference_steps
     begins = [int(timestep) for timestep in scheduler.timesteps]
-    return NoisePath(
+    return NoiseSchedule(
         scheduler.timesteps,
         tuple(_ddim_level(scheduler, timestep) for timestep in begins),
         tuple(_ddim_level(scheduler, timestep - stride) for timestep in begins),
@@ -137,16 +134,18 @@ def noise_path(scheduler: Any) -> NoisePath:
     )
 
 
-def _ddim_level(scheduler: Any, timestep: int) -> Level:
+def _ddim_level(scheduler: Any, timestep: int) -> NoiseLevel:
     signal = scheduler.alphas_cumprod[timestep] if timestep >= 0 else scheduler.final_alpha_cumprod
-    return Level(float(signal) ** 0.5, (1 - float(signal)) ** 0.5)
+    return NoiseLevel(float(signal) ** 0.5, (1 - float(signal)) ** 0.5)
 
 
-def _flow_path(scheduler: Any) -> NoisePath:
+def _flow_schedule(scheduler: Any) -> NoiseSchedule:
     inverted = bool(scheduler.config.get("invert_sigmas", False))
     noise = [1 - float(sigma) if inverted else float(sigma) for sigma in scheduler.sigmas]
-    levels = [Level(1 - share, share) for share in noise]
-    return NoisePath(scheduler.timesteps, tuple(levels[:-1]), tuple(levels[1:]), "flow to data" if inverted else "flow")
+    levels = [NoiseLevel(1 - share, share) for share in noise]
+    return NoiseSchedule(
+        scheduler.timesteps, tuple(levels[:-1]), tuple(levels[1:]), "flow to data" if inverted else "flow"
+    )
 
 
 def matching_scheduler(scheduler: Any) -> tuple[Any, str | None]:
@@ -180,7 +179,8 @@ def matching_scheduler(scheduler: Any) -> tuple[Any, str | None]:
     if kind is FlowMatchEulerDiscreteScheduler and "shift" not in config and config.get("flow_shift"):
         changes["shift"] = config["flow_shift"]
     used = [name for name in changes if config.get(name) and name != "shift"]
-    taken = kind.from_config({name: value for name, value in (config | changes).items() if _known(kind, name)})
+    known = inspect.signature(kind.__init__).parameters
+    taken = kind.from_config({name: value for name, value in (config | changes).items() if name in known})
     if own is not kind:
         return taken, f"steps of {own.__name__} have no inverse; the edit uses {kind.__name__}"
     return taken, f"{', '.join(used)} of the scheduler has no inverse and is off in the edit" if used else None
@@ -192,7 +192,3 @@ def _kind(config: Mapping[str, Any], own: type) -> Any:
     if "snr_shift_scale" in config:
         return CogVideoXDDIMScheduler
     return DDIMScheduler if "beta_start" in config else None
-
-
-def _known(kind: Any, name: str) -> bool:
-    return name in inspect.signature(kind.__init__).parameters

@@ -1,0 +1,156 @@
+"""Taking over a pipeline's scheduler: a run that begins with given latents and makes some of the steps only.
+
+Pipelines such as AnimateDiff's and Wan's take neither `timesteps` nor `strength`. A wrapper therefore takes the
+scheduler's place for the length of a block: its `set_timesteps` leaves steps out, and the pipeline's `prepare_latents`
+gives what the run shall begin with. The pipeline's own code is what runs.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from diffusers import CogVideoXDDIMScheduler, DDIMScheduler, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from einops import rearrange
+from jaxtyping import Shaped
+from torch import Tensor
+
+from ieadapt.attention.restore import around, attribute
+from ieadapt.errors import FailureError, UsageError
+
+ONE_STEP = (DDIMScheduler, CogVideoXDDIMScheduler, FlowMatchEulerDiscreteScheduler)
+"""Schedulers whose step needs the present latents only, and draws no noise."""
+
+
+class SchedulerWrapper:
+    """A scheduler that makes some of its steps, in a run that begins with given latents; all else is the scheduler's.
+
+    Args:
+        scheduler: whatever the wrapper does not know is asked of it.
+        latents: with which a run begins, in the pipeline's own form.
+        steps: which of the scheduler's steps are made.
+    """
+
+    def __init__(self, scheduler: Any, latents: Tensor, steps: list[int] | slice) -> None:
+        self._scheduler, self._selected, self.latents = scheduler, steps, latents
+        # Pipelines read the signature to learn whether they may pass `sigmas` or `timesteps`.
+        self.set_timesteps = functools.wraps(scheduler.set_timesteps)(functools.partial(self._set_timesteps))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._scheduler, name)
+
+    def _set_timesteps(self, *args: Any, **kwargs: Any) -> None:
+        self._scheduler.set_timesteps(*args, **kwargs)
+        self.timesteps = self._scheduler.timesteps[self._selected]
+        if hasattr(self._scheduler, "sigmas"):  # Wan's pipeline reads them beside the timesteps
+            self.sigmas = self._scheduler.sigmas[self._selected]
+
+    def set_begin_index(self, begin_index: int = 0) -> None:
+        """Do nothing: pipelines say that a run begins at step 0; the scheduler finds its step by the timestep."""
+
+    def step(self, *args: Any, **kwargs: Any) -> Any:
+        """Make a step."""
+        return self._scheduler.step(*args, **kwargs)
+
+    @contextmanager
+    def installed(self, pipe: DiffusionPipeline) -> Iterator[None]:
+        """Let every run of the pipeline inside the block begin with the latents and step by this scheduler.
+
+        Raises:
+            FailureError: inside the block, a run asks for latents of another shape.
+        """
+
+        def prepare_latents(proceed: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+            noise = proceed(*args, **kwargs)
+            if noise.shape != self.latents.shape:
+                raise FailureError(
+                    "the latents are of another run",
+                    expected=tuple(noise.shape),
+                    got=tuple(self.latents.shape),
+                    where=type(pipe).__name__,
+                )
+            self.latents = self.latents.to(noise.device)
+            return self.latents.to(noise.dtype)
+
+        with attribute(pipe, "scheduler", self), around(pipe, "prepare_latents", prepare_latents):
+            yield
+
+
+def unfold_frames(sample: Tensor, shape: torch.Size) -> Tensor:
+    """A scheduler's latents in the pipeline's own form; ModelScope folds frames into rows around the step."""
+    if sample.shape == shape or sample.ndim != 4 or len(shape) != 5:
+        return sample
+    pattern = "(video frame) channel height width -> video channel frame height width"
+    return rearrange(sample, pattern, frame=shape[2])
+
+
+def can_start_late(pipe: Any) -> bool:
+    """Whether a run of this pipeline can begin at a later step.
+
+    Schedulers that keep a history of predictions (UniPC, DPM) or draw noise (DDPM) cannot: their runs begin at step 0.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from diffusers import DDIMScheduler, UniPCMultistepScheduler
+        >>> can_start_late(SimpleNamespace(scheduler=DDIMScheduler()))
+        True
+        >>> can_start_late(SimpleNamespace(scheduler=UniPCMultistepScheduler()))
+        False
+    """
+    return type(pipe.scheduler) in ONE_STEP and not pipe.scheduler.config.get("stochastic_sampling", False)
+
+
+@contextmanager
+def kept_latents(pipe: DiffusionPipeline, step: int) -> Iterator[list[Shaped[Tensor, "video ..."]]]:
+    """Keep the latents with which a denoising step begins; one entry per run of the pipeline inside the block.
+
+    Args:
+        pipe: a pipeline whose scheduler is called once per step.
+        step: which step, from 0.
+    """
+    kept: list[Tensor] = []
+    shape, steps_made = torch.Size(), 0
+
+    def prepare_latents(proceed: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        nonlocal shape, steps_made
+        noise = proceed(*args, **kwargs)
+        shape, steps_made = noise.shape, 0
+        return noise
+
+    def keep(proceed: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        nonlocal steps_made
+        if steps_made == step:
+            sample = kwargs["sample"] if "sample" in kwargs else args[2]
+            kept.append(unfold_frames(sample, shape).detach().cpu().clone())
+        steps_made += 1
+        return proceed(*args, **kwargs)
+
+    with around(pipe, "prepare_latents", prepare_latents), around(pipe.scheduler, "step", keep):
+        yield kept
+
+
+def late_start(
+    pipe: DiffusionPipeline, latents: Shaped[Tensor, "video ..."], step: int
+) -> AbstractContextManager[None]:
+    """Let every run of the pipeline inside the block begin at a step, with these latents.
+
+    Args:
+        pipe: a pipeline with a scheduler of one-step form, see `can_start_late`.
+        latents: what `kept_latents` kept at that step, one row per video of the run.
+        step: from 0; 0 is the whole run, from the given noise.
+
+    Raises:
+        UsageError: the scheduler needs what came before the step.
+        FailureError: inside the block, a run asks for latents of another shape.
+    """
+    if not can_start_late(pipe):
+        raise UsageError(
+            "this scheduler cannot start at a later step",
+            expected="one of " + ", ".join(each.__name__ for each in ONE_STEP),
+            got=type(pipe.scheduler).__name__,
+            remedy="start from the beginning",
+        )
+    return SchedulerWrapper(pipe.scheduler, latents, slice(step, None)).installed(pipe)

@@ -1,0 +1,194 @@
+"""Running a pipeline along its noise schedule: from given latents, part of the way, forwards or backwards.
+
+The pipeline's own call is what runs. For its length a wrapper takes the scheduler's place: it asks the scheduler for
+its tables, tells the pipeline the timesteps of the part that is wanted, and makes the steps itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from ieadapt.attention import denoisers_of, family_of
+from ieadapt.errors import FailureError, UsageError
+from ieadapt.models.memory import check_run
+from ieadapt.models.scheduler_wrapper import SchedulerWrapper, unfold_frames
+from ieadapt.models.video_latents import Latents, fitting_size, latents_of
+from ieadapt.tasks.edit.noise_schedule import NoiseSchedule, matching_scheduler, noise_schedule
+from ieadapt.tasks.generate import call_pipeline, quiet
+
+Frames = Float[Tensor, "video frame channel height width"]
+StepFunction = Callable[[NoiseSchedule, int, Latents, Latents], Latents]
+"""Where a step leads: (schedule, step, latents at hand, prediction) -> the next latents."""
+
+
+class StepFunctionWrapper(SchedulerWrapper):
+    """Takes the place of a pipeline's scheduler and makes the steps by a function, in float32.
+
+    Args:
+        scheduler: gives the tables and, to whoever asks, its config.
+        latents: with which the run begins.
+        steps: which steps of the schedule are run, in which order.
+        step_function: makes a step.
+        done: called after each step.
+
+    Attributes:
+        latents: as they are now, in the pipeline's own form.
+    """
+
+    def __init__(
+        self,
+        scheduler: Any,
+        latents: Latents,
+        steps: Iterable[int],
+        step_function: StepFunction = NoiseSchedule.forward,
+        done: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._steps, self._step_function, self._done = list(steps), step_function, done
+        self._schedule: NoiseSchedule | None = None
+        super().__init__(scheduler, latents.float(), list(self._steps))
+
+    def _set_timesteps(self, *args: Any, **kwargs: Any) -> None:
+        super()._set_timesteps(*args, **kwargs)
+        self._schedule = noise_schedule(self._scheduler)
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The schedule, once the pipeline has asked for timesteps."""
+        if self._schedule is None:
+            raise FailureError("the pipeline has not asked its scheduler for timesteps")
+        return self._schedule
+
+    @property
+    def step_index(self) -> int:
+        """The step of the schedule that is running."""
+        return self._steps[0]
+
+    def step(self, model_output: Tensor, timestep: Any, sample: Tensor, return_dict: bool = True) -> Any:
+        """Make a step; what the pipeline hands back may be rounded, so the wrapper goes on from its own latents."""
+        prediction = unfold_frames(model_output, self.latents.shape).float()
+        self.latents = self._step_function(self.schedule, self.step_index, self.latents, prediction)
+        self._steps.pop(0)
+        self._done()
+        following = self.latents
+        if following.shape != sample.shape:  # ModelScope's frames, see `unfold_frames`
+            following = rearrange(following, "video channel frame height width -> (video frame) channel height width")
+        following = following.to(sample.dtype)
+        return SimpleNamespace(prev_sample=following) if return_dict else (following,)
+
+
+@dataclass(frozen=True)
+class PipelineRunner:
+    """A pipeline, the scheduler that gives its noise schedule, and the size of the clip that it works on.
+
+    Attributes:
+        pipe: any text-to-video pipeline of a known family.
+        scheduler: one with an inverse.
+        steps: of a whole run.
+        size: (frames, height, width) in pixels.
+        notes: what to tell the user about the scheduler.
+    """
+
+    pipe: DiffusionPipeline
+    scheduler: Any
+    steps: int
+    size: tuple[int, int, int]
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, pipe: DiffusionPipeline, frames: Float[Tensor, "frame channel height width"], steps: int
+    ) -> PipelineRunner:
+        """The pipeline for clips of this size.
+
+        Raises:
+            UsageError: the scheduler has no inverse, or the pipeline draws its noise anew during a run.
+        """
+        if getattr(pipe, "free_init_enabled", False):
+            raise UsageError(
+                "FreeInit draws noise anew during a run, so a clip's own noise would be lost",
+                where=type(pipe).__name__,
+                remedy="call pipe.disable_free_init() first",
+            )
+        scheduler, note = matching_scheduler(pipe.scheduler)
+        size = (frames.shape[0], frames.shape[2], frames.shape[3])
+        return cls(pipe, scheduler, steps, size, () if note is None else (note,))
+
+    def decode(self, latents: Latents) -> Frames:
+        """The frames of clean latents, by the pipeline's own last lines (a run of no steps), one video at a time.
+
+        Args:
+            latents: clean ones, in the pipeline's own form.
+        """
+        return torch.cat([self._call(StepFunctionWrapper(self.scheduler, one, []), [""]) for one in latents.split(1)])
+
+    def schedule_for(self, latents: Latents) -> NoiseSchedule:
+        """The schedule of runs with latents of this shape."""
+        wrapper = StepFunctionWrapper(self.scheduler, latents, [])
+        self._call(wrapper, [""] * len(latents), output_type="latent")
+        return wrapper.schedule
+
+    def run(
+        self, wrapper: StepFunctionWrapper, prompts: list[str], guidance_scale: float = 1.0, negative: str = ""
+    ) -> Latents:
+        """Run the steps of a wrapper, and return the latents to which they lead.
+
+        Args:
+            wrapper: with latents of one row per prompt.
+            prompts: one per row.
+            guidance_scale: of the pipeline's classifier-free guidance; 1 runs none.
+            negative: prompt of the unconditional rows.
+        """
+        argument = family_of(next(iter(denoisers_of(self.pipe).values()))).guidance_argument
+        guidance: dict[str, Any] = {argument: float(guidance_scale)}
+        if guidance_scale > 1:
+            guidance["negative_prompt"] = [negative] * len(prompts)
+        self._call(wrapper, prompts, output_type="latent", **guidance)
+        return wrapper.latents
+
+    def _call(self, wrapper: StepFunctionWrapper, prompts: list[str], **arguments: Any) -> Frames | Latents:
+        frames, height, width = self.size
+        size = {"num_frames": frames, "height": height, "width": width, "num_inference_steps": self.steps}
+        with torch.no_grad(), quiet(self.pipe), wrapper.installed(self.pipe):
+            return call_pipeline(self.pipe, prompts, {**size, **arguments}, [0] * len(prompts))
+
+
+def check_source_clip(pipe: DiffusionPipeline, frames: Float[Tensor, "frame channel height width"]) -> None:
+    """Refuse a clip that the pipeline cannot take, before anything is computed.
+
+    Args:
+        pipe: a text-to-video pipeline of a known family.
+        frames: the clip, in [0, 1].
+
+    Raises:
+        UsageError: no clip, one frame, colours outside [0, 1], a size that the model's grid does not divide, more
+            frames than it has positions for, or more than twice the memory that there is.
+    """
+    if frames.ndim != 4 or frames.shape[1] != 3:
+        raise UsageError("not a clip", expected="frames of shape (frame, 3, height, width)", got=tuple(frames.shape))
+    count, _, height, width = frames.shape
+    if count < 2:
+        raise UsageError("a clip needs frames", expected="at least 2", got=count)
+    if not torch.isfinite(frames).all() or frames.min() < 0 or frames.max() > 1:
+        raise UsageError("colours out of range", expected="finite values in [0, 1]", got=f"up to {frames.max():.4g}")
+    fits = fitting_size(pipe, count, height, width)
+    if fits != (count, height, width):
+        row = latents_of(pipe)
+        longest = f", at most {row.longest(pipe)}" if row.longest(pipe) else ""
+        raise UsageError(
+            "the model cannot take a clip of this size",
+            expected=f"height and width in multiples of {row.pixels(pipe)}, {row.lengths(pipe)}{longest}",
+            got=f"{count} frames of {width}x{height}",
+            where=type(pipe).__name__,
+            remedy=f"the nearest size below it is {fits[0]} frames of {fits[2]}x{fits[1]}",
+        )
+    size = {"num_frames": count, "height": height, "width": width}
+    check_run(pipe, size, rows=4)  # source and target, times two with guidance
