@@ -1,24 +1,33 @@
-"""PSNR and SSIM against their formulas written out, and the way they go under damage."""
+"""PSNR, SSIM, MS-SSIM and VMAF: against their formulas where they have one, and the way they go under damage."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from ieadapt.metrics.structure import ms_ssim, psnr, ssim
+from ieadapt.errors import FailureError, UsageError
+from ieadapt.metrics.metric import Metric
+from ieadapt.metrics.structure import ms_ssim, psnr, ssim, vmaf
+from ieadapt.metrics.weights import PackagedWeights
 from tests.metrics import clips
+from tests.metrics.needs import needs
 
 CLIP = clips.pan(48, 64, 8, 2, 1)
+
 WORSE = {
     "blur": [clips.blur(CLIP, sigma) for sigma in (0.7, 1.5, 3.0)],
     "noise": [clips.noise(CLIP, deviation) for deviation in (0.02, 0.1, 0.3)],
     "jitter": [clips.jittered_pan(48, 64, reach) for reach in (1, 2, 4)],
     "shuffle": [clips.shuffled(CLIP)],
 }
+
+MOVING = clips.pan(64, 96, 4, 2, 1)
 
 
 def _psnr_by_formula(frames: Tensor, reference: Tensor) -> float:
@@ -134,3 +143,46 @@ def test_more_damage_reads_lower(metric: object, damage: str) -> None:
 def test_both_are_symmetric(metric: object) -> None:
     other = clips.noise(CLIP, 0.1)
     assert metric(CLIP, other) == pytest.approx(metric(other, CLIP), rel=1e-6)
+
+
+@needs("vmaf")
+@pytest.mark.parametrize("damage", [clips.blur, clips.noise])
+def test_more_damage_lowers_vmaf(damage: object) -> None:
+    values = [vmaf(frames, MOVING) for frames in (MOVING, damage(MOVING, 0.2), damage(MOVING, 1.0))]
+    assert values == sorted(values, reverse=True)
+    assert values[0] > 97
+    assert 0 <= values[-1] < 90
+
+
+@needs("vmaf")
+def test_vmaf_takes_odd_sizes_and_repeats() -> None:
+    assert vmaf(MOVING, MOVING) == vmaf(MOVING, MOVING)
+    assert vmaf(MOVING[:, :, :33, :35], MOVING[:, :, :33, :35]) > 90, "odd sizes too"
+
+
+def _program(folder: Path, monkeypatch: pytest.MonkeyPatch, lines: str) -> Metric:
+    package = folder / "an_ffmpeg"
+    (package / "binaries").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "binaries" / "ffmpeg-here").write_text(f"#!/bin/sh\n{lines}\n")
+    (package / "binaries" / "ffmpeg-here").chmod(0o755)
+    monkeypatch.syspath_prepend(folder)
+    return replace(vmaf, weights=PackagedWeights("an_ffmpeg", "x==1", "binaries/ffmpeg-*", "-", "a build"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "text"), [("echo no such filter >&2; exit 8", "no such filter"), ("exit 0", "no message")]
+)
+def test_a_program_that_fails_is_said(lines: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metric = _program(tmp_path, monkeypatch, lines)
+    with pytest.raises(
+        FailureError, match=f"ffmpeg cannot compute VMAF; got {text}; in .*ffmpeg-here; remedy: run make"
+    ):
+        metric(MOVING, MOVING)
+
+
+def test_a_missing_program_is_said_with_the_command() -> None:
+    metric = replace(vmaf, weights=replace(vmaf.weights, package="no_such"))
+    text = r"needs a build of ffmpeg with libvmaf not yet installed; .*pip install --no-deps imageio-ffmpeg=="
+    with pytest.raises(UsageError, match=text):
+        metric(MOVING, MOVING)

@@ -1,4 +1,4 @@
-"""NIQE and BRISQUE: against formulas written out, and values of the packages that carry their parameters."""
+"""Sharpness, NIQE and BRISQUE: against formulas written out, and values of the packages that carry their parameters."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,11 +18,13 @@ from torch import Tensor
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.metrics.metric import Metric, luma
 from ieadapt.metrics.natural_statistics import contrast_normalised, fit_asymmetric
-from ieadapt.metrics.quality import FEATURES, Regression, brisque, naturalness, niqe, read_mat
+from ieadapt.metrics.quality import FEATURES, Regression, brisque, naturalness, niqe, read_mat, sharpness
 from ieadapt.metrics.weights import PackagedWeights
 from tests.metrics import clips
 from tests.metrics.needs import needs
 from tests.metrics.photographs import jpeg, photograph
+
+CLIP = clips.pan(48, 64, 8, 2, 1)
 
 
 def _normalised_pixel_by_pixel(grey: np.ndarray) -> np.ndarray:
@@ -178,3 +181,30 @@ def test_damaged_parameters_of_brisque_are_refused_and_run_nothing(
 def test_small_pictures_are_refused() -> None:
     with pytest.raises(UsageError, match="at least 1 frame of 288x288"):
         niqe(torch.rand(1, 3, 200, 300))
+
+
+def test_sharpness_is_the_variance_of_opencv_s_laplacian() -> None:
+    pictures = (CLIP * 255).round()
+    values = []
+    for picture in pictures.movedim(1, -1).numpy():
+        grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+        values.append(cv2.Laplacian(grey.astype(np.float64), cv2.CV_64F, ksize=1)[1:-1, 1:-1].var())
+    assert sharpness(pictures / 255) == pytest.approx(np.mean(values), rel=1e-4)
+
+
+def test_a_chequerboard_by_hand() -> None:
+    """Each white pixel has four black neighbours: Laplacian +-4 in units of 255."""
+    board = ((torch.arange(10)[:, None] + torch.arange(10)) % 2.0).expand(2, 3, 10, 10)
+    assert sharpness(board) == pytest.approx((4 * 255) ** 2, rel=1e-6)
+    assert sharpness((torch.arange(10) / 10).expand(2, 3, 10, 10)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_blur_lowers_sharpness_and_noise_raises_it() -> None:
+    blurred = [sharpness(clips.blur(CLIP, sigma)) for sigma in (3.0, 1.5, 0.7)]
+    noisy = [sharpness(clips.noise(CLIP, deviation)) for deviation in (0.02, 0.1, 0.3)]
+    values = [*blurred, sharpness(CLIP), *noisy]
+    assert values == sorted(values)
+
+
+def test_the_order_of_frames_is_nothing_to_sharpness() -> None:
+    assert sharpness(clips.shuffled(CLIP)) == pytest.approx(sharpness(CLIP))
