@@ -19,6 +19,7 @@ from benchmarks.training.train import main
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.testbed.model import load_pipeline, model_folder
 
+ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")
 SHAPES = ARCHITECTURES["shapes"]
 PARTS = {"shapes": {"vae", "text", "unet", "adapter"}, "scenes-dit": {"vae", "text", "transformer"}}
@@ -44,8 +45,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, model: str) -> Path:
     common = ["--model", model, "--folder", str(path), "--size", "tiny", "--device", "cpu"]
     common += ["--pool", "4", "--iterations", "3"]
     batches = ["--vae-batch", "1", "--images-batch", "4", "--video-batch", "1"]
-    main([*common, *batches, "--vae", "60", "--images", "60", "--video", "60"])
-    main([*common, *batches, "--video", "60", "--seed", "1", "--export", str(path / "pipeline")])
+    main([*common, *batches, "--vae", "600", "--images", "600", "--video", "600"])
+    main([*common, *batches, "--video", "600", "--seed", "1", "--export", str(path / "pipeline")])
     return path
 
 
@@ -177,7 +178,8 @@ def test_two_processes_end_with_the_same_weights(tmp_path: Path) -> None:
     """Each draws noise and data of its own; averaged gradients keep their weights alike."""
     script = tmp_path / "job.py"
     script.write_text(
-        "import sys, torch, torch.distributed as dist\n"
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "import torch, torch.distributed as dist\n"
         "from benchmarks.training.loop import Schedule, train, processes\n"
         "dist.init_process_group('gloo'); rank = dist.get_rank(); torch.manual_seed(rank)\n"
         "model = torch.nn.Linear(3, 1)\n"
