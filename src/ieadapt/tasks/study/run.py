@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import torch
 from diffusers import DiffusionPipeline
 from torch import nn
 
@@ -29,6 +28,7 @@ from ieadapt.tasks.study.config import StudyConfig
 from ieadapt.tasks.study.folder import REQUEST, StudyFolder
 from ieadapt.tasks.study.grid import Setting
 from ieadapt.tasks.study.table import compact, table_rows
+from ieadapt.tasks.study.videos import tensor_bytes
 from ieadapt.tasks.study.work import StudyWork
 
 _WEIGHTS_AND_CONFIGS = (".safetensors", ".json", ".txt", ".model")
@@ -224,10 +224,8 @@ def _hash_pipeline(pipe: Any) -> str:
     digest = hashlib.sha256()
     for name, part in sorted(pipe.components.items()):
         digest.update(f"{name} {type(part).__name__} {getattr(part, 'config', None)}".encode())
-        state = part.state_dict() if isinstance(part, nn.Module) else {}
-        for key, tensor in sorted(state.items()):
-            digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        for content in tensor_bytes(part.state_dict() if isinstance(part, nn.Module) else {}):
+            digest.update(content)
     return digest.hexdigest()[:32]
 
 

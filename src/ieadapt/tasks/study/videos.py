@@ -8,8 +8,7 @@ import io
 import json
 import zipfile
 import zlib
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_type_hints
@@ -33,8 +32,6 @@ from ieadapt.tasks.generate import GenerationConfig, generate
 from ieadapt.tasks.study.config import StudyConfig
 from ieadapt.tasks.study.grid import Condition
 
-KEPT_BYTES = 512 * 2**20
-"""Of baselines that stay in memory."""
 FRAMES = 8
 """Of a filmstrip."""
 
@@ -122,7 +119,7 @@ def make_perturbed(
 
 
 class BaselineStore:
-    """The baselines of a study; the last ones read stay in memory.
+    """The baselines of a study.
 
     Args:
         folder: the study folder; they are in `twins` below it.
@@ -137,7 +134,6 @@ class BaselineStore:
 
     def __init__(self, folder: Path) -> None:
         self._study, self._folder = folder, folder / "twins"
-        self._kept: OrderedDict[str, Baseline] = OrderedDict()
 
     def has(self, key: str) -> bool:
         """Whether there is a file for a baseline."""
@@ -152,19 +148,8 @@ class BaselineStore:
 
     def read(self, key: str) -> Baseline | None:
         """A baseline, or None where there is none; a damaged one is set aside."""
-        if key not in self._kept:
-            baseline = self._load(self._path(key))
-            if baseline is None:
-                return None
-            self._kept[key] = baseline
-            while len(self._kept) > 1 and sum(each.frames.nbytes for each in self._kept.values()) > KEPT_BYTES:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        return self._kept[key]
-
-    def _load(self, path: Path) -> Baseline | None:
         try:
-            with safe_open(path, framework="pt") as file:
+            with safe_open(self._path(key), framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
                 digest = (file.metadata() or {}).get("digest")
             if _digest(tensors) == digest:
@@ -173,18 +158,24 @@ class BaselineStore:
             return None
         except (SafetensorError, OSError, KeyError):
             pass
-        set_aside(path, self._study)
+        set_aside(self._path(key), self._study)
         return None
 
     def _path(self, key: str) -> Path:
         return self._folder / f"{key}.safetensors"
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def tensor_bytes(tensors: Mapping[str, Tensor]) -> Iterator[bytes]:
+    """Names, types, shapes and values of tensors, to be hashed."""
     for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+        yield f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
+        yield tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for content in tensor_bytes(tensors):
+        digest.update(content)
     return digest.hexdigest()
 
 

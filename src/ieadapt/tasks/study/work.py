@@ -96,13 +96,7 @@ class StudyWork(Work):
 
     def make_baselines(self, pipe: DiffusionPipeline, items: Mapping[str, tuple[str, int]]) -> None:
         """Make the unperturbed videos of some prompts and seeds, but for those that are there and sound."""
-        missing = {key: pair for key, pair in items.items() if self._files.baselines.read(key) is None}
-        if not missing:
-            return
-        made = make_baselines(pipe, list(missing.values()), self.setting.study, self.setting.generation)
-        for (key, (prompt, seed)), baseline in zip(missing.items(), made, strict=True):
-            self._write_strip(key, baseline.frames, prompt, seed)
-            self._files.baselines.write(key, baseline)
+        self._baselines(pipe, items)
 
     def make_cells(self, pipe: DiffusionPipeline, items: Mapping[str, Cell]) -> None:
         """Make the perturbed videos of some cells of one condition as one batch, measure them, and store the cells."""
@@ -111,13 +105,24 @@ class StudyWork(Work):
             return
         setting, condition = self.setting, next(iter(missing.values())).condition
         pairs = {setting.baseline_key(cell.prompt, cell.seed): (cell.prompt, cell.seed) for cell in missing.values()}
-        self.make_baselines(pipe, pairs)  # a damaged one has been set aside
-        baselines = [each for key in pairs if (each := self._files.baselines.read(key)) is not None]
+        baselines = self._baselines(pipe, pairs)
         videos = make_perturbed(pipe, condition, list(pairs.values()), baselines, setting.study, setting.generation)
         changed = {name: getattr(condition, name) for name in ("kind", "perturbation", "head", "rank")}
         for (key, cell), video, baseline in zip(missing.items(), videos, baselines, strict=True):
             self._write_strip(key, video, cell.prompt, cell.seed, sites=",".join(condition.sites), **changed)
             self._files.cells.write(CellRow(setting.identity(cell), self._measure(video, baseline, cell)))
+
+    def _baselines(self, pipe: DiffusionPipeline, pairs: Mapping[str, tuple[str, int]]) -> list[Baseline]:
+        """The unperturbed videos of some prompts and seeds; missing ones are made, and damaged ones again."""
+        stored = {key: self._files.baselines.read(key) for key in pairs}
+        missing = {key: pair for key, pair in pairs.items() if stored[key] is None}
+        if missing:
+            made = make_baselines(pipe, list(missing.values()), self.setting.study, self.setting.generation)
+            for (key, (prompt, seed)), baseline in zip(missing.items(), made, strict=True):
+                self._write_strip(key, baseline.frames, prompt, seed)
+                self._files.baselines.write(key, baseline)
+                stored[key] = baseline
+        return [baseline for baseline in stored.values() if baseline is not None]
 
     def _measure(self, video: Tensor, baseline: Baseline, cell: Cell) -> dict[str, float]:
         metrics = select_metrics(list(self.setting.metrics))
