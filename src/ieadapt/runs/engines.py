@@ -164,8 +164,8 @@ class WorkerPool:
                 self._give(self._free.pop(), waiting.popleft())
             for future in self._finished():
                 worker, task = self._busy.pop(future)
-                if future.exception() is not None:  # what the task raises is a value, see `Worker.reply`
-                    self._replace(worker, task)
+                if (error := future.exception()) is not None:  # what the task raises is a value, see `Worker.reply`
+                    self._replace(worker, task, error)
                     waiting.extendleft([task] if task.items else [])
                     continue
                 self._free.append(worker)
@@ -192,7 +192,7 @@ class WorkerPool:
             )
         return finished
 
-    def _replace(self, worker: _Process | _Actor, task: Task) -> None:
+    def _replace(self, worker: _Process | _Actor, task: Task, error: BaseException) -> None:
         worker.stop()
         self._lost[tuple(task.items)] += 1
         if self._lost.total() > ATTEMPTS * self._size or (task.items and self._lost[tuple(task.items)] >= ATTEMPTS):
@@ -200,7 +200,7 @@ class WorkerPool:
                 "workers of the study keep dying",
                 got=f"{max(self._lost.values())} times with one piece of work",
                 remedy="they may have run out of memory: take fewer --workers or a smaller --batch, then --resume",
-            )
+            ) from error
 
 
 @contextlib.contextmanager
