@@ -50,7 +50,7 @@ def test_equals_the_dense_reference(family: str) -> None:
 
 def test_joint_attention_is_refused() -> None:
     with (
-        pytest.raises(UsageError, match="words are controlled at cross-attention only; got joint attention"),
+        pytest.raises(UsageError, match="prompt-to-prompt needs cross-attention; got joint attention"),
         intercept(captured("cogvideox")[0], PromptToPrompt({}), "joint", streams=("source", "target") * 2),
     ):
         predict("cogvideox")
@@ -58,7 +58,7 @@ def test_joint_attention_is_refused() -> None:
 
 def test_without_a_source() -> None:
     with (
-        pytest.raises(UsageError, match="word control has no source"),
+        pytest.raises(UsageError, match="prompt-to-prompt has no source"),
         intercept(captured("wan")[0], PromptToPrompt({0: CONTROL, 1: CONTROL}), "cross", streams=("target", "target")),
     ):
         predict("wan")

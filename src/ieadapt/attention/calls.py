@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from ieadapt.attention.denoiser_calls import DenoiserCall
 from ieadapt.attention.families import UNLISTED, Family
@@ -32,7 +33,7 @@ Output = Float[Tensor, "row head query channel"]
 
 @dataclass(frozen=True)
 class AttentionCall:
-    """One call of scaled dot-product attention at one site: the rows and heads that the intervention asked for.
+    """One call of scaled dot-product attention at one site: the rows and heads that the intervention acts on.
 
     Attributes:
         site: where.
@@ -44,7 +45,7 @@ class AttentionCall:
         attend: gives the attention output so far.
         earlier: calls that the same site made before this one in the same forward pass (Mochi calls once per row).
         own: whether `attend` is the model's plain attention over these very tensors, so that measuring may compute it.
-        place: denoiser rows and heads of a larger call that this one holds; None for all.
+        indices: denoiser rows and heads of a larger call that this one holds; None for all.
         keys_of: whose tokens the keys are where a module attends more than once (`text`, `image`), else empty.
     """
 
@@ -57,7 +58,7 @@ class AttentionCall:
     attend: Callable[[], Tensor] = field(repr=False)
     earlier: tuple[AttentionCall, ...] = field(default=(), repr=False)
     own: bool = False
-    place: tuple[Sequence[int] | None, Sequence[int] | None] = field(default=(None, None), repr=False)
+    indices: tuple[Sequence[int] | None, Sequence[int] | None] = field(default=(None, None), repr=False)
     keys_of: str = ""
 
     @property
@@ -129,7 +130,7 @@ class AttentionCall:
             rows=self.rows if rows is None else self.rows.take(rows),
             attend=lambda: self.output[index][:, which],
             own=self.known_output is None,
-            place=(rows, heads),
+            indices=(rows, heads),
         )
 
     def replaced(self, parts: Sequence[tuple[AttentionCall, Tensor]]) -> Output:
@@ -137,16 +138,16 @@ class AttentionCall:
 
         Where nobody needs the ordinary output of the replaced rows, it is not computed.
         """
-        every = [row for part, _ in parts if part.place[1] is None for row in part.place[0] or range(len(self.rows))]
-        if self.known_output is not None or len(every) != sum(len(part.rows) for part, _ in parts):
+        if self.known_output is not None or any(part.indices[1] is not None for part, _ in parts):
             output = self.output.clone()
         else:
             output = self.value.new_empty((*self.query.shape[:-1], self.value.shape[-1]))
-            others = [row for row in range(len(self.rows)) if row not in every]
+            replaced = {row for part, _ in parts for row in part.indices[0] or range(len(self.rows))}
+            others = [row for row in range(len(self.rows)) if row not in replaced]
             if others:
                 output[self.rows.index(others, output.device)] = self.restricted(others).attention.output()
         for part, result in parts:
-            rows, heads = part.place
+            rows, heads = part.indices
             index: Any = slice(None) if rows is None else self.rows.index(rows, output.device)
             if heads is not None:
                 whole = output[index].clone()
@@ -210,12 +211,12 @@ def attention_call(
         FailureError: the call does not fit the family's row in the table.
     """
     names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
-    given = _as_autocast(dict(zip(names, args, strict=False)) | dict(kwargs))
-    query, key, value, mask = given["query"], given["key"], given["value"], given.get("attn_mask")
-    if key.shape[1] != query.shape[1]:
+    inputs = _as_autocast(dict(zip(names, args, strict=False)) | dict(kwargs))
+    query, key, value, mask = inputs["query"], inputs["key"], inputs["value"], inputs.get("attn_mask")
+    if key.shape[1] != query.shape[1]:  # grouped heads (`enable_gqa`): each key head serves several of the queries
         groups = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    if given.get("is_causal"):
+    if inputs.get("is_causal"):
         mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
     rows = _call_rows(outer, visit, query.shape[0])
     layout = None
@@ -227,24 +228,26 @@ def attention_call(
         site=visit.site,
         step=outer.step,
         steps=outer.steps,
-        attention=Attention(query, key, value, mask, given.get("scale"), video, padding),
+        attention=Attention(query, key, value, mask, inputs.get("scale"), video, padding),
         layout=layout,
         rows=rows,
-        attend=lambda: attend(**given),
+        attend=lambda: attend(**inputs),
         earlier=tuple(visit.calls) if outer.family.calls == "per row" else (),
-        own=not given.get("dropout_p"),
+        own=not inputs.get("dropout_p"),
         keys_of="" if outer.family.calls == "per row" else _keys_of(outer.family, visit),
     )
 
 
-def _as_autocast(given: dict[str, Any]) -> dict[str, Any]:
-    """The arguments in the type in which PyTorch's attention would compute them under `torch.autocast`."""
-    device = given["query"].device.type
+def _as_autocast(inputs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments in the type in which PyTorch's attention would compute them under `torch.autocast`.
+
+    Autocast works below the function that the seam catches, so the tensors here still have their own types.
+    """
+    device = inputs["query"].device.type
     if not torch.is_autocast_enabled(device):
-        return given
+        return inputs
     dtype = torch.get_autocast_dtype(device)
-    floating = {name: value for name, value in given.items() if isinstance(value, Tensor) and value.is_floating_point()}
-    return given | {name: value.to(dtype) for name, value in floating.items()}
+    return tree_map_only(Tensor, lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor, inputs)
 
 
 def _padding(outer: DenoiserCall, layout: TokenLayout, rows: RowMap, queries: int) -> Tensor | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -13,7 +13,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from ieadapt.attention.families import UNLISTED, Family
-from ieadapt.attention.restore import around
+from ieadapt.attention.restore import around, attribute
 from ieadapt.attention.sites import Guidance, Stream
 from ieadapt.errors import FailureError, UsageError
 
@@ -105,7 +105,6 @@ class RunState:
         self._looping = False
         self._encoded: list[Mapping[str, Any]] = []
         self._texts: list[Tensor] = []
-        self._lengths: Mapping[str, Sequence[int]] | None = None
 
     @property
     def step(self) -> int:
@@ -180,29 +179,25 @@ class RunState:
         lengths = self._text_lengths()
         if lengths is None:
             return None
-        real = []
+        of_rows = []
         for branch, video in zip(rows.guidance, rows.video, strict=True):
             of_branch = lengths["uncond" if branch == "uncond" else "cond"]
-            real.append(of_branch[min(video // self._videos_per_prompt, len(of_branch) - 1)])
+            of_rows.append(of_branch[min(video // self._videos_per_prompt, len(of_branch) - 1)])
         tokens = torch.arange(states.shape[1], device=states.device)
-        return tokens >= torch.tensor(real, device=states.device)[:, None]
+        return tokens >= torch.tensor(of_rows, device=states.device)[:, None]
 
     def _text_lengths(self) -> Mapping[str, Sequence[int]] | None:
         """Tokens of each prompt and negative prompt, without padding; None where the texts are not known."""
         encoded, tokenizer = (self._encoded or [{}])[-1], getattr(self.pipeline, "tokenizer", None)
         prompts, negative = encoded.get("prompt"), encoded.get("negative_prompt") or ""
-        given = any(encoded.get(name) is not None for name in ("prompt_embeds", "negative_prompt_embeds"))
-        if tokenizer is None or prompts is None or given:
+        embedded = any(encoded.get(name) is not None for name in ("prompt_embeds", "negative_prompt_embeds"))
+        if tokenizer is None or prompts is None or embedded:
             return None
-        if self._lengths is None:
-            self._lengths = {
-                branch: [
-                    len(tokenizer(text, truncation=True, max_length=None).input_ids)
-                    for text in ([texts] if isinstance(texts, str) else texts)
-                ]
-                for branch, texts in (("cond", prompts), ("uncond", negative))
-            }
-        return self._lengths
+        lengths = {}
+        for branch, texts in (("cond", prompts), ("uncond", negative)):
+            listed = [texts] if isinstance(texts, str) else texts
+            lengths[branch] = [len(tokenizer(text, truncation=True, max_length=None).input_ids) for text in listed]
+        return lengths
 
     def _by_text(self, arguments: Mapping[str, Any], batch: int) -> list[Guidance]:
         """Whose text each row holds, where a pipeline does not say which branch it computes; never a guess by size.
@@ -243,12 +238,8 @@ class RunState:
             )
 
     def _row_map(self, guidance: Sequence[Guidance]) -> RowMap:
-        counts: dict[Guidance, int] = {}
-        videos = []
-        for branch in guidance:
-            videos.append(counts.get(branch, 0))
-            counts[branch] = videos[-1] + 1
-        return RowMap(tuple(guidance), tuple(self._stream(video) for video in videos), tuple(videos))
+        videos = tuple(guidance[:row].count(branch) for row, branch in enumerate(guidance))
+        return RowMap(tuple(guidance), tuple(self._stream(video) for video in videos), videos)
 
     def _stream(self, video: int) -> Stream:
         streams = self.streams()
@@ -314,7 +305,6 @@ class RunState:
         bound = inspect.signature(proceed).bind(*args, **kwargs)
         bound.apply_defaults()
         self._encoded.append(bound.arguments)
-        self._lengths = None
         self._stepped, self._calls = 0, 0
         result = proceed(*args, **kwargs)
         parts = result if isinstance(result, tuple | list) else (result,)
@@ -331,18 +321,11 @@ class RunState:
         self._watch_scheduler()
         return proceed(*args, **kwargs)
 
+    def naming_calls(self, denoiser: nn.Module) -> AbstractContextManager[None]:
+        """Watch which guidance branch a pipeline says it is computing, for the length of the block."""
+        return around(denoiser, "cache_context", self._call_named)
+
     @contextmanager
-    def naming_calls(self, denoiser: nn.Module) -> Iterator[None]:
-        """Watch which guidance branch a pipeline says it is computing."""
-
-        @contextmanager
-        def named(proceed: Callable[..., Any], name: str, *args: Any, **kwargs: Any) -> Iterator[None]:
-            outer, self.context = self.context, name
-            try:
-                with proceed(name, *args, **kwargs):
-                    yield
-            finally:
-                self.context = outer
-
-        with around(denoiser, "cache_context", named):
+    def _call_named(self, proceed: Callable[..., Any], name: str, *args: Any, **kwargs: Any) -> Iterator[None]:
+        with attribute(self, "context", name), proceed(name, *args, **kwargs):
             yield

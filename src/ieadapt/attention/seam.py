@@ -1,15 +1,17 @@
 """The seam: what is installed on a model while at least one interception is open.
 
 Forward hooks on attention modules say which site is running; a `TorchFunctionMode` catches
-`torch.nn.functional.scaled_dot_product_attention` there. No processor is replaced or copied.
+`torch.nn.functional.scaled_dot_product_attention` there. No processor is replaced or copied: each model has its own,
+and all of them end in this one function, behind rotary embedding and normalisation of queries and keys. A function
+mode sees the call wherever the function was imported; a patched attribute would miss modules that hold it by name.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,7 +38,7 @@ class Interception:
     """One intervention on some sites, rows and heads in a window of steps, and what became of it.
 
     Attributes:
-        fired: how often it was called at each site.
+        fired: how often it was called.
         passes: how many passes of the denoiser it was meant for.
     """
 
@@ -46,7 +48,7 @@ class Interception:
     guidance: tuple[Guidance, ...]
     heads: Sequence[int] | None
     streams: Sequence[Stream] | None
-    fired: dict[AttentionSite, int] = field(default_factory=dict)
+    fired: int = 0
     passes: int = 0
 
     def acts(self, call: DenoiserCall) -> bool:
@@ -99,7 +101,7 @@ class Seam:
         self._thread = threading.get_ident()
         self._visits: list[Visit] = []
         self._calls: list[DenoiserCall] = []
-        self._weak = 0
+        self._weak = False
         self._blocks = 0
         self.passes = 0
         self._hooks = ExitStack()
@@ -138,7 +140,7 @@ class Seam:
         """Show every full pass to a wrapper; its weak passes replay what comes before the perturbed sites."""
         touched = [module for module, site in self.sites.items() if site in perturbed]
         prefixes = {
-            denoiser: Prefix(denoiser, family_of(denoiser), own, lambda: self._weak > 0)
+            denoiser: Prefix(denoiser, family_of(denoiser), own, lambda: self._weak)
             for denoiser in self.denoisers.values()
             if (own := [module for module in touched if module in set(denoiser.modules())])
         }
@@ -152,14 +154,9 @@ class Seam:
             finally:
                 self.wrappers.remove(entry)
 
-    @contextmanager
-    def weak(self) -> Iterator[None]:
+    def weak(self) -> AbstractContextManager[None]:
         """Calls of the denoiser inside the block are extra, perturbed passes: rows are `weak`, no step is counted."""
-        self._weak += 1
-        try:
-            yield
-        finally:
-            self._weak -= 1
+        return attribute(self, "_weak", True)
 
     def _require_thread(self) -> None:
         """Refuse a call from another thread than the one that opened the block: function modes are a thread's own."""
@@ -293,7 +290,7 @@ class Seam:
                 part = entry.part(call)
                 if part is None:
                     continue
-                entry.fired[visit.site] = entry.fired.get(visit.site, 0) + 1
+                entry.fired += 1
                 result = entry.intervention(part)
                 if result is not None:
                     _require_form(result, part, entry)

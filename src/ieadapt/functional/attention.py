@@ -127,8 +127,8 @@ class Attention:
         query: queries.
         key: keys, as many heads as the queries: repeat grouped key heads (GQA) first.
         value: values, one per key.
-        mask: boolean (True = attend) or additive, broadcastable to (batch, head, query, key); None hides nothing. A key
-            that is masked, or biased by -1e4 or less, does not count as a key.
+        mask: boolean (True = attend) or additive, broadcastable to (batch, head, query, key), and kept with four axes;
+            None hides nothing. A key that is masked, or biased by -1e4 or less, does not count as a key.
         scale: factor of the products; None = 1 / sqrt(dim).
         video: which keys are video where text tokens or several frames share the sequence; None = no such difference.
         padding: query tokens that only fill up a text (True), per batch entry; no statistic counts their rows.
@@ -172,6 +172,8 @@ class Attention:
                 got=tuple(self.mask.shape),
                 where="mask",
             )
+        if self.mask is not None:
+            object.__setattr__(self, "mask", self.mask[(None,) * (4 - self.mask.ndim)])
         self.layout.text_slices(key.shape[2])  # raises where video tokens reach past the keys
 
     @property
@@ -216,15 +218,14 @@ class Attention:
     @property
     def masked_per_query(self) -> bool:
         """Whether query rows of one head may see different keys."""
-        return self.mask is not None and self.mask.ndim > 1 and self.mask.shape[-2] > 1
+        return self.mask is not None and self.mask.shape[-2] > 1
 
     def mask_of(self, block: Block) -> Tensor | None:
-        """The part of the mask for a block: four axes, those of length 1 kept but for that of the keys."""
+        """The part of the mask for a block; axes of length 1 are kept, but for that of the keys."""
         if self.mask is None:
             return None
-        four = self.mask[(None,) * (4 - self.mask.ndim)]
-        parts = (part if size > 1 else slice(None) for part, size in zip(block, four.shape, strict=False))
-        return four[tuple(parts)].expand(*(-1,) * 3, self.key.shape[-2])
+        parts = (part if size > 1 else slice(None) for part, size in zip(block, self.mask.shape, strict=False))
+        return self.mask[tuple(parts)].expand(-1, -1, -1, self.key.shape[-2])
 
     def visible(self, block: Block, keys: slice = slice(None)) -> Bool[Tensor, "_ _ _ key"] | None:
         """Which of the given keys a block's rows may attend to; None for all of them."""
@@ -252,7 +253,7 @@ class Attention:
     def part(self, batch: Rows = slice(None), heads: Rows = slice(None)) -> Attention:
         """The same attention of some entries of the batch, and of some heads."""
         mask = self.mask
-        if mask is not None and mask.ndim == 4:
+        if mask is not None:
             mask = mask[batch] if mask.shape[0] > 1 else mask
             mask = mask[:, heads] if mask.shape[1] > 1 else mask
         query, key, value = (tensor[batch][:, heads] for tensor in (self.query, self.key, self.value))
@@ -261,8 +262,7 @@ class Attention:
 
     def output(self) -> Float[Tensor, "batch head query channel"]:
         """What PyTorch's attention gives."""
-        mask = None if self.mask is None else torch.atleast_2d(self.mask)
-        return F.scaled_dot_product_attention(self.query, self.key, self.value, attn_mask=mask, scale=self.factor)
+        return F.scaled_dot_product_attention(self.query, self.key, self.value, attn_mask=self.mask, scale=self.factor)
 
     def outside_video(self) -> Float[Tensor, "batch head query channel"]:
         """PyTorch's attention in the rows that are not video, zero in all others, which are not computed."""

@@ -220,8 +220,8 @@ def _gathered(attention: Attention, index: Tensor) -> Attention:
     index = index.clamp(max=query.shape[-2] - 1).long()
     if attention.masked_per_query and mask is not None:
         n_keys = attention.key.shape[-2]
-        four = mask[(None,) * (4 - mask.ndim)].expand(*index.shape[:2], -1, n_keys)
-        mask = four.gather(2, index[..., None].expand(*index.shape, n_keys))
+        every = mask.expand(*index.shape[:2], -1, n_keys)
+        mask = every.gather(2, index[..., None].expand(*index.shape, n_keys))
     query = query.gather(2, index[..., None].expand(*index.shape, query.shape[-1]))
     return replace(attention, query=query, mask=mask, padding=None)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -12,9 +12,8 @@ from ieadapt.errors import UsageError
 from ieadapt.functional import cross_frame_intensity
 
 
-@dataclass(frozen=True)
-class _Factors:
-    """What one call of a site found: a factor per row, which rows of the site's batch and which tokens they are for."""
+class _Factors(NamedTuple):
+    """Of one call of a site: a factor per row, and for which rows of the site's batch and which tokens they are."""
 
     values: Tensor
     rows: slice | Tensor
@@ -35,7 +34,7 @@ class CrossFrameScale:
     Raises:
         UsageError: a site where no frames attend to one another, or a model whose token layout is not known.
 
-    Source: Enhance-A-Video (arXiv 2502.07508), checked against its code: same factor, same place, video tokens only.
+    Source: Enhance-A-Video (arXiv 2502.07508), checked against its code: same factor, same layer, video tokens only.
     There one factor is the mean over the batch; here every row has its own, so that a video does not depend on its
     batch. The source has it for joint attention; temporal attention is the case that its formula speaks of.
     """
@@ -49,19 +48,19 @@ class CrossFrameScale:
     ) -> None:
         self.weight, self.strength = weight, strength
         self._unprojected = frozenset(unprojected)
-        self._found: dict[AttentionSite, list[_Factors]] = {}
+        self._factors: dict[AttentionSite, list[_Factors]] = {}
 
     def __call__(self, call: AttentionCall) -> Tensor | None:
         """Keep the call's factors, or scale its output where the site has no output projection."""
-        found = self._factors(call)
+        factors = self._factors_of(call)
         if call.site.name in self._unprojected:
             output = call.output.clone()
-            output[:, :, found.tokens] *= found.values.to(output)[:, None, None, None]
+            output[:, :, factors.tokens] *= factors.values.to(output)[:, None, None, None]
             return output
-        self._found[call.site] = [*(self._found.get(call.site, []) if call.earlier else []), found]
+        self._factors[call.site] = [*(self._factors.get(call.site, []) if call.earlier else []), factors]
         return None
 
-    def _factors(self, call: AttentionCall) -> _Factors:
+    def _factors_of(self, call: AttentionCall) -> _Factors:
         layout = call.layout
         if call.site.kind not in ("temporal", "joint") or layout is None:
             raise UsageError(
@@ -82,9 +81,10 @@ class CrossFrameScale:
     def change(self, site: AttentionSite, projected: Tensor) -> Tensor:
         """Scale what the output projection gave for the video tokens of the latest call."""
         scaled = projected.clone()
-        for found in self._found[site]:
-            tokens = found.tokens if projected.shape[1] >= found.tokens.stop else slice(None)
-            scaled[found.rows, tokens] *= found.values.to(projected)[:, None, None]
+        for values, rows, tokens in self._factors[site]:
+            # A block of joint attention may project its video tokens alone.
+            within = tokens if projected.shape[1] >= tokens.stop else slice(None)
+            scaled[rows, within] *= values.to(projected)[:, None, None]
         return scaled
 
     def __repr__(self) -> str:

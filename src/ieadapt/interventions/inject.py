@@ -19,7 +19,7 @@ class Inject:
 
     Nothing is stored: source and target run in one batch, and `intercept(..., streams=("source", "target"))` says
     which prompt is which. Several targets may follow one source. A target row takes the map of the source row of the
-    same guidance branch; `intercept` hands out the conditional rows unless it is told otherwise.
+    same guidance branch; `intercept` hands out the conditional rows unless its `guidance` says otherwise.
 
     Attributes:
         scope: on joint attention, `video` takes over the source's video-to-video block only and keeps the target's
@@ -67,7 +67,7 @@ def _all_at_once(call: AttentionCall, targets: Sequence[int]) -> Tensor:
     parts = [call.restricted([row]).attention for row in sources]
     query, key = (torch.cat([getattr(part, name) for part in parts]) for name in ("query", "key"))
     mask = call.mask
-    if mask is not None and mask.ndim == 4 and mask.shape[0] > 1:
+    if mask is not None and mask.shape[0] > 1:
         mask = torch.cat([part.mask for part in parts if part.mask is not None])
     output = replace(call.attention, query=query, key=key, mask=mask).output()
     if call.known_output is None:
@@ -77,10 +77,10 @@ def _all_at_once(call: AttentionCall, targets: Sequence[int]) -> Tensor:
 
 def _source_row(call: AttentionCall, branch: Guidance) -> int:
     """The row of the source of this branch."""
-    found = call.rows.denoiser_rows((branch,), ("source",))
-    if not found:
+    sources = call.rows.denoiser_rows((branch,), ("source",))
+    if not sources:
         raise UsageError(f"no source row of the {branch} branch", got=call.rows, where=call.site.name)
-    return found[0]
+    return sources[0]
 
 
 def _source_of(call: AttentionCall, branch: Guidance) -> AttentionCall:

@@ -1,4 +1,4 @@
-"""PromptToPrompt: words of the target prompt look where the source prompt's words look, and weigh more or less."""
+"""Prompt-to-prompt: words of the target are looked at from where the source's words are, and weigh more or less."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ieadapt.functional import prompt_to_prompt_output
 
 @dataclass(frozen=True)
 class TokenMapping:
-    """What one target prompt does with the maps of its words, for its own text tokens.
+    """Which text tokens of a target prompt take the cross-attention maps of which source tokens, and their weights.
 
     Attributes:
         taken: pairs (text token, text token of the source) whose map it takes; tokens beyond both prompts pair off.
@@ -52,7 +52,7 @@ class PromptToPrompt:
     As in `Inject`, source and target run in one batch and nothing is stored.
 
     Attributes:
-        controls: by video of the batch, 0 being the source.
+        mappings: by video of the batch, 0 being the source.
 
     Raises:
         UsageError: the site is no cross-attention, or the batch has no source row.
@@ -64,13 +64,13 @@ class PromptToPrompt:
         PromptToPrompt(1 target)
     """
 
-    controls: Mapping[int, TokenMapping]
+    mappings: Mapping[int, TokenMapping]
 
     def __call__(self, call: AttentionCall) -> Tensor | None:
         """The output with the target rows replaced, or None if the call holds no target row or its keys are no text."""
         if call.site.kind != "cross":
             raise UsageError(
-                "words are controlled at cross-attention only",
+                "prompt-to-prompt needs cross-attention",
                 got=f"{call.site.kind} attention",
                 where=call.site.name,
                 remedy="choose a model with cross-attention, such as AnimateDiff, ModelScope, Wan or LTX",
@@ -81,13 +81,13 @@ class PromptToPrompt:
         for index in call.rows.denoiser_rows(stream=("target",)):
             sources = call.rows.denoiser_rows((call.rows.guidance[index],), ("source",))
             if not sources:
-                raise UsageError("word control has no source", got=call.rows, where=call.site.name)
+                raise UsageError("prompt-to-prompt has no source", got=call.rows, where=call.site.name)
             own, source = call.restricted([index]), call.restricted(sources[:1])
-            control = self.controls[call.rows.video[index]]
-            taken, factors = control.columns(own.key.shape[-2], source.key.shape[-2])
+            mapping = self.mappings[call.rows.video[index]]
+            taken, factors = mapping.columns(own.key.shape[-2], source.key.shape[-2])
             output = prompt_to_prompt_output(own.attention, source=source.attention, taken=taken, factors=factors)
             parts.append((own, output))
         return call.replaced(parts) if parts else None
 
     def __repr__(self) -> str:
-        return f"PromptToPrompt({len(self.controls)} target{'s' if len(self.controls) != 1 else ''})"
+        return f"PromptToPrompt({len(self.mappings)} target{'s' if len(self.mappings) != 1 else ''})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from math import sqrt
+from math import isfinite, isnan, sqrt
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ MEANS = (
 )
 
 
-Place = tuple[AttentionSite, str, int, Guidance]
+Key = tuple[AttentionSite, str, int, Guidance]
 """A site, whose tokens its keys are, a step and a guidance branch."""
 
 
@@ -60,8 +60,8 @@ class Record:
         self._sample = row_sample(rows)
         self._kernel = kernel
         self._calls = 0
-        self._sums: dict[Place, Tensor] = {}
-        self._counts: dict[Place, tuple[int, int]] = {}
+        self._sums: dict[Key, Tensor] = {}
+        self._counts: dict[Key, tuple[int, int]] = {}
         self._resolutions: dict[AttentionSite, int | None] = {}
 
     def __call__(self, call: AttentionCall) -> None:
@@ -80,13 +80,13 @@ class Record:
             rows = call.rows.denoiser_rows((branch,))
             self._add((call.site, call.keys_of, call.step, branch), table, call, rows)
 
-    def _add(self, place: Place, table: Tensor, call: AttentionCall, rows: list[int]) -> None:
+    def _add(self, key: Key, table: Tensor, call: AttentionCall, rows: list[int]) -> None:
         chosen = table[:, call.rows.index(rows, table.device)]
-        summed = chosen.sum(1)
-        attended, videos = self._counts.get(place, (0, 0))
-        self._sums[place] = summed if place not in self._sums else self._sums[place] + summed
-        again = place in self._counts and bool(call.earlier) and call.rows == call.earlier[0].rows
-        self._counts[place] = attended + chosen.shape[1], videos + (0 if again else len(rows))
+        attended, videos = self._counts.get(key, (0, 0))
+        self._sums[key] = self._sums.get(key, 0) + chosen.sum(1)
+        # Where a site calls once per row (Mochi), later calls of the same rows are the same videos.
+        same = key in self._counts and bool(call.earlier) and call.rows == call.earlier[0].rows
+        self._counts[key] = attended + chosen.shape[1], videos + (0 if same else len(rows))
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """One record per site, head, step and branch, in order of execution.
@@ -98,16 +98,13 @@ class Record:
         Raises:
             FailureError: an entropy or energy is not finite.
         """
-        for place in sorted(self._sums, key=lambda place: (place[0].order, *place[1:])):
-            site, keys_of, step, branch = place
-            attended, videos = self._counts[place]
-            table = self._sums[place].cpu()
-            for head in range(table.shape[1]):
-                means = {name: _none_if_absent(table[i, head].item() / attended) for i, name in enumerate(MEANS)}
-                total = table[-1, head].item() / videos
-                text = _none_if_absent(table[-2, head].item() / videos)
-                variance = table[-3, head].item()
-                if means["ep"] is None or total != total or total == float("inf"):
+        for key in sorted(self._sums, key=lambda key: (key[0].order, *key[1:])):
+            site, keys_of, step, branch = key
+            attended, videos = self._counts[key]
+            for head, sums in enumerate(self._sums[key].cpu().T.tolist()):
+                *totals, variance, text_energy, energy = sums
+                means = {name: _unless_nan(total / attended) for name, total in zip(MEANS, totals, strict=True)}
+                if means["ep"] is None or not isfinite(energy):
                     raise FailureError(
                         "attention is not finite",
                         where=f"{site.name}, head {head}, step {step}, {branch} branch",
@@ -123,9 +120,9 @@ class Record:
                     "branch": branch,
                     "videos": videos,
                     **means,
-                    "ep_error": None if variance != variance else sqrt(variance) / attended,
-                    "energy": total,
-                    "text_energy": text,
+                    "ep_error": None if isnan(variance) else sqrt(variance) / attended,
+                    "energy": energy / videos,
+                    "text_energy": _unless_nan(text_energy / videos),
                     "resolution": self._resolutions[site],
                 }
 
@@ -133,5 +130,6 @@ class Record:
         return "Record()"
 
 
-def _none_if_absent(value: float) -> float | None:
-    return None if value != value else value
+def _unless_nan(value: float) -> float | None:
+    """The value; None for NaN, which stands for a part that a site does not have."""
+    return None if isnan(value) else value
