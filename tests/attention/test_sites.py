@@ -92,3 +92,14 @@ def test_a_window_without_a_step_is_refused() -> None:
         StepWindow(0.3, 0.4).steps(2)
     with pytest.raises(UsageError, match=r"got window 0:0.5 of 4 steps, of which the first 2 are left out"):
         StepWindow(0, 0.5).after(2, 4)
+
+
+def test_a_selection_prints_and_counts_what_it_chose() -> None:
+    chosen = select_sites(SITES, "temporal")
+    assert chosen.assert_count_is(2) == SITES[2:]
+    assert repr(chosen).splitlines()[1:] == [
+        "   2 temporal down_blocks.0.motion_modules.0.attn1, 4 heads",
+        "   3 temporal up_blocks.0.motion_modules.0.attn1, 4 heads",
+    ]
+    with pytest.raises(UsageError, match="another number of attention sites; expected 1; got 2 attention sites"):
+        chosen.assert_count_is(1)

@@ -58,7 +58,7 @@ def test_joint_attention_is_refused() -> None:
 
 def test_without_a_source() -> None:
     with (
-        pytest.raises(UsageError, match="prompt-to-prompt has no source"),
+        pytest.raises(UsageError, match="no source row of the cond branch"),
         intercept(captured("wan")[0], PromptToPrompt({0: CONTROL, 1: CONTROL}), "cross", streams=("target", "target")),
     ):
         predict("wan")

@@ -12,7 +12,7 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from ieadapt.attention.families import UNLISTED, Family, family_of
-from ieadapt.attention.sites import AttentionSite, Kind
+from ieadapt.attention.sites import AttentionSite, Kind, SiteList
 from ieadapt.errors import UsageError
 
 USUAL_COMPONENTS = ("unet", "transformer", "transformer_2", "denoiser")
@@ -51,7 +51,7 @@ def uncompiled(module: nn.Module) -> nn.Module:
     return getattr(module, "_orig_mod", module)
 
 
-def find_sites(model: DiffusionPipeline | nn.Module) -> list[AttentionSite]:
+def find_sites(model: DiffusionPipeline | nn.Module) -> SiteList:
     """Every attention site of a pipeline's denoiser, or of a bare denoiser, in order of execution.
 
     Raises:
@@ -61,9 +61,11 @@ def find_sites(model: DiffusionPipeline | nn.Module) -> list[AttentionSite]:
         >>> from diffusers import WanTransformer3DModel
         >>> small = dict(num_attention_heads=2, attention_head_dim=12, text_dim=16, ffn_dim=32, freq_dim=32)
         >>> find_sites(WanTransformer3DModel(num_layers=1, **small))
-        [<joint #0 blocks.0.attn1, 2 heads>, <cross #1 blocks.0.attn2, 2 heads>]
+        2 attention sites: joint (1), cross (1)
+           0 joint    blocks.0.attn1, 2 heads
+           1 cross    blocks.0.attn2, 2 heads
     """
-    return list(site_modules(denoisers_of(model)).values())
+    return SiteList(site_modules(denoisers_of(model)).values())
 
 
 def active_sites(pipeline: DiffusionPipeline, timesteps: Sequence[int | float]) -> list[AttentionSite]:
@@ -71,7 +73,7 @@ def active_sites(pipeline: DiffusionPipeline, timesteps: Sequence[int | float]) 
 
     Args:
         pipeline: the pipeline.
-        timesteps: what the denoiser is told at each step of the run.
+        timesteps: the timestep of each step of the run.
     """
     denoisers = denoisers_of(pipeline)
     names = family_of(next(iter(denoisers.values()))).active(pipeline, timesteps)

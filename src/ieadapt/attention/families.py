@@ -25,6 +25,10 @@ from ieadapt.attention.sites import Kind
 Arguments = Mapping[str, Any]
 
 
+def _guided_by_property(pipeline: Any, encoded: list[Arguments]) -> bool:
+    return bool(getattr(pipeline, "do_classifier_free_guidance", False))
+
+
 @dataclass(frozen=True)
 class Family:
     """What the seam has to know of one family of denoisers.
@@ -58,7 +62,7 @@ class Family:
     guidance: Literal["batched", "split"]
     kinds: tuple[tuple[str, Kind], ...]
     grid: Callable[[Any, Arguments], LatentGrid] | None
-    guided: Callable[[Any, list[Arguments]], bool]
+    guided: Callable[[Any, list[Arguments]], bool] = _guided_by_property
     text: TextPosition = "none"
     padding: Literal["none", "attended", "masked"] = "none"
     calls: Literal["together", "per row"] = "together"
@@ -130,10 +134,6 @@ def _ltx_grid(denoiser: Any, arguments: Arguments) -> LatentGrid:
     return LatentGrid(arguments["hidden_states"].shape[0], arguments["num_frames"] // time, (size,))
 
 
-def _guided_by_property(pipeline: Any, encoded: list[Arguments]) -> bool:
-    return bool(getattr(pipeline, "do_classifier_free_guidance", False))
-
-
 def _guided_by_argument(pipeline: Any, encoded: list[Arguments]) -> bool:
     """CogVideoX and ModelScope keep the decision in a local variable; `encode_prompt` is given it."""
     return bool(encoded and encoded[-1].get("do_classifier_free_guidance"))
@@ -171,7 +171,6 @@ FAMILIES: tuple[Family, ...] = (
         guidance="batched",
         kinds=(("*motion_modules.*", "temporal"), ("*attentions.*", "spatial")),
         grid=_unet_grid,
-        guided=_guided_by_property,
         latents="sample",
         per_row=_UNET_ROWS | {"added_cond_kwargs"},
         order=_unet_order,
@@ -210,7 +209,6 @@ FAMILIES: tuple[Family, ...] = (
         guidance="split",
         kinds=(("blocks.*", "joint"),),
         grid=_patch_grid("batch _ time row column"),
-        guided=_guided_by_property,
         attentions=_wan_attentions,
         per_row=_TRANSFORMER_ROWS | {"encoder_hidden_states_image"},
         stages=lambda denoiser: list(denoiser.blocks),
@@ -235,7 +233,6 @@ FAMILIES: tuple[Family, ...] = (
         guidance="batched",
         kinds=(("transformer_blocks.*.attn2", "cross"), ("transformer_blocks.*", "joint")),
         grid=_ltx_grid,
-        guided=_guided_by_property,
         per_row=_TRANSFORMER_ROWS | {"encoder_attention_mask"},
         shared=frozenset({"rope_interpolation_scale", "video_coords"}),
         stages=_transformer_stages,
@@ -246,7 +243,6 @@ FAMILIES: tuple[Family, ...] = (
         guidance="batched",
         kinds=(("transformer_blocks.*", "joint"),),
         grid=_patch_grid("batch _ time row column"),
-        guided=_guided_by_property,
         text="after",
         calls="per row",
         per_row=_TRANSFORMER_ROWS | {"encoder_attention_mask"},
@@ -260,5 +256,4 @@ UNLISTED = Family(
     guidance="batched",
     kinds=(("*", "unknown"),),
     grid=None,
-    guided=_guided_by_property,
 )

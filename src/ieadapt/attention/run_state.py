@@ -144,13 +144,13 @@ class RunState:
             self._calls, self._named = self._calls + 1, set()
         self._named.add(self.context)
 
-    def rows(self, family: Family, arguments: Mapping[str, Any], batch: int) -> RowMap:
-        """What each row of a denoiser call's batch is.
+    def rows(self, family: Family, arguments: Mapping[str, Any], batch: int, weak: bool) -> RowMap:
+        """What each row of a denoiser call's batch is; all of a weak pass are `weak`.
 
         Raises:
             FailureError: the batch holds more than the two branches of classifier-free guidance.
         """
-        branch = BRANCHES.get(self.context)
+        branch: Guidance | None = "weak" if weak else BRANCHES.get(self.context)
         guided = self.pipeline is not None and family.guided(self.pipeline, self._encoded)
         if branch is not None:
             return self._row_map([branch] * batch)
@@ -164,10 +164,6 @@ class RunState:
         self._refuse_further_branches(batch)
         halves: list[Guidance] = ["uncond", "cond"]
         return self._row_map([name for name in halves for _ in range(batch // 2)])
-
-    def weak_rows(self, batch: int) -> RowMap:
-        """The row map of an extra, perturbed pass."""
-        return self._row_map(["weak"] * batch)
 
     def padding(self, family: Family, arguments: Mapping[str, Any], rows: RowMap) -> Tensor | None:
         """Which text tokens of each row only fill it up, (row, token); None where none do, or nobody knows."""

@@ -186,7 +186,7 @@ class Seam:
         batch = grid.batch if grid else next(v.shape[0] for v in arguments.values() if isinstance(v, Tensor) and v.ndim)
         if not self._weak:
             run.denoiser_begins()
-        rows = run.weak_rows(batch) if self._weak else run.rows(family, arguments, batch)
+        rows = run.rows(family, arguments, batch, self._weak)
         padding = run.padding(family, arguments, rows)
         call = DenoiserCall(
             module, family, arguments, grid, rows, run.step, run.steps, run.pipeline, self.weak, padding

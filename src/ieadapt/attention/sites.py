@@ -41,10 +41,34 @@ class AttentionSite:
         return f"<{self.kind} #{self.order} {self.name}, {self.heads} heads>"
 
 
+class SiteList(list[AttentionSite]):
+    """Attention sites in order of execution: a list that prints as a table and can be counted.
+
+    Example:
+        >>> SiteList([AttentionSite("mid.attn1", "spatial", order=3, heads=8)]).assert_count_is(1)
+        1 attention sites: spatial (1)
+           3 spatial  mid.attn1, 8 heads
+    """
+
+    def assert_count_is(self, count: int) -> SiteList:
+        """The same list.
+
+        Raises:
+            UsageError: there are more or fewer sites than expected.
+        """
+        if len(self) != count:
+            raise UsageError("another number of attention sites", expected=count, got=repr(self))
+        return self
+
+    def __repr__(self) -> str:
+        rows = (f"{site.order:4} {site.kind:8} {site.name}, {site.heads} heads" for site in self)
+        return "\n".join([f"{len(self)} attention sites: {_kinds_of(self)}", *rows])
+
+
 Selection = str | AttentionSite | Sequence[str | AttentionSite] | Callable[[AttentionSite], bool] | None
 
 
-def select_sites(sites: Sequence[AttentionSite], selection: Selection = None) -> list[AttentionSite]:
+def select_sites(sites: Sequence[AttentionSite], selection: Selection = None) -> SiteList:
     """The sites that a selection names, in order of execution.
 
     Args:
@@ -58,17 +82,18 @@ def select_sites(sites: Sequence[AttentionSite], selection: Selection = None) ->
     Example:
         >>> a, b = AttentionSite("down.attn1", "spatial", 0, 2), AttentionSite("up.attn1", "temporal", 1, 2)
         >>> select_sites([a, b], "temporal")
-        [<temporal #1 up.attn1, 2 heads>]
+        1 attention sites: temporal (1)
+           1 temporal up.attn1, 2 heads
     """
     if selection is None:
-        return list(sites)
+        return SiteList(sites)
     if callable(selection):
         chosen = {site for site in sites if selection(site)}
         if not chosen:
             raise UsageError("the selection matches no attention site", got=selection, remedy=_what_there_is(sites))
     else:
         chosen = {site for entry in _entries(selection) for site in _matching(sites, entry)}
-    return [site for site in sites if site in chosen]
+    return SiteList(site for site in sites if site in chosen)
 
 
 def _entries(selection: str | AttentionSite | Iterable[str | AttentionSite]) -> list[str | AttentionSite]:
@@ -105,9 +130,12 @@ def _matching(sites: Sequence[AttentionSite], entry: str | AttentionSite) -> lis
     return matches
 
 
+def _kinds_of(sites: Sequence[AttentionSite]) -> str:
+    return ", ".join(f"{kind} ({n})" for kind in KINDS if (n := sum(site.kind == kind for site in sites)))
+
+
 def _what_there_is(sites: Sequence[AttentionSite]) -> str:
-    counts = ", ".join(f"{kind} ({n})" for kind in KINDS if (n := sum(site.kind == kind for site in sites)))
-    return f"this model has the kinds {counts}; `ieadapt sites MODEL` lists all {len(sites)} sites"
+    return f"this model has the kinds {_kinds_of(sites)}; `ieadapt sites MODEL` lists all {len(sites)} sites"
 
 
 Guidance = Literal["uncond", "cond", "weak", "unknown"]

@@ -63,7 +63,7 @@ class Inject:
 
 def _all_at_once(call: AttentionCall, targets: Sequence[int]) -> Tensor:
     """One attention in which each target row has the queries, keys and mask of its source row."""
-    sources = [_source_row(call, call.rows.guidance[row]) if row in targets else row for row in range(len(call.rows))]
+    sources = [source_row(call, call.rows.guidance[row]) if row in targets else row for row in range(len(call.rows))]
     parts = [call.restricted([row]).attention for row in sources]
     query, key = (torch.cat([getattr(part, name) for part in parts]) for name in ("query", "key"))
     mask = call.mask
@@ -75,8 +75,12 @@ def _all_at_once(call: AttentionCall, targets: Sequence[int]) -> Tensor:
     return call.replaced([(call.restricted([row]), output[call.rows.index([row])]) for row in targets])
 
 
-def _source_row(call: AttentionCall, branch: Guidance) -> int:
-    """The row of the source of this branch."""
+def source_row(call: AttentionCall, branch: Guidance) -> int:
+    """The denoiser row of the source of this branch.
+
+    Raises:
+        UsageError: there is none.
+    """
     sources = call.rows.denoiser_rows((branch,), ("source",))
     if not sources:
         raise UsageError(f"no source row of the {branch} branch", got=call.rows, where=call.site.name)
@@ -87,4 +91,4 @@ def _source_of(call: AttentionCall, branch: Guidance) -> AttentionCall:
     """The source row of this branch, in the call itself or in one that the site made before it for another row."""
     holding = (each for each in call.earlier if each.rows.denoiser_rows((branch,), ("source",)))
     each = next(holding, call)
-    return each.restricted([_source_row(each, branch)])
+    return each.restricted([source_row(each, branch)])

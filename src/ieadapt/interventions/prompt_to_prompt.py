@@ -12,6 +12,7 @@ from torch import Tensor
 from ieadapt.attention import AttentionCall
 from ieadapt.errors import UsageError
 from ieadapt.functional import prompt_to_prompt_output
+from ieadapt.interventions.inject import source_row
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,8 @@ class PromptToPrompt:
             return None
         parts = []
         for index in call.rows.denoiser_rows(stream=("target",)):
-            sources = call.rows.denoiser_rows((call.rows.guidance[index],), ("source",))
-            if not sources:
-                raise UsageError("prompt-to-prompt has no source", got=call.rows, where=call.site.name)
-            own, source = call.restricted([index]), call.restricted(sources[:1])
+            source = call.restricted([source_row(call, call.rows.guidance[index])])
+            own = call.restricted([index])
             mapping = self.mappings[call.rows.video[index]]
             taken, factors = mapping.columns(own.key.shape[-2], source.key.shape[-2])
             output = prompt_to_prompt_output(own.attention, source=source.attention, taken=taken, factors=factors)

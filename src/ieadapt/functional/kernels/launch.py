@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from math import gcd, log2
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -224,25 +224,18 @@ def fused_rows(
 def _launch_short(attention: Attention, rows: FusedRows, tiling: Tiling) -> None:
     from ieadapt.functional.kernels.short_rows import short_rows
 
-    query, stats = attention.query, rows.stats
-    batch, heads, length, dim = query.shape
+    batch, heads, length, _ = attention.query.shape
     slots = max(tiling.block_m, 1 << (length - 1).bit_length())
     together = slots // length
     grid = (-(-batch * heads // together),)
-    out = query if rows.output is None else rows.output
-    strides, align = _strides(query, attention.key, attention.value, out)
+    tensors, strides, constants = _common(attention, rows)
     short_rows[grid](
-        *(query, attention.key, attention.value, out, stats),
-        *strides,
-        *(stats.stride(0), heads, batch * heads, attention.factor * log2(torch.e)),
+        *(*tensors, rows.stats, *strides, rows.stats.stride(0)),
+        *(heads, batch * heads, attention.factor * log2(torch.e)),
         LENGTH=length,
-        VALUE=rows.output is not None,
-        DIM=dim,
-        PRECISION=_precision(query),
-        ALIGN=align,
-        BLOCK_D=padded(dim),
         BLOCK_M=slots,
         num_warps=tiling.warps,
+        **constants,
     )
 
 
@@ -250,42 +243,46 @@ def _launch_long(attention: Attention, rows: FusedRows, chosen: Tensor | None, t
     from ieadapt.functional.kernels.fixed_reference_rows import fixed_reference_rows
     from ieadapt.functional.kernels.long_rows import long_rows
 
-    query, key, value, mask, video = (getattr(attention, name) for name in ("query", "key", "value", "mask", "video"))
-    stats, out = rows.stats, query if rows.output is None else rows.output
-    (batch, heads, n_queries, dim), n_keys = query.shape, key.shape[-2]
+    query, mask, video, stats = attention.query, attention.mask, attention.video, rows.stats
+    (batch, heads, n_queries, _), n_keys = query.shape, attention.key.shape[-2]
     blocks = -(-n_queries // tiling.block_m) if chosen is None else chosen.shape[-1]
-    entries, mask_strides = _mask_entries(mask, (batch, heads, n_queries, n_keys))
     start, stop, positions = (0, 0, 0) if video is None else (video.start, video.stop, video.positions)
-    strides, align = _strides(query, key, value, out)
+    sizes = (heads, n_queries, n_keys, stats.shape[-1], blocks, start, stop, positions)
     factor = attention.factor * log2(torch.e)
-    sizes = (heads, n_queries, n_keys, stats.shape[-1], blocks, start, stop, positions, factor)
-    # At most one frame may end in a step's block of keys: the kernels close one frame per block.
-    block_n = min(tiling.block_n, 1 << (positions.bit_length() - 1)) if positions else tiling.block_n
-    constants = {
+    tensors, strides, constants = _common(attention, rows)
+    constants |= {
         "VIDEO": video is not None,
-        "VALUE": rows.output is not None,
         "CHOSEN": chosen is not None,
-        "DIM": dim,
-        "PRECISION": _precision(query),
-        "ALIGN": align,
-        "BLOCK_D": padded(dim),
         "BLOCK_M": tiling.block_m,
-        "BLOCK_N": block_n,
+        # At most one frame may end in a step's block of keys: the kernels close one frame per block.
+        "BLOCK_N": min(tiling.block_n, 1 << (positions.bit_length() - 1)) if positions else tiling.block_n,
         **tiling.options(),
     }
     grid = (blocks * batch * heads,)
-    places = query if chosen is None else chosen.to(torch.int32).contiguous()
+    # A pointer that a kernel does not read still has to be one: the queries stand for what a call does not have.
+    numbers = query if chosen is None else chosen.to(torch.int32).contiguous()
+    entries, mask_strides = _mask_entries(mask, (batch, heads, n_queries, n_keys))
     if fixed:
-        fixed_reference_rows[grid](
-            *(query, key, value, out, stats, places, *strides, stats.stride(0), *sizes), **constants
-        )
+        fixed_reference_rows[grid](*tensors, stats, numbers, *strides, stats.stride(0), *sizes, factor, **constants)
     long_rows[grid](
-        *(query, key, value, query if entries is None else entries, out, stats, places),
-        *(*strides, *mask_strides, stats.stride(0), *sizes),
+        *(*tensors[:3], query if entries is None else entries, tensors[3], stats, numbers),
+        *(*strides, *mask_strides, stats.stride(0), *sizes, factor),
         MASK="none" if mask is None else "bool" if mask.dtype == torch.bool else "additive",
         REPAIR=fixed,
         **constants,
     )
+
+
+def _common(attention: Attention, rows: FusedRows) -> tuple[tuple[Tensor, ...], list[int], dict[str, Any]]:
+    """What every kernel takes: queries, keys, values and output, their strides, and what it is compiled for."""
+    out = attention.query if rows.output is None else rows.output
+    tensors = (attention.query, attention.key, attention.value, out)
+    strides, align = _strides(*tensors)
+    dim = attention.query.shape[-1]
+    # float32 products are made of three TF32 ones, as PyTorch's memory-efficient attention does.
+    precision = "tf32x3" if attention.query.dtype == torch.float32 else "tf32"
+    constants = {"VALUE": rows.output is not None, "DIM": dim, "BLOCK_D": padded(dim)}
+    return tensors, strides, {**constants, "PRECISION": precision, "ALIGN": align}
 
 
 def _strides(*tensors: Tensor) -> tuple[list[int], int]:
@@ -307,11 +304,6 @@ def _shared_memory(device: torch.device) -> int:
 
     index = torch.cuda.current_device() if device.index is None else device.index
     return int(driver.active.utils.get_device_properties(index)["max_shared_mem"])
-
-
-def _precision(query: Tensor) -> str:
-    """How float32 products are made: from three TF32 ones, as PyTorch's memory-efficient attention does."""
-    return "tf32x3" if query.dtype == torch.float32 else "tf32"
 
 
 def _dense_channels(tensor: Tensor) -> Tensor:

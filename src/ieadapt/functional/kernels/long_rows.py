@@ -23,7 +23,7 @@ import triton.language as tl
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
 HIDDEN = tl.constexpr(-1e30)  # finite, so that zero probability times logit stays zero
-MASKED_BIAS = tl.constexpr(-9984.0)  # as ieadapt.functional.masks has it
+MASKED_BIAS = tl.constexpr(-9984.0)  # as ieadapt.functional.attention has it
 ENTROPY, ENERGY, LOGSUMEXP = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 TEMPORAL, SPATIAL, TEXT = tl.constexpr(3), tl.constexpr(4), tl.constexpr(5)
 KEYS, VIDEO_KEYS = tl.constexpr(6), tl.constexpr(7)
