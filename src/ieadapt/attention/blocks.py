@@ -116,7 +116,7 @@ def _streams(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any])
     return [arguments[name] for name in ("hidden_states", "encoder_hidden_states") if name in arguments]
 
 
-def _inputs(block: nn.Module, outputs: int, *args: Any, **kwargs: Any) -> Any:
+def _inputs(block: nn.Module, outputs: int, /, *args: Any, **kwargs: Any) -> Any:
     streams = _streams(block, args, kwargs)
     return tuple(streams[:outputs]) if outputs else streams[0]
 

@@ -89,8 +89,7 @@ class Prefix:
     Args:
         denoiser: the denoiser.
         family: its row in the family table.
-        modules: the attention modules that a weak pass perturbs.
-        weak: tells whether a weak pass is running; its outputs are not kept.
+        weak: whether a weak pass is running; its outputs are not kept.
 
     Attributes:
         denoiser: the denoiser.
@@ -101,22 +100,18 @@ class Prefix:
         saved: the time that the replayed stages took in the full pass, in proportion to the rows of the weak pass.
     """
 
-    def __init__(
-        self, denoiser: nn.Module, family: Family, modules: Collection[nn.Module], weak: Callable[[], bool]
-    ) -> None:
+    def __init__(self, denoiser: nn.Module, family: Family, weak: Callable[[], bool]) -> None:
         self.denoiser = denoiser
         self._all_stages = family.stages(denoiser)
         self._weak = weak
         self._all_needed = family.skips == "kept"
         self._outputs: dict[nn.Module, Any] = {}
         self._hooks = ExitStack()
-        self._recording = False
         self._span: tuple[Mark | None, Mark | None] = (None, None)
         self.replayed = self.computed = 0
         self.saved = Clock(next(denoiser.parameters()).device)
         self.stages: Sequence[nn.Module] = []
         self.perturbed: Sequence[nn.Module] = []
-        self.retarget(modules)
 
     def retarget(self, modules: Collection[nn.Module]) -> None:
         """Let weak passes perturb these attention modules from the next full pass on."""
@@ -126,27 +121,24 @@ class Prefix:
         first = touched.index(True) if True in touched and not outside else 0
         self.stages = self._all_stages[:first]
         self._outputs.clear()
-        if self._recording:
-            self._watch()
-
-    @contextmanager
-    def recording(self) -> Iterator[None]:
-        """Keep the stages' outputs of every full pass inside the block; of a plain chain only the last is needed."""
-        self._recording = True
-        self._watch()
-        try:
-            yield
-        finally:
-            self._recording = False
-            self._hooks.close()
-            self._outputs.clear()
-
-    def _watch(self) -> None:
         self._hooks.close()
         if self.stages:
             self._hooks.callback(self.stages[0].register_forward_pre_hook(self._begin).remove)
         for stage in self.stages if self._all_needed else self.stages[-1:]:
             self._hooks.callback(stage.register_forward_hook(self._keep).remove)
+
+    @contextmanager
+    def recording(self, modules: Collection[nn.Module]) -> Iterator[None]:
+        """Keep what every full pass inside the block computes before the attention modules that weak passes perturb.
+
+        Of a plain chain only the output of the last stage is needed.
+        """
+        try:
+            self.retarget(modules)
+            yield
+        finally:
+            self._hooks.close()
+            self._outputs.clear()
 
     def _begin(self, stage: nn.Module, arguments: tuple[Any, ...]) -> None:
         if not self._weak():
@@ -186,7 +178,7 @@ class Prefix:
         return [tree_map_only(Tensor, take, self._outputs[self.stages[-1]])] * len(self.stages)
 
 
-def _given(output: Any, *args: Any, **kwargs: Any) -> Any:
+def _given(output: Any, /, *args: Any, **kwargs: Any) -> Any:
     return output
 
 
@@ -257,7 +249,7 @@ class DenoiserCall:
         """
         arguments = dict(self.arguments) | ({} if latents is None else {self.family.latents: latents})
         if len(rows) < len(self.rows):
-            for name in arguments.keys() - self.family.shared:
+            for name in [name for name in arguments if name not in self.family.shared]:
                 arguments[name] = tree_map_only(Tensor, partial(self._take, name, rows), arguments[name])
         with ExitStack() as stack:
             if self.prefix is not None:

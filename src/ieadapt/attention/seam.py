@@ -138,16 +138,15 @@ class Seam:
     @contextmanager
     def wrapping(self, wrapper: DenoiserWrapper, perturbed: Collection[AttentionSite]) -> Iterator[list[Prefix]]:
         """Show every full pass to a wrapper; its weak passes replay what comes before the perturbed sites."""
-        touched = [module for module, site in self.sites.items() if site in perturbed]
-        prefixes = {
-            denoiser: Prefix(denoiser, family_of(denoiser), own, lambda: self._weak)
-            for denoiser in self.denoisers.values()
-            if (own := [module for module in touched if module in set(denoiser.modules())])
-        }
+        prefixes: dict[nn.Module, Prefix] = {}
         entry = (wrapper, prefixes)
         with ExitStack() as stack:
-            for prefix in prefixes.values():
-                stack.enter_context(prefix.recording())
+            for denoiser in self.denoisers.values():
+                inside = set(denoiser.modules())
+                own = [module for module, site in self.sites.items() if site in perturbed and module in inside]
+                if own:
+                    prefixes[denoiser] = Prefix(denoiser, family_of(denoiser), lambda: self._weak)
+                    stack.enter_context(prefixes[denoiser].recording(own))
             self.wrappers.append(entry)
             try:
                 yield list(prefixes.values())

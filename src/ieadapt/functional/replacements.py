@@ -7,8 +7,8 @@ keep the ordinary output bit for bit. Where nothing but video is there (`video=N
 scope means "all", except that "video-renormalised" must be what the replacement offers.
 
 Every function takes the attention, what the ordinary attention gave (None = computed, where it is kept) and the scope,
-and raises a UsageError for a scope that it does not have. A row whose mask leaves
-it no key gives 0 in what is replaced, as PyTorch's attention does; only an identity map gives its value.
+and raises a UsageError for a scope that it does not have. A row whose mask leaves it no key gives 0 in what is
+replaced, as PyTorch's attention does; only an identity map gives its value.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def _block(
             early = (columns < boundary)[None, :]
             frame = tl.sum(mass + _partial(tl.where(early, weights, 0.0)), 1)
             closed += frame
-            product += frame * tl.log2(tl.maximum(frame, 1e-37))
+            product += frame * tl.log2(tl.maximum(frame, 1e-37))  # a frame without mass adds 0 log 0 = 0, not NaN
             mass = _partial(tl.where(early, 0.0, weights))
             boundary += positions
         else:
