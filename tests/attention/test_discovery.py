@@ -125,7 +125,7 @@ def test_a_denoiser_outside_the_table_works_by_name() -> None:
     assert [site.kind for site in find_sites(model)] == ["unknown"]
     with intercept(model, Record()) as record:
         model(tokens)
-    assert [row["head"] for row in record.rows()] == [0, 1]
+    assert [row["head"] for row in record.records()] == [0, 1]
     with intercept(model, Identity(), sites="attention"):
         (output,) = model(tokens)
     torch.testing.assert_close(output, model.attention.to_q(tokens))

@@ -155,7 +155,7 @@ def test_of_two_models_in_any_order() -> None:
         first.close()
         run(two)
         second.close()
-        assert len(list(seen.rows())) > 0
+        assert len(list(seen.records())) > 0
 
 
 @pytest.mark.parametrize("error", RAISED)

@@ -299,7 +299,7 @@ def test_half_precision_inputs(dtype: torch.dtype) -> None:
         model(query.to(dtype).float())
     with intercept(model, Record()) as half:
         model(query.to(dtype))
-    for a, b in zip(exact.rows(), half.rows(), strict=True):
+    for a, b in zip(exact.records(), half.records(), strict=True):
         assert abs(a["ep"] - b["ep"]) < 1e-3
 
 

@@ -30,7 +30,7 @@ def test_two_attentions_of_a_module_have_a_record_each(name: str) -> None:
     pipe, run_it = make()
     with intercept(pipe, Record(), "cross") as record:
         run_it()
-    rows = list(record.rows())
+    rows = list(record.records())
     assert {row["keys_of"] for row in rows} == {"text", "image"}
     for row in rows:
         assert (row["n_keys"] == keys) == (row["keys_of"] == main)
@@ -51,7 +51,7 @@ def test_padded_text_without_keys_is_measured_as_the_model_treats_it() -> None:
     sites = find_sites(pipe)
     with intercept(pipe, Record(), guidance="all") as record:
         run_it()
-    rows = list(record.rows())
+    rows = list(record.records())
     assert {row["site"] for row in rows} == {site.name for site in sites}
     assert {row["branch"] for row in rows} == {"cond", "uncond"}
     assert all(0 <= row["ep"] <= 100 for row in rows)
@@ -78,7 +78,7 @@ def test_video_text_and_all_rows_of_joint_attention_without_padding(family: str)
         "cond": len(pipe.tokenizer(prompt).input_ids),
         "uncond": len(pipe.tokenizer(negative).input_ids),
     }
-    found = [row for row in record.rows() if row["step"] == 0]
+    found = [row for row in record.records() if row["step"] == 0]
     assert found
     for row in found:
         for guidance, logits, padding, layout in expected:

@@ -47,7 +47,7 @@ def test_equals_dense_maps_over_a_guided_run(family: str) -> None:
         intercept(tiny_pipeline(family), _DenseRecord(), guidance="all") as dense,
     ):
         run(family, PROMPTS)
-    rows = list(record.rows())
+    rows = list(record.records())
     assert len(rows) == len(dense.ep)
     for row in rows:
         place = (row["site"], row["head"], row["step"], row["branch"])
@@ -60,7 +60,7 @@ def test_equals_dense_maps_over_a_guided_run(family: str) -> None:
 def test_joint_attention_with_text_has_parts() -> None:
     with intercept(tiny_pipeline("cogvideox"), Record()) as record:
         run("cogvideox")
-    for row in record.rows():
+    for row in record.records():
         assert 0 <= row["temporal_ep"] <= 100
         assert 0 <= row["spatial_ep"] <= 100
         assert 0 < row["text_mass"] < 1
@@ -69,18 +69,18 @@ def test_joint_attention_with_text_has_parts() -> None:
 def test_spatial_attention_has_no_parts() -> None:
     with intercept(captured("animatediff")[0], Record(), "spatial") as record:
         predict("animatediff")
-    assert {row["text_mass"] for row in record.rows()} == {None}
+    assert {row["text_mass"] for row in record.records()} == {None}
 
 
 def test_a_second_call_of_a_site_for_the_same_rows_does_not_count_its_videos_twice() -> None:
     record, first = Record(), make_call()
     record(first)
     record(make_call(earlier=(first,)))
-    assert {row["videos"] for row in record.rows()} == {1}
+    assert {row["videos"] for row in record.records()} == {1}
 
 
 def test_attention_that_is_not_finite_names_its_place() -> None:
     record = Record()
     record(make_call(attend=lambda: torch.full((4, 2, 6, 4), torch.inf)))
     with pytest.raises(FailureError, match=r"not finite; in block\.attn1, head 0, step 0, (un)?cond branch"):
-        list(record.rows())
+        list(record.records())

@@ -48,7 +48,7 @@ class Record:
         ...     text_dim=16, ffn_dim=32, freq_dim=32, num_layers=1)
         >>> with intercept(wan, Record()) as record, torch.no_grad():
         ...     _ = wan(torch.randn(1, 4, 2, 4, 6), torch.tensor([1]), torch.randn(1, 5, 16))
-        >>> first = next(record.rows())
+        >>> first = next(record.records())
         >>> first["site"], first["head"], 0 <= first["ep"] <= 100
         ('blocks.0.attn1', 0, True)
     """
@@ -88,7 +88,7 @@ class Record:
         same = key in self._counts and bool(call.earlier) and call.rows == call.earlier[0].rows
         self._counts[key] = attended + chosen.shape[1], videos + (0 if same else len(rows))
 
-    def rows(self) -> Iterator[dict[str, Any]]:
+    def records(self) -> Iterator[dict[str, Any]]:
         """One record per site, head, step and branch, in order of execution.
 
         Keys: site, kind, order, keys_of (see `AttentionCall`), head, step, branch, videos, the means of `MEANS` (None

@@ -97,7 +97,7 @@ def test_recording_gives_the_model_the_kernels_output_once(device: torch.device)
     assert torch.allclose(call.output, plain.output, atol=1e-5)
     usual(plain)
     assert asked == [1]
-    for fused, streamed in zip(record.rows(), usual.rows(), strict=True):
+    for fused, streamed in zip(record.records(), usual.records(), strict=True):
         assert fused["ep"] == pytest.approx(streamed["ep"], abs=1e-3)
         assert fused["energy"] == pytest.approx(streamed["energy"], rel=1e-4)
 

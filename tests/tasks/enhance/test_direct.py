@@ -228,7 +228,7 @@ def test_online_plans_from_the_first_steps(family: str, mode: str) -> None:
     kind = "temporal" if any(site.kind == "temporal" for site in find_sites(pipe)) else "joint"
     with intercept(pipe, Record(), kind, steps=(0.0, 0.5), guidance="all") as record:
         run(family, steps=4)
-    figures = EntropyProfile.from_rows(record.rows())
+    figures = EntropyProfile.from_rows(record.records())
     changed = {"perturbation": "uniform"} if mode == "direct" else {}
     config = EnhanceConfig(start=0, mode=mode, sites=f"{kind}:top=0.5", entropy="online:2", **changed)
     first: list[Tensor] = []

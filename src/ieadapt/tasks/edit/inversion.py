@@ -278,7 +278,7 @@ def run_source_profiled(
     reached = active_sites(runner.pipe, runner.schedule_for(latents).timesteps[inversion.first :].tolist())
     with intercept(runner.pipe, Record(), reached, guidance="all") as record:
         frames = _run_source(runner, inversion, latents, done)
-    return frames, EntropyProfile.from_rows(record.rows(), {"measured": "on the source", "prompt": inversion.prompt})
+    return frames, EntropyProfile.from_rows(record.records(), {"measured": "on the source", "prompt": inversion.prompt})
 
 
 class Refinement:

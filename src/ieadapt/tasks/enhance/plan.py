@@ -106,7 +106,7 @@ class Planner:
         if step < self._online:
             return None
         if self.latest is None:
-            self.latest = make_plan(self._config, self.candidates, EntropyProfile.from_rows(self._record.rows()))
+            self.latest = make_plan(self._config, self.candidates, EntropyProfile.from_rows(self._record.records()))
         return self.latest
 
     def __call__(self, call: AttentionCall) -> None:

@@ -59,7 +59,7 @@ def measure(
     with recording as record, wrap_denoiser(pipe, grid):
         videos = generate(pipe, listed, config, seed, progress)
     measured = {"rows": rows, "latent_grid": grid.found, **made_size(videos)}
-    return EntropyProfile.from_rows(record.rows(), _metadata(pipe, listed, config, seed) | measured)
+    return EntropyProfile.from_rows(record.records(), _metadata(pipe, listed, config, seed) | measured)
 
 
 def quick_profile(
