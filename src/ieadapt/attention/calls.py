@@ -233,7 +233,7 @@ def attention_call(
         rows=rows,
         attend=lambda: attend(**inputs),
         earlier=tuple(visit.calls) if outer.family.calls == "per row" else (),
-        own=not inputs.get("dropout_p"),
+        own=not inputs.get("dropout_p"),  # dropout draws at random: what we computed would be another output
         keys_of="" if outer.family.calls == "per row" else _keys_of(outer.family, visit),
     )
 

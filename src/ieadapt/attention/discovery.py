@@ -47,7 +47,7 @@ def denoisers_of(model: DiffusionPipeline | nn.Module) -> dict[str, nn.Module]:
 
 
 def uncompiled(module: nn.Module) -> nn.Module:
-    """The module that `torch.compile` wrapped, or the module itself."""
+    """The module that `torch.compile` wrapped, or the module itself: paths in the wrapper begin with `_orig_mod`."""
     return getattr(module, "_orig_mod", module)
 
 
