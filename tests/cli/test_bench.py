@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from ieadapt.runs.videos import encode_video
 from tests.cli.conftest import SIZE, Program
 from tests.metrics import clips
@@ -64,6 +66,7 @@ def test_the_help_lists_the_benchmarks(program: Program) -> None:
     assert "no such command" in program("bench", "vbunch").err.lower()
 
 
+@pytest.mark.slow
 def test_v2v_prints_every_method_beside_the_controls(tiny: Path, tmp_path: Path, program: Program) -> None:
     (tmp_path / "hike.mp4").write_bytes(encode_video(clips.pan(16, 24, 5, 1, 0)))
     (tmp_path / "set.yaml").write_text("data: [{video_id: hike, prompt: a man, edit: [{prompt: a bear}]}]")

@@ -119,6 +119,7 @@ def undefined_names(report: Path) -> set[str]:
     return {node.id for node in names} - stored - {"ieadapt"}
 
 
+@pytest.mark.slow
 def test_enhance_measures_first_where_it_has_no_profile(tiny: Path, tmp_path: Path, program: Program) -> None:
     done = program("enhance", tiny, "--prompt", "a red ball", *SIZE, "--out", tmp_path, "--json")
     assert done.status == 0, done.err

@@ -12,6 +12,7 @@ from ieadapt.tasks.measure.profile import EntropyProfile
 from tests.cli.conftest import Program
 
 
+@pytest.mark.slow
 def test_the_demo_leaves_table_videos_plot_and_report(tmp_path: Path, program: Program) -> None:
     done = program("demo", "--captions", 2, "--steps", 2, "--out", tmp_path)
     assert done.status == 0, done.err

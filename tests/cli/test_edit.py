@@ -62,6 +62,7 @@ def test_rate_and_sound_of_the_source_stay(tiny: Path, clip: Path, tmp_path: Pat
         assert (video.header.rate, video.header.has_sound) == (Fraction(10), True)
 
 
+@pytest.mark.slow
 def test_an_inversion_is_made_once(tiny: Path, clip: Path, tmp_path: Path, program: Program, own_cache: Path) -> None:
     words = ("edit", tiny, "--video", clip, "--source-prompt", "a red ball", *SIZE)
     first = program(*words, *TARGET, "--out", tmp_path / "a")
@@ -120,6 +121,7 @@ def test_a_file_of_jobs_resumes(tiny: Path, tmp_path: Path, program: Program) ->
     assert set(read_run(tmp_path / "run")["files"]) == set(record["files"])
 
 
+@pytest.mark.slow
 def test_one_bad_job_does_not_end_the_others(tiny: Path, tmp_path: Path, program: Program) -> None:
     greys(tmp_path / "sea.mp4")
     (tmp_path / "text.mp4").write_text("no video")
@@ -167,6 +169,7 @@ def test_signs_of_damage_are_noted_or_refused(tiny: Path, tmp_path: Path, progra
     assert not (tmp_path / "strict").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["00-edit.mp4", "source.mp4", "00-strip.png", "00-side-by-side.mp4", "job.json"])
 @pytest.mark.parametrize("content", [None, b"x"])
 def test_a_job_with_a_damaged_file_is_done_again(
@@ -187,6 +190,7 @@ def test_a_job_with_a_damaged_file_is_done_again(
     assert not [each for each in after["files"] if problem_of(tmp_path / "run", after, each)]
 
 
+@pytest.mark.slow
 def test_a_changed_job_is_done_again(tiny: Path, tmp_path: Path, program: Program) -> None:
     words = ("edit", tiny, *SIZE, "--out", tmp_path / "run", "--jobs")
     assert program(*words, _jobs(tmp_path)).status == 0

@@ -78,6 +78,7 @@ def test_online_sites_are_in_the_record(program: Program, tiny: Path, tmp_path: 
     assert len(read_run(tmp_path / "run")["sites"]) == 7
 
 
+@pytest.mark.slow
 def test_a_profile_of_another_size(program: Program, tiny: Path, tmp_path: Path) -> None:
     profile = tmp_path / "profile"
     assert program("measure", tiny, "--prompt", "a ball", *SIZE, "--out", profile).status == 0

@@ -14,6 +14,7 @@ SITE = "mid_block.attentions.0.transformer_blocks.0.attn1"
 SMALL = ("--sites", SITE, "--metrics", "psnr", "--workers", "1", "--device", "cpu", *SIZE)
 
 
+@pytest.mark.slow
 def test_a_study_its_status_and_its_table(program: Program, tiny: Path, tmp_path: Path) -> None:
     out, prompts = tmp_path / "study", tmp_path / "prompts.txt"
     prompts.write_text("a red ball\na blue star\n")

@@ -78,6 +78,7 @@ KINDS = ("wan", "cogvideox", "animatediff")
 """A family with attention to text apart, one with joint attention, and a U-Net."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("saver", OFFLOADING)
 @pytest.mark.parametrize("family", KINDS)
 def test_offloading_changes_nothing(family: str, saver: str, tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ def _with_colours_swapped() -> Scene:
     return SCENE.replace(objects=objects)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("component", "shown"),
     [
@@ -68,12 +69,14 @@ def test_what_is_shown_wrongly_is_seen(component: str, shown: Scene, truth: Accu
     assert found.mean < truth.mean - 0.03
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["blur", "noise", "flicker"])
 def test_bad_drawing_of_the_right_thing_hardly_costs_accuracy(kind: str, truth: Accuracy) -> None:
     found = judge_accuracy(DAMAGES[kind](render(SCENE), SCENE, 0.5), caption(SCENE))[0]
     assert found.mean > truth.mean - 0.05, found
 
 
+@pytest.mark.slow
 def test_a_score_has_both_halves_and_the_scene_that_it_found() -> None:
     scored = score_scene(render(SCENE), caption(SCENE), iterations=30)
     assert scored.accuracy.mean > 0.97

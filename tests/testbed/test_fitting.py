@@ -52,6 +52,7 @@ def test_psnr_is_that_of_the_pictures() -> None:
     assert fit.worst == pytest.approx(float(-10 * error.max().log10()), abs=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 3])
 def test_numbers_that_are_off_are_found_again(number: int) -> None:
     scene = TWO[number]
@@ -67,6 +68,7 @@ def test_numbers_that_are_off_are_found_again(number: int) -> None:
         ]
 
 
+@pytest.mark.slow
 def test_the_named_scene_explains_a_clip_better_than_another_of_its_attributes() -> None:
     scene = TWO[1]
     free = next(colour for colour in ("red", "green", "blue") if colour not in {o.colour for o in scene.objects})

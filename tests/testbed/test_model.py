@@ -84,6 +84,7 @@ def test_unet_splits_into_what_is_stored(pipeline: AnimateDiffPipeline) -> None:
         assert torch.equal(value, pipeline.unet.state_dict()[name]), name
 
 
+@pytest.mark.slow
 def test_vae_keeps_shapes(pipeline: AnimateDiffPipeline) -> None:
     scenes = sample_scenes(2, 12, "heldout")
     frames = render_batch(SceneTensors.stack(scenes))
@@ -96,6 +97,7 @@ def test_vae_keeps_shapes(pipeline: AnimateDiffPipeline) -> None:
     assert torch.tensor([score(clip, scene).iou for clip, scene in zip(rebuilt, scenes, strict=True)]).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_unseen_captions_come_true_in_six_steps(pipeline: AnimateDiffPipeline) -> None:
     prompts = [
         *held_out_captions(2),

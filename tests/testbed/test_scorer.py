@@ -58,6 +58,7 @@ def drops(cases: list[tuple[Scene, str, str]]) -> list[str]:
     return failed
 
 
+@pytest.mark.slow
 def test_changing_one_attribute_drops_its_component() -> None:
     assert drops(other_values()[::7]) == []
 
@@ -163,6 +164,7 @@ def test_scoring_is_fast() -> None:
     assert time.perf_counter() - began < 2.0  # about 0.15 s on an idle machine
 
 
+@pytest.mark.slow
 def test_shapes_are_all_told_apart_when_small() -> None:
     for shape in SHAPES:
         frames = render(SCENE.replace(shape=shape, size="small", motion="up"))

@@ -54,6 +54,7 @@ def asked(model: str, steps: int) -> PerturbRun:
     return PerturbRun(model, ("a red ball",), sites="temporal", generation=size, hardware=CPU)
 
 
+@pytest.mark.slow
 def test_after_a_stop_in_the_middle_the_model_is_as_it_was(app: App) -> None:
     model = app.models[0]
 
@@ -74,6 +75,7 @@ def test_after_a_stop_in_the_middle_the_model_is_as_it_was(app: App) -> None:
     assert decode_video(before).shape == (5, 3, 16, 24)
 
 
+@pytest.mark.slow
 def test_twenty_runs_asked_for_at_once_are_all_made_with_one_model(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded, load = [], Hardware.load
     monkeypatch.setattr(Hardware, "load", lambda hardware, model: loaded.append(model) or load(hardware, model))

@@ -20,6 +20,8 @@ from ieadapt.web.guard import Access
 from ieadapt.web.server import WebConfig
 from tests.web.conftest import Open, Served, free_port, serving
 
+pytestmark = pytest.mark.slow
+
 MIDDLE = "mid_block.motion_modules.0.transformer_blocks.0"
 
 

@@ -50,6 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, model: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_smoke_run_leaves_weights_and_a_record(folder: Path, model: str) -> None:
     assert {path.stem for path in folder.glob("*.safetensors")} == PARTS[model]
     records = read_history(folder)
@@ -59,6 +60,7 @@ def test_smoke_run_leaves_weights_and_a_record(folder: Path, model: str) -> None
     assert not list(folder.glob("*.part"))
 
 
+@pytest.mark.slow
 def test_smoke_run_exports_a_pipeline_that_runs(folder: Path) -> None:
     pipeline = load_pipeline(folder / "pipeline")
     frames = pipeline("a big red star moving left over bricks", num_inference_steps=1, output_type="pt").frames
@@ -77,6 +79,7 @@ def test_export_names_what_is_missing(tmp_path: Path) -> None:
         export(SHAPES, tmp_path, tmp_path / "pipeline", "tiny")
 
 
+@pytest.mark.slow
 def test_pipeline_folder_becomes_a_training_folder_again(tmp_path: Path) -> None:
     shipped = model_folder("shapes")
     adopt(SHAPES, shipped, tmp_path)
@@ -174,6 +177,7 @@ def test_gradients_are_clipped_as_one() -> None:
         assert torch.allclose(parameter.grad, value / norm, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_two_processes_end_with_the_same_weights(tmp_path: Path) -> None:
     """Each draws noise and data of its own; averaged gradients keep their weights alike."""
     script = tmp_path / "job.py"

@@ -51,6 +51,7 @@ def cells(out: Path) -> list[Path]:
     return list((out / "cells").glob("*.json"))
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on_and_ends_like_one_that_was_not(asked: Asked, model: Path, tmp_path: Path) -> None:
     """And a second process at work on the folder does no cell twice."""
     out, log = tmp_path / "killed", tmp_path / "log"

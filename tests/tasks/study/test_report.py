@@ -125,6 +125,7 @@ def test_a_study_of_one_site_and_one_clip_still_has_a_report() -> None:
     assert any("replacing one spatial site by the identity map" in sentence for sentence in report.found)
 
 
+@pytest.mark.slow
 def test_a_folder_gets_its_report_with_every_figure_and_table(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "study")
     growing_table().write_parquet(folder / "study.parquet")
@@ -158,6 +159,7 @@ def test_a_folder_without_a_table_or_with_an_empty_one_is_refused(tmp_path: Path
         read_table(tmp_path / "study.parquet")
 
 
+@pytest.mark.slow
 def test_a_study_by_head_draws_damage_per_head() -> None:
     import numpy as np
 
