@@ -97,7 +97,8 @@ def file_inside(folder: Path, name: str) -> Path:
         ieadapt.errors.UsageError: a record names a file outside its folder; got '../b/config.json'; in runs/a; ...
     """
     pure = PurePath(name)
-    if "\0" in name or pure.is_absolute() or ".." in pure.parts or not _stays(folder, folder / name):
+    inside = "\0" not in name and (folder / name).resolve().is_relative_to(folder.resolve())
+    if pure.is_absolute() or ".." in pure.parts or not inside:
         raise UsageError(
             "a record names a file outside its folder",
             got=repr(name),
@@ -105,10 +106,6 @@ def file_inside(folder: Path, name: str) -> Path:
             remedy="use a folder as the run left it; a copy must hold the files themselves, no links to them",
         )
     return folder / name
-
-
-def _stays(folder: Path, path: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())
 
 
 def record_text(content: Mapping[str, Any]) -> str:
@@ -163,8 +160,7 @@ def read_record(
         reason = "" if seal in ((None, None), (_digest(content), "sha256")) else "other content than was written"
     if reason:
         raise UsageError(f"{what} cannot be read", got=reason, where=path, remedy=remedy)
-    found: dict[str, Any] = content
-    return found
+    return dict(content)
 
 
 def _digest(plain: Mapping[str, Any]) -> str:

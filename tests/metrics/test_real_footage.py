@@ -160,7 +160,7 @@ def test_real_clips_move_and_are_consistent() -> None:
     from ieadapt.runs.clip_reading import ReadConfig, read_clip
 
     folder = Path(str(CLIPS.find())).parent
-    read = {clip.name: read_clip(clip.path, ReadConfig(frames=5)).frames for clip in find_clips(folder).clips}
+    read = {name: read_clip(clip, ReadConfig(frames=5)).frames for name, clip in find_clips(folder).clips.items()}
     for frames in read.values():
         assert warp_error(frames) < evaluate(frames, metrics=["flicker"])["flicker"] < 20
         assert motion(frames) > motion(frames[:1].repeat(2, 1, 1, 1)) == 0.0

@@ -335,18 +335,18 @@ def _decodes(stream: Any) -> bool:
 
 
 def damaged(path: Path, got: str, remedy: str) -> UsageError:
-    """What is said of a clip that cannot be read to its end, or not without changed frames."""
+    """The error for a clip that cannot be read to its end, or not without changed frames."""
     return UsageError("the video is damaged or cut off", got=got, where=path, remedy=remedy)
 
 
 def unequal_frames(path: Path, index: int, first: tuple[int, int], other: tuple[int, int]) -> UsageError:
-    """What is said of a clip whose frames are of several sizes; a size is (width, height)."""
+    """The error for a clip whose frames are of several sizes; a size is (width, height)."""
     got = f"frame 0 of {first[0]}x{first[1]} and frame {index} of {other[0]}x{other[1]} pixels"
     return UsageError("the frames of a video differ in size", got=got, where=path)
 
 
 def only_a_picture(path: Path) -> UsageError:
-    """What is said of a file of one picture."""
+    """The error for a file of one picture."""
     return UsageError("this is a picture, not a video", expected="2 frames or more", got="1 frame", where=path)
 
 

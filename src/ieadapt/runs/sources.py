@@ -106,7 +106,7 @@ class Source:
 
 
 def read_source(
-    path: str | Path, wanted: Frames, config: SourceConfig | None = None, *, memory: int | None = None
+    path: str | Path, request: Frames, config: SourceConfig | None = None, *, memory: int | None = None
 ) -> Source:
     """Read from a video file, or a folder of frames, the frames that a model takes.
 
@@ -116,7 +116,7 @@ def read_source(
 
     Args:
         path: any file that PyAV can decode, or a folder of pictures.
-        wanted: number and size of the frames.
+        request: number and size of the frames.
         config: the span, the rate, crop or fit.
         memory: bytes that decoding may take; by default half of what is free.
 
@@ -140,33 +140,33 @@ def read_source(
         if clip.header.frames == 1:
             raise only_a_picture(path)
         rate = clip.header.rate if config.fps is None else Fraction(config.fps).limit_denominator(1001)
-        seconds = float(wanted.number / rate)
-        kept = ClipSize(wanted.number, wanted.height, wanted.width)
+        seconds = float(request.number / rate)
+        kept = ClipSize(request.number, request.height, request.width)
         remedy = "make a smaller copy of the video, or lower --frames, --height or --width"
         heard = int(seconds * SOUND_RATE * 2 * 4 * 2) if clip.header.has_sound else 0
         check_memory(clip.header, kept, path, remedy=remedy, sound=heard, memory=memory)
-        _check_length(clip.header, wanted, config, rate, path)
+        _check_length(clip.header, request, config, rate, path)
         frames, last = list[Tensor](), None
-        for decoded in clip.pictures_at([config.start + float(index / rate) for index in range(wanted.number)]):
+        for decoded in clip.pictures_at([config.start + float(index / rate) for index in range(request.number)]):
             if decoded is not last:  # a picture that stays on screen is framed once
                 size, last = (decoded.picture.shape[1], decoded.picture.shape[0]), decoded
-                framing = Framing.of(size, (wanted.width, wanted.height), config.size, decoded.pixel_aspect)
+                framing = Framing.of(size, (request.width, request.height), config.size, decoded.pixel_aspect)
                 frame = framing.apply(decoded.picture)
             frames.append(frame)
-        if len(frames) < wanted.number:
+        if len(frames) < request.number:
             if clip.count == 1:
                 raise only_a_picture(path)
             if clip.damage:
                 got = f"decoding ends after {clip.ends:.2f} s; {'; '.join(clip.damage)}"
                 raise damaged(path, got, "use another copy of the file, or a span before the damage")
-            raise _too_short(wanted, config, rate, clip.ends, path)
+            raise _too_short(request, config, rate, clip.ends, path)
         sound = read_sound(path, config.start, seconds) if clip.header.has_sound else None
     span = f"{config.start:.2f}–{config.start + seconds:.2f} s at {float(rate):g} per second"
-    parts = [f"{wanted.number} frames, {span}", str(framing), *clip.notes, "with its sound" if sound else "no sound"]
+    parts = [f"{request.number} frames, {span}", str(framing), *clip.notes, "with its sound" if sound else "no sound"]
     return Source(torch.stack(frames), rate, sound, "; ".join(parts), clip.damage)
 
 
-def _check_length(header: Header, wanted: Frames, config: SourceConfig, rate: Fraction, path: Path) -> None:
+def _check_length(header: Header, request: Frames, config: SourceConfig, rate: Fraction, path: Path) -> None:
     """Refuse a span that the header already says is not there, rather than decode up to its end first."""
     if header.seconds is None:
         return
@@ -178,19 +178,19 @@ def _check_length(header: Header, wanted: Frames, config: SourceConfig, rate: Fr
             got=config.start,
             where=path,
         )
-    if config.start + float((wanted.number - 1) / rate) >= header.seconds + slack:
-        raise _too_short(wanted, config, rate, header.seconds, path)
+    if config.start + float((request.number - 1) / rate) >= header.seconds + slack:
+        raise _too_short(request, config, rate, header.seconds, path)
 
 
-def _too_short(wanted: Frames, config: SourceConfig, rate: Fraction, seconds: float, path: Path) -> UsageError:
-    """What is said of a clip of so many seconds, and what would make the span fit."""
-    last, left = config.start + float((wanted.number - 1) / rate), max(seconds - config.start, 0.0)
-    denser = (wanted.number - 1) / left if left else float("inf")
+def _too_short(request: Frames, config: SourceConfig, rate: Fraction, seconds: float, path: Path) -> UsageError:
+    """The error for a clip of so many seconds, and what would make the span fit."""
+    last, left = config.start + float((request.number - 1) / rate), max(seconds - config.start, 0.0)
+    denser = (request.number - 1) / left if left else float("inf")
     remedies = ["lower --start"] if config.start else []
     remedies += [f"raise --fps to {denser + 0.05:.1f} or more"] if denser < 240 else []
     return UsageError(
         "the video is too short",
-        expected=f"{wanted.number} frames at {float(rate):g} per second, up to {last:.2f} s",
+        expected=f"{request.number} frames at {float(rate):g} per second, up to {last:.2f} s",
         got=f"a video of {seconds:.2f} s",
         where=path,
         remedy=" or ".join([*remedies, "lower --frames where the model allows it"]),

@@ -69,11 +69,16 @@ def encode_video(
     """
     pixels = _pixels(frames)
     pixels = np.pad(pixels, ((0, 0), (0, pixels.shape[1] % 2), (0, pixels.shape[2] % 2), (0, 0)), mode="edge")
-    name, options = _encoder()
+    name = next((name for name in _ENCODERS if name in av.codecs_available), None)
+    if name is None:
+        expected = f"one of {list(_ENCODERS)}"
+        raise FailureError("this build of PyAV can write no video that a browser plays", expected=expected)
     with tempfile.TemporaryDirectory() as folder:  # "faststart" moves the header by reading the file again
         path = Path(folder, "video.mp4")
         with av.open(path, mode="w", format="mp4", options={"movflags": "faststart"}) as container:
-            stream = cast(Any, container.add_stream(name, rate=Fraction(frames_per_second), options=dict(options)))
+            stream = cast(
+                Any, container.add_stream(name, rate=Fraction(frames_per_second), options=dict(_ENCODERS[name]))
+            )
             stream.height, stream.width, stream.pix_fmt = pixels.shape[1], pixels.shape[2], "yuv420p"
             heard = None if sound is None else _sound_stream(container)  # before the first picture is muxed
             for picture in pixels:
@@ -205,14 +210,6 @@ def _pixels(frames: Float[Tensor, "frame channel height width"]) -> UInt8[np.nda
         )
     channels_last = rearrange(frames.detach().cpu().float(), "frame channel height width -> frame height width channel")
     return (channels_last.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-
-
-def _encoder() -> tuple[str, Mapping[str, str]]:
-    for name, options in _ENCODERS.items():
-        if name in av.codecs_available:
-            return name, options
-    expected = f"one of {list(_ENCODERS)}"
-    raise FailureError("this build of PyAV can write no video that a browser plays", expected=expected)
 
 
 def _png(pixels: UInt8[np.ndarray, "height width 3"]) -> bytes:

@@ -8,7 +8,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from ieadapt.errors import FailureError, IEAdaptError, UsageError
 from ieadapt.metrics import METRICS, Metric, evaluate, missing_metrics, select_metrics
 from ieadapt.metrics.metric import USUAL_RATE
 from ieadapt.metrics.weights import UserWeights, WeightPaths
-from ieadapt.runs.clip_folders import REFERENCES, ClipFile, ClipFolder, find_clips, parts_of
+from ieadapt.runs.clip_folders import REFERENCES, ClipFolder, find_clips, parts_of, read_prompts_of
 from ieadapt.runs.clip_reading import ReadConfig, aligned, check_readable, read_clip
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import Batch, Stages, open_run, silent
@@ -71,7 +71,7 @@ class _Pairing:
 
     videos: ClipFolder
     reference: ClipFolder | None
-    pairs: Mapping[str, tuple[ClipFile, ClipFile | None]]
+    pairs: Mapping[str, tuple[Path, Path | None]]
     notes: Sequence[str]
 
 
@@ -119,7 +119,8 @@ def run_evaluation(
     pairing = _paired(videos, reference, prompts)
     usable, unusable = _applicable(chosen, pairing, named=config.metrics is not None)
     batch = Batch("videos")
-    batch.each(pairing.pairs, lambda pair: _check(pair, config.reading))
+    names = {name: name for name in pairing.pairs}
+    batch.each(names, lambda name: _check(pairing.pairs[name], config.reading))
     against = {"--reference": reference, "--prompts": prompts}
     options = [word for option, value in against.items() if value is not None for word in (option, value)]
     command = command_line("evaluate", config, out, videos, *options)
@@ -145,27 +146,30 @@ def _paired(videos: str | Path, reference: str | Path | None, prompts: Path | No
         implied = next((part for part in REFERENCES if part in parts and REFERENCES[part] in parts), None)
         if implied is not None:
             videos, reference = f"{videos}:{implied}", f"{videos}:{REFERENCES[implied]}"
-    ours = find_clips(videos).with_prompts(prompts)
+    ours = find_clips(videos)
+    if prompts is not None:
+        ours = replace(ours, prompts=read_prompts_of(prompts, ours.clips))
     left_out = [f"left out of {ours.label}: {each}" for each in ours.left_out]
     if reference is None:
-        return _Pairing(ours, None, {clip.name: (clip, None) for clip in ours.clips}, left_out)
+        return _Pairing(ours, None, {name: (clip, None) for name, clip in ours.clips.items()}, left_out)
     theirs = find_clips(reference)
     left_out += [f"left out of {theirs.label}: {each}" for each in theirs.left_out]
-    partners = {clip.name: clip for clip in theirs.clips}
-    if len(ours.clips) == len(theirs.clips) == 1:
-        partners = {ours.clips[0].name: theirs.clips[0]}
-    pairs = {clip.name: (clip, partners[clip.name]) for clip in ours.clips if clip.name in partners}
+    single = len(ours.clips) == len(theirs.clips) == 1
+    if single:  # a pair, whatever their names
+        pairs = {name: (clip, next(iter(theirs.clips.values()))) for name, clip in ours.clips.items()}
+    else:
+        pairs = {name: (clip, theirs.clips[name]) for name, clip in ours.clips.items() if name in theirs.clips}
     if not pairs:
         raise UsageError(
             "no video has a partner of the same name in the reference",
-            got=f"{ours.clips[0].name}, ... and {theirs.clips[0].name}, ...",
+            got=f"{next(iter(ours.clips))}, ... and {next(iter(theirs.clips))}, ...",
             where=f"{videos} and {reference}",
             remedy="name the two videos of a pair alike",
         )
-    matched = {clip.name for pair in pairs.values() for clip in pair}
     for folder in (ours, theirs):
-        alone = [clip.name for clip in folder.clips if clip.name not in matched]
-        left_out += [f"left out of {folder.label}, no partner: {', '.join(alone)}"] if alone else []
+        alone = [name for name in folder.clips if name not in pairs]
+        if alone and not single:
+            left_out.append(f"left out of {folder.label}, no partner: {', '.join(alone)}")
     return _Pairing(ours, theirs, pairs, left_out)
 
 
@@ -194,9 +198,9 @@ def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     return groups
 
 
-def _check(pair: tuple[ClipFile, ClipFile | None], reading: ReadConfig) -> None:
+def _check(pair: tuple[Path, Path | None], reading: ReadConfig) -> None:
     for clip in filter(None, pair):
-        check_readable(clip.path, reading)
+        check_readable(clip, reading)
 
 
 def _measure(
@@ -206,22 +210,22 @@ def _measure(
     notes, refusals = list[str](), list[tuple[str, str]]()
     report, done = stages("measuring"), itertools.count(1)
 
-    def measure(pair: tuple[ClipFile, ClipFile | None]) -> dict[str, Any]:
+    def measure(name: str) -> dict[str, Any]:
         report(next(done), len(pairing.pairs))
-        video, partner = pair
-        ours = read_clip(video.path, reading)
+        video, partner = pairing.pairs[name]
+        ours = read_clip(video, reading)
         frames, reference, own = ours.frames, None, list(ours.notes)
         if partner is not None:
-            theirs = read_clip(partner.path, reading)
+            theirs = read_clip(partner, reading)
             frames, reference, changes = aligned(ours, theirs, reading)
             own += [*(f"reference: {note}" for note in theirs.notes), *changes]
-        row, reasons = clip_values(metrics, frames, reference, pairing.videos.prompts.get(video.name), ours.rate)
-        notes.extend(f"{video.name}: {note}" for note in own)
-        refusals.extend((video.name, reason) for reason in reasons)
+        row, reasons = clip_values(metrics, frames, reference, pairing.videos.prompts.get(name), ours.rate)
+        notes.extend(f"{name}: {note}" for note in own)
+        refusals.extend((name, reason) for reason in reasons)
         size = dict(zip(("frames", "height", "width"), (len(frames), *frames.shape[2:]), strict=True))
-        return {"video": video.name, **size, **row, "notes": "; ".join(own)}
+        return {"video": name, **size, **row, "notes": "; ".join(own)}
 
-    values = batch.each(pairing.pairs, measure)
+    values = batch.each({name: name for name in pairing.pairs}, measure)
     for reason, names in _grouped(refusals).items():
         some = names if len(names) <= 3 else [f"{names[0]} and {len(names) - 1} others"]
         notes.append(f"{', '.join(some)}: {reason}")
@@ -305,7 +309,7 @@ def read_places(text: str | None) -> WeightPaths:
             folders and files named by their keys are looked for. None for nothing.
 
     Raises:
-        UsageError: an unknown key, a place that is not there, or a folder without any known name in it.
+        UsageError: an unknown key, a location that is not there, or a folder without any known name in it.
         FailureError: the hub does not give the model.
 
     Example:
@@ -317,11 +321,11 @@ def read_places(text: str | None) -> WeightPaths:
     """
     places: dict[str, Path] = {}
     for part in filter(None, (part.strip() for part in (text or "").split(","))):
-        key, equals, place = part.partition("=")
+        key, equals, location = part.partition("=")
         if not equals:
             places |= _weights_in(Path(part).expanduser())
         elif key in given_keys():
-            places[key] = _weights_at(place)
+            places[key] = _weights_at(location)
         else:
             near = difflib.get_close_matches(key, given_keys(), n=1)
             meant = f" (did you mean {near[0]!r}?)" if near else ""
@@ -341,19 +345,19 @@ def _weights_in(folder: Path) -> dict[str, Path]:
     return weights
 
 
-def _weights_at(place: str) -> Path:
-    path = Path(place).expanduser()
+def _weights_at(location: str) -> Path:
+    path = Path(location).expanduser()
     if path.exists():
         return path
-    if not _HUB_ID.fullmatch(place):
-        raise UsageError("these weights are not there", expected="a folder, a file or a hub id", got=place)
+    if not _HUB_ID.fullmatch(location):
+        raise UsageError("these weights are not there", expected="a folder, a file or a hub id", got=location)
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(place, allow_patterns=["*.json", "*.txt", "*.safetensors", "*.model"]))
+        return Path(snapshot_download(location, allow_patterns=["*.json", "*.txt", "*.safetensors", "*.model"]))
     except Exception as error:  # the hub client raises errors of many unrelated classes
         raise FailureError(
-            f"{place!r} is nothing here and could not be fetched from the model hub",
+            f"{location!r} is nothing here and could not be fetched from the model hub",
             got=(str(error).strip().splitlines() or [type(error).__name__])[0],
             remedy="check the name and the network, or download the model and give its folder",
         ) from error
