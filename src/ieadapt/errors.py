@@ -75,17 +75,14 @@ def require_types(config: Any) -> None:
         ieadapt.errors.UsageError: scale cannot be this; expected int or float; got str 'much'; in ...
     """
     for name, kind in get_type_hints(type(config)).items():
-        members, value = get_args(kind) or (kind,), getattr(config, name, None)
-        plain = [member for member in members if member in PLAIN]
-        if len(plain) < len(members):
+        kinds, value = get_args(kind) or (kind,), getattr(config, name, None)
+        if not set(kinds) <= set(PLAIN):
             continue
-        numbers = {int, float} & set(plain)
-        if (isinstance(value, bool) and bool not in plain) or not (
-            isinstance(value, tuple(plain)) or (float in numbers and isinstance(value, int))
-        ):
+        accepted = (*kinds, int) if float in kinds else kinds
+        if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in kinds):
             raise UsageError(
                 f"{name} cannot be this",
-                expected=" or ".join(member.__name__.replace("NoneType", "None") for member in plain),
+                expected=" or ".join(member.__name__.replace("NoneType", "None") for member in kinds),
                 got=f"{type(value).__name__} {value!r}",
                 where=type(config).__name__,
             )
