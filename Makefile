@@ -2,7 +2,7 @@
 #   make demo        measure, enhance and report on the bundled model (core dependencies only)
 #   make test        the fast tests            make test-all   the fast tests, then the slow ones
 #   make check       format, lint, types, imports, environment, documentation
-#   make chromium    install a browser for the browser tests (Debian, as root); make test does it where it is missing
+#   make chromium    install a browser for the browser tests (Debian, as root); make test-all does it where it is missing
 #   make docs        build the documentation: build/docs/index.html
 #   make bench       the regression gauge: a small part of the testbed benchmark beside its record (two minutes)
 #   make cost        time a measured and an enhanced step; record under benchmarks/results
@@ -46,10 +46,10 @@ chromium:
 		chromium fonts-dejavu-core >/dev/null || echo "no Chromium could be installed: browser tests are skipped"; \
 	fi
 
-test: $(VENV)/dev.stamp chromium
+test: $(VENV)/dev.stamp
 	$(PYTEST) -m "not slow and not gpu"
 
-test-all: test
+test-all: test chromium
 	$(PYTEST) -m "slow or gpu"
 
 check: $(VENV)/dev.stamp
