@@ -79,6 +79,16 @@ def test_the_key_names_everything_that_matters() -> None:
     assert len({key, *others}) == 8
 
 
+def test_the_key_is_the_same_in_every_process() -> None:
+    """diffusers notes which settings are defaults in an order of hashes, which differs between processes."""
+    pipe, frames = tiny_pipeline("wan"), clip("wan")
+    key = inversion_key(pipe, frames, SOURCE, ONCE, STEPS)
+    notes = pipe.scheduler.config["_use_default_values"]
+    assert len(notes) > 1
+    pipe.scheduler.register_to_config(_use_default_values=notes[::-1])
+    assert inversion_key(pipe, frames, SOURCE, ONCE, STEPS) == key
+
+
 def test_the_key_of_an_empty_inversion_prompt_ignores_the_source_prompt() -> None:
     pipe, frames, empty = tiny_pipeline("wan"), clip("wan"), EditConfig("inversion", inversion_prompt="empty")
     assert inversion_key(pipe, frames, SOURCE, empty) == inversion_key(pipe, frames, "a cube", empty)
