@@ -93,14 +93,15 @@ def quick(served: Served) -> bool:
 def test_pages_are_answered_while_many_clips_wait_to_be_decoded(roomy: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     go_on, at_once, most = threading.Event(), 0, 0
 
-    def slow(uploads: Uploads, uploaded: Path, name: str) -> dict[str, object]:
+    def slow(uploads: Uploads, uploaded: Path, name: str) -> None:
         nonlocal at_once, most
         at_once += 1
         most = max(most, at_once)
         go_on.wait(30)
         at_once -= 1
         uploads.path(name).touch()
-        return {"frames": 2, "width": 32, "height": 32, "rate": 8.0, "notes": []}
+        notes = {"frames": 2, "width": 32, "height": 32, "rate": 8.0, "notes": []}
+        uploads.path(name).with_suffix(".json").write_text(json.dumps(notes))
 
     monkeypatch.setattr(Uploads, "_decode", slow)
     paths = [json.loads(upload(roomy, f"clip {number}".encode())[1])[0] for number in range(MANY)]
