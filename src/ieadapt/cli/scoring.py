@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -87,7 +87,7 @@ def _evaluate(
 
 @takes(VBenchRun, instead=("results",))
 def vbench(
-    config: VBenchRun,
+    config: VBenchRun | None,
     *,
     out: Out = None,
     resume: Resume = False,
@@ -103,8 +103,8 @@ def vbench(
 
     Example: `ieadapt bench vbench shapes --prompts prompts.txt --steps 8 --out runs/vbench`
     """
-    if results is not None:
-        return _vbench_results(results, against)
+    if config is None:  # then there are results
+        return _vbench_results(cast("Path", results), against)
     with run_in(out, "vbench") as (folder, stages):
         run_vbench(config, folder, resume=resume, stages=stages)
     return Summary({}, [location("videos", folder)], folder)
