@@ -23,6 +23,7 @@ SITES = [
     [
         (None, [0, 1, 2, 3]),
         ("temporal", [2, 3]),
+        ("#3, #0", [0, 3]),
         ("down_blocks.0.attentions.0.attn1", [0]),
         ("down_blocks.*", [0, 1, 2]),
         ("up_blocks.*, spatial", [0, 3]),

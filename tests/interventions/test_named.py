@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ieadapt.errors import UsageError
-from ieadapt.interventions import PERTURBATIONS, parse_perturbation
+from ieadapt.interventions import PERTURBATION_FORMS, parse_perturbation
 
 
 @pytest.mark.parametrize(
@@ -30,10 +30,10 @@ def test_the_scope_is_passed_on() -> None:
 
 @pytest.mark.parametrize("text", ["mix", "mix:much", "identity:2", "blur", "temperature:"])
 def test_wrong_amounts(text: str) -> None:
-    with pytest.raises(UsageError, match="missing or wrong; expected mix:WEIGHT, temperature:T or blur:SIGMA"):
+    with pytest.raises(UsageError, match="unknown perturbation; expected identity, uniform, mix:WEIGHT, temperature:T"):
         parse_perturbation(text)
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(UsageError, match=f"unknown perturbation; expected {', '.join(PERTURBATIONS)}; got swap"):
+    with pytest.raises(UsageError, match=f"unknown perturbation; expected {', '.join(PERTURBATION_FORMS)}; got swap"):
         parse_perturbation("swap")

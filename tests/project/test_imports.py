@@ -9,12 +9,13 @@ import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "ieadapt"
 
-_CORE = {"errors", "functional"}
+_CORE = {"errors", "notation", "functional"}
 _TOOLS = _CORE | {"files", "attention", "interventions", "metrics", "models", "testbed"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
-    "functional": {"errors"},
+    "notation": {"errors"},
+    "functional": {"errors", "notation"},
     "attention": _CORE,
     "interventions": _CORE | {"attention"},
     "metrics": _CORE,

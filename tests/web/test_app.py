@@ -13,8 +13,7 @@ import pytest
 from ieadapt.runs.pipelines import Hardware
 from ieadapt.runs.videos import decode_video
 from ieadapt.tasks.generate import GenerationConfig
-from ieadapt.tasks.perturb.config import PerturbRun
-from ieadapt.tasks.perturb.run import run_perturb
+from ieadapt.tasks.perturb import PerturbRun, run_perturb
 from ieadapt.web.app import App, ModelCache
 from ieadapt.web.workspace import Workspace
 from tests.tiny import build

@@ -15,7 +15,7 @@ from ieadapt.runs.flags import flags
 from ieadapt.tasks.edit.config import EditRun
 from ieadapt.tasks.enhance.run import EnhanceRun
 from ieadapt.tasks.measure.run import MeasureRun
-from ieadapt.tasks.perturb.config import PerturbRun
+from ieadapt.tasks.perturb import PerturbRun
 from ieadapt.web.edit import EDIT
 from ieadapt.web.forms import Form, model_field, prompts_field, run_field
 from ieadapt.web.videos import ENHANCE, PERTURB

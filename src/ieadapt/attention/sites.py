@@ -73,8 +73,9 @@ def select_sites(sites: Sequence[AttentionSite], selection: Selection = None) ->
 
     Args:
         sites: the sites of one model, as `find_sites` returns them.
-        selection: None for all; a kind (`"temporal"`), a name, a shell pattern (`"up_blocks.*"`), a site, a sequence
-            of these, a comma-separated string of these, or a predicate over sites.
+        selection: None for all; a kind (`"temporal"`), a name, a number as reports print it (`"#28"`), a shell pattern
+            (`"up_blocks.*"`), a site, a sequence of these, a comma-separated string of these, or a predicate over
+            sites.
 
     Raises:
         UsageError: an entry matches no site; near names and the kinds that the model has are listed.
@@ -118,7 +119,9 @@ def _entries(selection: str | AttentionSite | Iterable[str | AttentionSite]) -> 
 
 def _matching(sites: Sequence[AttentionSite], entry: str | AttentionSite) -> list[AttentionSite]:
     name = entry.name if isinstance(entry, AttentionSite) else entry
-    matches = [site for site in sites if name in (site.kind, site.name) or fnmatchcase(site.name, name)]
+    matches = [
+        site for site in sites if name in (site.kind, site.name, f"#{site.order}") or fnmatchcase(site.name, name)
+    ]
     if not matches:
         near = difflib.get_close_matches(name, [site.name for site in sites], n=3, cutoff=0.3)
         raise UsageError(

@@ -24,13 +24,10 @@ from ieadapt.tasks.edit.report import measures_table as edits_table
 from ieadapt.tasks.edit.run import run_edit
 from ieadapt.tasks.enhance.run import EnhanceRun, run_enhance
 from ieadapt.tasks.evaluate.tables import comparison_table, verdict
-from ieadapt.tasks.maps.run import MapsRun, run_maps
-from ieadapt.tasks.maps.summary import describe_maps
+from ieadapt.tasks.maps.run import MapsRun, describe_maps, run_maps
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.measure.run import MeasureRun, describe_profile, profile_table, run_measure
-from ieadapt.tasks.perturb.config import PerturbRun
-from ieadapt.tasks.perturb.report import describe_perturbed, measures_table
-from ieadapt.tasks.perturb.run import run_perturb
+from ieadapt.tasks.perturb import PerturbRun, describe_perturbed, run_perturb, scores_table
 from ieadapt.tasks.study.report import study_maps, write_study_report
 from ieadapt.tasks.study.run import StudyRun, run_study
 from ieadapt.tasks.study.table import compact_study, study_status
@@ -110,7 +107,7 @@ def perturb(config: PerturbRun, *, out: Out = None, overwrite: Overwrite = False
     files = [location("video", folder / f"{each.name}-side-by-side.mp4") for each in result.videos]
     videos = [dataclasses.asdict(each) for each in result.videos]
     content = {"sites": [site.name for site in result.sites], "videos": videos}
-    return Summary(content, [*describe_perturbed(config, result), measures_table(result.videos), *files], folder)
+    return Summary(content, [*describe_perturbed(config, result), scores_table(result.videos), *files], folder)
 
 
 @takes(EnhanceRun)

@@ -9,7 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ieadapt.errors import UsageError
+from ieadapt.notation import parse_term
 
+ROW_FORMS = ("all", "sample:FRACTION")
 BLOCK = 64
 """Neighbouring query rows that are drawn together."""
 
@@ -67,16 +69,8 @@ def row_sample(rows: str) -> RowSample | None:
         >>> row_sample("sample:0.05")
         RowSample(fraction=0.05, seed=0)
     """
-    rule, _, amount = rows.partition(":")
-    if rows == "all":
-        return None
-    try:
-        fraction = float(amount) if rule == "sample" else float("nan")
-    except ValueError:
-        fraction = float("nan")
-    if fraction != fraction:
-        raise UsageError("no such choice of rows", expected='"all" or "sample:FRACTION"', got=rows, where="rows")
-    return RowSample(fraction)
+    _, numbers = parse_term(rows, ROW_FORMS, "choice of rows")
+    return RowSample(numbers[0]) if numbers else None
 
 
 def rows_of_blocks(blocks: Int[Tensor, "batch head block"]) -> Int[Tensor, "batch head row"]:

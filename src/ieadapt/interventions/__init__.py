@@ -5,7 +5,7 @@ from ieadapt.interventions.cross_frame import CrossFrameScale
 from ieadapt.interventions.identity import Identity
 from ieadapt.interventions.inject import Inject
 from ieadapt.interventions.mix import Mix
-from ieadapt.interventions.named import AMOUNTS, PERTURBATIONS, parse_perturbation
+from ieadapt.interventions.named import PERTURBATION_FORMS, PERTURBATIONS, parse_perturbation
 from ieadapt.interventions.perturbation import Perturbation
 from ieadapt.interventions.prompt_to_prompt import PromptToPrompt, TokenMapping
 from ieadapt.interventions.record import Record
@@ -14,8 +14,8 @@ from ieadapt.interventions.temperature import Temperature
 from ieadapt.interventions.uniform import Uniform
 
 __all__ = [
-    "AMOUNTS",
     "PERTURBATIONS",
+    "PERTURBATION_FORMS",
     "BlurQueries",
     "CrossFrameScale",
     "Identity",

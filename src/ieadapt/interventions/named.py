@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ieadapt.errors import UsageError
 from ieadapt.functional import Scope
 from ieadapt.interventions.blur_queries import BlurQueries
 from ieadapt.interventions.identity import Identity
@@ -13,6 +12,7 @@ from ieadapt.interventions.perturbation import Perturbation
 from ieadapt.interventions.skip import Skip
 from ieadapt.interventions.temperature import Temperature
 from ieadapt.interventions.uniform import Uniform
+from ieadapt.notation import parse_term
 
 PERTURBATIONS: Mapping[str, type[Perturbation]] = {
     "identity": Identity,
@@ -22,7 +22,8 @@ PERTURBATIONS: Mapping[str, type[Perturbation]] = {
     "blur": BlurQueries,
     "skip": Skip,
 }
-AMOUNTS = "mix:WEIGHT, temperature:T or blur:SIGMA"
+PERTURBATION_FORMS = ("identity", "uniform", "mix:WEIGHT", "temperature:T", "blur:SIGMA", "skip")
+"""How each is written; `blur:inf` is a blur without limit."""
 
 
 def parse_perturbation(text: str, *, scope: Scope = "video") -> Perturbation:
@@ -39,13 +40,5 @@ def parse_perturbation(text: str, *, scope: Scope = "video") -> Perturbation:
         >>> parse_perturbation("mix:0.5")
         Mix(0.5, scope='video')
     """
-    name, _, amount = text.partition(":")
-    if name not in PERTURBATIONS:
-        raise UsageError("unknown perturbation", expected=", ".join(PERTURBATIONS), got=text)
-    try:
-        values = [float(amount)] if amount else []
-        return PERTURBATIONS[name](*values, scope=scope)
-    except (TypeError, ValueError) as error:
-        if isinstance(error, UsageError):
-            raise
-        raise UsageError("the perturbation's amount is missing or wrong", expected=AMOUNTS, got=text) from error
+    name, amounts = parse_term(text, PERTURBATION_FORMS, "perturbation")
+    return PERTURBATIONS[name](*amounts, scope=scope)

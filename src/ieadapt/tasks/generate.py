@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import itertools
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from diffusers import DiffusionPipeline
@@ -21,10 +22,12 @@ from ieadapt.attention.restore import around
 from ieadapt.errors import FailureError, IEAdaptWarning, UsageError, require_types
 from ieadapt.models import known_models
 from ieadapt.models.memory import check_run
-from ieadapt.runs.folder import Progress
+from ieadapt.runs.folder import Progress, Stages, silent
 from ieadapt.runs.pipelines import Hardware, check_prompts, check_seeds
 
 AnyRun = TypeVar("AnyRun", bound="PromptRun")
+State = TypeVar("State")
+Video = Float[Tensor, "frame channel height width"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,17 @@ class PromptRun:
         check_prompts(self.prompts)
         check_seeds(self.seed, len(self.prompts))
 
+    @property
+    def prompt_seeds(self) -> list[int]:
+        """The seed of each prompt."""
+        return [self.seed + index for index in range(len(self.prompts))]
+
+    @property
+    def summary(self) -> str:
+        """The size of the run, for a report."""
+        number = f"{len(self.prompts)} prompt{'s' if len(self.prompts) > 1 else ''}"
+        return f"{number}, {self.generation.num_inference_steps} steps, first seed {self.seed}."
+
     def with_model_defaults(self: AnyRun) -> AnyRun:
         """The same run, with the guidance scale that a bundled model was made for where none is given."""
         return dataclasses.replace(self, generation=with_model_defaults(self.generation, self.model))
@@ -109,7 +123,10 @@ def generate(
         FailureError: the frames hold NaN.
     """
     config = config or GenerationConfig()
-    prompts = _checked_prompts(pipe, prompts)
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    check_prompts(tuple(prompts))
+    for prompt in prompts:
+        check_length(pipe, prompt)
     seeds = list(range(seeds, seeds + len(prompts))) if isinstance(seeds, int) else list(seeds)
     if len(seeds) != len(prompts):
         raise UsageError("as many seeds as prompts are needed", expected=len(prompts), got=len(seeds))
@@ -123,6 +140,61 @@ def generate(
     made = torch.cat(videos)
     _say_what_was_made(pipe, config, made)
     return made
+
+
+@dataclass(frozen=True)
+class VideoPair(Generic[State]):
+    """Two videos of one prompt from the same noise: plain, and made inside a block that changes the model.
+
+    Attributes:
+        plain: frames in [0, 1].
+        changed: frames in [0, 1].
+        plain_seconds: time that the plain video took; videos of one batch share its time evenly.
+        changed_seconds: time that the changed video took.
+        state: what the block of its batch yielded.
+    """
+
+    plain: Video = field(repr=False)
+    changed: Video = field(repr=False)
+    plain_seconds: float
+    changed_seconds: float
+    state: State
+
+
+def generate_pairs(
+    pipe: DiffusionPipeline,
+    prompts: Sequence[str],
+    config: GenerationConfig,
+    seeds: Sequence[int],
+    change: Callable[[], AbstractContextManager[State]],
+    stages: Stages = silent,
+    *,
+    names: tuple[str, str],
+) -> Iterator[VideoPair[State]]:
+    """Generate every prompt plain and changed, batch by batch.
+
+    Args:
+        pipe: any text-to-video pipeline.
+        prompts: what the videos show.
+        config: steps, size, guidance, videos of a batch.
+        seeds: one per prompt.
+        change: opens the block in which a batch is changed.
+        stages: gets the name of each stage as it begins, and how far it is.
+        names: of the two stages.
+    """
+    size, total = config.batch_size, len(prompts)
+    for start in range(0, total, size):
+        batch, noise = prompts[start : start + size], seeds[start : start + size]
+        span = f"{start + 1}" if len(batch) == 1 else f"{start + 1}–{start + len(batch)}"
+        plain_stage, changed_stage = (f"{name} {span} of {total}" if total > size else name for name in names)
+        began = time.perf_counter()
+        plain = generate(pipe, batch, config, noise, stages(plain_stage))
+        between = time.perf_counter()
+        with change() as state:
+            changed = generate(pipe, batch, config, noise, stages(changed_stage))
+        seconds = (between - began) / len(batch), (time.perf_counter() - between) / len(batch)
+        for one, other in zip(plain, changed, strict=True):
+            yield VideoPair(one, other, *seconds, state)
 
 
 def made_size(videos: Float[Tensor, "*video frame channel height width"]) -> dict[str, int]:
@@ -154,11 +226,9 @@ def _run(pipe: DiffusionPipeline, prompts: list[str], config: GenerationConfig, 
         check_length(pipe, config.negative_prompt, "the negative prompt")
     check_run(pipe, size, rows=len(prompts) * _rows_per_video(pipe, config))
     arguments = {
+        **size,
         "num_inference_steps": config.num_inference_steps,
         "guidance_scale": config.guidance_scale,
-        "num_frames": config.num_frames,
-        "height": config.height,
-        "width": config.width,
         "negative_prompt": None if config.negative_prompt is None else [config.negative_prompt] * len(prompts),
     }
     return call_pipeline(pipe, prompts, {name: value for name, value in arguments.items() if value is not None}, seeds)
@@ -236,17 +306,6 @@ def quiet(pipe: DiffusionPipeline) -> Iterator[None]:
         yield
     finally:
         pipe.set_progress_bar_config(**before)
-
-
-def _checked_prompts(pipe: DiffusionPipeline, prompts: str | Sequence[str]) -> list[str]:
-    listed = [prompts] if isinstance(prompts, str) else list(prompts)
-    if not listed or not all(prompt.strip() for prompt in listed):
-        raise UsageError(
-            "a prompt is missing", expected="at least one prompt with text in it", got=f"{len(listed)} prompts"
-        )
-    for prompt in listed:
-        check_length(pipe, prompt)
-    return listed
 
 
 def check_length(pipe: Any, prompt: str, what: str = "the prompt") -> None:

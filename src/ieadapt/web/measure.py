@@ -15,8 +15,7 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex
 from ieadapt.runs.pipelines import Hardware
 from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.maps.run import CAPTIONS, MapsRun, run_maps
-from ieadapt.tasks.measure.plot import COLOURS, short_name
-from ieadapt.tasks.measure.profile import EntropyProfile
+from ieadapt.tasks.measure.profile import COLOURS, EntropyProfile, short_name
 from ieadapt.tasks.measure.run import MeasureRun, describe_profile, profile_table, run_measure
 from ieadapt.web.app import App, RunView
 from ieadapt.web.page import QUIET, Panel, Workflow, WorkflowPage

@@ -13,9 +13,7 @@ from ieadapt.errors import IEAdaptError
 from ieadapt.runs.report import Table
 from ieadapt.tasks.enhance.run import EnhanceRun, run_enhance
 from ieadapt.tasks.measure.profile import EntropyProfile
-from ieadapt.tasks.perturb.config import Perturbed, PerturbRun
-from ieadapt.tasks.perturb.report import measures_table
-from ieadapt.tasks.perturb.run import run_perturb
+from ieadapt.tasks.perturb import Perturbed, PerturbRun, run_perturb, scores_table
 from ieadapt.web.app import App, RunView
 from ieadapt.web.measure import heat_maps
 from ieadapt.web.page import PICK, QUIET, Workflow, WorkflowPage
@@ -60,7 +58,7 @@ def show_perturbed(app: App, run: RunView) -> str:
         pairs=[(each.name, f"{each.prompt} (seed {each.seed})") for each in videos],
         labels=("original", "perturbed"),
         strips=True,
-        table=measures_table(videos) if videos else None,
+        table=scores_table(videos) if videos else None,
         title="How far the videos moved",
     )
 

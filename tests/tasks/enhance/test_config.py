@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ieadapt.errors import UsageError
-from ieadapt.tasks.enhance.config import EnhanceConfig
+from ieadapt.tasks.enhance.config import EnhanceConfig, Schedule
 
 DIRECT: dict[str, Any] = {"mode": "direct", "perturbation": "uniform"}
 
@@ -26,28 +26,36 @@ DIRECT: dict[str, Any] = {"mode": "direct", "perturbation": "uniform"}
         ({"rescale": 1.2}, r"the rescale is out of range; expected 0..1; got 1.2"),
         ({**DIRECT, "sharpen": 0}, "temperature of sharpened maps is out of range"),
         ({**DIRECT, "sharpen": 1.5}, "temperature of sharpened maps is out of range"),
-        ({"sharpen": 0.5}, "guidance mode has no sharpen; got sharpen=0.5"),
+        ({"sharpen": 0.5}, "guidance mode has no sharpen; expected sharpen=1.0; got sharpen=0.5"),
         ({"branch": "cond"}, "guidance mode has no branch"),
         ({**DIRECT, "rescale": 0.5}, "direct mode has no rescale"),
         ({"mode": "direct", "perturbation": "skip-block"}, "direct mode has no skip-block; expected mode=guidance"),
         ({"perturbation": "cross-frame:4"}, "guidance mode has no cross-frame; expected mode=direct"),
         ({"perturbation": "freeu:1:1:1:1"}, "guidance mode has no freeu; expected mode=direct"),
-        ({"perturbation": "skip-block:2"}, "missing or wrong; expected skip-block; got skip-block:2"),
-        ({"mode": "direct", "perturbation": "cross-frame"}, "expected cross-frame and 1 positive numbers with colons"),
-        ({"mode": "direct", "perturbation": "cross-frame:-1"}, "missing or wrong"),
-        ({"mode": "direct", "perturbation": "freeu:1:2:3"}, "expected freeu and 4 positive numbers"),
-        ({"mode": "direct", "perturbation": "freeu:1:1:1:1", "start": 0.5}, "in every step; expected start=0.0"),
+        ({"perturbation": "skip-block:2"}, "unknown perturbation; expected identity, uniform, .*; got skip-block:2"),
+        ({"mode": "direct", "perturbation": "cross-frame"}, "unknown perturbation; expected .*cross-frame:WEIGHT"),
+        ({"mode": "direct", "perturbation": "cross-frame:-1"}, "cross-frame is out of range; expected > 0"),
+        ({"mode": "direct", "perturbation": "freeu:1:2:3"}, "unknown perturbation; expected .*freeu:S1:S2:B1:B2"),
+        (
+            {"mode": "direct", "perturbation": "freeu:1:1:1:1", "start": 0.5},
+            "freeu has no start; expected start=0.0",
+        ),
         (
             {"mode": "direct", "perturbation": "freeu:1:1:1:1", "start": 0.0, "scale": 0.5},
-            "in every step; expected scale=0 or 1",
+            "freeu has no share; expected scale=0 or 1",
         ),
-        ({"perturbation": "skip-block", "heads": "top=1"}, "skip-block has no heads; expected heads=all; got top=1"),
+        (
+            {"perturbation": "skip-block", "heads": "top=1"},
+            "skip-block has no heads; expected heads=all; got heads",
+        ),
         ({"perturbation": "skip-block", "scope": "all"}, "skip-block has no scope"),
         ({"mode": "direct", "perturbation": "cross-frame:4", "weighting": "ep"}, "cross-frame has no weighting"),
-        ({"entropy": "online:0"}, "unknown source of entropy; expected profile, online or online:STEPS; got online:0"),
+        ({"entropy": "online:0"}, "not a number of steps to measure; expected online:STEPS, 1 or more; got online:0"),
         ({"entropy": "online:some"}, "unknown source of entropy"),
         ({"entropy": "profile:2"}, "unknown source of entropy"),
         ({"entropy": "guess"}, "unknown source of entropy"),
+        ({"perturbation": "mix"}, "unknown perturbation; expected identity"),
+        ({"sites": "top=0"}, "a choice of no sites"),
         ({"schedule": "sine"}, "unknown schedule of the scale"),
         ({"heads": "few"}, "unknown choice of heads"),
     ],
@@ -88,3 +96,39 @@ def test_online_steps() -> None:
         2,
         5,
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("constant", [1, 1, 1, 1, 1]),
+        ("linear:1:0", [1, 0.75, 0.5, 0.25, 0]),
+        ("linear:0.5:1.5", [0.5, 0.75, 1, 1.25, 1.5]),
+        ("cosine", [1, 0.853553, 0.5, 0.146447, 0]),
+        ("cosine:0:2", [0, 0.292893, 1, 1.707107, 2]),
+        ("1, 0.5, 0, 0, 2", [1, 0.5, 0, 0, 2]),
+    ],
+)
+def test_factors(text: str, expected: list[float]) -> None:
+    assert Schedule.parse(text).factors(5) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_run_of_one_step_has_the_first_factor() -> None:
+    assert Schedule.parse("linear:3:0").factors(1) == [3]
+
+
+def test_a_list_of_another_length() -> None:
+    with pytest.raises(UsageError, match="another length than the run; expected 3 factors, one per step; got 2"):
+        Schedule.parse("1,0.5").factors(3)
+
+
+@pytest.mark.parametrize("text", ["linear", "linear:1", "linear:1:2:3", "sine", "1,much", "", "cosine:a:b"])
+def test_no_schedule(text: str) -> None:
+    with pytest.raises(UsageError, match="unknown schedule of the scale; expected constant, linear:A:B, cosine"):
+        Schedule.parse(text)
+
+
+@pytest.mark.parametrize("text", ["linear:1:-1", "1,-0.5", "1,inf", "linear:nan:1"])
+def test_factors_out_of_range(text: str) -> None:
+    with pytest.raises(UsageError, match=r"factor of the scale's schedule is out of range; expected >= 0"):
+        Schedule.parse(text)

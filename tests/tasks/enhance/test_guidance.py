@@ -233,11 +233,10 @@ def test_what_it_cost_is_told(family: str) -> None:
     assert [site.name for site in told.sites] == [site.name for site in find_sites(pipe) if site in told.sites]
     split = family in ("wan", "hunyuanvideo")
     assert (told.passes, told.weak_passes) == (8 if split else 4, 2)
-    assert told.blocks_replayed > 0
-    assert told.blocks_computed > 0
-    assert told.weak_seconds > 0
-    assert told.seconds_saved > 0
-    assert told.as_dict()["blocks_replayed"] == told.blocks_replayed
+    assert told.cost.blocks_replayed > 0
+    assert told.cost.blocks_computed > 0
+    assert told.cost.weak_seconds > 0
+    assert told.cost.seconds_saved > 0
 
 
 @pytest.mark.parametrize("family", ["animatediff", "wan"])
@@ -336,7 +335,7 @@ def test_a_plan_made_online_moves_the_prefix() -> None:
         stages = len(prefix.stages)
     later = told.sites[0].name == "blocks.1.attn1"
     assert stages == (1 if later else 0)
-    assert told.blocks_replayed == (2 if later else 0)
+    assert told.cost.blocks_replayed == (2 if later else 0)
 
 
 def test_of_two_denoisers_only_the_changed_one_costs_weak_passes() -> None:

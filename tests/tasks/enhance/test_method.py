@@ -177,12 +177,12 @@ def test_identity_on_cross_attention_is_refused() -> None:
         ({"start": 0.5, "stop": 0.5}, "not a window of steps"),
         (
             {"perturbation": "swap"},
-            "unknown perturbation; expected identity, .*, skip-block, cross-frame, freeu; got swap",
+            "unknown perturbation; expected identity, .*, skip-block, cross-frame:WEIGHT, freeu:.*; got swap",
         ),
-        ({"perturbation": "mix"}, "amount is missing or wrong"),
+        ({"perturbation": "mix"}, "unknown perturbation; expected identity"),
         ({"perturbation": "mix:2"}, "weight of a mix is out of range"),
-        ({"perturbation": "identity:2"}, "amount is missing or wrong"),
-        ({"perturbation": "temperature:hot"}, "amount is missing or wrong"),
+        ({"perturbation": "identity:2"}, "unknown perturbation; expected identity"),
+        ({"perturbation": "temperature:hot"}, "unknown perturbation; expected identity"),
     ],
 )
 def test_configurations_that_cannot_be(arguments: dict[str, Any], message: str) -> None:

@@ -10,7 +10,7 @@ from ieadapt.attention import find_sites
 from ieadapt.errors import UsageError
 from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.enhance.method import enhancement
-from ieadapt.tasks.enhance.presets import PRESETS, matched_steps
+from ieadapt.tasks.enhance.presets import PRESETS
 from tests.families import every_family, run, tiny_pipeline
 
 U_NETS = ("animatediff", "modelscope")
@@ -28,27 +28,27 @@ def test_every_preset_acts_or_says_why_not(family: str, name: str) -> None:
     pipe, plain = tiny_pipeline(family), run(family)
     if name == "freeu" and family not in U_NETS:
         with pytest.raises(UsageError, match=r"FreeU weighs the skip connections of a U-Net.*expected AnimateDiff"):
-            enhancement(pipe, PRESETS[name].config).__enter__()
+            enhancement(pipe, EnhanceConfig.preset(name)).__enter__()
         return
     # Mochi's and others' random maps attend little across frames: a larger weight lifts the factor above 1
     config = EnhanceConfig.preset(name, **({"perturbation": "cross-frame:50"} if name == "enhance-a-video" else {}))
-    with enhancement(pipe, config) as told:
+    with enhancement(pipe, config) as state:
         assert (run(family) - plain).abs().max() > 1e-4
-    assert told.changed_steps
+    assert state.changed_steps
     if name in MIDDLE:
-        kinds = [site.kind for site in told.sites]
+        kinds = [site.kind for site in state.sites]
         expected = {**MIDDLE[name], "joint": 0} if family in U_NETS else {"spatial": 0, "temporal": 0, "joint": 1}
         assert {kind: kinds.count(kind) for kind in expected} == expected
     if name == "enhance-a-video":
         kind = "temporal" if family in U_NETS else "joint"
-        assert list(told.sites) == [site for site in find_sites(pipe) if site.kind == kind]
-    assert (told.weak_passes > 0) == (config.mode == "guidance")
+        assert list(state.sites) == [site for site in find_sites(pipe) if site.kind == kind]
+    assert (state.weak_passes > 0) == (config.mode == "guidance")
 
 
 def test_the_mid_block_is_the_middle_of_a_u_net() -> None:
-    with enhancement(tiny_pipeline("animatediff"), EnhanceConfig.preset("pag")) as told:
+    with enhancement(tiny_pipeline("animatediff"), EnhanceConfig.preset("pag")) as state:
         run("animatediff")
-    assert [site.name.split(".")[0] for site in told.sites] == ["mid_block"]
+    assert [site.name.split(".")[0] for site in state.sites] == ["mid_block"]
 
 
 def test_a_preset_with_other_values() -> None:
@@ -79,11 +79,11 @@ def test_passes_and_plain_steps_of_the_same_compute(
     config: EnhanceConfig, guided: bool, passes: int, steps: int
 ) -> None:
     assert config.passes(20, guided=guided) == passes
-    assert matched_steps(config, 20, guided=guided) == steps
+    assert config.matched_steps(20, guided=guided) == steps
 
 
 def test_passes_are_those_of_a_run() -> None:
     config = EnhanceConfig(start=0, sites="joint", stop=0.5, entropy="online:1")
-    with enhancement(tiny_pipeline("wan"), config) as told:
+    with enhancement(tiny_pipeline("wan"), config) as state:
         run("wan", steps=4)
-    assert told.passes + told.weak_passes == config.passes(4)
+    assert state.passes + state.weak_passes == config.passes(4)

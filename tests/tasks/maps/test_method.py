@@ -11,8 +11,9 @@ from torch import Tensor
 from ieadapt.attention import AttentionCall, AttentionSite, find_sites, intercept
 from ieadapt.errors import UsageError
 from ieadapt.tasks.generate import GenerationConfig
-from ieadapt.tasks.maps.method import AttentionMaps, attention_maps, checked_steps
-from ieadapt.tasks.maps.words import OTHER, prompt_words
+from ieadapt.tasks.maps.method import attention_maps, checked_steps
+from ieadapt.tasks.maps.record import OTHER, prompt_words
+from ieadapt.tasks.maps.result import AttentionMaps
 from tests.families import every_family, tiny_pipeline
 from tests.interventions.dense_maps import dense_logits
 from tests.tiny import call_arguments

@@ -10,11 +10,9 @@ import torch
 from ieadapt.attention import AttentionSite
 from ieadapt.errors import UsageError
 from ieadapt.runs.flags import assemble, command_line, flags
-from ieadapt.tasks.maps.method import AttentionMaps
-from ieadapt.tasks.maps.record import StepMap, Token
-from ieadapt.tasks.maps.run import MapsRun
-from ieadapt.tasks.maps.summary import describe_maps
-from ieadapt.tasks.maps.words import PromptWords
+from ieadapt.tasks.maps.record import PromptWords, StepMap, Token
+from ieadapt.tasks.maps.result import AttentionMaps
+from ieadapt.tasks.maps.run import MapsRun, describe_maps
 
 
 def make(kind: Any, query: Token | None = None, **parts: torch.Tensor) -> AttentionMaps:
@@ -90,7 +88,7 @@ def test_steps_looked_at_and_steps_of_the_run_are_two_flags() -> None:
     values = {"steps": "0,3", "num_inference_steps": 4, "mean": True, "site": "a"}
     asked = assemble(MapsRun, {"model": "shapes", "prompts": ("a ball",), **values})
     assert asked.generation.num_inference_steps == 4
-    assert asked.wanted_steps == (0, 3)
+    assert asked.step_numbers == (0, 3)
     assert command_line("maps", asked, "out") == (
         "ieadapt maps shapes --prompt 'a ball' --num-inference-steps 4 --site a --steps 0,3 --mean --out out"
     )

@@ -95,10 +95,10 @@ def test_the_middle_of_a_transformer() -> None:
 
 
 def test_within_one_resolution() -> None:
-    ranked = SiteChoice.parse("temporal:level-top=0.5").choose(U_NET, U_NET_EP, level=LEVELS)
+    ranked = SiteChoice.parse("temporal:resolution-top=0.5").choose(U_NET, U_NET_EP, resolution=LEVELS)
     assert [site.order for site in ranked] == [3, 5, 9]
     for seed in range(5):
-        drawn = SiteChoice.parse("temporal:level-random=1", seed).choose(U_NET, level=LEVELS)
+        drawn = SiteChoice.parse("temporal:level-random=1", seed).choose(U_NET, resolution=LEVELS)
         assert sorted(LEVELS[site.name] for site in drawn) == [16, 64]
 
 
@@ -114,7 +114,7 @@ def test_figures_that_are_missing() -> None:
     with pytest.raises(UsageError, match=r"needs their energy; got no profile"):
         SiteChoice.parse("energy-top=2").choose(U_NET, U_NET_EP)
     with pytest.raises(UsageError, match=r"needs their resolution; got a profile without down_blocks.0.spatial and 9"):
-        SiteChoice.parse("level-top=2").choose(U_NET, U_NET_EP, level={"x": 1})
+        SiteChoice.parse("level-top=2").choose(U_NET, U_NET_EP, resolution={"x": 1})
     assert SiteChoice.parse("level-random=2").needs_entropy
     assert not SiteChoice.parse("temporal:middle=2").needs_entropy
 

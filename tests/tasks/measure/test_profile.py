@@ -116,10 +116,10 @@ def test_repr_says_what_was_measured(profile: EntropyProfile) -> None:
 
 def test_heads_and_what_a_choice_compares(profile: EntropyProfile) -> None:
     assert profile.head_ep["down.attn1", 1] == pytest.approx(10.5)
-    assert profile.figures["energy"] == pytest.approx({"down.attn1": 2.0, "down.motion": 6.0})
-    assert profile.figures["level"] == {}
+    assert profile.statistics["energy"] == pytest.approx({"down.attn1": 2.0, "down.motion": 6.0})
+    assert profile.statistics["resolution"] == {}
     known = EntropyProfile.from_rows([{**row, "resolution": 64} for row in _rows()])
-    assert known.figures["level"] == {"down.attn1": 64, "down.motion": 64}
+    assert known.statistics["resolution"] == {"down.attn1": 64, "down.motion": 64}
 
 
 def test_a_profile_from_before_resolutions_is_read(profile: EntropyProfile, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_profile_from_before_resolutions_is_read(profile: EntropyProfile, tmp_
     again = EntropyProfile.load(folder)
     assert again.table.equals(profile.table)
     with pytest.raises(UsageError, match="the choice of sites needs their resolution"):
-        SiteChoice.parse("level-top=1").choose(again.sites, **again.figures)
+        SiteChoice.parse("level-top=1").choose(again.sites, **again.statistics)
 
 
 def _as_before_hashes(folder: Path) -> None:

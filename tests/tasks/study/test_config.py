@@ -18,7 +18,7 @@ def test_perturbations_have_one_name_each() -> None:
     [
         ({"perturb": "identiy"}, "unknown perturbation; expected identity, uniform"),
         ({"perturb": " , "}, "a study needs a perturbation"),
-        ({"perturb": "mix"}, "amount is missing or wrong"),
+        ({"perturb": "mix"}, "unknown perturbation; expected identity"),
         ({"perturb": "mix:2"}, "weight of a mix is out of range"),
         ({"perturb": "temperature:0"}, "must be positive"),
         ({"metrics": "psnrr"}, "there is no metric 'psnrr'"),

@@ -1,4 +1,4 @@
-"""The demo run: the bundled model measured layer by layer, enhanced on held-out captions and scored, and one edit."""
+"""The demo: the bundled model measured layer by layer, enhanced on held-out captions and scored, and one edit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from ieadapt.runs.pipelines import Hardware, describe
 from ieadapt.runs.report import Clip, Gallery, Report, Section, Table, Text, render_report
 from ieadapt.tasks.demo.edit import DemoEdit, demo_edit
 from ieadapt.tasks.enhance.config import EnhanceConfig
-from ieadapt.tasks.enhance.pairs import Pair, Seconds, generate_pairs, pair_tasks, write_pair
+from ieadapt.tasks.enhance.plan import make_plan
+from ieadapt.tasks.enhance.run import Seconds, enhanced_pairs, pair_tasks, write_pair
 from ieadapt.tasks.evaluate.tables import Comparison, compare, comparison_table, verdict
 from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
 from ieadapt.tasks.measure.method import measure
@@ -34,7 +35,7 @@ RECORD = "enhance-default-shapes"
 
 @dataclass(frozen=True)
 class DemoRun:
-    """What the demo is asked; the defaults suit a few minutes on two cores.
+    """The settings of the demo; the defaults suit a few minutes on two cores.
 
     Attributes:
         captions: number of held-out captions, each generated plain and enhanced.
@@ -60,7 +61,7 @@ class DemoRun:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo found.
+    """The result of the demo.
 
     Attributes:
         profile: entropy and energy of every site.
@@ -77,35 +78,38 @@ class DemoResult:
     edit: DemoEdit
 
 
-def run_demo(asked: DemoRun, out: str | Path, *, overwrite: bool = False, stages: Stages = silent) -> DemoResult:
+def run_demo(config: DemoRun, out: str | Path, *, overwrite: bool = False, stages: Stages = silent) -> DemoResult:
     """Measure the bundled model, then generate held-out captions plain and enhanced, score them, and edit one clip.
 
     Raises:
-        UsageError: what was asked cannot be.
-        FailureError: it could not be carried out.
+        UsageError: the config cannot be used, or the folder cannot.
+        FailureError: the demo could not be carried out.
     """
-    asked = dataclasses.replace(asked, generation=with_model_defaults(asked.generation, MODEL))
-    command = command_line("demo", asked, out)
-    with open_run(out, "demo", dataclasses.asdict(asked), command=command, overwrite=overwrite) as run:
-        pipe = asked.hardware.load(MODEL)
-        seen = [caption(scene) for scene in sample_scenes(PROFILE_CAPTIONS, asked.seed, "train")]
-        profile = measure(pipe, seen, asked.generation, seed=asked.seed, progress=stages("measuring"))
+    config = dataclasses.replace(config, generation=with_model_defaults(config.generation, MODEL))
+    generation, method = config.generation, config.enhancement
+    command = command_line("demo", config, out)
+    with open_run(out, "demo", dataclasses.asdict(config), command=command, overwrite=overwrite) as run:
+        pipe = config.hardware.load(MODEL)
+        seen = [caption(scene) for scene in sample_scenes(PROFILE_CAPTIONS, config.seed, "train")]
+        profile = measure(pipe, seen, generation, seed=config.seed, progress=stages("measuring"))
         write_profile(run, profile, MODEL)
-        chosen = asked.enhancement.choose(find_sites(pipe), profile)
-        captions = [caption(scene) for scene in sample_scenes(asked.captions, asked.seed, "heldout")]
-        tasks = pair_tasks(captions, asked.seed, 1)
-        run.note(seeds=[task.seed for task in tasks], sites=[site.name for site in chosen], model=describe(pipe))
-        clips: list[Clip] = []
-        pairs: list[Pair] = []
-        for pair, _ in generate_pairs(pipe, tasks, asked.generation, asked.enhancement, profile, stages):
-            clips.append(Clip(write_pair(run, pair), f"{pair.prompt} (seed {pair.seed})"))
-            pairs.append(pair)
-        comparison = compare(*_scores(pairs, stages))
+        sites = make_plan(method, find_sites(pipe), profile).sites
+        captions = [caption(scene) for scene in sample_scenes(config.captions, config.seed, "heldout")]
+        tasks = pair_tasks(captions, config.seed)
+        run.note(seeds=[task.seed for task in tasks], sites=[site.name for site in sites], model=describe(pipe))
+        pairs = list(enhanced_pairs(pipe, tasks, generation, method, profile, stages))
+        clips = [Clip(write_pair(run, task, pair), task.caption) for task, pair in zip(tasks, pairs, strict=True)]
+        progress, plain, enhanced = stages("scoring"), [], []
+        for done, (text, pair) in enumerate(zip(captions, pairs, strict=True), start=1):
+            plain.append(score(pair.plain, text))
+            enhanced.append(score(pair.changed, text))
+            progress(done, len(pairs))
+        comparison = compare(plain, enhanced)
         run.write("comparison.json", json.dumps([dataclasses.asdict(row) for row in comparison], indent=1))
         edited = demo_edit(pipe, run, stages)
         result = DemoResult(profile, choice_table(profile), comparison, recorded_comparison(), edited)
-        seconds = Seconds.mean([pair.seconds for pair in pairs])
-        report = _report(asked, result, clips, seconds, sites_table(chosen, profile), run)
+        seconds = Seconds.mean([Seconds(pair.plain_seconds, pair.changed_seconds) for pair in pairs])
+        report = _report(config, result, clips, seconds, sites_table(sites, profile), run)
         run.write("report.html", render_report(report))
     return result
 
@@ -124,11 +128,9 @@ def choice_table(profile: EntropyProfile) -> Table:
 
 
 def recorded_comparison() -> Mapping[str, Any] | None:
-    """The recorded comparison on many captions: from the repository, or from the package; None where there is none."""
-    source = Path(__file__).resolve().parents[3] / "benchmarks" / "results" / f"{RECORD}.json"
-    packaged = Path(__file__).parent / "recorded" / f"{RECORD}.json"
-    found = next((path for path in (source, packaged) if path.is_file()), None)
-    return None if found is None else json.loads(found.read_text())
+    """The recorded comparison on many captions: from the repository; None where there is none."""
+    path = Path(__file__).resolve().parents[4] / "benchmarks" / "results" / f"{RECORD}.json"
+    return json.loads(path.read_text()) if path.is_file() else None
 
 
 def recorded_table(record: Mapping[str, Any]) -> Table:
@@ -138,20 +140,11 @@ def recorded_table(record: Mapping[str, Any]) -> Table:
     return comparison_table(rows, made)
 
 
-def _scores(pairs: Sequence[Pair], stages: Stages) -> tuple[list[Any], list[Any]]:
-    progress, plain, enhanced = stages("scoring"), [], []
-    for done, pair in enumerate(pairs, start=1):
-        plain.append(score(pair.plain, pair.prompt))
-        enhanced.append(score(pair.enhanced, pair.prompt))
-        progress(done, len(pairs))
-    return plain, enhanced
-
-
 def _report(
-    asked: DemoRun, result: DemoResult, clips: Sequence[Clip], seconds: Seconds, sites: Table, run: RunFolder
+    config: DemoRun, result: DemoResult, clips: Sequence[Clip], seconds: Seconds, sites: Table, run: RunFolder
 ) -> Report:
     by_name = {row.measure: row for row in result.comparison}
-    found = [
+    results = [
         *describe_profile(result.profile),
         "Enhanced against plain, " + verdict(by_name["fidelity"]),
         f"A plain video took {seconds.plain:.1f} s, an enhanced one {seconds.enhanced:.1f} s.",
@@ -165,8 +158,8 @@ def _report(
     plot = (run.path / "ep.png").read_bytes()
     return Report(
         title="ieadapt demo: a video model measured, its videos enhanced and edited",
-        asked=f"The bundled model, {len(clips)} held-out captions, {asked.generation.num_inference_steps} steps.",
-        found=found,
+        asked=f"The bundled model, {len(clips)} held-out captions, {config.generation.num_inference_steps} steps.",
+        found=results,
         sections=[
             Section("Plain and enhanced", [Gallery(clips)]),
             Section("The difference", tables),

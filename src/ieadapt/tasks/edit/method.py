@@ -40,7 +40,7 @@ from ieadapt.tasks.edit.pipeline_run import PipelineRunner, StepFunctionWrapper
 from ieadapt.tasks.edit.steps import ChangeMask, RowGuidance, SourceTrajectory, difference_evidence, source_anchored
 from ieadapt.tasks.edit.words import WordEvidence, text_sites, word_control
 from ieadapt.tasks.generate import GenerationConfig, Progress, check_length
-from ieadapt.tasks.maps.words import prompt_words
+from ieadapt.tasks.maps.record import prompt_words
 from ieadapt.tasks.measure.profile import EntropyProfile
 
 SELF_ATTENTION = ("spatial", "temporal", "joint")
@@ -261,7 +261,7 @@ class Editor:
         if choice.needs_entropy and self.profile is None:
             begin = self._source.begin(self._inversion.first).to(self._clean)
             self.profile = run_source_profiled(self._runner, self._inversion, begin)[1]
-        return choice.choose(own, **(self.profile.figures if self.profile else {}))
+        return choice.choose(own, **(self.profile.statistics if self.profile else {}))
 
     def _window(self, name: str) -> StepWindow:
         """A window of the whole run as the edit counts it, which may begin late; by the name of its field."""

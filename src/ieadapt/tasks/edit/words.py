@@ -15,7 +15,7 @@ from ieadapt.errors import FailureError, UsageError
 from ieadapt.functional.map_rows import map_sums
 from ieadapt.interventions.prompt_to_prompt import TokenMapping
 from ieadapt.tasks.edit.steps import ChangeMask
-from ieadapt.tasks.maps.words import PromptWords, prompt_words
+from ieadapt.tasks.maps.record import PromptWords, prompt_words
 
 
 def word_control(

@@ -1,19 +1,19 @@
-"""What an enhancement is asked: which maps change, where, when and how strongly."""
+"""The config of an enhancement: which maps change, where, when and how strongly."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from ieadapt.attention import AttentionSite, GuidanceChoice, StepWindow
+from ieadapt.attention import GuidanceChoice, StepWindow
 from ieadapt.errors import UsageError, require_types
 from ieadapt.functional import Scope
-from ieadapt.interventions import AMOUNTS, PERTURBATIONS
-from ieadapt.tasks.enhance.adaptations import ADAPTATIONS, Adaptation
-from ieadapt.tasks.enhance.schedules import Schedule
+from ieadapt.interventions import PERTURBATION_FORMS, PERTURBATIONS, Perturbation, parse_perturbation
+from ieadapt.notation import parse_term
+from ieadapt.tasks.enhance.presets import PRESETS
 from ieadapt.tasks.measure.layer_choice import HeadChoice, SiteChoice
-from ieadapt.tasks.measure.profile import EntropyProfile
 
 Mode = Literal["guidance", "direct"]
 Weighting = Literal["even", "ep"]
@@ -21,6 +21,10 @@ Weighting = Literal["even", "ep"]
 AUTO = "temporal/joint:top=0.5"
 """What `sites="auto"` means."""
 ONLINE_STEPS = 2
+FORMS = (*PERTURBATION_FORMS, "skip-block", "cross-frame:WEIGHT", "freeu:S1:S2:B1:B2")
+"""How a perturbation is written."""
+ENTROPY_FORMS = ("profile", "online", "online:STEPS")
+SCHEDULE_FORMS = ("constant", "linear:A:B", "cosine", "cosine:A:B", "one factor per step with commas")
 
 _VALUES: Mapping[str, Sequence[str]] = {
     "mode": get_args(Mode),
@@ -28,6 +32,103 @@ _VALUES: Mapping[str, Sequence[str]] = {
     "scope": get_args(Scope),
     "branch": ("both", "cond"),
 }
+_SHAPES: Mapping[str, Callable[[float, float, float], float]] = {
+    "constant": lambda first, last, way: first,
+    "linear": lambda first, last, way: first + (last - first) * way,
+    "cosine": lambda first, last, way: last + (first - last) * (1 + math.cos(math.pi * way)) / 2,
+}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A factor >= 0 for every step of a run: a shape between two ends, or one factor per step.
+
+    Attributes:
+        shape: `constant`, `linear` or `cosine` (half a wave).
+        first: factor of the first step.
+        last: factor of the last step.
+        listed: one factor per step instead of a shape.
+
+    Example:
+        >>> Schedule.parse("linear:1:0").factors(3)
+        [1.0, 0.5, 0.0]
+    """
+
+    shape: str = "constant"
+    first: int | float = 1.0
+    last: int | float = 0.0
+    listed: tuple[int | float, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Schedule:
+        """Read `constant`, `linear:A:B`, `cosine[:A:B]`, or factors with commas.
+
+        Raises:
+            UsageError: none of these, or a factor that is negative or not finite.
+        """
+        try:
+            schedule = cls(listed=tuple(float(part) for part in text.split(",")))
+        except ValueError:
+            name, ends = parse_term(text, SCHEDULE_FORMS[:-1], "schedule of the scale")
+            first, last = ends or (1.0, 0.0)
+            schedule = cls(name, first, last)
+        factors = (*schedule.listed, schedule.first, schedule.last)
+        if not all(math.isfinite(factor) and factor >= 0 for factor in factors):
+            raise UsageError("a factor of the scale's schedule is out of range", expected=">= 0", got=text)
+        return schedule
+
+    def factors(self, steps: int) -> list[int | float]:
+        """The factor of every step of a run of so many.
+
+        Raises:
+            UsageError: one factor per step was given, and not for so many steps.
+        """
+        if not self.listed:
+            return [_SHAPES[self.shape](self.first, self.last, step / max(steps - 1, 1)) for step in range(steps)]
+        if len(self.listed) != steps:
+            raise UsageError(
+                "the schedule of the scale has another length than the run",
+                expected=f"{steps} factors, one per step",
+                got=f"{len(self.listed)}",
+            )
+        return list(self.listed)
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """One way in which an enhancement can change a model.
+
+    Attributes:
+        modes: the modes of an enhancement that have it.
+        description: what is changed, with `{change}` for the perturbation and `{sites}` for the sites.
+        fixed: options that it does not read, with the one value that they may have.
+        acts_on: the chosen attention `sites`, or the `network` as a whole.
+    """
+
+    modes: tuple[str, ...]
+    description: str
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    acts_on: Literal["sites", "network"] = "sites"
+
+
+_WHOLE_SITES = {"heads": "all", "weighting": "even", "scope": "video", "sharpen": 1.0}
+_EVERY_STEP = {"start": 0.0, "stop": 1.0, "schedule": "constant", "branch": "both", "entropy": "profile"}
+ADAPTATIONS: Mapping[str, Adaptation] = {
+    "maps": Adaptation(("guidance", "direct"), "the attention maps became {change} at {sites}"),
+    "skip-block": Adaptation(("guidance",), "the transformer blocks around {sites} were left out", _WHOLE_SITES),
+    "cross-frame": Adaptation(
+        ("direct",),
+        "attention counted for more where frames look at each other ({change}) at {sites}",
+        _WHOLE_SITES,
+    ),
+    "freeu": Adaptation(
+        ("direct",),
+        "backbone and skip connections of the U-Net were reweighted ({change})",
+        _WHOLE_SITES | _EVERY_STEP,
+        acts_on="network",
+    ),
+}
+"""By the name of the perturbation; every perturbation of `ieadapt.interventions` changes `maps`."""
 
 
 def _option(default: Any, help_text: str, choices: Sequence[str] = ()) -> Any:
@@ -50,13 +151,13 @@ class EnhanceConfig:
         heads: which heads of the chosen sites: `all`, or `RULE=AMOUNT` over all of them, kind by kind, as in
             `top=0.25`.
         entropy: where EP comes from: `profile` (saved, or measured beforehand) or `online[:N]` (the first N steps of
-            the same run, 2 unless told; the enhancement begins after them).
-        weighting: `even`: every chosen map changes as told; `ep`: only by the share EP / 100 of its site.
+            the same run, 2 by default; the enhancement begins after them).
+        weighting: `even`: every chosen map changes in full; `ep`: only by the share EP / 100 of its site.
         scope: which part of a joint map changes: `video`, `video-renormalised` (identity only), `all`.
         branch: in `direct`, whose maps change: `both` guidance branches or `cond` alone.
         scale: in `guidance`, s in `eps + s (eps_cond - eps_weak)`; in `direct`, the share l of the new map in
             `(1 - l) A + l A'`, at most 1. 0 changes nothing.
-        schedule: factor on the scale by step: `constant`, `linear:A:B`, `cosine[:A:B]` (1 to 0 unless told), or one
+        schedule: factor on the scale by step: `constant`, `linear:A:B`, `cosine[:A:B]` (1 to 0 by default), or one
             factor per step with commas.
         start: fraction of the steps at which it begins; early steps decide what a video shows, late ones how well.
         stop: fraction of the steps at which it ends.
@@ -76,10 +177,8 @@ class EnhanceConfig:
     """
 
     mode: str = _option("guidance", "guidance (a weak pass to push away from) or direct (one pass)", _VALUES["mode"])
-    perturbation: str = _option(
-        "identity", f"identity, uniform, {AMOUNTS}, skip, skip-block, cross-frame:WEIGHT, freeu:S1:S2:B1:B2"
-    )
-    sites: str = _option("auto", "auto, names, or [KIND:][level-][energy-]RULE=AMOUNT, as in temporal:top=3")
+    perturbation: str = _option("identity", ", ".join(FORMS))
+    sites: str = _option("auto", "auto, names, or [KIND:][resolution-][energy-]RULE=AMOUNT, as in temporal:top=3")
     heads: str = _option("all", "all, or heads of the sites by EP, as in top=0.25 or at-least=90")
     entropy: str = _option("profile", "profile, or online[:N]: measured in the first N steps of the same run")
     weighting: str = _option("even", "even, or ep: every map changes by the share EP / 100 only", _VALUES["weighting"])
@@ -106,10 +205,6 @@ class EnhanceConfig:
             raise UsageError(
                 "the enhancement scale is out of range", expected=f"0..{limit} in {self.mode} mode", got=self.scale
             )
-        self._check_direct()
-        _ = self.window, self.adaptation, self.factors, self.online_steps, self.head_choice
-
-    def _check_direct(self) -> None:
         if not 0.0 <= self.rescale <= 1.0:
             raise UsageError("the rescale is out of range", expected="0..1", got=self.rescale)
         if not 0.0 < self.sharpen <= 1.0:
@@ -119,34 +214,56 @@ class EnhanceConfig:
             raise UsageError(
                 "nothing is sharpened at these sites", got=got, remedy="pass a --sharpen below 1 with them"
             )
-        foreign = {"guidance": ("sharpen", "branch"), "direct": ("rescale",)}[self.mode]
-        changed = [name for name in foreign if getattr(self, name) != _DEFAULTS[name]]
-        if changed:
-            raise UsageError(f"{self.mode} mode has no {changed[0]}", got=f"{changed[0]}={getattr(self, changed[0])}")
+        self._refuse_changed(self.mode, {name: _DEFAULTS[name] for name in _OF_THE_OTHER_MODE[self.mode]})
+        self._check_perturbation()
+        StepWindow(self.start, self.stop)
+        Schedule.parse(self.schedule)
+        _read_online_steps(self.entropy)
+        SiteChoice.parse(self.sites)
+        SiteChoice.parse(self.sharpen_sites)
+        if self.heads != "all":
+            HeadChoice.parse(self.heads)
+
+    def _check_perturbation(self) -> None:
+        name, amounts = parse_term(self.perturbation, FORMS, "perturbation")
+        if self.mode not in self.adaptation.modes:
+            raise UsageError(
+                f"{self.mode} mode has no {name}",
+                expected=f"mode={self.adaptation.modes[0]}",
+                got=f"perturbation={self.perturbation}",
+            )
+        if name in PERTURBATIONS:
+            parse_perturbation(self.perturbation, scope=self.scope)  # type: ignore[arg-type]
+        elif not all(math.isfinite(amount) and amount > 0 for amount in amounts):
+            raise UsageError(f"an amount of {name} is out of range", expected="> 0", got=self.perturbation)
+        self._refuse_changed(name, self.adaptation.fixed)
+        if self.adaptation.acts_on == "network" and self.scale not in (0, 1):
+            raise UsageError(f"{name} has no share", expected="scale=0 or 1", got=self.scale)
+
+    def _refuse_changed(self, owner: str, fixed: Mapping[str, Any]) -> None:
+        """Refuse options that a mode or a perturbation does not read, rather than ignore them."""
+        for name, value in fixed.items():
+            if getattr(self, name) != value:
+                where = "mode " if owner == self.mode else ""
+                raise UsageError(
+                    f"{owner} {where}has no {name}", expected=f"{name}={value}", got=f"{name}={getattr(self, name)}"
+                )
 
     @property
     def adaptation(self) -> Adaptation:
-        """How the perturbation is applied.
-
-        Raises:
-            UsageError: an unknown perturbation, a wrong amount, or one that this mode does not have.
-        """
+        """How the perturbation is applied."""
         name = self.perturbation.partition(":")[0]
-        found = ADAPTATIONS.get("maps" if name in PERTURBATIONS else name)
-        if found is None:
-            raise UsageError(
-                "unknown perturbation",
-                expected=", ".join([*PERTURBATIONS, *list(ADAPTATIONS)[1:]]),
-                got=self.perturbation,
-            )
-        if self.mode not in found.modes:
-            raise UsageError(
-                f"{self.mode} mode has no {name}",
-                expected=f"mode={found.modes[0]}",
-                got=f"perturbation={self.perturbation}",
-            )
-        found.check(self)
-        return found
+        return ADAPTATIONS["maps" if name in PERTURBATIONS else name]
+
+    @property
+    def map_change(self) -> Perturbation:
+        """What the chosen maps become."""
+        return parse_perturbation(self.perturbation, scope=self.scope)  # type: ignore[arg-type]
+
+    @property
+    def amounts(self) -> tuple[float, ...]:
+        """The numbers of the perturbation."""
+        return parse_term(self.perturbation, FORMS, "perturbation")[1]
 
     @property
     def window(self) -> StepWindow:
@@ -158,21 +275,24 @@ class EnhanceConfig:
         """The rows whose maps change: those of weak passes, or in direct mode of the chosen branches."""
         return "weak" if self.mode == "guidance" else "all" if self.branch == "both" else "cond"
 
-    @property
-    def factors(self) -> Schedule:
-        """The factor on the scale, step by step."""
-        return Schedule.parse(self.schedule)
+    def factors(self, steps: int) -> list[int | float]:
+        """The factor on the scale for every step of a run of so many.
+
+        Raises:
+            UsageError: one factor per step was given, and not for so many steps.
+        """
+        return Schedule.parse(self.schedule).factors(steps)
+
+    def strength(self, step: int, steps: int | None) -> int | float:
+        """Scale times schedule at a step of a run, inside the window; 0 outside it."""
+        if steps is None:
+            return self.scale
+        return self.scale * self.factors(steps)[step] if self.window.contains(step, steps) else 0.0
 
     @property
     def online_steps(self) -> int:
         """Steps of the run in which EP is measured before the enhancement begins; 0 with a profile."""
-        name, _, number = self.entropy.partition(":")
-        if name == "profile" and not number:
-            return 0
-        steps = ONLINE_STEPS if not number else int(number) if number.isdecimal() else 0
-        if name != "online" or steps < 1:
-            raise UsageError("unknown source of entropy", expected="profile, online or online:STEPS", got=self.entropy)
-        return steps
+        return _read_online_steps(self.entropy)
 
     @property
     def head_choice(self) -> HeadChoice | None:
@@ -198,12 +318,6 @@ class EnhanceConfig:
         sharpened = self.sharpened is not None and self.sharpened.needs_entropy
         return not self.online_steps and self.scale > 0 and (by_entropy or sharpened)
 
-    def choose(self, sites: Sequence[AttentionSite], profile: EntropyProfile | None) -> list[AttentionSite]:
-        """The sites that this configuration changes in a model with these sites."""
-        if self.adaptation.acts_on == "network":
-            return []
-        return self.choice.choose(sites, **(profile.figures if profile else {}))
-
     def passes(self, steps: int, *, guided: bool = True) -> int:
         """Network passes per video in a run of so many steps: one per branch and step, and the weak ones.
 
@@ -212,9 +326,16 @@ class EnhanceConfig:
         own = steps * (2 if guided else 1)
         if self.mode == "direct" or self.scale == 0:
             return own
-        factors = self.factors.factors(steps)
-        window = (step for step in range(self.online_steps, steps) if self.window.contains(step, steps))
-        return own + sum(factors[step] > 0 for step in window)
+        return own + sum(self.strength(step, steps) > 0 for step in range(self.online_steps, steps))
+
+    def matched_steps(self, steps: int, *, guided: bool = True) -> int:
+        """Steps of a plain run with as many network passes as this configuration needs for so many steps.
+
+        Example:
+            >>> EnhanceConfig().matched_steps(20)
+            25
+        """
+        return round(self.passes(steps, guided=guided) / (2 if guided else 1))
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> EnhanceConfig:
@@ -227,16 +348,22 @@ class EnhanceConfig:
             >>> EnhanceConfig.preset("pag", scale=2).sites
             'spatial/joint:middle=1'
         """
-        from ieadapt.tasks.enhance.presets import preset
-
-        return replace(preset(name), **changes)
-
-    def _own(self) -> dict[str, Any]:
-        """What is not at its default."""
-        return {name: value for name, default in _DEFAULTS.items() if (value := getattr(self, name)) != default}
+        if name not in PRESETS:
+            raise UsageError("unknown preset", expected=", ".join(PRESETS), got=name)
+        return cls(**{**PRESETS[name].settings, **changes})
 
     def __repr__(self) -> str:
-        return f"EnhanceConfig({', '.join(f'{name}={value!r}' for name, value in self._own().items())})"
+        changed = {name: value for name, default in _DEFAULTS.items() if (value := getattr(self, name)) != default}
+        return f"EnhanceConfig({', '.join(f'{name}={value!r}' for name, value in changed.items())})"
 
 
 _DEFAULTS = {each.name: each.default for each in fields(EnhanceConfig)}
+_OF_THE_OTHER_MODE = {"guidance": ("sharpen", "branch"), "direct": ("rescale",)}
+
+
+def _read_online_steps(text: str) -> int:
+    name, numbers = parse_term(text, ENTROPY_FORMS, "source of entropy")
+    steps = {"profile": 0, "online": ONLINE_STEPS}[name] if not numbers else numbers[0]
+    if not float(steps).is_integer() or (name == "online" and steps < 1):
+        raise UsageError("not a number of steps to measure", expected="online:STEPS, 1 or more", got=text)
+    return int(steps)

@@ -1,4 +1,4 @@
-"""Direct mode: one pass, in which the maps themselves, or what they lead to, are changed."""
+"""Changing attention: the maps of the planned sites, their results, or FreeU's weights, in every pass of a block."""
 
 from __future__ import annotations
 
@@ -6,82 +6,104 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from diffusers import DiffusionPipeline
-from torch import Tensor, nn
+from torch import Tensor
 
 from ieadapt.attention import (
     AttentionCall,
-    DenoiserCall,
     after_projection,
     denoisers_of,
     family_of,
     intercept,
     without_projection,
-    wrap_denoiser,
 )
 from ieadapt.attention.restore import attribute
-from ieadapt.errors import UsageError
-from ieadapt.interventions import CrossFrameScale
-from ieadapt.tasks.enhance.adaptations import amounts
-from ieadapt.tasks.enhance.config import EnhanceConfig
-from ieadapt.tasks.enhance.maps import PlannedMaps, strength_of
-from ieadapt.tasks.enhance.plan import Planner
-from ieadapt.tasks.enhance.record import Enhancement
+from ieadapt.errors import FailureError, UsageError
+from ieadapt.interventions import CrossFrameScale, Temperature
+from ieadapt.tasks.enhance.plan import Enhancement
 
 
-@contextmanager
-def changing_maps(
-    pipe: DiffusionPipeline, config: EnhanceConfig, planner: Planner, told: Enhancement
-) -> Iterator[None]:
-    """Change the maps of the planned sites in every call of the pipeline inside the block."""
-    maps = PlannedMaps(config, planner, strength_of(config))
-    with maps.attribute_nonfinite(), ExitStack() as stack:
-        if config.online_steps:
-            stack.enter_context(intercept(pipe, planner, planner.candidates, guidance="all"))
-        stack.enter_context(intercept(pipe, maps, planner.candidates, guidance=config.guidance))
-        stack.enter_context(wrap_denoiser(pipe, _Count(config, planner, told)))
-        yield
+class PlannedMaps:
+    """Changes the maps of the planned sites and heads: output (1 - l) A V + l A' V with the planned share l.
 
+    In direct mode the share is scaled by the schedule too; a weak pass takes the planned one, since there the scale is
+    that of the guidance.
 
-@contextmanager
-def scaling_cross_frame(
-    pipe: DiffusionPipeline, config: EnhanceConfig, planner: Planner, told: Enhancement
-) -> Iterator[None]:
-    """Scale the results of the planned sites by their cross-frame intensity inside the block (Enhance-A-Video)."""
-    strength = strength_of(config)
-
-    def planned(call: AttentionCall) -> int | float:
-        plan = planner.at(call.step)
-        inside = plan is not None and call.site.name in plan.shares
-        return min(strength(call.step, call.steps), 1.0) if inside else 0.0
-
-    scale = CrossFrameScale(
-        *amounts(config, 1),
-        strength=planned,
-        unprojected=without_projection(pipe, planner.candidates),
-    )
-    with ExitStack() as stack:
-        if config.online_steps:
-            stack.enter_context(intercept(pipe, planner, planner.candidates, guidance="all"))
-        stack.enter_context(after_projection(pipe, planner.candidates, scale.change))
-        stack.enter_context(intercept(pipe, scale, planner.candidates, guidance=config.guidance))
-        stack.enter_context(wrap_denoiser(pipe, _Count(config, planner, told)))
-        yield
-
-
-@contextmanager
-def freeu(pipe: DiffusionPipeline, config: EnhanceConfig, planner: Planner, told: Enhancement) -> Iterator[None]:
-    """Switch diffusers' own FreeU on inside the block; the denoiser's settings are restored afterwards.
-
-    Raises:
-        UsageError: the denoiser is no U-Net with FreeU.
+    Args:
+        state: what changes, at which sites and heads, by which shares.
     """
-    with ExitStack() as stack:
-        for denoiser in denoisers_of(pipe).values():
-            stack.enter_context(_freeu_settings(denoiser))
-            found: Any = denoiser
-            found.enable_freeu(**dict(zip(FREEU, amounts(config, 4), strict=True)))
-        stack.enter_context(wrap_denoiser(pipe, _Count(config, planner, told)))
+
+    def __init__(self, state: Enhancement) -> None:
+        self._state = state
+        self._change = state.config.map_change
+        self._sharp = Temperature(state.config.sharpen, scope="video")
+        self._finite: dict[str, Tensor] = {}
+        self._step = 0
+
+    def __call__(self, call: AttentionCall) -> Tensor | None:
+        """The call's output with its map changed, or None where the plan leaves it."""
+        plan = self._state.plan_at(call.step)
+        if plan is None:
+            return None
+        name = call.site.name
+        if name in plan.shares:
+            change, share, part = self._change, plan.shares[name], call.restricted(heads=plan.heads.get(name))
+        else:
+            change, share, part = self._sharp, plan.sharpened.get(name, 0.0), call
+        if self._state.config.mode == "direct":
+            share *= min(self._state.config.strength(call.step, call.steps), 1.0)
+        if share == 0.0:
+            return None
+        changed = change(part)
+        self._step = call.step
+        self._finite[name] = torch.isfinite(changed).all()
+        changed = changed if part is call else call.replaced([(part, changed)])
+        return changed if share == 1.0 else torch.lerp(call.output, changed, share)
+
+    @contextmanager
+    def attribute_nonfinite(self) -> Iterator[None]:
+        """Name the first site whose changed output was not finite, where a failure inside the block comes from one."""
+        try:
+            yield
+        except FailureError as error:
+            first = next((name for name, finite in self._finite.items() if not finite), None)
+            if first is None:
+                raise
+            raise FailureError(
+                "a changed attention map gave a result that is not finite",
+                where=f"step {self._step}, first at {first}",
+                remedy="lower the scale, choose fewer sites, or use float32 or bfloat16 instead of float16",
+            ) from error
+
+    def __repr__(self) -> str:
+        return f"PlannedMaps({self._change!r})"
+
+
+@contextmanager
+def changing_maps(pipe: DiffusionPipeline, state: Enhancement) -> Iterator[None]:
+    """Change the maps of the planned sites inside the block: in weak passes, or in direct mode in every call."""
+    maps = PlannedMaps(state)
+    with maps.attribute_nonfinite(), intercept(pipe, maps, state.candidates, guidance=state.config.guidance):
+        yield
+
+
+@contextmanager
+def scaling_cross_frame(pipe: DiffusionPipeline, state: Enhancement) -> Iterator[None]:
+    """Scale the results of the planned sites by their cross-frame intensity inside the block (Enhance-A-Video)."""
+
+    def strength(call: AttentionCall) -> int | float:
+        plan = state.plan_at(call.step)
+        inside = plan is not None and call.site.name in plan.shares
+        return min(state.config.strength(call.step, call.steps), 1.0) if inside else 0.0
+
+    unprojected = without_projection(pipe, state.candidates)
+    scale = CrossFrameScale(*state.config.amounts, strength=strength, unprojected=unprojected)
+    # The factor is known at the attention call, but belongs after the output projection, as in the method's own code.
+    with (
+        after_projection(pipe, state.candidates, scale.change),
+        intercept(pipe, scale, state.candidates, guidance=state.config.guidance),
+    ):
         yield
 
 
@@ -89,29 +111,25 @@ FREEU = ("s1", "s2", "b1", "b2")
 
 
 @contextmanager
-def _freeu_settings(denoiser: Any) -> Iterator[None]:
-    """Leave the settings of a U-Net's up blocks as they were."""
-    if not hasattr(denoiser, "enable_freeu"):
-        raise UsageError(
-            "FreeU weighs the skip connections of a U-Net against its backbone; this denoiser has none",
-            expected="AnimateDiff or ModelScope",
-            got=f"{family_of(denoiser).name} ({type(denoiser).__name__})",
-            remedy="choose another preset",
-        )
-    blocks: list[nn.Module] = list(denoiser.up_blocks)
+def freeu(pipe: DiffusionPipeline, state: Enhancement) -> Iterator[None]:
+    """Switch diffusers' own FreeU on inside the block; the denoiser's settings are restored afterwards.
+
+    Raises:
+        UsageError: the denoiser is no U-Net with FreeU.
+    """
     with ExitStack() as stack:
-        for block in blocks:
-            for name in FREEU:
-                stack.enter_context(attribute(block, name, getattr(block, name, None)))
+        for denoiser in denoisers_of(pipe).values():
+            unet: Any = denoiser
+            if not hasattr(unet, "enable_freeu"):
+                raise UsageError(
+                    "FreeU weighs the skip connections of a U-Net against its backbone; this denoiser has none",
+                    expected="AnimateDiff or ModelScope",
+                    got=f"{family_of(denoiser).name} ({type(denoiser).__name__})",
+                    remedy="choose another preset",
+                )
+            # diffusers' disable_freeu sets the values to None also where they were something else, or not there.
+            for block in unet.up_blocks:
+                for name in FREEU:
+                    stack.enter_context(attribute(block, name, getattr(block, name, None)))
+            unet.enable_freeu(**dict(zip(FREEU, state.config.amounts, strict=True)))
         yield
-
-
-class _Count:
-    """Counts the calls in which the change is made."""
-
-    def __init__(self, config: EnhanceConfig, planner: Planner, told: Enhancement) -> None:
-        self._planner, self._told, self._strength = planner, told, strength_of(config)
-
-    def __call__(self, call: DenoiserCall, prediction: Tensor) -> None:
-        if self._planner.at(call.step) is not None and self._strength(call.step, call.steps):
-            self._told.changed_steps += 1

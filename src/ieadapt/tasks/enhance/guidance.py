@@ -1,56 +1,109 @@
-"""Guidance mode: a weak pass per step, and the prediction pushed away from it."""
+"""Guidance mode: a weak pass per step, and the prediction pushed away from it.
+
+The weak pass is the perturbed pass of PAG: the conditional rows once more, with the chosen maps changed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from ieadapt.attention import (
-    AttentionSite,
     Clock,
     DenoiserCall,
-    Prefix,
     SkippedBlocks,
     attention_modules,
     block_around,
-    intercept,
     wrap_denoiser,
 )
+from ieadapt.attention.restore import attribute
 from ieadapt.errors import FailureError, UsageError
-from ieadapt.functional import guidance_delta
-from ieadapt.tasks.enhance.config import EnhanceConfig
-from ieadapt.tasks.enhance.maps import PlannedMaps, strength_of
-from ieadapt.tasks.enhance.plan import Plan, Planner
-from ieadapt.tasks.enhance.record import Enhancement, require_finite
-from ieadapt.tasks.enhance.rescale import Rescale
+from ieadapt.functional import guidance_delta, rescale_std
+from ieadapt.tasks.enhance.direct import changing_maps
+from ieadapt.tasks.enhance.plan import Enhancement, Plan, require_finite
 
 Weakened = Callable[[Plan], AbstractContextManager[object]]
 """Makes the denoiser calls inside a block weak, beside what interventions do to weak rows."""
 
 
+class Rescale:
+    """Rescales what a pipeline hands to its scheduler in the steps that were shifted.
+
+    Only there the guided prediction exists in every family, whatever the guidance scale was in that step. The term that
+    was added is known, so the prediction without it is too.
+
+    Args:
+        share: 0 does nothing; 1 gives the shifted prediction the standard deviation of the unshifted one.
+    """
+
+    def __init__(self, share: int | float) -> None:
+        self._share = share
+        self._delta: Tensor | None = None
+
+    def expect(self, delta: Tensor) -> None:
+        """The term that the step's prediction will hold, one row per video."""
+        self._delta = delta
+
+    @contextmanager
+    def installed(self, pipe: DiffusionPipeline) -> Iterator[None]:
+        """Stand between the pipeline and its scheduler for the length of the block."""
+        if self._share == 0.0:
+            yield
+            return
+        step = pipe.scheduler.step
+
+        def rescaled(model_output: Tensor, *args: Any, **kwargs: Any) -> Any:
+            return step(self._rescaled(model_output, pipe), *args, **kwargs)
+
+        with attribute(pipe.scheduler, "step", rescaled):
+            yield
+
+    def _rescaled(self, shifted: Tensor, pipe: DiffusionPipeline) -> Tensor:
+        if self._delta is None:
+            return shifted
+        videos = self._delta.shape[0]
+        delta, self._delta = _as_scheduled(self._delta, shifted, pipe).to(shifted), None
+        of_video, plain = (tensor.unflatten(0, (videos, -1)) for tensor in (shifted, shifted - delta))
+        return rescale_std(of_video, plain, self._share).flatten(0, 1)
+
+
+def _as_scheduled(delta: Tensor, like: Tensor, pipe: DiffusionPipeline) -> Tensor:
+    """The term in the form in which the pipeline hands predictions to its scheduler."""
+    if delta.shape == like.shape:
+        return delta
+    frame_by_frame = delta.transpose(1, 2).flatten(0, 1) if delta.ndim == 5 else delta
+    if frame_by_frame.shape == like.shape:
+        return frame_by_frame
+    raise UsageError(
+        "this pipeline changes the prediction's form before its scheduler, so that it cannot be rescaled",
+        expected=tuple(delta.shape),
+        got=tuple(like.shape),
+        where=type(pipe).__name__,
+        remedy="leave rescale at 0",
+    )
+
+
 @contextmanager
-def guiding(pipe: DiffusionPipeline, config: EnhanceConfig, planner: Planner, told: Enhancement) -> Iterator[None]:
+def guiding(pipe: DiffusionPipeline, state: Enhancement) -> Iterator[None]:
     """Guide every call of the pipeline inside the block by a weak pass."""
     with ExitStack() as stack:
-        if config.online_steps:
-            stack.enter_context(intercept(pipe, planner, planner.candidates, guidance="all"))
-        rescale = Rescale(config.rescale)
+        rescale = Rescale(state.config.rescale)
         stack.enter_context(rescale.installed(pipe))
-        if config.adaptation.name == "maps":
-            maps = PlannedMaps(config, planner)
-            stack.enter_context(maps.attribute_nonfinite())
-            stack.enter_context(intercept(pipe, maps, planner.candidates, guidance=config.guidance))
+        if state.config.perturbation != "skip-block":
+            stack.enter_context(changing_maps(pipe, state))
             weakened: Weakened = lambda plan: nullcontext()  # noqa: E731
         else:
-            blocks = _Blocks(pipe, planner.candidates)
+            around = {site: block_around(pipe, site) for site in state.candidates}
+            blocks = SkippedBlocks(list(around.values()))
             stack.enter_context(blocks.observing())
-            weakened = blocks.without
-        guidance = WeakGuidance(pipe, config, planner, told, weakened, rescale)
-        told.replays = stack.enter_context(wrap_denoiser(pipe, guidance, perturbed=planner.candidates))
+            weakened = lambda plan: blocks.skipped({around[site] for site in plan.sites})  # noqa: E731
+        guidance = WeakGuidance(pipe, state, weakened, rescale)
+        state.replays = stack.enter_context(wrap_denoiser(pipe, guidance, perturbed=state.candidates))
         yield
 
 
@@ -59,38 +112,27 @@ class WeakGuidance:
 
     Args:
         pipe: the pipeline.
-        config: scale, schedule, window.
-        planner: what the weak pass changes.
-        told: where passes and time are counted.
+        state: what the weak pass changes, and where passes and time are counted.
         weakened: what else makes a pass weak.
-        rescale: is told the term of each step.
+        rescale: gets the term of each step.
     """
 
-    def __init__(
-        self,
-        pipe: DiffusionPipeline,
-        config: EnhanceConfig,
-        planner: Planner,
-        told: Enhancement,
-        weakened: Weakened,
-        rescale: Rescale,
-    ) -> None:
-        self._pipe, self._config, self._planner, self._told = pipe, config, planner, told
-        self._weakened, self._rescale = weakened, rescale
-        self._strength = strength_of(config)
+    def __init__(self, pipe: DiffusionPipeline, state: Enhancement, weakened: Weakened, rescale: Rescale) -> None:
+        self._pipe, self._state, self._weakened, self._rescale = pipe, state, weakened, rescale
         self._held: Tensor | None = None
         self._held_step = -1
-        self._aimed = planner.latest
+        self._replayed_for = state.plan
 
     def __call__(self, call: DenoiserCall, prediction: Tensor) -> Tensor | None:
         """The prediction with the term added, or None in a step without guidance."""
-        plan = self._planner.at(call.step)
-        scale = self._strength(call.step, call.steps)
+        plan = self._state.plan_at(call.step)
+        scale = self._state.config.strength(call.step, call.steps)
         if plan is None or scale == 0.0 or call.prefix is None:
             return None
         _refuse_rescale(call)
         require_finite(prediction, call)
-        self._told.changed_steps += 1
+        self._state.changed_steps += 1
+        # Wan and HunyuanVideo run the branches in two calls, cond first: the term of the first is held for the second.
         if set(call.rows.guidance) == {"uncond"}:
             return prediction + self._held_delta(call)
         strong = call.rows.denoiser_rows(("cond",))
@@ -109,13 +151,12 @@ class WeakGuidance:
 
     def _weak(self, call: DenoiserCall, plan: Plan, strong: Sequence[int]) -> Tensor:
         """The weak pass, timed."""
-        clock = self._told.weak_clock = self._told.weak_clock or Clock(call.latents.device)
-        self._told.weak_passes += 1
+        clock = self._state.weak_clock = self._state.weak_clock or Clock(call.latents.device)
+        self._state.weak_passes += 1
         with clock.span(), self._weakened(plan):
             weak = call.forward_rows(strong)
-        if plan is not self._aimed and call.prefix is not None:
-            _aim(self._pipe, self._told.replays, plan)
-            self._aimed = plan
+        if plan is not self._replayed_for:
+            self._retarget(plan)
         return weak
 
     def _held_delta(self, call: DenoiserCall) -> Tensor:
@@ -127,30 +168,16 @@ class WeakGuidance:
             )
         return self._held
 
+    def _retarget(self, plan: Plan) -> None:
+        """Let the passes to come replay what lies before the sites of a new plan."""
+        modules = attention_modules(self._pipe, plan.sites)
+        for prefix in self._state.replays:
+            own = set(prefix.denoiser.modules())
+            prefix.retarget([module for module in modules if module in own])
+        self._replayed_for = plan
+
     def __repr__(self) -> str:
-        return f"guidance by a weak pass, scale {self._config.scale:g}"
-
-
-class _Blocks:
-    """The transformer blocks around the planned sites, left out of weak passes."""
-
-    def __init__(self, pipe: DiffusionPipeline, candidates: Sequence[AttentionSite]) -> None:
-        self._around = {site: block_around(pipe, site) for site in candidates}
-        self._all = SkippedBlocks(list(self._around.values()))
-
-    def observing(self) -> AbstractContextManager[None]:
-        return self._all.observing()
-
-    def without(self, plan: Plan) -> AbstractContextManager[None]:
-        return self._all.skipped({self._around[site] for site in plan.sites})
-
-
-def _aim(pipe: DiffusionPipeline, prefixes: Sequence[Prefix], plan: Plan) -> None:
-    """Let the passes to come replay what lies before the sites of a new plan."""
-    modules = attention_modules(pipe, plan.sites)
-    for prefix in prefixes:
-        own = set(prefix.denoiser.modules())
-        prefix.retarget([module for module in modules if module in own])
+        return f"guidance by a weak pass, scale {self._state.config.scale:g}"
 
 
 def _refuse_rescale(call: DenoiserCall) -> None:

@@ -9,22 +9,20 @@ adaptation of the maps themselves in one pass.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from diffusers import DiffusionPipeline
 from jaxtyping import Float
 from torch import Tensor
 
-from ieadapt.attention import find_sites, wrap_denoiser
+from ieadapt.attention import find_sites, intercept, wrap_denoiser
 from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.enhance.direct import changing_maps, freeu, scaling_cross_frame
 from ieadapt.tasks.enhance.guidance import guiding
-from ieadapt.tasks.enhance.plan import Planner
-from ieadapt.tasks.enhance.record import Enhancement, Watch
+from ieadapt.tasks.enhance.plan import Enhancement
 from ieadapt.tasks.generate import GenerationConfig, Progress, generate
-from ieadapt.tasks.measure.method import quick_profile
+from ieadapt.tasks.measure.method import quick_profile, refuse_another_model
 from ieadapt.tasks.measure.profile import EntropyProfile
-from ieadapt.tasks.measure.profile_match import refuse_another_model
 
 
 @contextmanager
@@ -57,16 +55,21 @@ def enhancement(
     sites = find_sites(pipe)
     if profile is not None and not force:
         refuse_another_model(profile, pipe, sites)
-    planner = Planner(config, sites, profile)
-    told = Enhancement(planner)
-    if config.scale == 0.0:
-        yield told
-        return
     size = None if profile is None or force else profile.metadata.get("latent_grid")
-    install = _INSTALL[config.mode, config.adaptation.name]
-    with install(pipe, config, planner, told), wrap_denoiser(pipe, Watch(told, config, size)):
-        yield told
-        told.require_used(config)
+    state = Enhancement(config, sites, profile, size)
+    if config.scale == 0.0:
+        yield state
+        return
+    name = config.perturbation.partition(":")[0]
+    direct = {"cross-frame": scaling_cross_frame, "freeu": freeu}.get(name, changing_maps)
+    install = guiding if config.mode == "guidance" else direct
+    with ExitStack() as stack:
+        if config.online_steps:
+            stack.enter_context(intercept(pipe, state.measure, state.candidates, guidance="all"))
+        stack.enter_context(install(pipe, state))
+        stack.enter_context(wrap_denoiser(pipe, state.watch))
+        yield state
+        state.require_used()
 
 
 def enhance(
@@ -88,18 +91,9 @@ def enhance(
         UsageError, FailureError: as `enhancement` and `generate` do.
     """
     config, generation = config or EnhanceConfig(), generation or GenerationConfig()
-    _ = config.factors.factors(generation.num_inference_steps)
+    config.factors(generation.num_inference_steps)
     if profile is None and config.needs_profile:
         prompts, first = [prompt] if isinstance(prompt, str) else prompt, seed if isinstance(seed, int) else seed[0]
         profile = quick_profile(pipe, prompts, generation, seed=first)
     with enhancement(pipe, config, profile, force=force):
         return generate(pipe, prompt, generation, seed, progress)
-
-
-_INSTALL = {
-    ("guidance", "maps"): guiding,
-    ("guidance", "skip-block"): guiding,
-    ("direct", "maps"): changing_maps,
-    ("direct", "cross-frame"): scaling_cross_frame,
-    ("direct", "freeu"): freeu,
-}

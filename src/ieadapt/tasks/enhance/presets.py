@@ -1,12 +1,10 @@
-"""The methods of the literature as configurations of the same engine, each checked against its source."""
+"""The methods of the literature as settings of the same engine, each checked against its source."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-
-from ieadapt.errors import UsageError
-from ieadapt.tasks.enhance.config import EnhanceConfig
+from dataclasses import dataclass, field
+from typing import Any
 
 MID = "spatial/joint:middle=1"
 """The mid block's spatial attention of a U-Net; the middle block of a transformer."""
@@ -18,82 +16,57 @@ class Preset:
 
     Attributes:
         name: as `--preset` takes it.
-        config: the method.
         source: paper, and what the formula was checked against.
         about: what it does, and what differs from its source.
+        settings: of `EnhanceConfig`, where they are not its defaults.
     """
 
     name: str
-    config: EnhanceConfig
     source: str
     about: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 _ROWS = (
     Preset(
         "pag",
-        EnhanceConfig(start=0.0, sites=MID, scale=3.0, scope="video-renormalised"),
         "PAG, arXiv 2403.17377; diffusers' pag_utils.py and joint PAG processors",
         "identity map in the mid block's spatial attention; on joint attention the softmax over own token and text",
+        {"start": 0.0, "sites": MID, "scale": 3.0, "scope": "video-renormalised"},
     ),
     Preset(
         "seg",
-        EnhanceConfig(start=0.0, perturbation="blur:inf", sites=MID, scale=3.0, scope="all"),
         "SEG, arXiv 2408.00760; SusungHong/SEG-SDXL pipeline_seg.py",
         "queries of the mid block's spatial attention blurred over the rows and columns of each frame; sigma infinite, "
         "as its default is. On joint attention text queries stay",
+        {"start": 0.0, "perturbation": "blur:inf", "sites": MID, "scale": 3.0, "scope": "all"},
     ),
     Preset(
         "stg-a",
-        EnhanceConfig(start=0.0, sites="spatial+temporal/joint:middle=1", scope="video-renormalised"),
         "STG, arXiv 2411.18664; junhahyung/STGuidance at 51f3620 (Mochi and LTX, mode STG-A)",
         "identity map in one layer, on joint attention the softmax over own token and text; scale 1. The source picks "
         "a layer per model by trying; here it is the middle one, spatial and temporal",
+        {"start": 0.0, "sites": "spatial+temporal/joint:middle=1", "scope": "video-renormalised"},
     ),
     Preset(
         "stg-r",
-        EnhanceConfig(start=0.0, perturbation="skip-block", sites="spatial+temporal/joint:middle=1"),
         "STG, arXiv 2411.18664; junhahyung/STGuidance (forward_with_stg: the block returns its inputs)",
         "one transformer block left out of the weak pass; scale 1, rescaling off as there. The layer as in stg-a",
+        {"start": 0.0, "perturbation": "skip-block", "sites": "spatial+temporal/joint:middle=1"},
     ),
     Preset(
         "enhance-a-video",
-        EnhanceConfig(start=0.0, mode="direct", perturbation="cross-frame:4", sites="temporal/joint"),
         "Enhance-A-Video, arXiv 2502.07508; NUS-HPC-AI-Lab/Enhance-A-Video enhance.py and models/",
         "attention results of the video tokens times max(1, (frames + 4) * cross-frame intensity), in every temporal "
         "or joint attention; the mean is per video, not per batch",
+        {"start": 0.0, "mode": "direct", "perturbation": "cross-frame:4", "sites": "temporal/joint"},
     ),
     Preset(
         "freeu",
-        EnhanceConfig(start=0.0, mode="direct", perturbation="freeu:0.9:0.2:1.5:1.6"),
         "FreeU, arXiv 2309.11497; diffusers' own enable_freeu, values for Stable Diffusion 1.5",
         "backbone features up, low frequencies of skip features down; U-Nets only",
+        {"start": 0.0, "mode": "direct", "perturbation": "freeu:0.9:0.2:1.5:1.6"},
     ),
 )
 
 PRESETS: Mapping[str, Preset] = {row.name: row for row in _ROWS}
-
-
-def preset(name: str) -> EnhanceConfig:
-    """The configuration of a method by name.
-
-    Raises:
-        UsageError: no such preset.
-
-    Example:
-        >>> preset("stg-r").perturbation
-        'skip-block'
-    """
-    if name not in PRESETS:
-        raise UsageError("unknown preset", expected=", ".join(PRESETS), got=name)
-    return PRESETS[name].config
-
-
-def matched_steps(config: EnhanceConfig, steps: int, *, guided: bool = True) -> int:
-    """Steps of a plain run with as many network passes as this configuration needs for so many steps.
-
-    Example:
-        >>> matched_steps(EnhanceConfig(), 20)
-        25
-    """
-    return round(config.passes(steps, guided=guided) / (2 if guided else 1))

@@ -3,34 +3,82 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from diffusers import DiffusionPipeline
 
 from ieadapt.attention import AttentionSite, find_sites
 from ieadapt.errors import UsageError
-from ieadapt.runs.folder import RunFolder, Stages, silent
+from ieadapt.files import read_record, record_text
+from ieadapt.runs.folder import RunFolder, Stages, silent, versions
 from ieadapt.runs.pipelines import Hardware, Load, check_seeds, open_model_run, spoken_folder
 from ieadapt.runs.report import Clip, Gallery, Report, Section, figure_png, write_report
+from ieadapt.runs.videos import encode_video, side_by_side, strip
 from ieadapt.tasks.enhance.config import EnhanceConfig
-from ieadapt.tasks.enhance.pairs import (
-    Cost,
-    PairTask,
-    Seconds,
-    finished,
-    generate_pairs,
-    pair_key,
-    pair_tasks,
-    write_pair,
-)
+from ieadapt.tasks.enhance.method import enhancement
+from ieadapt.tasks.enhance.plan import Cost, Enhancement
 from ieadapt.tasks.enhance.presets import PRESETS
-from ieadapt.tasks.generate import PromptRun
+from ieadapt.tasks.generate import GenerationConfig, PromptRun, VideoPair, generate_pairs
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.measure.run import own_profile, profile_blocks, report_record, sites_table
 
 REPORTED_CLIPS = 24
+
+
+@dataclass(frozen=True)
+class PairTask:
+    """One prompt and seed: a pair of videos to be made.
+
+    Attributes:
+        name: in the names of its files.
+        prompt: what the videos show.
+        seed: of their noise.
+    """
+
+    name: str
+    prompt: str
+    seed: int
+
+    @property
+    def files(self) -> list[str]:
+        """The names of its files: each video and its strip, and both side by side."""
+        parts = ("plain.mp4", "plain.png", "enhanced.mp4", "enhanced.png", "side-by-side.mp4")
+        return [f"{self.name}-{part}" for part in parts]
+
+    @property
+    def caption(self) -> str:
+        """Below its videos in a report."""
+        return f"{self.prompt} (seed {self.seed})"
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Time per video, in seconds, plain and enhanced."""
+
+    plain: float
+    enhanced: float
+
+    @classmethod
+    def mean(cls, times: Sequence[Seconds]) -> Seconds:
+        """The mean over videos."""
+        return cls(*(sum(getattr(each, name) for each in times) / len(times) for name in ("plain", "enhanced")))
+
+
+def pair_tasks(prompts: Sequence[str], seed: int, seeds: int = 1) -> list[PairTask]:
+    """Every prompt with every seed, prompt after prompt; seeds count up over the prompts first, then over the repeats.
+
+    Example:
+        >>> [(task.name, task.seed) for task in pair_tasks(["a ball", "a star"], seed=5, seeds=2)]
+        [('00', 5), ('01', 7), ('02', 6), ('03', 8)]
+    """
+    pairs = [(prompt, seed + i + repeat * len(prompts)) for i, prompt in enumerate(prompts) for repeat in range(seeds)]
+    return [PairTask(f"{number:02d}", prompt, own) for number, (prompt, own) in enumerate(pairs)]
 
 
 @dataclass(frozen=True)
@@ -42,7 +90,8 @@ class EnhanceRun(PromptRun):
         profile: folder of a measure run of this model; without one, and if the choice of sites needs it, the model is
             measured first on a few prompts and steps.
         seeds: videos of each prompt; their seeds count up over the prompts first, then over the repeats.
-        preset: a method by name (`ieadapt.tasks.PRESETS`), from which the flags of an enhancement start.
+        preset: a method by name (`ieadapt.tasks.enhance.presets.PRESETS`), from which the flags of an enhancement
+            start.
         force: go on with a profile of another model or size.
 
     Raises:
@@ -68,7 +117,7 @@ class EnhanceRun(PromptRun):
         check_seeds(self.seed, len(self.prompts) * self.seeds)
         if self.seeds < 1:
             raise UsageError("an enhance run needs seeds", expected=">= 1", got=self.seeds, where="--seeds")
-        _ = self.method.factors.factors(self.generation.num_inference_steps)
+        self.method.factors(self.generation.num_inference_steps)
 
     @property
     def method(self) -> EnhanceConfig:
@@ -82,7 +131,7 @@ class EnhanceRun(PromptRun):
 
 
 def run_enhance(
-    asked: EnhanceRun,
+    config: EnhanceRun,
     out: str | Path,
     *,
     overwrite: bool = False,
@@ -96,126 +145,172 @@ def run_enhance(
     unfinished or were changed.
 
     Args:
-        asked: model, prompts and settings.
+        config: model, prompts and settings.
         out: the run folder.
         overwrite: replace an earlier run in it.
         resume: go on with an earlier enhance run in it.
-        stages: told which stage begins and how far it is.
+        stages: gets the name of each stage as it begins, and how far it is.
         load: how the run comes by its pipeline; by default it loads one.
 
     Returns:
         The sites that were changed.
 
     Raises:
-        UsageError: what was asked cannot be.
-        FailureError: it could not be carried out.
+        UsageError: the config does not fit the model, or the folder cannot be used.
+        FailureError: the run could not be carried out.
     """
-    asked = asked.with_model_defaults()
-    given = None if asked.profile is None else EntropyProfile.load(asked.profile)
-    with open_model_run("enhance", asked, out, overwrite=overwrite, resume=resume, load=load) as (run, pipe):
-        if (
-            asked.method.adaptation.acts_on != "network"
-        ):  # sites that the model has not are refused before it is measured
-            for choice in filter(None, (asked.method.choice, asked.method.sharpened)):
+    config = config.with_model_defaults()
+    profile = None if config.profile is None else EntropyProfile.load(config.profile)
+    method = config.method
+    with open_model_run("enhance", config, out, overwrite=overwrite, resume=resume, load=load) as (run, pipe):
+        if method.adaptation.acts_on == "sites":  # sites that the model lacks are refused before it is measured
+            for choice in filter(None, (method.choice, method.sharpened)):
                 choice.candidates(find_sites(pipe))
-        profile = given or _own_profile(pipe, asked, run, stages)
-        made = _Made(run, asked, profile)
-        made.generate(pipe, stages)
-        write_report(run, _report(asked, out, made, profile, run.record))
-    return made.sites
+        if profile is None and method.needs_profile:
+            profile = own_profile(pipe, config, run, stages)
+        sites, cost, seconds = _make_pairs(run, pipe, config, profile, stages)
+        write_report(run, _report(config, out, run, sites, profile, cost, seconds))
+    return sites
 
 
-class _Made:
-    """The pairs of a run: those that are there, and those that it makes."""
-
-    def __init__(self, run: RunFolder, asked: EnhanceRun, profile: EntropyProfile | None) -> None:
-        self._run, self._asked, self._profile = run, asked, profile
-        self.times: list[Seconds] = []
-        self.cost = Cost()
-        self.sites: list[AttentionSite] = []
-
-    def generate(self, pipe: DiffusionPipeline, stages: Stages) -> None:
-        """Make the pairs that are not there."""
-        asked, run, method = self._asked, self._run, self._asked.method
-        keys = {task: pair_key(asked.model, task, asked.generation, method, self._profile) for task in asked.tasks}
-        kept = {task: seconds for task, key in keys.items() if (seconds := finished(run, task, key))}
-        missing = [task for task in asked.tasks if task not in kept]
-        if not method.online_steps:
-            self.sites = method.choose(find_sites(pipe), self._profile)
-        run.note(seeds=[task.seed for task in asked.tasks], kept=len(kept))
-        run.note(sites=[site.name for site in self.sites], enhancement=dataclasses.asdict(method))
-        self.times = list(kept.values())
-        videos = generate_pairs(pipe, missing, asked.generation, method, self._profile, stages, force=asked.force)
-        told = None
-        for pair, latest in videos:
-            if latest is not told:
-                self.cost.add(latest.as_dict())
-                self.sites, told = list(latest.sites), latest
-            write_pair(run, pair, keys[PairTask(pair.name, pair.prompt, pair.seed)])
-            self.times.append(pair.seconds)
-        run.note(sites=[site.name for site in self.sites], cost=dataclasses.asdict(self.cost))
-        run.note(seconds_per_video=dataclasses.asdict(Seconds.mean(self.times)))
-
-    def clips(self) -> list[Clip]:
-        """The first pairs, for the report."""
-        shown = self._asked.tasks[:REPORTED_CLIPS]
-        return [
-            Clip((self._run.path / f"{task.name}-side-by-side.mp4").read_bytes(), f"{task.prompt} (seed {task.seed})")
-            for task in shown
-        ]
+def _make_pairs(
+    run: RunFolder, pipe: DiffusionPipeline, config: EnhanceRun, profile: EntropyProfile | None, stages: Stages
+) -> tuple[list[AttentionSite], Cost, Seconds]:
+    """Make and write the pairs that are not there yet; what was changed, what it cost, and the mean times."""
+    method, cost = config.method, Cost()
+    keys = {task: pair_key(config.model, task, config.generation, method, profile) for task in config.tasks}
+    kept = {task: seconds for task, key in keys.items() if (seconds := finished(run, task, key))}
+    sites = [] if method.online_steps else list(Enhancement(method, find_sites(pipe), profile).sites)
+    run.note(seeds=[task.seed for task in config.tasks], kept=len(kept))
+    run.note(sites=[site.name for site in sites], enhancement=dataclasses.asdict(method))
+    times, missing, latest = list(kept.values()), [task for task in config.tasks if task not in kept], None
+    pairs = enhanced_pairs(pipe, missing, config.generation, method, profile, stages, force=config.force)
+    for task, pair in zip(missing, pairs, strict=True):
+        if pair.state is not latest:
+            cost, sites, latest = cost + pair.state.cost, list(pair.state.sites), pair.state
+        write_pair(run, task, pair, keys[task])
+        times.append(Seconds(pair.plain_seconds, pair.changed_seconds))
+    seconds = Seconds.mean(times)
+    run.note(sites=[site.name for site in sites], cost=dataclasses.asdict(cost))
+    run.note(seconds_per_video=dataclasses.asdict(seconds))
+    return sites, cost, seconds
 
 
-def _own_profile(pipe: DiffusionPipeline, asked: EnhanceRun, run: RunFolder, stages: Stages) -> EntropyProfile | None:
-    """A quick profile of this model, saved with the run, if the choice of sites needs one."""
-    return own_profile(pipe, asked, run, stages) if asked.method.needs_profile else None
+def enhanced_pairs(
+    pipe: DiffusionPipeline,
+    tasks: Sequence[PairTask],
+    generation: GenerationConfig,
+    config: EnhanceConfig,
+    profile: EntropyProfile | None,
+    stages: Stages = silent,
+    *,
+    force: bool = False,
+) -> Iterator[VideoPair[Enhancement]]:
+    """Generate the pair of every task, batch by batch; with each comes the enhancement of its batch."""
+
+    def enhancing() -> AbstractContextManager[Enhancement]:
+        return enhancement(pipe, config, profile, force=force)
+
+    prompts, seeds = [task.prompt for task in tasks], [task.seed for task in tasks]
+    return generate_pairs(pipe, prompts, generation, seeds, enhancing, stages, names=("plain", "enhanced"))
+
+
+def write_pair(run: RunFolder, task: PairTask, pair: VideoPair[Any], key: str = "") -> bytes:
+    """Write each video of a pair, its strip, both side by side, and last the pair's record; returns the joint video."""
+    videos = {"plain": pair.plain, "enhanced": pair.changed}
+    joined = encode_video(side_by_side(videos))
+    contents = [part for frames in videos.values() for part in (encode_video(frames), strip(frames, count=16))]
+    for name, content in zip(task.files, [*contents, joined], strict=True):
+        run.write(name, content)
+    if key:
+        seconds = {"plain": pair.plain_seconds, "enhanced": pair.changed_seconds}
+        record = {"key": key, "prompt": task.prompt, "seed": task.seed, "seconds": seconds}
+        run.write(f"{task.name}.json", record_text(record))
+    return joined
+
+
+def finished(run: RunFolder, task: PairTask, key: str) -> Seconds | None:
+    """The times of a pair that an earlier run has finished.
+
+    None where it must be made: there is no record of it, or a file of it is gone or was changed.
+    """
+    file = f"{task.name}.json"
+    if not run.holds(file, *task.files):
+        return None
+    try:
+        record = read_record(run.path / file, {"key": str, "seconds": Seconds}, what="a pair", remedy="make it again")
+    except UsageError:
+        return None
+    return Seconds(**record["seconds"]) if record["key"] == key else None
+
+
+def pair_key(
+    model: str, task: PairTask, generation: GenerationConfig, config: EnhanceConfig, profile: EntropyProfile | None
+) -> str:
+    """A hash of all that decides about a pair of videos; how many run as a batch does not."""
+    decisive = [
+        model,
+        task.prompt,
+        task.seed,
+        dataclasses.asdict(dataclasses.replace(generation, batch_size=1)),
+        dataclasses.asdict(config),
+        None if profile is None else sorted((name, round(ep, 6)) for name, ep in profile.ep.items()),
+        versions(),
+    ]
+    return hashlib.sha256(json.dumps(decisive, default=str).encode()).hexdigest()[:16]
 
 
 def _report(
-    asked: EnhanceRun, out: str | Path, made: _Made, profile: EntropyProfile | None, record: Mapping[str, object]
+    config: EnhanceRun,
+    out: str | Path,
+    run: RunFolder,
+    sites: Sequence[AttentionSite],
+    profile: EntropyProfile | None,
+    cost: Cost,
+    seconds: Seconds,
 ) -> Report:
-    method, seconds, clips = asked.method, Seconds.mean(made.times), made.clips()
-    found = [
-        _told(method, made.sites),
+    shown = config.tasks[:REPORTED_CLIPS]
+    clips = [Clip((run.path / f"{task.name}-side-by-side.mp4").read_bytes(), task.caption) for task in shown]
+    more = "" if len(shown) == len(config.tasks) else f" (the first {len(shown)} of {len(config.tasks)})"
+    results = [
+        summarize(config.method, sites),
         f"A plain video took {seconds.plain:.1f} s, an enhanced one {seconds.enhanced:.1f} s "
         f"({seconds.enhanced / max(seconds.plain, 1e-9):.2f} times as long).",
-        *filter(None, [made.cost.sentence()]),
+        *filter(None, [cost.summary()]),
         "Plain and enhanced start from the same noise. Whether enhanced is better is for measurements over many "
         "prompts to say, not for these pairs.",
     ]
-    blocks = [
-        sites_table(made.sites, profile),
-        *(profile_blocks(profile, figure_png(profile.plot())) if profile else []),
-    ]
-    every = len(clips) == len(asked.tasks)
-    shown = "Plain and enhanced" + ("" if every else f" (the first {len(clips)} of {len(asked.tasks)})")
+    plots = profile_blocks(profile, figure_png(profile.plot())) if profile else []
     return Report(
-        title=f"Enhanced with {asked.model}",
-        asked=f"{len(asked.prompts)} prompts, {asked.generation.num_inference_steps} steps, first seed {asked.seed}.",
-        found=found,
-        sections=[Section(shown, [Gallery(clips)]), Section("The sites", blocks)],
-        repeat={"Command line": str(record["command"]), "Python": _python(asked, out, profile)},
-        record=report_record(record),
+        title=f"Enhanced with {config.model}",
+        asked=config.summary,
+        found=results,
+        sections=[
+            Section(f"Plain and enhanced{more}", [Gallery(clips)]),
+            Section("The sites", [sites_table(sites, profile), *plots]),
+        ],
+        repeat={"Command line": str(run.record["command"]), "Python": _python(config, out, profile)},
+        record=report_record(run.record),
     )
 
 
-def _told(method: EnhanceConfig, sites: Sequence[AttentionSite]) -> str:
+def summarize(method: EnhanceConfig, sites: Sequence[AttentionSite]) -> str:
     """What the enhancement did, in a sentence."""
     kinds = ", ".join(sorted({site.kind for site in sites}))
     where = f"{len(sites)} attention site{'' if len(sites) == 1 else 's'} ({kinds})"
-    change = method.adaptation.told.format(change=method.perturbation, sites=where)
+    change = method.adaptation.description.format(change=method.perturbation, sites=where)
     if method.mode == "guidance":
         return f"In a weak pass {change}, and the prediction was pushed away from it with scale {method.scale:g}."
     return f"In the one pass {change}, with a share of {method.scale:g}."
 
 
-def _python(asked: EnhanceRun, out: str | Path, profile: EntropyProfile | None) -> str:
+def _python(config: EnhanceRun, out: str | Path, profile: EntropyProfile | None) -> str:
     """The lines that make the enhanced videos again."""
-    load = f'profile = ieadapt.EntropyProfile.load("{spoken_folder(asked.profile or out)}")\n' if profile else ""
+    load = f'profile = ieadapt.EntropyProfile.load("{spoken_folder(config.profile or out)}")\n' if profile else ""
     passed = "    profile=profile,\n" if profile else ""
-    tasks = asked.tasks
     return (
-        f'import ieadapt\n\npipe = ieadapt.load("{asked.model}")\n{load}'
-        f"videos = ieadapt.enhance(\n    pipe,\n    {[task.prompt for task in tasks]},\n{passed}"
-        f"    config=ieadapt.{asked.method},\n"
-        f"    generation=ieadapt.{asked.generation},\n    seed={[task.seed for task in tasks]},\n)"
+        f'import ieadapt\n\npipe = ieadapt.load("{config.model}")\n{load}'
+        f"videos = ieadapt.enhance(\n    pipe,\n    {[task.prompt for task in config.tasks]},\n{passed}"
+        f"    config=ieadapt.{config.method},\n"
+        f"    generation=ieadapt.{config.generation},\n    seed={[task.seed for task in config.tasks]},\n)"
     )

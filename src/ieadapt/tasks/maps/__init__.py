@@ -1,1 +1,1 @@
-"""Attention maps of asked rows: recorded, worded, drawn."""
+"""Maps: where tokens look, at one attention site."""

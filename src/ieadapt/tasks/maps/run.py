@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from ieadapt.errors import UsageError
 from ieadapt.runs.folder import Stages, silent
 from ieadapt.runs.pipelines import Hardware, Load, open_model_run
 from ieadapt.runs.report import Block, Clip, Gallery, Picture, Report, Section, Text, figure_png, write_report
 from ieadapt.runs.videos import encode_video
 from ieadapt.tasks.generate import PromptRun
-from ieadapt.tasks.maps.method import AttentionMaps, attention_maps
-from ieadapt.tasks.maps.summary import describe_maps
+from ieadapt.tasks.maps.method import attention_maps
+from ieadapt.tasks.maps.result import AttentionMaps
 from ieadapt.tasks.measure.run import report_record
 
+NAMED_WORDS = 3
 CAPTIONS = {
     "looks": "Where the weight lies. Each row of maps has its own scale, from 0 to its largest weight.",
     "frames": "Between frames: each row of a map is a frame that looks, each column a frame that is looked at.",
@@ -73,11 +76,11 @@ class MapsRun(PromptRun):
             )
         if len(self.token or (0, 0, 0)) != 3:
             raise UsageError("a query is one token", expected="FRAME,ROW,COL", got=self.query, where="--query")
-        if self.wanted_steps is not None and not self.wanted_steps:
+        if self.step_numbers is not None and not self.step_numbers:
             raise UsageError("no step to look at", expected="such as 0,12,24", got=repr(self.steps), where="--steps")
 
     @property
-    def wanted_steps(self) -> tuple[int, ...] | None:
+    def step_numbers(self) -> tuple[int, ...] | None:
         """The steps as numbers, or None."""
         return None if self.steps is None else _whole_numbers(self.steps, "--steps", "0,12,24")
 
@@ -88,7 +91,7 @@ class MapsRun(PromptRun):
 
 
 def run_maps(
-    asked: MapsRun,
+    config: MapsRun,
     out: str | Path,
     *,
     overwrite: bool = False,
@@ -98,38 +101,38 @@ def run_maps(
     """Draw the maps of one site and write pictures, numbers, video and report into a run folder.
 
     Args:
-        asked: model, prompt, site and settings.
+        config: model, prompt, site and settings.
         out: the run folder.
         overwrite: replace an earlier run in it.
-        stages: told which stage begins and how far it is.
+        stages: gets the name of each stage as it begins, and how far it is.
         load: how the run comes by its pipeline; by default it loads one.
 
     Raises:
-        UsageError: what was asked cannot be.
-        FailureError: it could not be carried out.
+        UsageError: the config does not fit the model, or the folder cannot be used.
+        FailureError: the run could not be carried out.
     """
-    asked = asked.with_model_defaults()
-    with open_model_run("maps", asked, out, overwrite=overwrite, load=load) as (run, pipe):
-        run.note(seeds=[asked.seed])
+    config = config.with_model_defaults()
+    with open_model_run("maps", config, out, overwrite=overwrite, load=load) as (run, pipe):
+        run.note(seeds=[config.seed])
         maps = attention_maps(
             pipe,
-            asked.prompts[0],
-            str(asked.site),
-            asked.generation,
-            steps=asked.wanted_steps,
-            query=asked.token,  # type: ignore[arg-type]
-            head=asked.head,
-            seed=asked.seed,
+            config.prompts[0],
+            str(config.site),
+            config.generation,
+            steps=config.step_numbers,
+            query=config.token,  # type: ignore[arg-type]
+            head=config.head,
+            seed=config.seed,
             progress=stages("looking"),
         )
         run.note(sites=[maps.site.name], looked_at=list(maps.steps))
         run.write("maps.npz", maps.npz())
         clip = encode_video(maps.clip)
         run.write("video.mp4", clip)
-        pictures = {name: figure_png(figure) for name, figure in maps.figures(asked.threshold).items()}
+        pictures = {name: figure_png(figure) for name, figure in maps.figures(config.threshold).items()}
         for name, picture in pictures.items():
             run.write(f"{name}.png", picture)
-        write_report(run, _report(asked, maps, pictures, clip, run.record))
+        write_report(run, _report(config, maps, pictures, clip, run.record))
     return maps
 
 
@@ -150,18 +153,18 @@ def map_blocks(maps: AttentionMaps, pictures: dict[str, bytes]) -> list[Block]:
     return blocks
 
 
-def _report(asked: MapsRun, maps: AttentionMaps, pictures: dict[str, bytes], clip: bytes, record: dict) -> Report:
+def _report(config: MapsRun, maps: AttentionMaps, pictures: dict[str, bytes], clip: bytes, record: dict) -> Report:
     who = "the mean over all tokens" if maps.query is None else f"the token {maps.query} (frame, row, column)"
     query, first = None if maps.query is None else tuple(maps.query), next(iter(pictures))
     python = (
-        f'import ieadapt\n\npipe = ieadapt.load("{asked.model}")\nmaps = ieadapt.attention_maps(\n    pipe,\n'
-        f'    {maps.prompt!r},\n    "{maps.site.name}",\n    ieadapt.{asked.generation},\n'
+        f'import ieadapt\n\npipe = ieadapt.load("{config.model}")\nmaps = ieadapt.attention_maps(\n    pipe,\n'
+        f'    {maps.prompt!r},\n    "{maps.site.name}",\n    ieadapt.{config.generation},\n'
         f"    steps={maps.steps},\n    query={query},\n    head={maps.head},\n    seed={maps.seed},\n)\n"
-        f'maps.figures({asked.threshold})["{first}"].savefig("{first}.png")'
+        f'maps.figures({config.threshold})["{first}"].savefig("{first}.png")'
     )
     return Report(
         title=f"Attention maps of {maps.site.name}",
-        asked=f"{maps.site.kind} attention of {asked.model}, {who}; “{maps.prompt}”, seed {maps.seed}.",
+        asked=f"{maps.site.kind} attention of {config.model}, {who}; “{maps.prompt}”, seed {maps.seed}.",
         found=describe_maps(maps),
         sections=[
             Section("Where tokens look", map_blocks(maps, pictures)),
@@ -170,3 +173,77 @@ def _report(asked: MapsRun, maps: AttentionMaps, pictures: dict[str, bytes], cli
         repeat={"Command line": str(record["command"]), "Python": python},
         record=report_record(record),
     )
+
+
+def describe_maps(maps: AttentionMaps) -> list[str]:
+    """One sentence per step, and one on how to read them; shares are of the attention weight.
+
+    Args:
+        maps: of any kind of site.
+    """
+    describe = {"spatial": _spatial, "temporal": _temporal, "joint": _joint, "cross": _words, "text": _words}
+    sentences = [f"Step {step}: {describe[maps.site.kind](maps, index)}" for index, step in enumerate(maps.steps)]
+    heads = "the mean over heads" if maps.head is None else f"head {maps.head}"
+    return [*sentences, f"All shares are of {heads}, in the branch of the prompt, from one video with one seed."]
+
+
+def _spatial(maps: AttentionMaps, index: int) -> str:
+    video = maps.part("video")[index]
+    tokens = video[0].size
+    if maps.query is None:
+        frame, row, column = np.unravel_index(video.argmax(), video.shape)
+        return (
+            f"the most looked-at token of all frames is row {row}, column {column} of frame {frame}, with "
+            f"{tokens * video.max():.1f} times the share of a uniform map."
+        )
+    near = _near(video[0], maps.query.row, maps.query.column)
+    return (
+        f"the token gives itself {_percent(video[0, maps.query.row, maps.query.column])}, its neighbours up to two "
+        f"tokens away {_percent(video[0][near].sum())} (a uniform map: {_percent(1 / tokens)} and "
+        f"{_percent(near.sum() / tokens)})."
+    )
+
+
+def _near(weights: np.ndarray, row: int, column: int) -> np.ndarray:
+    rows, columns = np.indices(weights.shape)
+    return np.asarray((abs(rows - row) <= 2) & (abs(columns - column) <= 2))
+
+
+def _temporal(maps: AttentionMaps, index: int) -> str:
+    frames = maps.frames
+    if maps.query is None:
+        between = maps.part("frames")[index]
+        return _own_frame("tokens give their", float(np.diag(between).mean()), between.shape[0]) + "."
+    weights = maps.part("video")[index][:, maps.query.row, maps.query.column]
+    furthest = int(weights.argmax())
+    return (
+        f"{_own_frame('the token gives its', float(weights[maps.query.frame]), frames)}; most to frame {furthest} "
+        f"({_percent(weights[furthest])})."
+    )
+
+
+def _joint(maps: AttentionMaps, index: int) -> str:
+    video = maps.part("video")[index]
+    text = "" if "words" not in maps.parts else f", {_percent(maps.part('words')[index].sum())} to text"
+    if maps.query is None:
+        own = float(np.diag(maps.part("frames")[index]).mean())
+        return f"{_own_frame('video tokens give their', own, maps.frames)}{text}."
+    own = float(video[maps.query.frame].sum())
+    same = float(video[:, maps.query.row, maps.query.column].sum())
+    position = f", {_percent(same)} to its own position over all frames"
+    return f"{_own_frame('the token gives its', own, maps.frames)}{position}{text}."
+
+
+def _own_frame(who: str, share: float, frames: int) -> str:
+    return f"{who} own frame {_percent(share)} of the weight (a uniform map: {_percent(1 / frames)})"
+
+
+def _words(maps: AttentionMaps, index: int) -> str:
+    shares = maps.part("words")[index]
+    order = np.argsort(-shares[:-1])[:NAMED_WORDS]
+    named = ", ".join(f"“{maps.words.words[at]}” {_percent(shares[at])}" for at in order)
+    return f"of the words most weight goes to {named}; start, end and padding tokens take {_percent(shares[-1])}."
+
+
+def _percent(share: float | np.floating) -> str:
+    return f"{100 * share:.1f} %"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
@@ -14,14 +14,14 @@ from ieadapt.errors import UsageError
 
 Rule = Literal["all", "top", "bottom", "at-least", "at-most", "random", "middle"]
 Ranking = Literal["ep", "energy"]
-Within = Literal["kind", "level"]
+Within = Literal["kind", "resolution"]
 Item = TypeVar("Item")
 Head = tuple[str, int]
 """Name of a site and number of one of its heads."""
 
 _KIND = "|".join(KINDS)
 _RULE = rf"(?P<rule>{'|'.join(rule for rule in get_args(Rule) if rule != 'all')})=(?P<amount>[\d.]+)"
-_GRAMMAR = re.compile(rf"(?:(?P<kind>(?:{_KIND}|[+/])+):)?(?P<within>level-)?(?P<by>energy-)?{_RULE}")
+_GRAMMAR = re.compile(rf"(?:(?P<kind>(?:{_KIND}|[+/])+):)?(?P<within>level-|resolution-)?(?P<by>energy-)?{_RULE}")
 _HEADS = re.compile(_RULE)
 
 
@@ -40,8 +40,8 @@ class SiteChoice:
         names: names, patterns or kinds to choose among, as `select_sites` understands them; None for all.
         seed: of the random draw.
         by: what ranks: `ep`, or `energy` (`top` and `bottom` only).
-        within: what the rule is applied within: each `kind`, or each `level`, the sites of one kind that work at one
-            resolution. In a U-Net EP and resolution go together; within a level they cannot.
+        within: what the rule is applied within: each `kind`, or each `resolution`, the sites of one kind that work on
+            as many tokens per frame. In a U-Net EP and resolution go together; within one resolution they cannot.
 
     Example:
         >>> SiteChoice.parse("temporal:top=3")
@@ -58,32 +58,33 @@ class SiteChoice:
 
     def __post_init__(self) -> None:
         _check_amount(self.rule, self.amount)
-        if self.by == "energy" and self.rule not in ("top", "bottom"):
+        ranks = self.rule in ("top", "bottom")
+        if self.by == "energy" and not ranks:
             raise UsageError("only ranks go by energy", expected="energy-top or energy-bottom", got=self.rule)
-        if self.within == "level" and self.rule not in ("top", "bottom", "random"):
-            raise UsageError("only ranks and draws go level by level", expected="top, bottom or random", got=self.rule)
+        if self.within == "resolution" and not (ranks or self.rule == "random"):
+            expected = "top, bottom or random"
+            raise UsageError("only ranks and draws go resolution by resolution", expected=expected, got=self.rule)
 
     @classmethod
     def parse(cls, text: str, seed: int = 0) -> SiteChoice:
-        """Read `[KIND:][level-][energy-]RULE=AMOUNT`, or names.
+        """Read `[KIND:][resolution-][energy-]RULE=AMOUNT`, or names.
 
-        Such as `temporal:top=3`, `spatial:at-least=50`, `random=3`, `spatial/joint:middle=1`, `temporal:level-top=0.5`,
-        `temporal/joint` (all sites of the first kind there is).
+        Such as `temporal:top=3`, `spatial:at-least=50`, `random=3`, `spatial/joint:middle=1`,
+        `temporal:resolution-top=0.5` (earlier `level-top`), `temporal/joint` (all sites of the first kind there is).
         """
         match = _GRAMMAR.fullmatch(text.strip())
         if match is not None:
-            by: Ranking = "energy" if match["by"] else "ep"
-            within: Within = "level" if match["within"] else "kind"
-            rule: Rule = match["rule"]  # type: ignore[assignment]
-            return cls(rule, float(match["amount"]), match["kind"], None, seed, by, within)
+            rule, amount = match["rule"], float(match["amount"])
+            by, within = "energy" if match["by"] else "ep", "resolution" if match["within"] else "kind"
+            return cls(rule, amount, match["kind"], None, seed, by, within)  # type: ignore[arg-type]
         if re.fullmatch(rf"(?:{_KIND})(?:[+/](?:{_KIND}))+", text.strip()):
             return cls(kind=text.strip(), seed=seed)
         return cls(names=tuple(part.strip() for part in text.split(",")), seed=seed)
 
     @property
     def needs_entropy(self) -> bool:
-        """Whether the rule needs measured figures (EP, energy or resolution), so that a profile must be at hand."""
-        return self.rule in ("top", "bottom", "at-least", "at-most") or self.within == "level"
+        """Whether the rule needs measured statistics (EP, energy or resolution), so that a profile must be at hand."""
+        return self.rule in ("top", "bottom", "at-least", "at-most") or self.within == "resolution"
 
     def candidates(self, sites: Sequence[AttentionSite]) -> list[AttentionSite]:
         """The sites among which the rule chooses.
@@ -105,7 +106,7 @@ class SiteChoice:
         sites: Sequence[AttentionSite],
         ep: Mapping[str, int | float] | None = None,
         energy: Mapping[str, int | float] | None = None,
-        level: Mapping[str, int | float] | None = None,
+        resolution: Mapping[str, int | float] | None = None,
     ) -> list[AttentionSite]:
         """The chosen sites, in order of execution.
 
@@ -113,32 +114,32 @@ class SiteChoice:
             sites: the sites to choose among.
             ep: entropy percentage by site name; needed for the rules that compare it.
             energy: energy by site name, where it ranks.
-            level: tokens per frame by site name, where the rule is applied level by level.
+            resolution: tokens per frame by site name, where the rule is applied within one resolution.
 
         Raises:
-            UsageError: nothing matches, or a site has no measured figure that the rule needs.
+            UsageError: nothing matches, or a site has no measured statistic that the rule needs.
         """
         among = self.candidates(sites)
-        ranking = {"ep": ep, "energy": energy}[self.by]
+        statistic, what = (energy, "energy") if self.by == "energy" else (ep, "entropy")
         if self.rule in ("top", "bottom", "at-least", "at-most"):
-            _require(among, ranking, {"ep": "entropy", "energy": "energy"}[self.by])
-        if self.within == "level":
-            _require(among, level, "resolution")
-        figures = ranking or {}
+            _require(among, statistic, what)
+        if self.within == "resolution":
+            _require(among, resolution, "resolution")
+        values, sizes = statistic or {}, (resolution or {}) if self.within == "resolution" else {}
         groups: dict[tuple[str, float], list[AttentionSite]] = {}
         for site in among:
-            here = (level or {})[site.name] if self.within == "level" else 0.0
-            groups.setdefault((site.kind, here), []).append(site)
-        chosen = {site for group in groups.values() for site in self._from_group(group, figures)}
+            groups.setdefault((site.kind, sizes.get(site.name, 0.0)), []).append(site)
+        chosen = {site for group in groups.values() for site in self._from_group(group, values)}
         if not chosen:
-            values = ", ".join(f"{kind} {_range(group, figures)}" for (kind, _), group in groups.items())
-            raise UsageError(f"no site has EP {self.rule} {self.amount:g}", got=f"EP of {values}")
+            ep_of = {kind: _range([values[site.name] for site in group]) for (kind, _), group in groups.items()}
+            ranges = ", ".join(f"{kind} {each}" for kind, each in ep_of.items())
+            raise UsageError(f"no site has EP {self.rule} {self.amount:g}", got=f"EP of {ranges}")
         return [site for site in among if site in chosen]
 
-    def _from_group(self, group: list[AttentionSite], figures: Mapping[str, int | float]) -> list[AttentionSite]:
+    def _from_group(self, group: list[AttentionSite], values: Mapping[str, int | float]) -> list[AttentionSite]:
         if self.rule == "middle":
             return _around_the_middle(group, _number(self.amount, len(group)))
-        return _by_rule(self.rule, self.amount, group, lambda site: figures[site.name], self.seed)
+        return _by_rule(self.rule, self.amount, group, lambda site: values[site.name], self.seed)
 
 
 @dataclass(frozen=True)
@@ -177,8 +178,7 @@ class HeadChoice:
                 expected="all, top=N, bottom=N, at-least=EP, at-most=EP or random=N",
                 got=text,
             )
-        rule: Rule = match["rule"]  # type: ignore[assignment]
-        return cls(rule, float(match["amount"]), seed)
+        return cls(match["rule"], float(match["amount"]), seed)  # type: ignore[arg-type]
 
     def choose(self, sites: Sequence[AttentionSite], ep: Mapping[Head, int | float]) -> dict[str, tuple[int, ...]]:
         """The chosen heads by site name; sites without one are left out.
@@ -202,7 +202,7 @@ class HeadChoice:
         if not chosen:
             raise UsageError(
                 f"no head has EP {self.rule} {self.amount:g}",
-                got=f"EP of {min(ep.values()):.1f} to {max(ep.values()):.1f}",
+                got=f"EP of {_range(ep.values())}",
             )
         kept = {site.name: tuple(head for head in range(site.heads) if (site.name, head) in chosen) for site in sites}
         return {name: heads for name, heads in kept.items() if heads}
@@ -221,18 +221,18 @@ def _number(amount: int | float, there: int) -> int:
 
 
 def _by_rule(
-    rule: Rule, amount: int | float, group: list[Item], figure: Callable[[Item], int | float], seed: int
+    rule: Rule, amount: int | float, group: list[Item], statistic: Callable[[Item], int | float], seed: int
 ) -> list[Item]:
     if rule == "all":
         return group
     if rule == "at-least":
-        return [item for item in group if figure(item) >= amount]
+        return [item for item in group if statistic(item) >= amount]
     if rule == "at-most":
-        return [item for item in group if figure(item) <= amount]
+        return [item for item in group if statistic(item) <= amount]
     count = _number(amount, len(group))
     if rule == "random":
         return random.Random(seed).sample(group, count)  # noqa: S311 (a control, not a secret)
-    return sorted(group, key=figure, reverse=rule == "top")[:count]
+    return sorted(group, key=statistic, reverse=rule == "top")[:count]
 
 
 def _around_the_middle(group: list[AttentionSite], count: int) -> list[AttentionSite]:
@@ -243,16 +243,15 @@ def _around_the_middle(group: list[AttentionSite], count: int) -> list[Attention
     return [group[index] for index in nearest[:count]]
 
 
-def _require(among: Sequence[AttentionSite], figures: Mapping[str, int | float] | None, what: str) -> None:
-    unknown = [site.name for site in among if figures is None or site.name not in figures]
+def _require(among: Sequence[AttentionSite], statistics: Mapping[str, int | float] | None, what: str) -> None:
+    unknown = [site.name for site in among if statistics is None or site.name not in statistics]
     if unknown:
         raise UsageError(
             f"the choice of sites needs their {what}",
-            got="no profile" if figures is None else f"a profile without {unknown[0]} and {len(unknown) - 1} more",
+            got="no profile" if statistics is None else f"a profile without {unknown[0]} and {len(unknown) - 1} more",
             remedy="measure this model first and pass the profile, or name the sites",
         )
 
 
-def _range(group: Sequence[AttentionSite], figures: Mapping[str, int | float]) -> str:
-    values = [figures[site.name] for site in group]
+def _range(values: Collection[int | float]) -> str:
     return f"{min(values):.1f} to {max(values):.1f}"

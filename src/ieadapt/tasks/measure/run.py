@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 from diffusers import DiffusionPipeline
@@ -43,7 +42,7 @@ class MeasureRun(PromptRun):
 
 
 def run_measure(
-    asked: MeasureRun,
+    config: MeasureRun,
     out: str | Path,
     *,
     overwrite: bool = False,
@@ -53,33 +52,25 @@ def run_measure(
     """Measure a model and write profile, plot and report into a run folder.
 
     Args:
-        asked: model, prompts and settings.
+        config: model, prompts and settings.
         out: the run folder.
         overwrite: replace an earlier run in it.
-        stages: told which stage begins and how far it is.
+        stages: gets the name of each stage as it begins, and how far it is.
         load: how the run comes by its pipeline; by default it loads one.
 
     Raises:
-        UsageError: what was asked cannot be.
-        FailureError: it could not be carried out.
+        UsageError: the config does not fit the model, or the folder cannot be used.
+        FailureError: the run could not be carried out.
     """
-    asked = asked.with_model_defaults()
-    with open_model_run("measure", asked, out, overwrite=overwrite, load=load) as (run, pipe):
-        chosen = select_sites(find_sites(pipe), asked.sites)
-        seeds = list(range(asked.seed, asked.seed + len(asked.prompts)))
-        run.note(seeds=seeds, sites=[site.name for site in chosen])
+    config = config.with_model_defaults()
+    prompts, generation, seed = list(config.prompts), config.generation, config.seed
+    with open_model_run("measure", config, out, overwrite=overwrite, load=load) as (run, pipe):
+        sites = select_sites(find_sites(pipe), config.sites)
+        run.note(seeds=config.prompt_seeds, sites=[site.name for site in sites])
         progress = stages("measuring")
-        profile = measure(
-            pipe,
-            list(asked.prompts),
-            asked.generation,
-            seed=asked.seed,
-            sites=chosen,
-            rows=asked.rows,
-            progress=progress,
-        )
-        plot = write_profile(run, profile, asked.model)
-        write_report(run, _report(asked, out, profile, plot, run.record))
+        profile = measure(pipe, prompts, generation, seed=seed, sites=sites, rows=config.rows, progress=progress)
+        plot = write_profile(run, profile, config.model)
+        write_report(run, _report(config, out, profile, plot, run.record))
     return profile
 
 
@@ -94,17 +85,15 @@ def write_profile(run: RunFolder, profile: EntropyProfile, model: str) -> bytes:
     return plot
 
 
-def own_profile(pipe: DiffusionPipeline, asked: PromptRun, run: RunFolder, stages: Stages) -> EntropyProfile:
+def own_profile(pipe: DiffusionPipeline, config: PromptRun, run: RunFolder, stages: Stages) -> EntropyProfile:
     """A profile on a few of a run's prompts and steps, saved with the run; an earlier one that is there is taken."""
     if run.holds(*PROFILE_FILES):
         kept = EntropyProfile.load(run.path)
-        if [kept.metadata.get(name) for name in ("prompts", "seed")] == [
-            list(asked.prompts[:QUICK_PROMPTS]),
-            asked.seed,
-        ]:
+        own = {"prompts": list(config.prompts[:QUICK_PROMPTS]), "seed": config.seed}
+        if own == {name: kept.metadata.get(name) for name in own}:
             return kept
-    profile = quick_profile(pipe, asked.prompts, asked.generation, seed=asked.seed, progress=stages("measuring"))
-    write_profile(run, profile, asked.model)
+    profile = quick_profile(pipe, config.prompts, config.generation, seed=config.seed, progress=stages("measuring"))
+    write_profile(run, profile, config.model)
     return profile
 
 
@@ -128,30 +117,35 @@ def describe_profile(profile: EntropyProfile) -> list[str]:
 
 
 def profile_table(profile: EntropyProfile) -> Table:
-    """One row per site: kind, keys, EP with its range over heads, energy share."""
-    joint = profile.by_site()["temporal_ep"].is_not_null().any()
+    """One row per site: kind, keys, EP with its range over heads, energy share; of joint sites what EP is made of."""
+    sites = profile.by_site()
     headings = ["#", "site", "kind", "heads", "keys", "EP %", "over heads", "energy share %"]
+    formats = {"temporal_ep": ".1f", "spatial_ep": ".1f", "text_mass": ".3f"}
+    if not sites["temporal_ep"].is_not_null().any():
+        formats = {}
     rows = []
-    for row in profile.by_site().iter_rows(named=True):
-        cells = [str(row["order"]), row["site"], row["kind"], str(row["heads"]), f"{row['n_keys']:.0f}"]
+    for row in sites.iter_rows(named=True):
         error = "" if row["ep_error"] is None else f" ± {row['ep_error']:.2f}"
-        cells += [
-            f"{row['ep']:.1f}{error}",
-            f"{row['ep_min']:.1f} – {row['ep_max']:.1f}",
-            f"{100 * row['energy_share']:.2f}",
-        ]
-        rows.append([*cells, *_joint_cells(row)] if joint else cells)
-    headings += ["temporal EP %", "spatial EP %", "text mass"] if joint else []
+        rows.append(
+            [
+                *(str(row["order"]), row["site"], row["kind"], str(row["heads"]), f"{row['n_keys']:.0f}"),
+                f"{row['ep']:.1f}{error}",
+                f"{row['ep_min']:.1f} – {row['ep_max']:.1f}",
+                f"{100 * row['energy_share']:.2f}",
+                *("–" if row[name] is None else format(row[name], form) for name, form in formats.items()),
+            ]
+        )
+    headings += ["temporal EP %", "spatial EP %", "text mass"] if formats else []
     return Table(
         headings, rows, "Means over prompts, steps and guidance branches.", numeric=(0, *range(3, len(headings)))
     )
 
 
-def sites_table(chosen: Sequence[AttentionSite], profile: EntropyProfile | None) -> Table:
+def sites_table(sites: Sequence[AttentionSite], profile: EntropyProfile | None) -> Table:
     """The chosen sites with their EP, where it is known."""
     ep = profile.ep if profile else {}
     rows = [
-        [str(site.order), site.name, site.kind, f"{ep[site.name]:.1f}" if site.name in ep else "–"] for site in chosen
+        [str(site.order), site.name, site.kind, f"{ep[site.name]:.1f}" if site.name in ep else "–"] for site in sites
     ]
     return Table(("#", "site", "kind", "EP %"), rows, "The changed attention sites.", numeric=(0, 3))
 
@@ -165,34 +159,27 @@ def profile_blocks(profile: EntropyProfile, plot: bytes) -> list[Block]:
     ]
 
 
-def _joint_cells(row: Mapping[str, Any]) -> list[str]:
-    formats = {"temporal_ep": ".1f", "spatial_ep": ".1f", "text_mass": ".3f"}
-    return ["–" if row[name] is None else format(row[name], form) for name, form in formats.items()]
-
-
 def _report(
-    asked: MeasureRun, out: str | Path, profile: EntropyProfile, plot: bytes, record: dict[str, object]
+    config: MeasureRun, out: str | Path, profile: EntropyProfile, plot: bytes, record: dict[str, object]
 ) -> Report:
-    folder = spoken_folder(out)
-    more = f"seed={asked.seed}" + ("" if asked.rows == "all" else f', rows="{asked.rows}"')
+    more = f"seed={config.seed}" + ("" if config.rows == "all" else f', rows="{config.rows}"')
     python = (
-        f'import ieadapt\n\npipe = ieadapt.load("{asked.model}")\n'
-        f"profile = ieadapt.measure(pipe, {list(asked.prompts)}, ieadapt.{asked.generation}, {more})\n"
-        f'profile.save("{folder}")'
+        f'import ieadapt\n\npipe = ieadapt.load("{config.model}")\n'
+        f"profile = ieadapt.measure(pipe, {list(config.prompts)}, ieadapt.{config.generation}, {more})\n"
+        f'profile.save("{spoken_folder(out)}")'
     )
-    steps = asked.generation.num_inference_steps
-    number = f"{len(asked.prompts)} prompt{'s' if len(asked.prompts) > 1 else ''}"
     meaning = (
         "EP is the entropy of attention in percent of its maximum: 0 when every token looks at one token only, "
         "100 when it looks at all alike."
     )
+    numbered = [[str(seed), prompt] for seed, prompt in zip(config.prompt_seeds, config.prompts, strict=True)]
     return Report(
-        title=f"Attention entropy of {asked.model}",
-        asked=f"{profile.metadata.get('pipeline')}, {number}, {steps} steps, first seed {asked.seed}.",
+        title=f"Attention entropy of {config.model}",
+        asked=f"{profile.metadata.get('pipeline')}, {config.summary}",
         found=[*describe_profile(profile), meaning],
         sections=[
             Section("Entropy and energy per site", profile_blocks(profile, plot)),
-            Section("Prompts", [Table(("seed", "prompt"), _numbered(asked), numeric=(0,))]),
+            Section("Prompts", [Table(("seed", "prompt"), numbered, numeric=(0,))]),
         ],
         repeat={"Command line": str(record["command"]), "Python": python},
         record=report_record(record),
@@ -206,7 +193,3 @@ def report_record(record: Mapping[str, object]) -> dict[str, object]:
     if isinstance(versions, dict):
         lines["versions"] = ", ".join(f"{name} {version}" for name, version in versions.items())
     return {**lines, "started": record["started"]}
-
-
-def _numbered(asked: MeasureRun) -> list[list[str]]:
-    return [[str(asked.seed + index), prompt] for index, prompt in enumerate(asked.prompts)]

@@ -24,7 +24,8 @@ from ieadapt.runs.pipelines import spoken_folder
 from ieadapt.runs.report import Block, Picture, Report, Section, Table, Text, figure_png, render_report
 from ieadapt.runs.shared_files import write_whole
 from ieadapt.tasks.generate import GenerationConfig
-from ieadapt.tasks.maps.method import AttentionMaps, attention_maps
+from ieadapt.tasks.maps.method import attention_maps
+from ieadapt.tasks.maps.result import AttentionMaps
 from ieadapt.tasks.maps.run import map_blocks
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.study.folder import CellRow

@@ -1,18 +1,23 @@
-"""Pictures of attention maps: heat maps over frames, between frames, and per word."""
+"""Attention maps as values: their numbers, and their pictures over frames, between frames and per word."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
+from torch import Tensor
+
+from ieadapt.attention import AttentionSite
+from ieadapt.errors import UsageError
+from ieadapt.tasks.maps.record import PromptWords, StepMap, Token
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from ieadapt.tasks.maps.method import AttentionMaps
 
 COLUMNS = 8
 BLANK = "#e6eaf0"
@@ -21,65 +26,107 @@ BAR = "#2563a8"
 SPARE = "#9aa3b2"
 
 
-def plot_maps(maps: AttentionMaps, threshold: float | None) -> dict[str, Figure]:
-    """Every picture that the site's kind has, by name: `looks`, `frames`, `words` or one `words-step-N` per step."""
-    figures: dict[str, Figure] = {}
-    if "video" in maps.parts:
-        figures["looks"] = _plot_looks(maps, threshold)
-    if "frames" in maps.parts:
-        figures["frames"] = _plot_frames(maps, threshold)
-    if "word_maps" in maps.parts:
-        for index, step in enumerate(maps.steps):
-            figures[f"words-step-{step}"] = _plot_words(maps, index, threshold)
-    elif "words" in maps.parts:
-        figures["words"] = _plot_word_bars(maps)
-    return figures
+@dataclass(frozen=True)
+class AttentionMaps:
+    """The maps of one site at some steps of one run, and the video that the run made.
+
+    Attributes:
+        site: where.
+        prompt: what the video shows.
+        seed: of its noise.
+        query: the token that looks; None for the mean over all.
+        head: one head; None for the mean over heads.
+        steps: denoising steps, rising.
+        words: the words of the prompt and their tokens.
+        maps: one per step; weights in [0, 1].
+        frames: frames of the site's grid (latent frames), of which each stands for one or more of the video's.
+        clip: the generated video, in [0, 1].
+    """
+
+    site: AttentionSite
+    prompt: str
+    seed: int
+    query: Token | None
+    head: int | None
+    steps: tuple[int, ...]
+    words: PromptWords
+    maps: tuple[StepMap, ...]
+    frames: int
+    clip: Float[Tensor, "frame channel height width"]
+
+    @property
+    def first_frame(self) -> int:
+        """Frame of the first video map: a token of a spatial site looks at its own frame only."""
+        return self.query.frame if self.query is not None and self.site.kind == "spatial" else 0
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of `StepMap` that this kind of site has."""
+        return tuple(name for name, _ in self.maps[0].tensors())
+
+    def part(self, name: str) -> Float[np.ndarray, "step ..."]:
+        """One part of `StepMap` over all steps.
+
+        Raises:
+            UsageError: the site has no such part.
+        """
+        if name not in self.parts:
+            raise UsageError(f"{self.site.kind} maps have no such part", expected=", ".join(self.parts), got=name)
+        return np.stack([getattr(each, name).numpy() for each in self.maps])
+
+    def npz(self) -> bytes:
+        """The numbers as a compressed NumPy archive: `steps`, `words` (labels) and the parts as `weights_PART`."""
+        parts: dict[str, Any] = {f"weights_{name}": self.part(name) for name in self.parts}
+        labels: dict[str, Any] = {"words": np.array(self.words.labels)} if "words" in self.parts else {}
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, steps=np.array(self.steps), **labels, **parts)
+        return buffer.getvalue()
+
+    def figures(self, threshold: float | None = None) -> dict[str, Figure]:
+        """The maps as pictures: `looks`, `frames`, `words` or one `words-step-N` per step, by the kind of site.
+
+        Args:
+            threshold: share of the largest weight of a map, in (0, 1); each map is then shown also with the weights
+                below it left blank.
+        """
+        figures: dict[str, Figure] = {}
+        if "video" in self.parts:
+            rows = [(f"step {step}", weights) for step, weights in zip(self.steps, self.part("video"), strict=True)]
+            figures["looks"] = _plot_rows(self, rows, threshold)
+        if "frames" in self.parts:
+            figures["frames"] = _plot_frames(self, threshold)
+        if "word_maps" in self.parts:
+            totals = self.part("words")
+            for index, step in enumerate(self.steps):
+                names = [name.replace(", ", ",\n") for name in self.words.labels]
+                labels = [f"{name}\n{100 * share:.1f} %" for name, share in zip(names, totals[index], strict=True)]
+                rows = list(zip(labels, self.part("word_maps")[index], strict=True))
+                figures[f"words-step-{step}"] = _plot_rows(self, rows, threshold, f", step {step}")
+        elif "words" in self.parts:
+            figures["words"] = _plot_word_bars(self)
+        return figures
 
 
-def _plot_looks(maps: AttentionMaps, threshold: float | None) -> Figure:
-    """The video on top, then one row per step and, with a threshold, one below it with the small weights blank."""
-    from matplotlib.figure import Figure
-
-    weights = maps.part("video")
-    if weights.shape[1] == 1:
-        return _plot_one_frame(maps, weights[:, 0], threshold)
-    shown = _columns(maps, weights.shape[1])
-    views = [None] if threshold is None else [None, threshold]
-    rows = 1 + len(views) * len(maps.steps)
-    figure = Figure(figsize=_size(len(shown), rows, maps), layout="constrained")
-    axes = figure.subplots(rows, len(shown), squeeze=False)
-    _draw_video(figure, axes[0], maps, shown)
-    for index, step in enumerate(maps.steps):
-        for offset, cut in enumerate(views):
-            row = 1 + index * len(views) + offset
-            label = f"step {step}" if cut is None else f"step {step}\n≥ {100 * cut:g} % of max"
-            _draw_row(figure, axes[row], weights[index][shown], label, cut)
-            _mark_query(axes[row], maps, shown)
-    figure.suptitle(_title(maps), fontsize=9)
-    return figure
-
-
-def _plot_one_frame(
-    maps: AttentionMaps, weights: Float[np.ndarray, "step height width"], threshold: float | None
+def _plot_rows(
+    maps: AttentionMaps,
+    rows: Sequence[tuple[str, Float[np.ndarray, "frame height width"]]],
+    threshold: float | None,
+    title: str = "",
 ) -> Figure:
-    """A token that looks at its own frame only: the frame, then one column per step."""
+    """The video on top, then a row per map and, with a threshold, one below it with the small weights blank."""
     from matplotlib.figure import Figure
 
-    views = [None] if threshold is None else [None, threshold]
-    columns = 1 + len(maps.steps)
-    figure = Figure(figsize=(0.6 + 2.0 * columns, 0.8 + 2.0 * len(views)), layout="constrained")
-    axes = figure.subplots(len(views), columns, squeeze=False)
-    for row, cut in enumerate(views):
-        if row == 0:
-            _draw_video(figure, axes[0][:1], maps, [0])
-        else:
-            axes[row][0].set_axis_off()
-        for index, step in enumerate(maps.steps):
-            axis = axes[row][1 + index]
-            _draw_row(figure, [axis], weights[index][None], "", cut)
-            _mark_query([axis], maps, [0])
-            axis.set_title(f"step {step}" if cut is None else f"≥ {100 * cut:g} % of max", fontsize=8)
-    figure.suptitle(_title(maps), fontsize=9)
+    shown, views = _columns(maps, rows[0][1].shape[0]), _views(threshold)
+    number = 1 + len(views) * len(rows)
+    figure = Figure(figsize=_size(len(shown), number, maps), layout="constrained")
+    axes = figure.subplots(number, len(shown), squeeze=False)
+    _draw_video(figure, axes[0], maps, shown)
+    for index, (label, weights) in enumerate(rows):
+        for offset, cut in enumerate(views):
+            row = axes[1 + index * len(views) + offset]
+            _draw_row(figure, row, weights[shown], _label(label, cut), cut)
+            _mark_query(row, maps, shown)
+    figure.suptitle(f"{_title(maps)}{title}", fontsize=9)
     return figure
 
 
@@ -87,8 +134,7 @@ def _plot_frames(maps: AttentionMaps, threshold: float | None) -> Figure:
     """Between frames: rows look, columns are looked at; one column of pictures per step."""
     from matplotlib.figure import Figure
 
-    weights = maps.part("frames")
-    views = [None] if threshold is None else [None, threshold]
+    weights, views = maps.part("frames"), _views(threshold)
     figure = Figure(figsize=(1.2 + 2.6 * len(maps.steps), 0.7 + 2.5 * len(views)), layout="constrained")
     axes = figure.subplots(len(views), len(maps.steps), squeeze=False)
     for row, cut in enumerate(views):
@@ -96,31 +142,11 @@ def _plot_frames(maps: AttentionMaps, threshold: float | None) -> Figure:
             axis = axes[row][index]
             drawn = axis.imshow(_cut(weights[index], cut), cmap=_colours(), vmin=0, vmax=weights[index].max())
             figure.colorbar(drawn, ax=axis, shrink=0.8).ax.tick_params(labelsize=6)
-            axis.set_title(f"step {step}" if cut is None else f"≥ {100 * cut:g} % of max", fontsize=8)
+            axis.set_title(_label(f"step {step}", cut), fontsize=8)
             axis.tick_params(labelsize=6)
             axis.set_xlabel("frame looked at", fontsize=7)
             axis.set_ylabel("frame that looks", fontsize=7)
     figure.suptitle(_title(maps), fontsize=9)
-    return figure
-
-
-def _plot_words(maps: AttentionMaps, index: int, threshold: float | None) -> Figure:
-    """One step: the video on top, then for every word the weight that each video token gives it."""
-    from matplotlib.figure import Figure
-
-    weights, totals = maps.part("word_maps"), maps.part("words")
-    shown = _columns(maps, weights.shape[2])
-    views = [None] if threshold is None else [None, threshold]
-    rows = 1 + len(views) * len(maps.words.labels)
-    figure = Figure(figsize=_size(len(shown), rows, maps), layout="constrained")
-    axes = figure.subplots(rows, len(shown), squeeze=False)
-    _draw_video(figure, axes[0], maps, shown)
-    for word, name in enumerate(maps.words.labels):
-        for offset, cut in enumerate(views):
-            label = f"{name.replace(', ', ',' + chr(10))}\n{100 * totals[index, word]:.1f} %"
-            row = axes[1 + word * len(views) + offset]
-            _draw_row(figure, row, weights[index, word][shown], label if cut is None else f"≥ {100 * cut:g} %", cut)
-    figure.suptitle(f"{_title(maps)}, step {maps.steps[index]}", fontsize=9)
     return figure
 
 
@@ -131,15 +157,24 @@ def _plot_word_bars(maps: AttentionMaps) -> Figure:
     weights, labels = maps.part("words"), maps.words.labels
     figure = Figure(figsize=(max(5.0, 1 + 0.55 * len(labels)), 0.9 + 1.3 * len(maps.steps)), layout="constrained")
     axes = figure.subplots(len(maps.steps), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
-    places = range(len(labels))
+    positions = range(len(labels))
     for index, step in enumerate(maps.steps):
-        axes[index].bar(places, 100 * weights[index], color=[BAR] * len(maps.words.words) + [SPARE])
+        axes[index].bar(positions, 100 * weights[index], color=[BAR] * len(maps.words.words) + [SPARE])
         axes[index].set_ylabel(f"step {step}\n% of weight", fontsize=7)
         axes[index].tick_params(labelsize=7)
         axes[index].spines[["top", "right"]].set_visible(False)
-    axes[-1].set_xticks(places, labels, rotation=35, ha="right", fontsize=8)
+    axes[-1].set_xticks(positions, labels, rotation=35, ha="right", fontsize=8)
     figure.suptitle(_title(maps), fontsize=9)
     return figure
+
+
+def _views(threshold: float | None) -> list[float | None]:
+    """Every map is drawn whole and, with a threshold, a second time without the weights below it."""
+    return [None] if threshold is None else [None, threshold]
+
+
+def _label(label: str, cut: float | None) -> str:
+    return label if cut is None else f"≥ {100 * cut:g} % of max"
 
 
 def _columns(maps: AttentionMaps, frames: int) -> list[int]:

@@ -8,8 +8,7 @@ from ieadapt.attention import AttentionSite
 from ieadapt.errors import UsageError
 from ieadapt.interventions import Mix
 from ieadapt.runs.flags import command_line
-from ieadapt.tasks.perturb.config import Perturbed, PerturbResult, PerturbRun
-from ieadapt.tasks.perturb.report import describe_perturbed, measures_table
+from ieadapt.tasks.perturb import Perturbed, PerturbResult, PerturbRun, describe_perturbed, scores_table
 
 RED = ("a red ball",)
 
@@ -28,7 +27,7 @@ def test_the_command_repeats_it() -> None:
     ("changed", "message"),
     [
         ({"perturbation": "blurr"}, "unknown perturbation; expected identity, uniform"),
-        ({"perturbation": "mix"}, "the perturbation's amount is missing or wrong"),
+        ({"perturbation": "mix"}, "unknown perturbation; expected identity, uniform, mix:WEIGHT"),
         ({"start": 0.5, "stop": 0.5}, "not a window of steps; expected fractions 0 <= start < stop <= 1"),
         ({"branch": "weak"}, "unknown guidance branch; expected both, cond, uncond; got weak"),
         ({"scope": "text"}, "unknown scope; expected video, video-renormalised, all; got text"),
@@ -47,6 +46,6 @@ def test_the_sentences_say_what_was_replaced_when_and_how_far_it_moved() -> None
     told = describe_perturbed(asked, PerturbResult(sites, videos))
     assert told[0] == "The maps of 2 attention sites (spatial, temporal) became uniform, from 25% to 100% of the steps."
     assert told[1] == "PSNR to the original: 25.0 dB on average."
-    table = measures_table(videos)
+    table = scores_table(videos)
     assert list(table.headings) == ["seed", "prompt", "PSNR dB", "SSIM"]
     assert [list(row) for row in table.rows] == [["0", "a", "20.0", "–"], ["1", "b", "30.0", "0.500"]]

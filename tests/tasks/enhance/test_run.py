@@ -10,18 +10,9 @@ import torch
 
 from ieadapt.runs.folder import open_run
 from ieadapt.tasks.enhance.config import EnhanceConfig
-from ieadapt.tasks.enhance.pairs import (
-    Cost,
-    Pair,
-    PairTask,
-    Seconds,
-    finished,
-    pair_files,
-    pair_key,
-    pair_tasks,
-    write_pair,
-)
-from ieadapt.tasks.generate import GenerationConfig
+from ieadapt.tasks.enhance.plan import Cost
+from ieadapt.tasks.enhance.run import PairTask, Seconds, finished, pair_key, pair_tasks, write_pair
+from ieadapt.tasks.generate import GenerationConfig, VideoPair
 from ieadapt.tasks.measure.profile import EntropyProfile
 
 TASK = PairTask("00", "a ball", 3)
@@ -56,9 +47,9 @@ def test_a_pair_is_known_by_all_that_decides_about_it() -> None:
 def made(tmp_path: Path) -> Path:
     """A run with one finished pair."""
     video = torch.rand(4, 3, 16, 16)
-    pair = Pair(**vars(TASK), plain=video, enhanced=video, seconds=Seconds(1.0, 2.0))
+    pair = VideoPair(video, video, 1.0, 2.0, None)
     with open_run(tmp_path, "enhance", {}) as run:
-        write_pair(run, pair, "k")
+        write_pair(run, TASK, pair, "k")
     return tmp_path
 
 
@@ -72,10 +63,10 @@ def test_a_whole_pair_counts_as_finished(made: Path) -> None:
     assert _found(made, "other") is None
 
 
-@pytest.mark.parametrize("file", [*pair_files("00"), "00.json"])
+@pytest.mark.parametrize("file", [*TASK.files, "00.json"])
 @pytest.mark.parametrize("content", [None, b"", b"x"])
 def test_a_pair_with_a_damaged_file_is_made_again(file: str, content: bytes | None, made: Path) -> None:
-    assert sorted(path.name for path in made.iterdir()) == sorted([*pair_files("00"), "00.json", "config.json"])
+    assert sorted(path.name for path in made.iterdir()) == sorted([*TASK.files, "00.json", "config.json"])
     (made / file).unlink()
     if content is not None:
         (made / file).write_bytes(content)
@@ -89,17 +80,14 @@ def test_every_prompt_has_every_seed_once() -> None:
     assert [task.seed for task in pair_tasks(["a", "b"], 5, 1)] == [5, 6]
 
 
-def test_what_was_spared_is_said() -> None:
-    cost = Cost()
-    assert cost.sentence() == ""
-    told = {"passes": 8, "weak_passes": 4, "blocks_replayed": 6, "blocks_computed": 14, "weak_seconds": 1.25}
-    for _ in range(2):
-        cost.add({**told, "seconds_saved": 0.5, "sites": []})
-    assert cost.sentence() == (
+def test_what_was_saved_is_said() -> None:
+    assert Cost().summary() == ""
+    batch = Cost(passes=8, weak_passes=4, blocks_replayed=6, blocks_computed=14, weak_seconds=1.25, seconds_saved=0.5)
+    assert (batch + batch).summary() == (
         "8 weak passes took 2.5 s. 12 of 40 blocks were replayed, since the pass before had computed them: "
         "about 1.0 s were saved."
     )
     nothing = Cost(weak_passes=1, blocks_computed=14, weak_seconds=2.0)
-    assert nothing.sentence() == (
+    assert nothing.summary() == (
         "1 weak pass took 2.0 s. No block comes before the first changed site, so none was replayed."
     )

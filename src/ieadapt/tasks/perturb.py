@@ -1,0 +1,269 @@
+"""Perturb: every prompt as the model makes it, and with chosen attention maps replaced, from the same noise."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import get_args
+
+from ieadapt.attention import AttentionSite, GuidanceChoice, StepWindow, find_sites, intercept
+from ieadapt.errors import UsageError
+from ieadapt.functional import Scope
+from ieadapt.interventions import PERTURBATION_FORMS, Perturbation, parse_perturbation
+from ieadapt.metrics import evaluate
+from ieadapt.runs.folder import RunFolder, Stages, silent
+from ieadapt.runs.pipelines import Hardware, Load, open_model_run
+from ieadapt.runs.report import Block, Clip, Gallery, Picture, Report, Section, Table, write_report
+from ieadapt.runs.videos import encode_video, rows_of_frames, side_by_side
+from ieadapt.tasks.generate import PromptRun, VideoPair, generate_pairs
+from ieadapt.tasks.measure.layer_choice import SiteChoice
+from ieadapt.tasks.measure.profile import EntropyProfile
+from ieadapt.tasks.measure.run import own_profile, report_record, sites_table
+
+BRANCHES: Mapping[str, GuidanceChoice] = {"both": "all", "cond": "cond", "uncond": "uncond"}
+REPORTED = 24
+_METRICS = ("psnr", "ssim", "flicker", "motion")
+_COLUMNS = {
+    "psnr": ("PSNR dB", ".1f"),
+    "ssim": ("SSIM", ".3f"),
+    "flicker_change": ("flicker change", "+.2f"),
+    "motion_change": ("motion change", "+.2f"),
+}
+
+
+@dataclass(frozen=True)
+class PerturbRun(PromptRun):
+    """The settings of a perturb run, beside those of every run with prompts; a random choice of sites takes its seed.
+
+    Attributes:
+        perturbation: what the chosen maps become.
+        sites: which maps, as `SiteChoice` reads them.
+        start: fraction of the steps at which the replacing begins.
+        stop: fraction of the steps at which it ends.
+        scope: which part of a joint map is replaced.
+        branch: whose maps: of both guidance branches, or of one.
+        profile: folder of a measure run of this model; without one, and if the choice of sites needs it, the model is
+            measured first.
+
+    Raises:
+        UsageError: anything here that cannot be.
+    """
+
+    perturbation: str = field(default="identity", metadata={"help": ", ".join(PERTURBATION_FORMS)})
+    sites: str = field(
+        default="temporal/joint",
+        metadata={"help": "kinds, names or patterns, or [KIND:]RULE=AMOUNT, as temporal:top=3"},
+    )
+    start: float = field(default=0.0, metadata={"help": "fraction of the steps at which it begins"})
+    stop: float = field(default=1.0, metadata={"help": "fraction of the steps at which it ends"})
+    scope: str = field(
+        default="video",
+        metadata={"help": "part of a joint map: video, video-renormalised, all", "choices": get_args(Scope)},
+    )
+    branch: str = field(
+        default="both", metadata={"help": "guidance branches: both, cond or uncond", "choices": tuple(BRANCHES)}
+    )
+    profile: Path | None = field(
+        default=None, metadata={"help": "folder of a measure run; without one it measures first where it must"}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.branch not in BRANCHES:
+            raise UsageError("unknown guidance branch", expected=", ".join(BRANCHES), got=self.branch, where="--branch")
+        if self.scope not in get_args(Scope):
+            raise UsageError("unknown scope", expected=", ".join(get_args(Scope)), got=self.scope, where="--scope")
+        parse_perturbation(self.perturbation, scope=self.scope)  # type: ignore[arg-type]
+        SiteChoice.parse(self.sites)
+        StepWindow(self.start, self.stop)
+
+    @property
+    def intervention(self) -> Perturbation:
+        """The perturbation itself."""
+        return parse_perturbation(self.perturbation, scope=self.scope)  # type: ignore[arg-type]
+
+    @property
+    def steps(self) -> StepWindow:
+        """When maps are replaced."""
+        return StepWindow(self.start, self.stop)
+
+    @property
+    def choice(self) -> SiteChoice:
+        """The rule behind `sites`."""
+        return SiteChoice.parse(self.sites, self.seed)
+
+
+@dataclass(frozen=True)
+class Perturbed:
+    """One prompt, original and perturbed.
+
+    Attributes:
+        name: in the names of its files.
+        prompt: what the video shows.
+        seed: of its noise.
+        measures: the perturbed video against the original one, by metric; metrics that refuse it are left out.
+    """
+
+    name: str
+    prompt: str
+    seed: int
+    measures: Mapping[str, float]
+
+    @property
+    def caption(self) -> str:
+        """Below its videos in a report."""
+        return f"{self.prompt} (seed {self.seed})"
+
+
+@dataclass(frozen=True)
+class PerturbResult:
+    """The result of a perturb run.
+
+    Attributes:
+        sites: whose maps were replaced.
+        videos: one per prompt.
+    """
+
+    sites: Sequence[AttentionSite]
+    videos: Sequence[Perturbed]
+
+
+def run_perturb(
+    config: PerturbRun,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    stages: Stages = silent,
+    load: Load = Hardware.load,
+) -> PerturbResult:
+    """Generate every prompt as it is and perturbed, and write videos, scores and report into a run folder.
+
+    Args:
+        config: model, prompts, perturbation and settings.
+        out: the run folder.
+        overwrite: replace an earlier run in it.
+        stages: gets the name of each stage as it begins, and how far it is.
+        load: how the run comes by its pipeline; by default it loads one.
+
+    Raises:
+        UsageError: the config does not fit the model, or the folder cannot be used.
+        FailureError: the run could not be carried out.
+    """
+    config = config.with_model_defaults()
+    profile = None if config.profile is None else EntropyProfile.load(config.profile)
+    with open_model_run("perturb", config, out, overwrite=overwrite, load=load) as (run, pipe):
+        if profile is None and config.choice.needs_entropy:
+            profile = own_profile(pipe, config, run, stages)
+        sites = config.choice.choose(find_sites(pipe), **(profile.statistics if profile else {}))
+        run.note(sites=[site.name for site in sites], seeds=config.prompt_seeds)
+
+        def perturbing() -> AbstractContextManager[object]:
+            return intercept(pipe, config.intervention, sites, config.steps, guidance=BRANCHES[config.branch])
+
+        names = ("original", "perturbed")
+        pairs = generate_pairs(
+            pipe, config.prompts, config.generation, config.prompt_seeds, perturbing, stages, names=names
+        )
+        videos = [
+            Perturbed(f"{index:02d}", prompt, config.seed + index, _write_pair(run, f"{index:02d}", pair))
+            for index, (prompt, pair) in enumerate(zip(config.prompts, pairs, strict=True))
+        ]
+        result = PerturbResult(sites, videos)
+        run.write("perturbed.json", json.dumps([dataclasses.asdict(each) for each in videos], ensure_ascii=False))
+        write_report(run, _report(config, result, profile, run))
+    return result
+
+
+def _write_pair(run: RunFolder, name: str, pair: VideoPair[object]) -> dict[str, float]:
+    """Write the videos and the picture of a prompt; how far the perturbed video lies from the original."""
+    videos = {"original": pair.plain, "perturbed": pair.changed}
+    for label, frames in videos.items():
+        run.write(f"{name}-{label}.mp4", encode_video(frames))
+    run.write(f"{name}-side-by-side.mp4", encode_video(side_by_side(videos)))
+    run.write(f"{name}-strip.png", rows_of_frames(videos))
+    scores: dict[str, float] = {}
+    for metric in _METRICS:
+        try:
+            scores |= evaluate(pair.changed, pair.plain, [metric])
+        except UsageError:  # too small or too short for this one
+            continue
+    return scores
+
+
+def _report(config: PerturbRun, result: PerturbResult, profile: EntropyProfile | None, run: RunFolder) -> Report:
+    shown = result.videos[:REPORTED]
+    clips = [Clip((run.path / f"{each.name}-side-by-side.mp4").read_bytes(), each.caption) for each in shown]
+    strips: list[Block] = [
+        Picture(
+            (run.path / f"{each.name}-strip.png").read_bytes(), each.caption, "frames, original above perturbed", 560
+        )
+        for each in shown
+    ]
+    more = "" if len(shown) == len(result.videos) else f" (the first {len(shown)} of {len(result.videos)})"
+    return Report(
+        title=f"Perturbed with {config.model}",
+        asked=config.summary,
+        found=describe_perturbed(config, result),
+        sections=[
+            Section(f"Original and perturbed{more}", [Gallery(clips)]),
+            Section("Frame by frame", strips),
+            Section("How far the videos moved", [scores_table(result.videos)]),
+            Section("The sites", [sites_table(result.sites, profile)]),
+        ],
+        repeat={"Command line": str(run.record["command"]), "Python": _python(config, result)},
+        record=report_record(run.record),
+    )
+
+
+def describe_perturbed(config: PerturbRun, result: PerturbResult) -> list[str]:
+    """What was replaced and how far the videos moved, in sentences."""
+    kinds = ", ".join(sorted({site.kind for site in result.sites}))
+    number = f"{len(result.sites)} attention site{'' if len(result.sites) == 1 else 's'}"
+    window = (
+        "at every step"
+        if (config.start, config.stop) == (0, 1)
+        else f"from {config.start:.0%} to {config.stop:.0%} of the steps"
+    )
+    sentences = [f"The maps of {number} ({kinds}) became {config.perturbation}, {window}."]
+    likeness = [each.measures["psnr"] for each in result.videos if "psnr" in each.measures]
+    if likeness:
+        mean = sum(likeness) / len(likeness)
+        sentences.append(f"PSNR to the original: {mean:.1f} dB" + (" on average." if len(likeness) > 1 else "."))
+    sentences.append("Both start from the same noise. A few videos show what can happen, not what happens on average.")
+    return sentences
+
+
+def scores_table(videos: Sequence[Perturbed]) -> Table:
+    """One row per prompt: the perturbed video against its original."""
+    present = [name for name in _COLUMNS if any(name in each.measures for each in videos)]
+    rows = [
+        [
+            *(str(each.seed), each.prompt),
+            *(format(each.measures[name], _COLUMNS[name][1]) if name in each.measures else "–" for name in present),
+        ]
+        for each in videos
+    ]
+    caption = (
+        "PSNR and SSIM: higher is closer to the original. Changes are perturbed less original; flicker in "
+        "255ths, motion in pixels."
+    )
+    return Table(
+        ("seed", "prompt", *(_COLUMNS[name][0] for name in present)), rows, caption, (0, *range(2, 2 + len(present)))
+    )
+
+
+def _python(config: PerturbRun, result: PerturbResult) -> str:
+    """The lines that make the perturbed videos again."""
+    seeds = [each.seed for each in result.videos]
+    where = f'sites, ({config.start}, {config.stop}), guidance="{BRANCHES[config.branch]}"'
+    return (
+        "import ieadapt\nfrom ieadapt.interventions import parse_perturbation\n\n"
+        f'pipe = ieadapt.load("{config.model}")\nsites = {[site.name for site in result.sites]}\n'
+        f'change = parse_perturbation("{config.perturbation}", scope="{config.scope}")\n'
+        f"with ieadapt.intercept(pipe, change, {where}):\n"
+        f"    videos = ieadapt.generate(pipe, {list(config.prompts)}, ieadapt.{config.generation}, {seeds})"
+    )

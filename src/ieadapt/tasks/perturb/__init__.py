@@ -1,1 +1,0 @@
-"""Perturb: the same video with chosen attention maps replaced."""
