@@ -26,6 +26,8 @@ FITTED_FRAMES = (0, 3, 6, 9, 12, 15)
 """Frames whose error is brought down; the figures are of all 16."""
 STEP = 0.02
 """Size of the first steps, in the numbers' own units; they shrink along a cosine."""
+FAR = 0.02
+"""Error (root mean square, colours in [0, 1]) from which on steps are of full size."""
 SLACK = 0.25
 """How far beyond [0, 1] a number may go: a clip that is somewhat faster or darker than any scene is still explained."""
 FREE = {"x", "y", "angle", "phase", "shift_x"}
@@ -96,7 +98,8 @@ def _descend(clip: Tensor, batch: SceneBatch, iterations: int) -> SceneBatch:
     numbers, variation = batch.numbers.clone().requires_grad_(), batch.variation.clone().requires_grad_()
     frame = torch.tensor(FITTED_FRAMES, device=clip.device).expand(len(batch), -1)
     optimizer = torch.optim.Adam([numbers, variation], lr=STEP, betas=(0.9, 0.95))
-    best = torch.full((len(batch),), math.inf, device=clip.device)
+    with torch.no_grad():  # a fit is never worse than its start
+        best = (render_batch(batch, frame) - clip[list(FITTED_FRAMES)]).square().mean((1, 2, 3, 4))
     kept = numbers.detach().clone(), variation.detach().clone()
     for iteration in range(iterations + 1):
         optimizer.param_groups[0]["lr"] = STEP * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * iteration / iterations)))
@@ -113,7 +116,13 @@ def _descend(clip: Tensor, batch: SceneBatch, iterations: int) -> SceneBatch:
         optimizer.zero_grad()
         # each scene's own share of its error, so that a scene that is far off is no faster than one that is near
         (error / error.detach().clamp(min=1e-6)).sum().backward()
+        before = numbers.detach().clone(), variation.detach().clone()
         optimizer.step()
+        # Adam's steps are as long near the goal as far from it: a scene that is near would be led away
+        share = (error.detach().sqrt() / FAR).clamp(max=1)
+        with torch.no_grad():
+            for value, old in zip((numbers, variation), before, strict=True):
+                value.copy_(old + (value - old) * share.view(-1, *(1,) * (value.dim() - 1)))
         _keep_in_range(numbers, OBJECT_NUMBERS)
         _keep_in_range(variation[:, : len(SCENE_NUMBERS)], SCENE_NUMBERS)
     return dataclasses.replace(batch, numbers=kept[0], variation=kept[1])
