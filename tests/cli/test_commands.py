@@ -91,6 +91,7 @@ def test_measure_works_on_a_folder_of_every_family(family: str, tmp_path: Path, 
     assert sorted(profile.ep) == sorted(site.name for site in find_sites(build(family)))
 
 
+@pytest.mark.slow
 def test_enhance_leaves_videos_side_by_side(tiny: Path, measured: Path, tmp_path: Path, program: Program) -> None:
     prompts = ["--prompt", "a red ball", "--prompt", "a blue ball"]
     done = program("enhance", tiny, *prompts, *SIZE, "--profile", measured, "--scale", "2", "--out", tmp_path / "run")

@@ -103,6 +103,7 @@ def _jobs(folder: Path, second: str = "a grey sea") -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_a_file_of_jobs_resumes(tiny: Path, tmp_path: Path, program: Program) -> None:
     words = ("edit", tiny, "--jobs", _jobs(tmp_path), *SIZE, "--out", tmp_path / "run")
     done = program(*words)

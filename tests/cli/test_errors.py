@@ -195,7 +195,8 @@ def test_what_nobody_expected_is_one_line_unless_asked_for(
     assert "Traceback" in _measure(program, tiny, "--out", tmp_path / "other", "--debug").err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_is_marked_partial(number: signal.Signals, tiny: Path, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "ieadapt", "measure", tiny, "--prompt", "a red ball", "--steps", "900"]
     size = ["--height", "16", "--width", "24", "--frames", "5", "--out", tmp_path / "run"]

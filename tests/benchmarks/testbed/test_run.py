@@ -49,6 +49,7 @@ def _rows(folder: Path, track: str) -> list[dict]:
     return json.loads((folder / f"testbed-{track}.json").read_text())["rows"]
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_it_stopped_and_takes_more_methods(made: Path) -> None:
     kept = made / "rows" / "generation" / "plain" / "scene-001.json"
     before = {file: file.stat().st_mtime_ns for file in made.rglob("rows/**/*.json") if file != kept}

@@ -21,6 +21,7 @@ def test_scenes_are_different_held_out_and_fresh() -> None:
     ], "the scenes of the recorded benchmark"
 
 
+@pytest.mark.slow
 def test_pairs_change_one_attribute_each_and_are_fresh() -> None:
     pairs = bench_pairs()
     assert Counter(pair.kind for pair in pairs) == dict.fromkeys(EDIT_KINDS, SCENES // len(EDIT_KINDS))

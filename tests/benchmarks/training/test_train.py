@@ -68,6 +68,7 @@ def test_smoke_run_exports_a_pipeline_that_runs(folder: Path) -> None:
     assert frames.isfinite().all()
 
 
+@pytest.mark.slow
 def test_going_on_starts_from_the_weights(folder: Path, model: str) -> None:
     one, other = (load_parts(ARCHITECTURES[model], folder, "tiny").denoisers["video"] for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))

@@ -30,6 +30,7 @@ def frames() -> Tensor:
     return render_batch(SceneTensors.stack([SCENE]))[0]
 
 
+@pytest.mark.slow
 def test_refinement_brings_the_clip_back(pipe: DiffusionPipeline, frames: Tensor) -> None:
     plain, refined = (
         invert(pipe, frames[:8], caption(SCENE), EditConfig("inversion", 0.7, iterations=count, tolerance=0.0), STEPS)

@@ -32,9 +32,9 @@ NEARER = 0.6
 """... of which its distance from the colour's ray is at most this share."""
 DARKEST = 0.58
 """Median brightness below which a colour is a shade of the background: dimmest light times darkest tint is .64."""
-WHOLE = 0.7
+WHOLE = 0.6
 """Error of the best fit above which a colour is scattered over the clip, and no object."""
-LEAST = 12.0
+LEAST = 16.0
 """Pixels of the grid that a colour must cover on average to be an object."""
 POINTS = 20
 """Points across the window around an object in which shapes are compared; as many down."""

@@ -53,7 +53,7 @@ def score_scene(clip: Float[Tensor, ...], scene_or_caption: Scene | str, iterati
     Example:
         >>> from ieadapt.testbed.world import Scene, SceneObject, render
         >>> scene = Scene((SceneObject("big", "red", "star", "left"),), "bricks", "right")
-        >>> score_scene(render(scene), scene).quality.fit > 30
+        >>> score_scene(render(scene), scene, iterations=0).quality.fit > 30
         True
     """
     clip = checked_clip(clip)
