@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
 from benchmarks.testbed.scenes import SCENES, bench_pairs, bench_scenes, choosing_captions
 from ieadapt.testbed import caption, sample_scenes
 from ieadapt.testbed.edits import EDIT_KINDS, edit_pairs
