@@ -13,11 +13,10 @@ generation, in as many processes as are asked for.
 from __future__ import annotations
 
 import argparse
+import io
 import json
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from torch import Tensor
 
 from benchmarks.scene_sets import scene_set
 from benchmarks.testbed.generating import Variant
-from benchmarks.training.checkpoint import export
+from benchmarks.training.checkpoint import load_trained
 from benchmarks.training.models import ARCHITECTURES
 from ieadapt.errors import UsageError
 from ieadapt.files import write_atomically
@@ -39,7 +38,6 @@ from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.method import quick_profile
 from ieadapt.tasks.measure.profile import EntropyProfile
-from ieadapt.testbed.model import load_pipeline
 from ieadapt.testbed.world import caption
 from ieadapt.testbed.world.score import score_scene
 
@@ -113,11 +111,10 @@ def compare(
             clips = variant.videos(pipe, prompts, seeds, base, profile)
             waiting += [judges.submit(_scored, *pair, iterations) for pair in zip(clips.half(), prompts, strict=True)]
         rows = [{"scene": index, "caption": captions[index], **job.result()} for index, job in enumerate(waiting)]
-        with tempfile.TemporaryFile() as buffer:
-            pl.DataFrame(rows).write_parquet(buffer)
-            buffer.seek(0)
-            write_atomically(path, buffer.read())
-        means = pl.read_parquet(path).select(FIGURES).mean().row(0, named=True)
+        table, buffer = pl.DataFrame(rows), io.BytesIO()
+        table.write_parquet(buffer)
+        write_atomically(path, buffer.getvalue())
+        means = table.select(FIGURES).mean().row(0, named=True)
         print(f"{name}: " + ", ".join(f"{key} {value:.4f}" for key, value in means.items()), flush=True)
     return {name: pl.read_parquet(_file(out, name)) for name in variants}
 
@@ -164,13 +161,6 @@ def differences(tables: Mapping[str, pl.DataFrame], against: str = PLAIN) -> lis
     return rows
 
 
-@contextmanager
-def _loaded(options: argparse.Namespace) -> Iterator[DiffusionPipeline]:
-    with tempfile.TemporaryDirectory() as folder:
-        export(ARCHITECTURES[options.model], options.folder, Path(folder), options.size)
-        yield load_pipeline(Path(folder)).to(options.device)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Read the command line, make and score what is missing, and print differences."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -191,8 +181,9 @@ def main(arguments: list[str] | None = None) -> None:
     captions = [caption(scene) for scene in scene_set(options.set, options.scenes)]
     base = GenerationConfig(options.steps, guidance_scale=1.0, batch_size=options.batch)
     variants = read_variants(json.loads(options.variants.read_text()))
+    pipe = load_trained(ARCHITECTURES[options.model], options.folder, options.size).to(options.device)
     # spawned: a process that holds a GPU cannot be forked
-    with _loaded(options) as pipe, ProcessPoolExecutor(options.judges, get_context("spawn")) as judges:
+    with ProcessPoolExecutor(options.judges, get_context("spawn")) as judges:
         tables = compare(pipe, captions, variants, base, options.out, judges, options.fit)
     rows = differences(tables, options.against)
     write_atomically(options.out / "differences.json", (json.dumps(rows, indent=1) + "\n").encode())

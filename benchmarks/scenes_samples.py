@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from pathlib import Path
 
 import torch
@@ -19,10 +18,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchmarks.training.architecture import Architecture
-from benchmarks.training.checkpoint import export
+from benchmarks.training.checkpoint import load_trained
 from benchmarks.training.evaluate import save_strip
 from benchmarks.training.models import ARCHITECTURES
-from ieadapt.testbed.model import load_pipeline
 from ieadapt.testbed.world.captions import captions
 from ieadapt.testbed.world.rendering import render_batch
 from ieadapt.testbed.world.sampling import sample_batch
@@ -93,9 +91,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     architecture: Architecture = ARCHITECTURES[options.model]
-    with tempfile.TemporaryDirectory() as folder:
-        export(architecture, options.folder, Path(folder), options.size)
-        pipeline = load_pipeline(Path(folder)).to(options.device)
+    pipeline = load_trained(architecture, options.folder, options.size).to(options.device)
     options.out.mkdir(parents=True, exist_ok=True)
     scenes = held_out_scenes(options.clips)
     prompts = captions(scenes)

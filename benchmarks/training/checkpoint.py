@@ -6,11 +6,13 @@ Resuming is a warm start from these weights; the optimiser's state is not kept.
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -120,3 +122,14 @@ def export(architecture: Architecture, folder: Path, target: Path, size: str = "
             remedy="run the missing stages first",
         )
     save_pipeline(architecture, target, modules)
+
+
+def load_trained(architecture: Architecture, folder: Path, size: str = "standard") -> DiffusionPipeline:
+    """The pipeline of a training folder, as `load_pipeline` gives the shipped one.
+
+    Raises:
+        UsageError: as `export`.
+    """
+    with tempfile.TemporaryDirectory() as target:
+        export(architecture, folder, Path(target), size)
+        return load_pipeline(Path(target))

@@ -52,15 +52,29 @@ def cover(
         soft: width of the object's soft edge in pixels.
     """
     centre = (torch.arange(resolution, device=shape.device) + 0.5) / resolution
-    x, y, radius, angle = (part[..., None, None] for part in path)
-    dx, dy = (centre[None, None, None, :] - x) / radius, (centre[None, None, :, None] - y) / radius
-    across, down = angle.cos() * dx - angle.sin() * dy, angle.sin() * dx + angle.cos() * dy
+    placed = Trajectory(*(part[..., None, None] for part in path))
+    distance = signed_distance(shape, placed, centre[None, None, None, :], centre[None, None, :, None])
+    height = -(centre[None, None, :, None] - placed.y) / placed.radius
+    return (0.5 - distance * resolution / soft).clamp(0, 1), height.expand_as(distance)
+
+
+def signed_distance(shape: Int[Tensor, " scene"], path: Trajectory, x: Tensor, y: Tensor) -> Float[Tensor, "scene ..."]:
+    """How far points are from the outlines of objects, in frame widths, negative inside.
+
+    Args:
+        shape: index into `SHAPES`, per scene.
+        path: position, radius and angle of each object; they broadcast with the points, scenes first.
+        x: of the points, in frame widths.
+        y: likewise.
+    """
+    dx, dy = (x - path.x) / path.radius, (y - path.y) / path.radius
+    across, down = path.angle.cos() * dx - path.angle.sin() * dy, path.angle.sin() * dx + path.angle.cos() * dy
     distance = torch.empty_like(across)
     for index, name in enumerate(SHAPES):
         rows = (shape == index).nonzero()[:, 0]
         if len(rows):
             distance[rows] = OUTLINES[name](across[rows], down[rows])
-    return (0.5 - distance * radius * resolution / soft).clamp(0, 1), (-dy).expand_as(across)
+    return distance * path.radius
 
 
 def backdrop(

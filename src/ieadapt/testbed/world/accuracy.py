@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -16,11 +16,11 @@ from torch import Tensor
 
 from ieadapt.errors import UsageError
 from ieadapt.testbed.scenes import COLOURS, FRAMES, RESOLUTION
-from ieadapt.testbed.world.backdrop import CameraFit, Placement, fit_cameras, move_camera, place_patterns
+from ieadapt.testbed.world.backdrop import CameraFit, Placement, fit_cameras, place_patterns, view_of
 from ieadapt.testbed.world.captions import parse_caption
-from ieadapt.testbed.world.objects import GRID, Sighting, find_colours, find_object
+from ieadapt.testbed.world.objects import GRID, Grid, Sighting, at_grid, find_colours, find_object
 from ieadapt.testbed.world.rendering import RADIUS, View, backdrops
-from ieadapt.testbed.world.scene import SCENE_NUMBERS, VARIATION, Scene, SceneBatch, SceneObject
+from ieadapt.testbed.world.scene import Scene, SceneBatch, SceneObject
 
 COMPONENTS = ("presence", "binding", "count", "shape", "size", "motion", "camera", "background")
 MARGIN = 0.25
@@ -151,32 +151,26 @@ def checked_clip(clip: Tensor) -> Float[Tensor, "frame channel height width"]:
 
 def look_at(clip: Float[Tensor, "frame channel height width"]) -> Seen:
     """Find camera, background and objects of a clip."""
-    cameras, patterns = fit_cameras(clip), place_patterns(clip)
-    seen = Seen(cameras, patterns, {})
-    camera = move_camera(seen.camera, cameras[seen.camera].pace)
-    behind = predict_backdrop(clip, seen.background, patterns[seen.background], camera)
-    colours = find_colours(clip, behind)
+    seen = Seen(fit_cameras(clip), place_patterns(clip), {})
+    frames, camera = at_grid(clip), view_of(seen.camera, seen.cameras[seen.camera].pace)
+    behind = predict_backdrop(frames, seen.background, seen.patterns[seen.background], camera)
+    colours = find_colours(frames, behind)
     with torch.enable_grad():
-        found = [find_object(clip, behind, colours, index, camera) for index in range(len(COLOURS))]
+        found = [find_object(frames, behind, colours, index, camera) for index in range(len(COLOURS))]
     objects = sorted((one for one in found if one is not None), key=lambda one: -one.area)
-    return Seen(cameras, patterns, {one.colour: one for one in objects})
+    return replace(seen, objects={one.colour: one for one in objects})
 
 
-def predict_backdrop(
-    clip: Float[Tensor, "frame channel height width"], background: str, placement: Placement, camera: View
-) -> Float[Tensor, "frame channel row column"]:
-    """The background alone, in the clip's light and tint, at the grid's size.
+def predict_backdrop(frames: Grid, background: str, placement: Placement, camera: View) -> Grid:
+    """The background alone, in the clip's light and tint.
 
     Each frame's channels are a gain times the pattern plus a slow field, fitted so that what is far off (objects)
     counts little.
     """
-    variation = torch.full((VARIATION,), 0.5)
-    for name in ("turn", "scale", "shift_x", "shift_y"):
-        variation[SCENE_NUMBERS.index(name)] = getattr(placement, name)
     stand_in = SceneObject("small", "white", "ball", "left")
-    scene = Scene((stand_in,), background, "still", tuple(variation.tolist()))
+    scene = Scene((stand_in,), background, "still", placement.variation())
     pattern = backdrops(SceneBatch.stack([scene]), camera, GRID)[0]
-    frames = torch.nn.functional.interpolate(clip, size=(GRID, GRID), mode="area").movedim(1, -1)
+    frames = frames.movedim(1, -1)
     steps = torch.linspace(-1, 1, GRID)
     down, across = torch.meshgrid(steps, steps, indexing="ij")
     slow = torch.stack([torch.ones_like(down), down, across, down * across, down**2, across**2], -1)
@@ -193,9 +187,9 @@ def predict_backdrop(
     return (design @ values)[..., 0].view(len(frames), 3, GRID, GRID)
 
 
-def _advantage(own: float, other: float) -> float:
+def _advantage(own: float, other: float, floor: float = BLUR) -> float:
     """Full marks where the named value's error is below the best other one's by `MARGIN`, half where they are alike."""
-    gap = math.log((other + BLUR) / (own + BLUR))
+    gap = math.log((other + floor) / (own + floor))
     return min(1.0, max(0.0, 0.5 + gap / (2 * MARGIN)))
 
 
@@ -232,8 +226,7 @@ def _size(sighting: Sighting, thing: SceneObject) -> float:
 
 def _camera(cameras: Mapping[str, CameraFit], named: str) -> float:
     other = min(fit.error for name, fit in cameras.items() if name != named)
-    gap = math.log((other + 1e-4) / (cameras[named].error + 1e-4))
-    return min(1.0, max(0.0, 0.5 + gap / (2 * MARGIN)))
+    return _advantage(cameras[named].error, other, floor=1e-4)
 
 
 def _background(patterns: Mapping[str, Placement], named: str) -> float:

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ieadapt.testbed.scenes import FRAMES
 from ieadapt.testbed.world.patterns import paint
-from ieadapt.testbed.world.rendering import PAN, SCALES, SHIFT_DOWN, TURN, ZOOM, View
-from ieadapt.testbed.world.scene import BACKGROUNDS, CAMERAS
+from ieadapt.testbed.world.rendering import SCALES, SHIFT_DOWN, TURN, View, move_camera
+from ieadapt.testbed.world.scene import BACKGROUNDS, CAMERAS, SCENE_NUMBERS, VARIATION
 
 UNIT = 60
 """Pixels to a frame width in the plane of the patterns."""
@@ -48,6 +48,12 @@ class Placement:
     scale: float
     shift_x: float
     shift_y: float
+
+    def variation(self, camera_pace: float = 0.5) -> tuple[float, ...]:
+        """The `variation` of a scene whose pattern lies so, every other number at its middle value."""
+        numbers = dict.fromkeys(SCENE_NUMBERS, 0.5) | {"camera_pace": camera_pace}
+        numbers |= {name: getattr(self, name) for name in ("turn", "scale", "shift_x", "shift_y")}
+        return (*numbers.values(), *(0.5,) * (VARIATION - len(numbers)))
 
 
 @torch.no_grad()
@@ -174,23 +180,16 @@ def fit_cameras(clip: Float[Tensor, "frame channel height width"]) -> dict[str, 
     seen = torch.cat([quick, slow / slow.mean((1, 2, 3), keepdim=True), free], 1)
     return {
         name: min(
-            (
-                CameraFit(_misfit(seen, move_camera(name, pace)), pace)
-                for pace in (PACES if name != "still" else (1.0,))
-            ),
+            (CameraFit(_misfit(seen, view_of(name, pace)), pace) for pace in (PACES if name != "still" else (1.0,))),
             key=lambda fit: fit.error,
         )
         for name in CAMERAS
     }
 
 
-def move_camera(camera: str, pace: float) -> View:
+def view_of(camera: str, pace: float) -> View:
     """The view of every frame, each part of shape (1, frame)."""
-    progress = (torch.arange(FRAMES) / (FRAMES - 1) - 0.5)[None] * pace
-    right, down, into = (
-        (camera == name) - (camera == other) for name, other in (("right", "left"), ("down", "up"), ("in", "out"))
-    )
-    return View(PAN * progress * right, PAN * progress * down, (ZOOM * progress * into).exp())
+    return move_camera(torch.tensor([[CAMERAS.index(camera)]]), pace, torch.arange(FRAMES)[None])
 
 
 def _away_from_objects(frames: Float[Tensor, "frame channel height width"]) -> Float[Tensor, "frame 1 height width"]:

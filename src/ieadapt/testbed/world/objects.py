@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ieadapt.testbed.outlines import OUTLINES, SYMMETRY
+from ieadapt.testbed.outlines import SYMMETRY
 from ieadapt.testbed.outlines import area as area_of
-from ieadapt.testbed.render import palette
+from ieadapt.testbed.render import palette, signed_distance
 from ieadapt.testbed.scenes import COLOURS, FRAMES, MOTIONS, SHAPES, Trajectory, can_be_seen, follow
-from ieadapt.testbed.world.rendering import View
+from ieadapt.testbed.world.rendering import View, seen
+
+Grid = Float[Tensor, "frame channel row column"]
+"""Frames in [0, 1] at the size at which colours are sought."""
 
 GRID = 64
 """Height and width of the frames in which colours are sought."""
@@ -36,28 +40,13 @@ WHOLE = 0.6
 """Error of the best fit above which a colour is scattered over the clip, and no object."""
 LEAST = 16.0
 """Pixels of the grid that a colour must cover on average to be an object."""
+SOFT = 1.6
+"""Width of an object's soft edge in pixels of the grid."""
 POINTS = 20
 """Points across the window around an object in which shapes are compared; as many down."""
 ITERATIONS = 30
 PHASES, ANGLES = 4, 3
 """Starts of a fit: where a bounce begins, and how a spinning shape is turned."""
-
-
-@dataclass(frozen=True)
-class Colours:
-    """Where each colour of `COLOURS` is in every frame.
-
-    Args:
-        nearest: of each pixel, the index of its colour, or -1 for background.
-        cover: how much of a pixel is not background, in [0, 1].
-    """
-
-    nearest: Int[Tensor, "frame row column"]
-    cover: Float[Tensor, "frame row column"]
-
-    def area(self, colour: int) -> Float[Tensor, " frame"]:
-        """Pixels of a colour in every frame."""
-        return (self.nearest == colour).float().sum((1, 2))
 
 
 @dataclass(frozen=True)
@@ -93,14 +82,12 @@ class Sighting:
         colour: one of `COLOURS`.
         area: mean pixels of the grid that show it.
         seen: share of the frames in which enough of it shows, or in which another object may hide it.
-        brightness: of its colour, as a multiple of the nominal one.
         candidates: every shape and motion, fitted.
     """
 
     colour: str
     area: float
     seen: float
-    brightness: float
     candidates: tuple[Candidate, ...]
 
     def best(self, **named: str) -> Candidate:
@@ -115,64 +102,56 @@ class Sighting:
         return [one for one in self.candidates if all(getattr(one, key) == value for key, value in named.items())]
 
 
-def find_colours(
-    clip: Float[Tensor, "frame channel height width"], behind: Float[Tensor, "frame channel row column"]
-) -> Colours:
-    """Classify the pixels of a clip by colour.
+def at_grid(clip: Float[Tensor, "frame channel height width"]) -> Float[Tensor, "frame channel row column"]:
+    """The clip at the size at which colours are sought."""
+    return F.interpolate(clip, size=(GRID, GRID), mode="area")
+
+
+def find_colours(frames: Grid, behind: Grid) -> Int[Tensor, "frame row column"]:
+    """The colour of every pixel, as an index into `COLOURS`, or -1 for background.
 
     Args:
-        clip: frames in [0, 1].
-        behind: the background alone, in light, at the grid's size.
+        frames: of the clip, at the grid's size.
+        behind: the background alone, in light.
     """
-    frames = F.interpolate(clip, size=(GRID, GRID), mode="area").movedim(1, -1)
-    behind = behind.movedim(1, -1)
+    frames, behind = frames.movedim(1, -1), behind.movedim(1, -1)
     rays = palette()
     scale = (frames @ rays.T / rays.square().sum(1)).clamp(*BRIGHTNESS)
-    distance = (frames[..., None, :] - scale[..., None] * rays).norm(dim=-1)
-    least, nearest = distance.min(-1)
+    least, nearest = (frames[..., None, :] - scale[..., None] * rays).norm(dim=-1).min(-1)
     apart = (frames - behind).norm(dim=-1)
-    # a pixel on an edge is a mix of object and background: it is judged by its share of the way between them
-    is_object = (least < NEAR) & (apart > APART) & (least < NEARER * apart)
-    return Colours(torch.where(is_object, nearest, -1), is_object.float())
+    return torch.where((least < NEAR) & (apart > APART) & (least < NEARER * apart), nearest, -1)
 
 
 def find_object(
-    clip: Float[Tensor, "frame channel height width"],
-    behind: Float[Tensor, "frame channel row column"],
-    colours: Colours,
-    colour: int,
-    camera: View,
+    frames: Grid, behind: Grid, colours: Int[Tensor, "frame row column"], colour: int, camera: View
 ) -> Sighting | None:
     """The object of a colour, or None where there is too little of it.
 
     Args:
-        clip: frames in [0, 1].
+        frames: of the clip, at the grid's size.
         behind: the background alone.
-        colours: of the clip.
+        colours: of every pixel.
         colour: index into `COLOURS`.
         camera: how the clip's camera moves, each part of shape (1, frame).
     """
-    own = _largest_part(colours.nearest == colour)
+    own = _largest_part(colours == colour)
     area = own.sum((1, 2))
+    ray = palette()[colour]
     if float(area.mean()) < LEAST:
         return None
-    others = F.max_pool2d(((colours.nearest >= 0) & (colours.nearest != colour)).float()[:, None], 3, 1, 1)[:, 0]
-    frames = F.interpolate(clip, size=(GRID, GRID), mode="area")
-    core = frames.movedim(1, -1)[own.bool()]
-    ray = palette()[colour]
-    brightness = float((core @ ray / ray.square().sum()).median())
-    cover = _cover(frames, behind, own, ray)
+    if float((frames.movedim(1, -1)[own.bool()] @ ray / ray.square().sum()).median()) < DARKEST:
+        return None
+    others = F.max_pool2d(((colours >= 0) & (colours != colour)).float()[:, None], 3, 1, 1)[:, 0]
     x, y = _centres(own)
-    window = 2.4 * math.sqrt(float(area.max()) / math.pi) / GRID + 0.04
-    grid = _window(x, y, window)
-    seen = _sample(cover, grid)
+    grid = _window(x, y, 2.4 * math.sqrt(float(area.max()) / math.pi) / GRID + 0.04)
+    shown = _sample(_cover(frames, behind, own, ray), grid)
     known = 1 - _sample(others, grid).clamp(0, 1)
     inside = ((grid > 0) & (grid < 1)).all(-1).float()
-    candidates = _fit(grid, seen, known * inside, x, y, area, camera)
-    if min(one.error for one in candidates) > WHOLE or brightness < DARKEST:
+    candidates = _fit(grid, shown, known * inside, _starts(x, y, area, camera), camera)
+    if min(one.error for one in candidates) > WHOLE:
         return None
     enough = (area > 0.35 * area.median()) | (others.sum((1, 2)) > 0.5 * area.median())
-    return Sighting(COLOURS[colour], float(area.mean()), float(enough.float().mean()), brightness, candidates)
+    return Sighting(COLOURS[colour], float(area.mean()), float(enough.float().mean()), candidates)
 
 
 def _largest_part(mask: Bool[Tensor, "frame row column"]) -> Float[Tensor, "frame row column"]:
@@ -215,17 +194,16 @@ def _sample(values: Float[Tensor, "frame row column"], grid: Float[Tensor, "fram
     return F.grid_sample(values[:, None], (2 * grid - 1)[:, None], align_corners=False)[:, 0, 0]
 
 
-@dataclass(frozen=True)
-class _Starts:
-    """What is fitted: one row a candidate, each number of shape (candidate,)."""
+class _Starts(NamedTuple):
+    """What is fitted, a row a candidate: its shape, its motion, and x, y, log radius, angle, phase and pace."""
 
-    shape: list[int]
-    motion: Tensor
+    shape: Int[Tensor, " candidate"]
+    motion: Int[Tensor, " candidate"]
     numbers: Float[Tensor, "candidate 6"]
 
 
 def _starts(x: Tensor, y: Tensor, area: Tensor, camera: View) -> _Starts:
-    """Where each candidate starts: x, y, log radius, angle, phase and pace."""
+    """Every shape in every motion, where the object is seen."""
     zoom = camera.zoom[0]
     plane_x, plane_y = (x - 0.5) / zoom + 0.5 + camera.x[0], (y - 0.5) / zoom + 0.5 + camera.y[0]
     shown = area > 0.5 * area.median()
@@ -246,28 +224,26 @@ def _starts(x: Tensor, y: Tensor, area: Tensor, camera: View) -> _Starts:
                     shapes.append(shape)
                     motions.append(motion)
                     rows.append([middle_x, middle_y, radius, angle, phase, 1.0])
-    return _Starts(shapes, torch.tensor(motions), torch.tensor(rows))
+    return _Starts(torch.tensor(shapes), torch.tensor(motions), torch.tensor(rows))
 
 
 def _fit(
     grid: Float[Tensor, "frame point 2"],
-    seen: Float[Tensor, "frame point"],
+    shown: Float[Tensor, "frame point"],
     weight: Float[Tensor, "frame point"],
-    x: Tensor,
-    y: Tensor,
-    area: Tensor,
+    starts: _Starts,
     camera: View,
 ) -> tuple[Candidate, ...]:
-    starts = _starts(x, y, area, camera)
+    """Bring every candidate closer to what is shown; the best one of each shape and motion."""
     numbers = starts.numbers.clone().requires_grad_()
     step = torch.tensor([0.02, 0.02, 0.06, 0.06, 0.04, 0.08])
     optimizer = torch.optim.Adam([numbers], lr=1.0, betas=(0.85, 0.95))
-    own = (weight * seen.square()).sum().clamp(min=1e-6)
+    own = (weight * shown.square()).sum().clamp(min=1e-6)
     best = torch.full((len(numbers),), math.inf)
     kept = numbers.detach().clone()
     for iteration in range(ITERATIONS + 1):
         covers = _covers(starts, numbers, grid, camera)
-        error = (weight * (covers - seen).square()).sum((1, 2)) / own
+        error = (weight * (covers - shown).square()).sum((1, 2)) / own
         better = error.detach() < best
         best = torch.where(better, error.detach(), best)
         kept[better] = numbers.detach()[better]
@@ -284,7 +260,7 @@ def _fit(
     rows = [
         Candidate(SHAPES[shape], MOTIONS[motion], error, (row[0], row[1]), math.exp(row[2]), row[3], row[4], row[5])
         for shape, motion, error, row in zip(
-            starts.shape, starts.motion.tolist(), best.tolist(), kept.tolist(), strict=True
+            starts.shape.tolist(), starts.motion.tolist(), best.tolist(), kept.tolist(), strict=True
         )
     ]
     pairs = dict.fromkeys((one.shape, one.motion) for one in rows)
@@ -300,17 +276,7 @@ def _covers(
     x, y, radius, angle, phase, pace = (part[:, None] for part in numbers.unbind(1))
     middle = Trajectory(x, y, radius.exp(), angle)
     path = follow(starts.motion[:, None], middle, phase, torch.arange(FRAMES)[None], pace)
-    at_x = (path.x - 0.5 - camera.x) * camera.zoom + 0.5
-    at_y = (path.y - 0.5 - camera.y) * camera.zoom + 0.5
-    size = (path.radius * camera.zoom)[..., None]
-    dx, dy = (grid[..., 0] - at_x[..., None]) / size, (grid[..., 1] - at_y[..., None]) / size
-    turn = path.angle[..., None]
-    across, down = turn.cos() * dx - turn.sin() * dy, turn.sin() * dx + turn.cos() * dy
-    shapes = torch.tensor(starts.shape)
-    distance = torch.cat([OUTLINES[name](across[rows], down[rows]) for name, rows in _rows_of(shapes)])
-    order = torch.cat([rows for _, rows in _rows_of(shapes)]).argsort()
-    return (0.5 - distance[order] * size * GRID / 1.6).clamp(0, 1)
-
-
-def _rows_of(shapes: Tensor) -> list[tuple[str, Tensor]]:
-    return [(name, (shapes == index).nonzero()[:, 0]) for index, name in enumerate(SHAPES)]
+    appearing = seen(Trajectory(*(part[None] for part in path)), camera)
+    placed = Trajectory(*(part[0, ..., None] for part in appearing))
+    distance = signed_distance(starts.shape, placed, grid[..., 0], grid[..., 1])
+    return (0.5 - distance * GRID / SOFT).clamp(0, 1)

@@ -65,10 +65,20 @@ def all_frames(batch: SceneBatch) -> Int[Tensor, "scene frame"]:
 def view(batch: SceneBatch, frame: Int[Tensor, "scene frame"]) -> View:
     """The camera of every scene at given frames."""
     pace = between(PACES, batch.of_scene("camera_pace"))[:, None]
+    return move_camera(batch.of_scene("camera")[:, None], pace, frame)
+
+
+def move_camera(camera: Int[Tensor, "scene 1"], pace: Tensor | float, frame: Int[Tensor, "scene frame"]) -> View:
+    """A camera at given frames.
+
+    Args:
+        camera: index into `CAMERAS`.
+        pace: as a multiple of the nominal one.
+        frame: which frames.
+    """
     progress = (frame / (FRAMES - 1) - 0.5) * pace
 
     def towards(one: str, other: str) -> Tensor:
-        camera = batch.of_scene("camera")[:, None]
         return (camera == CAMERAS.index(one)).float() - (camera == CAMERAS.index(other)).float()
 
     return View(

@@ -14,7 +14,7 @@ from ieadapt.testbed.world.fitting import fit_scenes
 from ieadapt.testbed.world.objects import Sighting
 from ieadapt.testbed.world.quality import Quality, judge_quality
 from ieadapt.testbed.world.rendering import PACES, RADIUS
-from ieadapt.testbed.world.scene import MOST_OBJECTS, SCENE_NUMBERS, VARIATION, Scene, SceneObject
+from ieadapt.testbed.world.scene import MOST_OBJECTS, Scene, SceneObject
 
 ITERATIONS = 40
 """Steps by which the scene that was found is brought closer to the clip."""
@@ -66,11 +66,7 @@ def score_scene(clip: Float[Tensor, ...], scene_or_caption: Scene | str, iterati
 def _found_scene(clip: Tensor, seen: Seen, named: Scene) -> Scene:
     """The scene that was seen, objects in the order of depth that fits best; the named objects where none was seen."""
     placement, pace = seen.patterns[seen.background], seen.cameras[seen.camera].pace
-    numbers = dict.fromkeys(SCENE_NUMBERS, 0.5) | {
-        "camera_pace": _share(pace, PACES),
-        **{name: getattr(placement, name) for name in ("turn", "scale", "shift_x", "shift_y")},
-    }
-    variation = (*numbers.values(), *(0.5,) * (VARIATION - len(numbers)))
+    variation = placement.variation(camera_pace=_share(pace, PACES))
     objects = tuple(_object(sighting) for sighting in list(seen.objects.values())[:MOST_OBJECTS]) or named.objects
     scene = Scene(objects, seen.background, seen.camera, variation)
     orders = [scene.replace(order=order) for order in itertools.permutations(range(len(objects)))]
