@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from ieadapt.files import write_atomically
 from ieadapt.functional import EP_DEFINITION
 from ieadapt.runs.folder import versions as installed_versions
 
@@ -59,11 +60,8 @@ def record(
         0.5
     """
     content = experiment(name, command, rows, notes=notes, machine=machine, versions=versions)
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    partial = path.with_suffix(".json.part")
-    partial.write_text(content)
-    partial.replace(path)
+    write_atomically(path, content.encode())
     return path
 
 
