@@ -42,6 +42,7 @@ class World:
         render: scenes to clips in [0, 1], (clip, frame, 3, height, width), on the scenes' device.
         render_frames: scenes and a frame number of each to single frames, (clip, 3, height, width).
         captions: scenes to what is said of them.
+        mislabel: scenes with a share of their attributes drawn again, for captions that say them wrongly.
         words: every word that captions use.
         tokens: what captions are padded to, start and end included.
     """
@@ -50,6 +51,7 @@ class World:
     render: Callable[[Any], Tensor]
     render_frames: Callable[[Any, Tensor], Tensor]
     captions: Callable[[Any], list[str]]
+    mislabel: Callable[[Any, float, torch.Generator], Any]
     words: tuple[str, ...]
     tokens: int
 

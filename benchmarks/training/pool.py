@@ -62,20 +62,28 @@ def vae_pool(architecture: Architecture, size: int, generator: torch.Generator, 
     def make(scenes: Any) -> Tensor:
         return (architecture.vae_rows(architecture.world, scenes) * 255).round().byte()
 
-    return _pool(architecture, size, make, "all", generator, device)
+    return _pool(architecture, size, make, "all", generator, device, 0.0)
 
 
 def latent_pool(
-    architecture: Architecture, size: int, vae: nn.Module, generator: torch.Generator, device: torch.device
+    architecture: Architecture,
+    size: int,
+    vae: nn.Module,
+    generator: torch.Generator,
+    device: torch.device,
+    careless: float = 0.0,
 ) -> Pool:
-    """Clips of the training split as latents in half precision, (row, frame, channel, height, width)."""
+    """Clips of the training split as latents in half precision, (row, frame, channel, height, width).
+
+    A share `careless` of what their captions say is wrong.
+    """
 
     def make(scenes: Any) -> Tensor:
         clips = architecture.world.render(scenes)
         with torch.autocast(device.type, torch.bfloat16, enabled=clips.is_cuda):
             return architecture.encode(vae, clips).to(torch.float16)
 
-    return _pool(architecture, size, make, "train", generator, device)
+    return _pool(architecture, size, make, "train", generator, device, careless)
 
 
 def _pool(
@@ -85,12 +93,14 @@ def _pool(
     split: Split,
     generator: torch.Generator,
     device: torch.device,
+    careless: float,
 ) -> Pool:
     world, tokenizer = architecture.world, architecture.tokenizer()
 
     def make(n: int) -> tuple[Tensor, Tensor]:
         scenes = world.sample(n, generator, split)
-        return rows(scenes.to(device)), caption_tokens(tokenizer, world.captions(scenes), device)
+        said = world.mislabel(scenes, careless, generator) if careless else scenes
+        return rows(scenes.to(device)), caption_tokens(tokenizer, world.captions(said), device)
 
     data, tokens = make(1)
     return Pool(data.new_zeros(size, *data.shape[1:]), tokens.new_zeros(size, tokens.shape[1]), make).fill()

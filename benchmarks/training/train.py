@@ -46,6 +46,7 @@ class Recipe:
         batch: rows an iteration of each stage, where not the architecture's.
         rate: highest learning rate of each stage, likewise.
         floor: share of the learning rate left at a stage's end, for a stretch that another one will follow.
+        careless: share of what training captions say that is wrong, as captions of real data are.
         pool: rows of training data kept on the device, where not the architecture's.
         iterations: most iterations of any stage.
         size: of the model: `standard`, or `tiny` for a smoke run.
@@ -60,6 +61,7 @@ class Recipe:
     batch: Mapping[str, int] = field(default_factory=dict)
     rate: Mapping[str, float] = field(default_factory=dict)
     floor: Mapping[str, float] = field(default_factory=dict)
+    careless: float = 0.0
     pool: int | None = None
     iterations: int = 1_000_000
     size: str = "standard"
@@ -174,7 +176,8 @@ class _Stretch:
         size = self.recipe.pool_size(stage)
         if self._clips is None or len(self._clips.data) != size:
             began = time.monotonic()
-            self._clips = latent_pool(self.architecture, size, vae, self._generator(stage), self.device)
+            generator = self._generator(stage)
+            self._clips = latent_pool(self.architecture, size, vae, generator, self.device, self.recipe.careless)
             first = self._clips.data[:512].float().transpose(0, 2).flatten(1)
             facts = f"channel means {_spoken(first.mean(1))}, deviations {_spoken(first.std(1))}"
             print(f"  {size} clips encoded in {time.monotonic() - began:.1f} s, {facts}", flush=True)
@@ -210,6 +213,7 @@ def _record(
         "learning rate": recipe.schedule(stage).learning_rate,
         "loss": round(outcome.loss, 5),
         "floor": recipe.schedule(stage).floor,
+        "careless": recipe.careless,
         "steps run as": outcome.mode,
         "compiled": recipe.compile,
         "precision": recipe.schedule(stage).precision if recipe.device.startswith("cuda") else "float32",
@@ -258,6 +262,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--compile", choices=tuple(COMPILED), default="none", help="blocks: compile the denoiser's blocks"
     )
+    parser.add_argument("--careless", type=float, default=0.0, help="share of what captions say that is wrong")
     parser.add_argument("--pool", type=int, help="rows of training data kept on the device")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -281,6 +286,7 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         batch=given("batch"),
         rate=given("rate"),
         floor=given("floor"),
+        careless=options.careless,
         pool=options.pool,
         iterations=options.iterations,
         size=options.size,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -23,11 +26,28 @@ def _captions_of_shapes(batch: SceneTensors) -> list[str]:
     return [caption(scene) for scene in batch.scenes()]
 
 
+def _mislabel_shapes(batch: SceneTensors, share: float, generator: torch.Generator) -> SceneTensors:
+    other = sample_tensors(len(batch), generator).attributes
+    wrong = torch.rand(other.shape, generator=generator) < share
+    return SceneTensors(torch.where(wrong, other, batch.attributes), batch.continuous)
+
+
+def _mislabel_scenes(batch: SceneBatch, share: float, generator: torch.Generator) -> SceneBatch:
+    other = sample_batch(len(batch), generator)
+
+    def mixed(own: Tensor, foreign: Tensor) -> Tensor:
+        return torch.where(torch.rand(own.shape, generator=generator) < share, foreign, own)
+
+    kinds, setting = mixed(batch.kinds, other.kinds), mixed(batch.setting, other.setting)
+    return dataclasses.replace(batch, kinds=kinds, setting=setting)
+
+
 SHAPES = World(
     sample=sample_tensors,
     render=render_batch,
     render_frames=render_frames,
     captions=_captions_of_shapes,
+    mislabel=_mislabel_shapes,
     words=tuple(sorted({word for text in all_captions() for word in text.split()})),
     tokens=16,
 )
@@ -36,6 +56,7 @@ SCENES = World(
     render=render_scenes,
     render_frames=_frames_of_scenes,
     captions=captions,
+    mislabel=_mislabel_scenes,
     words=tuple(words()),
     tokens=40,
 )

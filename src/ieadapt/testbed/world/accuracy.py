@@ -18,7 +18,7 @@ from ieadapt.errors import UsageError
 from ieadapt.testbed.scenes import COLOURS, FRAMES, RESOLUTION
 from ieadapt.testbed.world.backdrop import CameraFit, Placement, fit_cameras, place_patterns, view_of
 from ieadapt.testbed.world.captions import parse_caption
-from ieadapt.testbed.world.objects import GRID, Grid, Sighting, at_grid, find_colours, find_object
+from ieadapt.testbed.world.objects import GRID, Grid, Sighting, Spot, at_grid, find_colours, fit_objects, spot
 from ieadapt.testbed.world.rendering import RADIUS, View, backdrops
 from ieadapt.testbed.world.scene import Scene, SceneBatch, SceneObject
 
@@ -87,7 +87,6 @@ class Seen:
         return max(self.patterns, key=lambda name: self.patterns[name].match)
 
 
-@torch.no_grad()
 def judge_accuracy(clip: Float[Tensor, ...], scene_or_caption: Scene | str) -> tuple[Accuracy, Seen]:
     """Judge a clip against a caption, or against a scene's attributes; a scene's numbers are not looked at.
 
@@ -108,32 +107,32 @@ def judge_accuracy(clip: Float[Tensor, ...], scene_or_caption: Scene | str) -> t
         >>> judge_accuracy(render(scene), text)[0].mean > 0.95
         True
     """
-    clip = checked_clip(clip)
-    scene = parse_caption(scene_or_caption) if isinstance(scene_or_caption, str) else scene_or_caption
-    seen = look_at(clip)
+    seen = look_at(checked_clip(clip)[None])[0]
+    return accuracy_of(seen, parse_caption(scene_or_caption) if isinstance(scene_or_caption, str) else scene_or_caption), seen
+
+
+def accuracy_of(seen: Seen, scene: Scene) -> Accuracy:
+    """Compare what was seen in a clip with what a scene's attributes say."""
     named = [(thing, seen.objects.get(thing.colour)) for thing in scene.objects]
     shown = [(thing, sighting) for thing, sighting in named if sighting is not None]
 
     def mean(values: list[float]) -> float:
         return sum(values) / len(named)
 
-    return (
-        Accuracy(
-            presence=mean([sighting.seen for _, sighting in shown]),
-            binding=mean([_binding(sighting, thing, scene) for thing, sighting in shown]),
-            count=max(0.0, 1 - abs(len(seen.objects) - len(named)) / len(named)),
-            shape=mean([_fits(sighting, "shape", thing.shape) for thing, sighting in shown]),
-            size=mean([_size(sighting, thing) for thing, sighting in shown]),
-            motion=mean([_fits(sighting, "motion", thing.motion) for thing, sighting in shown]),
-            camera=_camera(seen.cameras, scene.camera),
-            background=_background(seen.patterns, scene.background),
-        ),
-        seen,
+    return Accuracy(
+        presence=mean([sighting.seen for _, sighting in shown]),
+        binding=mean([_binding(sighting, thing, scene) for thing, sighting in shown]),
+        count=max(0.0, 1 - abs(len(seen.objects) - len(named)) / len(named)),
+        shape=mean([_fits(sighting, "shape", thing.shape) for thing, sighting in shown]),
+        size=mean([_size(sighting, thing) for thing, sighting in shown]),
+        motion=mean([_fits(sighting, "motion", thing.motion) for thing, sighting in shown]),
+        camera=_camera(seen.cameras, scene.camera),
+        background=_background(seen.patterns, scene.background),
     )
 
 
 def checked_clip(clip: Tensor) -> Float[Tensor, "frame channel height width"]:
-    """The clip in float32 on the CPU, in [0, 1].
+    """The clip in float32, in [0, 1].
 
     Raises:
         UsageError: a clip of another shape, or one with values that are no numbers.
@@ -146,19 +145,29 @@ def checked_clip(clip: Tensor) -> Float[Tensor, "frame channel height width"]:
             got=tuple(clip.shape),
             where="score",
         )
-    return clip.detach().float().cpu().clamp(0, 1)
+    return clip.detach().float().clamp(0, 1)
 
 
-def look_at(clip: Float[Tensor, "frame channel height width"]) -> Seen:
-    """Find camera, background and objects of a clip."""
+@torch.no_grad()
+def look_at(clips: Float[Tensor, "clip frame channel height width"]) -> list[Seen]:
+    """Find camera, background and objects of clips, on the device that they are on."""
+    found = [_look_around(clip) for clip in clips]
+    sightings = iter(fit_objects([one for _, spots in found for one in spots]))
+    seen = []
+    for around, spots in found:
+        objects = sorted((one for one in (next(sightings) for _ in spots) if one is not None), key=lambda one: -one.area)
+        seen.append(replace(around, objects={one.colour: one for one in objects}))
+    return seen
+
+
+def _look_around(clip: Float[Tensor, "frame channel height width"]) -> tuple[Seen, list[Spot]]:
+    """Camera and background of a clip, and where its colours are."""
     seen = Seen(fit_cameras(clip), place_patterns(clip), {})
-    frames, camera = at_grid(clip), view_of(seen.camera, seen.cameras[seen.camera].pace)
+    frames, camera = at_grid(clip), view_of(seen.camera, seen.cameras[seen.camera].pace, clip.device)
     behind = predict_backdrop(frames, seen.background, seen.patterns[seen.background], camera)
     colours = find_colours(frames, behind)
-    with torch.enable_grad():
-        found = [find_object(frames, behind, colours, index, camera) for index in range(len(COLOURS))]
-    objects = sorted((one for one in found if one is not None), key=lambda one: -one.area)
-    return replace(seen, objects={one.colour: one for one in objects})
+    spots = [spot(frames, behind, colours, index, camera) for index in range(len(COLOURS))]
+    return seen, [one for one in spots if one is not None]
 
 
 def predict_backdrop(frames: Grid, background: str, placement: Placement, camera: View) -> Grid:
@@ -169,16 +178,16 @@ def predict_backdrop(frames: Grid, background: str, placement: Placement, camera
     """
     stand_in = SceneObject("small", "white", "ball", "left")
     scene = Scene((stand_in,), background, "still", placement.variation())
-    pattern = backdrops(SceneBatch.stack([scene]), camera, GRID)[0]
+    pattern = backdrops(SceneBatch.stack([scene]).to(frames.device), camera, GRID)[0]
     frames = frames.movedim(1, -1)
-    steps = torch.linspace(-1, 1, GRID)
+    steps = torch.linspace(-1, 1, GRID, device=frames.device)
     down, across = torch.meshgrid(steps, steps, indexing="ij")
     slow = torch.stack([torch.ones_like(down), down, across, down * across, down**2, across**2], -1)
     slow = slow.flatten(0, 1).expand(len(frames), 3, -1, -1)
     design = torch.cat([pattern.flatten(1, 2).transpose(1, 2)[..., None], slow], -1)
     target = frames.flatten(1, 2).transpose(1, 2)[..., None]
     weight = torch.ones_like(target)
-    eye = 1e-3 * torch.eye(design.shape[-1])
+    eye = 1e-3 * torch.eye(design.shape[-1], device=frames.device)
     for _ in range(6):
         normal = design.transpose(-1, -2) @ (weight * design) + eye
         values = torch.linalg.solve(normal, design.transpose(-1, -2) @ (weight * target))

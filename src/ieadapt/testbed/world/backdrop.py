@@ -70,16 +70,18 @@ def place_patterns(clip: Float[Tensor, "frame channel height width"]) -> dict[st
         >>> max(placements, key=lambda name: placements[name].match)
         'honeycomb'
     """
-    middle = clip[FRAMES // 2 - 1 : FRAMES // 2 + 1].float().cpu().mean((0, 1))
+    middle = clip[FRAMES // 2 - 1 : FRAMES // 2 + 1].float().mean((0, 1))
     frame = F.interpolate(middle[None, None], size=(UNIT, UNIT), mode="area")
     quick = _without_slow(frame).clamp(-STRONGEST, STRONGEST)
     turns = torch.linspace(0, 1, TURNS)
     scales = torch.linspace(0, 1, ZOOMS)
-    warped = F.grid_sample(quick.expand(len(_grid()), -1, -1, -1), 2 * _grid(), align_corners=False)[:, 0] * _inside()
+    grid = _grid(clip.device)
+    warped = F.grid_sample(quick.expand(len(grid), -1, -1, -1), 2 * grid, align_corners=False)[:, 0]
+    warped = warped * _inside(clip.device)
     strength = warped.square().sum((1, 2)).clamp(min=1e-6)
     found = {}
     for name in BACKGROUNDS:
-        patches, own = _patches(name)
+        patches, own = _patches(name, clip.device)
         match = warped.flatten(1) @ patches.T / (own * strength[:, None]).sqrt()
         best = int(match.argmax())
         row, shift = divmod(best, match.shape[1])
@@ -100,7 +102,7 @@ def _down() -> int:
 
 
 def _without_slow(picture: Float[Tensor, "batch 1 height width"]) -> Float[Tensor, "batch 1 height width"]:
-    steps = torch.arange(-int(2 * SLOW), int(2 * SLOW) + 1).float()
+    steps = torch.arange(-int(2 * SLOW), int(2 * SLOW) + 1, device=picture.device).float()
     kernel = (-steps.square() / (2 * SLOW**2)).exp()
     kernel = (kernel / kernel.sum()).view(1, 1, -1, 1)
     margin = len(steps) // 2
@@ -109,25 +111,25 @@ def _without_slow(picture: Float[Tensor, "batch 1 height width"]) -> Float[Tenso
 
 
 @functools.cache
-def _grid() -> Float[Tensor, "row height width 2"]:
+def _grid(device: torch.device) -> Float[Tensor, "row height width 2"]:
     """Where in the frame each point of the patterns' plane is at every turn and scale, from the frame's middle."""
-    at = (torch.arange(CANVAS) + 0.5 - CANVAS / 2) / UNIT
-    angle = (TURN * torch.linspace(-1, 1, TURNS)).repeat_interleave(ZOOMS)[:, None, None]
-    scale = torch.linspace(*SCALES, ZOOMS).repeat(TURNS)[:, None, None]
+    at = (torch.arange(CANVAS, device=device) + 0.5 - CANVAS / 2) / UNIT
+    angle = (TURN * torch.linspace(-1, 1, TURNS, device=device)).repeat_interleave(ZOOMS)[:, None, None]
+    scale = torch.linspace(*SCALES, ZOOMS, device=device).repeat(TURNS)[:, None, None]
     across, along = at[None, None, :] / scale, at[None, :, None] / scale
     return torch.stack([angle.cos() * across + angle.sin() * along, angle.cos() * along - angle.sin() * across], -1)
 
 
-def _inside() -> Float[Tensor, "row height width"]:
-    return (_grid().abs().amax(-1) < 0.5).float()
+def _inside(device: torch.device) -> Float[Tensor, "row height width"]:
+    return (_grid(device).abs().amax(-1) < 0.5).float()
 
 
 @functools.cache
-def _patches(name: str) -> tuple[Float[Tensor, "shift pixel"], Float[Tensor, "row shift"]]:
+def _patches(name: str, device: torch.device) -> tuple[Float[Tensor, "shift pixel"], Float[Tensor, "row shift"]]:
     """A pattern without slow colours at every shift, and how strong it is where a frame lies."""
     height, width = CANVAS + 2 * _down(), CANVAS + UNIT - 1
-    x = (torch.arange(width) + 0.5 - CANVAS / 2) / UNIT + 0.5
-    y = (torch.arange(height) + 0.5 - CANVAS / 2 - _down()) / UNIT + 0.5
+    x = (torch.arange(width, device=device) + 0.5 - CANVAS / 2) / UNIT + 0.5
+    y = (torch.arange(height, device=device) + 0.5 - CANVAS / 2 - _down()) / UNIT + 0.5
     # as soft as a frame of UNIT pixels: the mean of four points a pixel
     finer = [
         paint(name, *torch.broadcast_tensors(x[None, :] + dx / UNIT, y[:, None] + dy / UNIT)).mean(-1)
@@ -136,7 +138,7 @@ def _patches(name: str) -> tuple[Float[Tensor, "shift pixel"], Float[Tensor, "ro
     ]
     plane = _without_slow(torch.stack(finer).mean(0)[None, None]).clamp(-STRONGEST, STRONGEST)[0, 0]
     patches = plane.unfold(0, CANVAS, 1).unfold(1, CANVAS, 1).reshape(-1, CANVAS**2)
-    return patches, (_inside().flatten(1) @ patches.square().T).clamp(min=1e-6)
+    return patches, (_inside(device).flatten(1) @ patches.square().T).clamp(min=1e-6)
 
 
 PACES = (0.5, 0.75, 1.0, 1.25)
@@ -178,18 +180,18 @@ def fit_cameras(clip: Float[Tensor, "frame channel height width"]) -> dict[str, 
     # diagonal stripes move alike to the right and downwards: only the slow colours over them tell these apart
     slow = frames - torch.cat([_without_slow(frames[:, channel : channel + 1]) for channel in range(3)], 1)
     seen = torch.cat([quick, slow / slow.mean((1, 2, 3), keepdim=True), free], 1)
+    tried = [(name, pace) for name in CAMERAS for pace in (PACES if name != "still" else (1.0,))]
+    errors = torch.stack([_misfit(seen, view_of(name, pace, clip.device)) for name, pace in tried]).tolist()
+    fits = [(name, CameraFit(error, pace)) for (name, pace), error in zip(tried, errors, strict=True)]
     return {
-        name: min(
-            (CameraFit(_misfit(seen, view_of(name, pace)), pace) for pace in (PACES if name != "still" else (1.0,))),
-            key=lambda fit: fit.error,
-        )
-        for name in CAMERAS
+        name: min((fit for other, fit in fits if other == name), key=lambda fit: fit.error) for name in CAMERAS
     }
 
 
-def view_of(camera: str, pace: float) -> View:
+def view_of(camera: str, pace: float, device: torch.device | str = "cpu") -> View:
     """The view of every frame, each part of shape (1, frame)."""
-    return move_camera(torch.tensor([[CAMERAS.index(camera)]]), pace, torch.arange(FRAMES)[None])
+    kind = torch.tensor([[CAMERAS.index(camera)]], device=device)
+    return move_camera(kind, pace, torch.arange(FRAMES, device=device)[None])
 
 
 def _away_from_objects(frames: Float[Tensor, "frame channel height width"]) -> Float[Tensor, "frame 1 height width"]:
@@ -198,12 +200,12 @@ def _away_from_objects(frames: Float[Tensor, "frame channel height width"]) -> F
     return 1 - F.max_pool2d(vivid, 5, 1, 2)
 
 
-def _misfit(seen: Float[Tensor, "frame channel height width"], camera: View) -> float:
+def _misfit(seen: Float[Tensor, "frame channel height width"], camera: View) -> Float[Tensor, ""]:
     """Mean difference of frames a few apart, each laid where the middle of the clip sees its points.
 
     The last channel of `seen` says what counts; those between are slow colours.
     """
-    at = (torch.arange(UNIT) + 0.5) / UNIT - 0.5
+    at = (torch.arange(UNIT, device=seen.device) + 0.5) / UNIT - 0.5
     x = (at[None, None, :] - camera.x[0, :, None, None]) * camera.zoom[0, :, None, None]
     y = (at[None, :, None] - camera.y[0, :, None, None]) * camera.zoom[0, :, None, None]
     where = torch.stack(torch.broadcast_tensors(x, y), -1)
@@ -213,4 +215,4 @@ def _misfit(seen: Float[Tensor, "frame channel height width"], camera: View) -> 
     both = inside[3:] * inside[:-3]
     difference = (laid[3:, :-1] - laid[:-3, :-1]).abs().clamp(max=MUCH)
     apart = difference[:, 0] + SLOW_SHARE * difference[:, 1:].mean(1)
-    return float((apart * both).sum() / both.sum().clamp(min=1))
+    return (apart * both).sum() / both.sum().clamp(min=1)

@@ -7,6 +7,8 @@ another object's colour is unknown, so that what is hidden does not count.
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -45,6 +47,8 @@ SOFT = 1.6
 POINTS = 20
 """Points across the window around an object in which shapes are compared; as many down."""
 ITERATIONS = 30
+TRIAL, GOING_ON = 10, 16
+"""After how many steps of a fit hopeless candidates are left as they are, and how many go on at least."""
 PHASES, ANGLES = 4, 3
 """Starts of a fit: where a bounce begins, and how a spinning shape is turned."""
 
@@ -115,17 +119,50 @@ def find_colours(frames: Grid, behind: Grid) -> Int[Tensor, "frame row column"]:
         behind: the background alone, in light.
     """
     frames, behind = frames.movedim(1, -1), behind.movedim(1, -1)
-    rays = palette()
+    rays = palette(frames.device)
     scale = (frames @ rays.T / rays.square().sum(1)).clamp(*BRIGHTNESS)
     least, nearest = (frames[..., None, :] - scale[..., None] * rays).norm(dim=-1).min(-1)
     apart = (frames - behind).norm(dim=-1)
     return torch.where((least < NEAR) & (apart > APART) & (least < NEARER * apart), nearest, -1)
 
 
-def find_object(
+class Starts(NamedTuple):
+    """What is fitted, a row a candidate: its shape, its motion, and x, y, log radius, angle, phase and pace."""
+
+    shape: Int[Tensor, " candidate"]
+    motion: Int[Tensor, " candidate"]
+    numbers: Float[Tensor, "candidate 6"]
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Where a colour is in a clip, before shapes and motions are fitted to it.
+
+    Args:
+        colour: one of `COLOURS`.
+        area: mean pixels of the grid that show it.
+        seen: as of a `Sighting`.
+        grid: points around it in every frame.
+        shown: how much it covers each point, in [0, 1].
+        weight: of each point; 0 where another object may hide it, and outside the frame.
+        camera: how the clip's camera moves, each part of shape (frame).
+        starts: every shape in every motion, where it is seen.
+    """
+
+    colour: str
+    area: float
+    seen: float
+    grid: Float[Tensor, "frame point 2"]
+    shown: Float[Tensor, "frame point"]
+    weight: Float[Tensor, "frame point"]
+    camera: View
+    starts: Starts
+
+
+def spot(
     frames: Grid, behind: Grid, colours: Int[Tensor, "frame row column"], colour: int, camera: View
-) -> Sighting | None:
-    """The object of a colour, or None where there is too little of it.
+) -> Spot | None:
+    """Where a colour is, or None where there is too little of it.
 
     Args:
         frames: of the clip, at the grid's size.
@@ -136,7 +173,7 @@ def find_object(
     """
     own = _largest_part(colours == colour)
     area = own.sum((1, 2))
-    ray = palette()[colour]
+    ray = palette(frames.device)[colour]
     if float(area.mean()) < LEAST:
         return None
     if float((frames.movedim(1, -1)[own.bool()] @ ray / ray.square().sum()).median()) < DARKEST:
@@ -147,11 +184,17 @@ def find_object(
     shown = _sample(_cover(frames, behind, own, ray), grid)
     known = 1 - _sample(others, grid).clamp(0, 1)
     inside = ((grid > 0) & (grid < 1)).all(-1).float()
-    candidates = _fit(grid, shown, known * inside, _starts(x, y, area, camera), camera)
-    if min(one.error for one in candidates) > WHOLE:
-        return None
     enough = (area > 0.35 * area.median()) | (others.sum((1, 2)) > 0.5 * area.median())
-    return Sighting(COLOURS[colour], float(area.mean()), float(enough.float().mean()), candidates)
+    return Spot(
+        COLOURS[colour],
+        float(area.mean()),
+        float(enough.float().mean()),
+        grid,
+        shown,
+        known * inside,
+        View(*(part[0] for part in camera)),
+        _starts(x, y, area, camera),
+    )
 
 
 def _largest_part(mask: Bool[Tensor, "frame row column"]) -> Float[Tensor, "frame row column"]:
@@ -173,19 +216,19 @@ def _cover(frames: Tensor, behind: Tensor, own: Tensor, ray: Tensor) -> Float[Te
 
 def _centres(own: Float[Tensor, "frame row column"]) -> tuple[Tensor, Tensor]:
     """Centre of the pixels of each frame in frame widths; a frame without any takes those around it."""
-    steps = (torch.arange(GRID) + 0.5) / GRID
+    steps = (torch.arange(GRID, device=own.device) + 0.5) / GRID
     size = own.sum((1, 2))
     x, y = (own.sum(1) @ steps) / size.clamp(min=1), (own.sum(2) @ steps) / size.clamp(min=1)
     shown = (size >= LEAST / 3).nonzero()[:, 0]
     if not len(shown):
         return x, y
-    frames = torch.arange(len(own))
+    frames = torch.arange(len(own), device=own.device)
     nearest = shown[(frames[:, None] - shown[None]).abs().argmin(1)]
     return x[nearest], y[nearest]
 
 
 def _window(x: Tensor, y: Tensor, half: float) -> Float[Tensor, "frame point 2"]:
-    steps = torch.linspace(-half, half, POINTS)
+    steps = torch.linspace(-half, half, POINTS, device=x.device)
     down, across = torch.meshgrid(steps, steps, indexing="ij")
     return torch.stack([x[:, None] + across.flatten(), y[:, None] + down.flatten()], -1)
 
@@ -194,15 +237,7 @@ def _sample(values: Float[Tensor, "frame row column"], grid: Float[Tensor, "fram
     return F.grid_sample(values[:, None], (2 * grid - 1)[:, None], align_corners=False)[:, 0, 0]
 
 
-class _Starts(NamedTuple):
-    """What is fitted, a row a candidate: its shape, its motion, and x, y, log radius, angle, phase and pace."""
-
-    shape: Int[Tensor, " candidate"]
-    motion: Int[Tensor, " candidate"]
-    numbers: Float[Tensor, "candidate 6"]
-
-
-def _starts(x: Tensor, y: Tensor, area: Tensor, camera: View) -> _Starts:
+def _starts(x: Tensor, y: Tensor, area: Tensor, camera: View) -> Starts:
     """Every shape in every motion, where the object is seen."""
     zoom = camera.zoom[0]
     plane_x, plane_y = (x - 0.5) / zoom + 0.5 + camera.x[0], (y - 0.5) / zoom + 0.5 + camera.y[0]
@@ -224,30 +259,77 @@ def _starts(x: Tensor, y: Tensor, area: Tensor, camera: View) -> _Starts:
                     shapes.append(shape)
                     motions.append(motion)
                     rows.append([middle_x, middle_y, radius, angle, phase, 1.0])
-    return _Starts(torch.tensor(shapes), torch.tensor(motions), torch.tensor(rows))
+    return Starts(*(torch.tensor(values, device=x.device) for values in (shapes, motions, rows)))
 
 
-def _fit(
-    grid: Float[Tensor, "frame point 2"],
-    shown: Float[Tensor, "frame point"],
-    weight: Float[Tensor, "frame point"],
-    starts: _Starts,
-    camera: View,
-) -> tuple[Candidate, ...]:
-    """Bring every candidate closer to what is shown; the best one of each shape and motion."""
+class _Fitted(NamedTuple):
+    """Objects that are fitted together: the parts of their spots, stacked, and all their candidates in one row."""
+
+    grid: Float[Tensor, "object frame point 2"]
+    shown: Float[Tensor, "object frame point"]
+    weight: Float[Tensor, "object frame point"]
+    camera: View
+    owner: Int[Tensor, " candidate"]
+    starts: Starts
+
+    def of(self, rows: Int[Tensor, " kept"], numbers: Float[Tensor, "candidate 6"]) -> _Fitted:
+        """Some of the candidates, from other numbers."""
+        starts = Starts(self.starts.shape[rows], self.starts.motion[rows], numbers[rows])
+        return self._replace(owner=self.owner[rows], starts=starts)
+
+
+def fit_objects(spots: Sequence[Spot]) -> list[Sighting | None]:
+    """Fit every shape and motion to each spot; None where none fits, so that it is no object.
+
+    Spots of several clips are fitted together, which is quicker on a GPU and the same on a CPU.
+    """
+    if not spots:
+        return []
+    owner = torch.tensor([index for index, one in enumerate(spots) for _ in one.starts.shape])
+    together = _Fitted(
+        *(torch.stack([getattr(one, name) for one in spots]) for name in ("grid", "shown", "weight")),
+        View(*(torch.stack(parts) for parts in zip(*(one.camera for one in spots), strict=True))),
+        owner.to(spots[0].grid.device),
+        Starts(*(torch.cat(parts) for parts in zip(*(one.starts for one in spots), strict=True))),
+    )
+    candidates = _candidates(*_fit(together), together)
+    return [
+        Sighting(one.colour, one.area, one.seen, fitted) if min(each.error for each in fitted) <= WHOLE else None
+        for one, fitted in zip(spots, candidates, strict=True)
+    ]
+
+
+@torch.enable_grad()
+def _fit(together: _Fitted) -> tuple[Float[Tensor, "candidate 6"], Float[Tensor, " candidate"]]:
+    """Bring every candidate closer to what is shown; the numbers of each, and how far off it stays.
+
+    After `TRIAL` steps only those go on that may still explain their object best.
+    """
+    numbers, errors = _descend(together, range(TRIAL))
+    going_on = _promising(together, errors)
+    later, closer = _descend(together.of(going_on, numbers), range(TRIAL, ITERATIONS))
+    numbers[going_on] = torch.where((closer < errors[going_on])[:, None], later, numbers[going_on])
+    errors[going_on] = torch.minimum(closer, errors[going_on])
+    return numbers, errors
+
+
+def _descend(
+    together: _Fitted, iterations: range
+) -> tuple[Float[Tensor, "candidate 6"], Float[Tensor, " candidate"]]:
+    """The closest that each candidate comes in some steps of the whole fit, and its error there."""
+    starts, weight, shown = together.starts, together.weight[together.owner], together.shown[together.owner]
     numbers = starts.numbers.clone().requires_grad_()
-    step = torch.tensor([0.02, 0.02, 0.06, 0.06, 0.04, 0.08])
+    step = torch.tensor([0.02, 0.02, 0.06, 0.06, 0.04, 0.08], device=numbers.device)
     optimizer = torch.optim.Adam([numbers], lr=1.0, betas=(0.85, 0.95))
-    own = (weight * shown.square()).sum().clamp(min=1e-6)
-    best = torch.full((len(numbers),), math.inf)
-    kept = numbers.detach().clone()
-    for iteration in range(ITERATIONS + 1):
-        covers = _covers(starts, numbers, grid, camera)
+    own = (together.weight * together.shown.square()).sum((1, 2)).clamp(min=1e-6)[together.owner]
+    best, kept = torch.full_like(own, math.inf), starts.numbers.clone()
+    for iteration in (*iterations, None):
+        covers = _covers(together, numbers)
         error = (weight * (covers - shown).square()).sum((1, 2)) / own
         better = error.detach() < best
         best = torch.where(better, error.detach(), best)
-        kept[better] = numbers.detach()[better]
-        if iteration == ITERATIONS:
+        kept = torch.where(better[:, None], numbers.detach(), kept)
+        if iteration is None:
             break
         optimizer.zero_grad()
         error.sum().backward()
@@ -257,26 +339,46 @@ def _fit(
         with torch.no_grad():  # each number in steps of its own size
             numbers.copy_(before + (numbers - before) * step)
             numbers[:, 5].clamp_(0.5, 1.5)
-    rows = [
-        Candidate(SHAPES[shape], MOTIONS[motion], error, (row[0], row[1]), math.exp(row[2]), row[3], row[4], row[5])
-        for shape, motion, error, row in zip(
-            starts.shape.tolist(), starts.motion.tolist(), best.tolist(), kept.tolist(), strict=True
-        )
-    ]
-    pairs = dict.fromkeys((one.shape, one.motion) for one in rows)
-    return tuple(
-        min((one for one in rows if (one.shape, one.motion) == pair), key=lambda one: one.error) for pair in pairs
-    )
+    return kept, best
 
 
-def _covers(
-    starts: _Starts, numbers: Float[Tensor, "candidate 6"], grid: Float[Tensor, "frame point 2"], camera: View
-) -> Float[Tensor, "candidate frame point"]:
+def _promising(together: _Fitted, errors: Float[Tensor, " candidate"]) -> Int[Tensor, " kept"]:
+    """Of every object the `GOING_ON` candidates nearest so far, and the nearest of every shape and of every motion."""
+    order = errors.argsort().tolist()
+    owner, shape, motion = (part.tolist() for part in (together.owner, together.starts.shape, together.starts.motion))
+    counted: Counter[tuple[int, str, int]] = Counter()
+    rows = []
+    for row in order:
+        kinds = [(owner[row], "any", 0), (owner[row], "shape", shape[row]), (owner[row], "motion", motion[row])]
+        if counted[kinds[0]] < GOING_ON or not counted[kinds[1]] or not counted[kinds[2]]:
+            rows.append(row)
+        counted.update(kinds)
+    return torch.tensor(sorted(rows), device=errors.device)
+
+
+def _candidates(
+    numbers: Float[Tensor, "candidate 6"], errors: Float[Tensor, " candidate"], together: _Fitted
+) -> list[tuple[Candidate, ...]]:
+    """The best candidate of each shape and motion, object by object."""
+    best: list[dict[tuple[int, int], Candidate]] = [{} for _ in together.grid]
+    rows = (together.owner, together.starts.shape, together.starts.motion, errors, numbers)
+    for owner, shape, motion, error, row in zip(*(part.tolist() for part in rows), strict=True):
+        other = best[owner].get((shape, motion))
+        if other is None or error < other.error:
+            best[owner][shape, motion] = Candidate(
+                SHAPES[shape], MOTIONS[motion], error, (row[0], row[1]), math.exp(row[2]), row[3], row[4], row[5]
+            )
+    return [tuple(found.values()) for found in best]
+
+
+def _covers(together: _Fitted, numbers: Float[Tensor, "candidate 6"]) -> Float[Tensor, "candidate frame point"]:
     """How much each candidate covers each point."""
+    grid, camera = together.grid[together.owner], View(*(part[together.owner] for part in together.camera))
     x, y, radius, angle, phase, pace = (part[:, None] for part in numbers.unbind(1))
     middle = Trajectory(x, y, radius.exp(), angle)
-    path = follow(starts.motion[:, None], middle, phase, torch.arange(FRAMES)[None], pace)
-    appearing = seen(Trajectory(*(part[None] for part in path)), camera)
-    placed = Trajectory(*(part[0, ..., None] for part in appearing))
-    distance = signed_distance(starts.shape, placed, grid[..., 0], grid[..., 1])
+    frames = torch.arange(FRAMES, device=numbers.device)[None]
+    path = follow(together.starts.motion[:, None], middle, phase, frames, pace)
+    appearing = seen(Trajectory(*(part[:, None] for part in path)), camera)
+    placed = Trajectory(*(part[:, 0, :, None] for part in appearing))
+    distance = signed_distance(together.starts.shape, placed, grid[..., 0], grid[..., 1])
     return (0.5 - distance * GRID / SOFT).clamp(0, 1)

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ieadapt.testbed.world.fitting import Fit, fit_scenes
-from ieadapt.testbed.world.rendering import render, render_masks
-from ieadapt.testbed.world.scene import Scene
+from ieadapt.testbed.world.rendering import masks_batch, render_batch
+from ieadapt.testbed.world.scene import Scene, SceneBatch
 
 SOLID = 0.9
 """How much of a pixel an object must show for the pixel to count as the object's."""
@@ -64,12 +64,18 @@ def judge_quality(
         Quality(fit=50.0, detail=1.0, constancy=1.0, flicker=0.0)
     """
     fit = fit_scenes(clip, [scene], iterations)[0]
+    return quality_of(clip, fit), fit
+
+
+@torch.no_grad()
+def quality_of(clip: Float[Tensor, "frame channel height width"], fit: Fit) -> Quality:
+    """Measure a clip beside the scene that was fitted to it."""
     clip = clip.detach().float().clamp(0, 1)
-    ideal = render(fit.scene)
+    batch = SceneBatch.stack([fit.scene]).to(clip.device)
+    ideal, masks = render_batch(batch)[0], masks_batch(batch)[0, : len(fit.scene.objects)]
     difference = clip - ideal
     flicker = 255 * float(difference.diff(dim=0).abs().mean())
-    quality = Quality(fit.psnr, _detail(clip, ideal), _constancy(difference, render_masks(fit.scene)), flicker)
-    return quality, fit
+    return Quality(fit.psnr, _detail(clip, ideal), _constancy(difference, masks), flicker)
 
 
 def _detail(clip: Tensor, ideal: Tensor) -> float:

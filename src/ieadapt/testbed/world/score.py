@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ieadapt.testbed.world.accuracy import Accuracy, Seen, checked_clip, judge_accuracy
+from ieadapt.testbed.world.accuracy import Accuracy, Seen, accuracy_of, checked_clip, look_at
 from ieadapt.testbed.world.captions import parse_caption
 from ieadapt.testbed.world.fitting import fit_scenes
 from ieadapt.testbed.world.objects import Sighting
-from ieadapt.testbed.world.quality import Quality, judge_quality
+from ieadapt.testbed.world.quality import Quality, quality_of
 from ieadapt.testbed.world.rendering import PACES, RADIUS
 from ieadapt.testbed.world.scene import MOST_OBJECTS, Scene, SceneObject
 
+AT_ONCE = 32
+"""Clips that are scored together: what a GPU needs to be busy."""
 ITERATIONS = 40
 """Steps by which the scene that was found is brought closer to the clip."""
 
@@ -56,13 +60,27 @@ def score_scene(clip: Float[Tensor, ...], scene_or_caption: Scene | str, iterati
         >>> score_scene(render(scene), scene, iterations=0).quality.fit > 30
         True
     """
-    clip = checked_clip(clip)
-    named = parse_caption(scene_or_caption) if isinstance(scene_or_caption, str) else scene_or_caption
-    accuracy, seen = judge_accuracy(clip, named)
-    quality, fit = judge_quality(clip, _found_scene(clip, seen, named), iterations)
-    return SceneScore(accuracy, quality, fit.scene)
+    return score_scenes([clip], [scene_or_caption], iterations)[0]
 
 
+def score_scenes(
+    clips: Sequence[Float[Tensor, ...]], scenes_or_captions: Sequence[Scene | str], iterations: int = ITERATIONS
+) -> list[SceneScore]:
+    """Score many clips, several at a time on the device that they are on; arguments and errors as of `score_scene`."""
+    named = [parse_caption(one) if isinstance(one, str) else one for one in scenes_or_captions]
+    checked = [checked_clip(clip) for clip in clips]
+    scores = []
+    for start in range(0, len(checked), AT_ONCE):
+        together = torch.stack(checked[start : start + AT_ONCE])
+        group, seen = named[start : start + AT_ONCE], look_at(together)
+        found = [_found_scene(*each) for each in zip(together, seen, group, strict=True)]
+        fits = fit_scenes(together, found, iterations)
+        for clip, scene, what, fit in zip(together, group, seen, fits, strict=True):
+            scores.append(SceneScore(accuracy_of(what, scene), quality_of(clip, fit), fit.scene))
+    return scores
+
+
+@torch.no_grad()
 def _found_scene(clip: Tensor, seen: Seen, named: Scene) -> Scene:
     """The scene that was seen, objects in the order of depth that fits best; the named objects where none was seen."""
     placement, pace = seen.patterns[seen.background], seen.cameras[seen.camera].pace
@@ -70,6 +88,8 @@ def _found_scene(clip: Tensor, seen: Seen, named: Scene) -> Scene:
     objects = tuple(_object(sighting) for sighting in list(seen.objects.values())[:MOST_OBJECTS]) or named.objects
     scene = Scene(objects, seen.background, seen.camera, variation)
     orders = [scene.replace(order=order) for order in itertools.permutations(range(len(objects)))]
+    if len(orders) == 1:
+        return scene
     closeness = [fit.psnr for fit in fit_scenes(clip, orders, iterations=0)]
     return orders[closeness.index(max(closeness))]
 
