@@ -46,7 +46,7 @@ class _Maps:
 
 def maps_of_rising_entropy() -> Figure:
     """Temporal maps of the bundled model from the lowest to the highest EP, between I and U."""
-    pipe = ieadapt.load("shapes")
+    pipe = ieadapt.load("scenes")
     maps = _Maps()
     with ieadapt.intercept(pipe, maps, sites="temporal", steps=(0.5, 0.6), guidance="all"):
         pipe(CAPTION, num_inference_steps=2, guidance_scale=3.0, generator=torch.Generator().manual_seed(0))
@@ -66,7 +66,7 @@ def maps_of_rising_entropy() -> Figure:
 
 def ep_by_site() -> Figure:
     """EP of every site of the bundled model in order of execution, with the range over heads."""
-    rows = ieadapt.measure(ieadapt.load("shapes"), CAPTION, SETTINGS).by_site()
+    rows = ieadapt.measure(ieadapt.load("scenes"), CAPTION, SETTINGS).by_site()
     figure = Figure(figsize=(9, 3), layout="constrained")
     axes = figure.subplots()
     for kind, colour in KIND_COLOURS.items():
@@ -120,7 +120,7 @@ def chain_rule() -> Figure:
 
 def prefix() -> Figure:
     """Which blocks of the bundled model a weak pass computes, for choices of sites."""
-    pipe = ieadapt.load("shapes")
+    pipe = ieadapt.load("scenes")
     denoiser = next(iter(denoisers_of(pipe).values()))
     stages = family_of(denoiser).stages(denoiser)
     names = {module: name for name, module in denoiser.named_modules()}
@@ -170,7 +170,7 @@ def _bare(axes: Axes, title: str) -> None:
 
 def overview() -> Figure:
     """What the tool shows, in one picture: EP of every site, and the video with one kind of attention replaced."""
-    pipe = ieadapt.load("shapes")
+    pipe = ieadapt.load("scenes")
     rows = ieadapt.measure(pipe, CAPTION, SETTINGS).by_site()
     videos = {"as it is": ieadapt.generate(pipe, [CAPTION], SETTINGS)[0]}
     for kind in ("temporal", "spatial"):

@@ -66,7 +66,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=4, help="denoising steps")
     parser.add_argument("--repeats", type=int, default=3, help="timed runs of each variant; the median counts")
     arguments = parser.parse_args(words)
-    pipe = load("shapes", device=arguments.device)
+    pipe = load("scenes", device=arguments.device)
     config = GenerationConfig(arguments.steps, guidance_scale=3.0, batch_size=arguments.videos)
     captions = [caption(scene) for scene in sample_scenes(arguments.videos, 0, "heldout")]
     rows: list[dict[str, Value]] = []

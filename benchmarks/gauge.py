@@ -20,7 +20,7 @@ from ieadapt.cli.console import print_table, shown_stages
 from ieadapt.runs.report import Table
 
 NAME = "testbed-gauge"
-PROFILE = FOLDER.parent / "sweeps" / "shapes"
+PROFILE = FOLDER.parent / "sweeps" / "scenes"
 CONFIG = BenchConfig(methods="plain,default,pag,copy,inversion", scenes=6, steps=4, batch=3, profile=PROFILE)
 TOLERANCES: Mapping[str, float] = {
     "success": 0.2,
@@ -39,7 +39,7 @@ OTHERWISE = 0.01
 def found(folder: Path) -> list[dict[str, Value]]:
     """Run the part; one row per method with the mean of every mark."""
     with shown_stages() as stages:
-        result = run_testbed("shapes", folder, CONFIG, stages=stages)
+        result = run_testbed("scenes", folder, CONFIG, stages=stages)
     if result.notes:
         raise SystemExit("\n".join(result.notes))
     return [

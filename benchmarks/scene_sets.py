@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-from ieadapt.testbed.world import Scene, sample_scenes
+from ieadapt.testbed import Scene, sample_scenes
 
 SEEDS: Mapping[str, int] = {"choosing": 20_001, "confirming": 20_002}
 SIZE = 400

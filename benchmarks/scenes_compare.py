@@ -38,8 +38,8 @@ from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.method import quick_profile
 from ieadapt.tasks.measure.profile import EntropyProfile
-from ieadapt.testbed.world import caption
-from ieadapt.testbed.world.score import score_scene
+from ieadapt.testbed import caption
+from ieadapt.testbed.score import score_scene
 
 PLAIN = "plain"
 FIGURES = ("accuracy", "fit", "detail", "flicker")

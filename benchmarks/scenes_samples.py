@@ -21,10 +21,10 @@ from benchmarks.training.architecture import Architecture
 from benchmarks.training.checkpoint import load_trained
 from benchmarks.training.evaluate import save_strip
 from benchmarks.training.models import ARCHITECTURES
-from ieadapt.testbed.world.captions import captions
-from ieadapt.testbed.world.rendering import render_batch
-from ieadapt.testbed.world.sampling import sample_batch
-from ieadapt.testbed.world.scene import SceneBatch
+from ieadapt.testbed.captions import captions
+from ieadapt.testbed.rendering import render_batch
+from ieadapt.testbed.sampling import sample_batch
+from ieadapt.testbed.scene import SceneBatch
 
 SEED = 7
 ON_SHEET = 10

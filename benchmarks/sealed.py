@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks.scene_sets import SIZE, seed_of_sealed_set
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.files import write_atomically
-from ieadapt.testbed.world import Scene, sample_scenes
+from ieadapt.testbed import Scene, sample_scenes
 
 LEDGER = Path(__file__).with_name("sealed.json")
 MOST_ROUNDS = 3

@@ -62,7 +62,7 @@ def bench_pairs(number: int = SCENES) -> tuple[EditPair, ...]:
 
     Example:
         >>> [pair.name for pair in bench_pairs(5)]
-        ['colour-000', 'background-000', 'shape-000', 'size-000', 'colour-001']
+        ['colour-000', 'shape-000', 'size-000', 'background-000', 'order-000']
     """
     used = {_words(pair) for pair in edit_pairs() if pair.half == "choose"}
     spare = len(used) // len(EDIT_KINDS)

@@ -18,7 +18,7 @@ from ieadapt.tasks.demo.edit import score_edit
 from ieadapt.tasks.evaluate.tables import MEASURES
 from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.profile import EntropyProfile
-from ieadapt.testbed import score
+from ieadapt.testbed import score_scenes
 
 Row = dict[str, Any]
 Share = tuple[tuple[str, ...], tuple[str, ...]]
@@ -98,10 +98,10 @@ class Generation:
 
     name: str = "generation"
     steps: int = 12
-    leading: str = "fidelity"
+    leading: str = "accuracy"
     note: str = (
-        "Fidelity is the mean of size, colour, background, shape and motion as read from the video; fit (dB) is the "
-        "PSNR to the clip that the caption asks for, at the fitted positions; jitter in pixels, flicker in 255ths."
+        "Accuracy is the mean of eight components: does the video show what its caption says. Fit (dB) is the PSNR to "
+        "the scene that explains the video best; detail, constancy and flicker (255ths) are measured beside it."
     )
 
     @property
@@ -135,21 +135,21 @@ class Generation:
         told = {"method": method, "steps": variant.generation(place.generation).num_inference_steps}
         told["passes"] = passes.rows / len(asked)
         return [
-            {"scene": scene.name, **told, **score(video, scene.caption).as_dict()}
-            for scene, video in zip(asked, videos, strict=True)
+            {"scene": scene.name, **told, **score.as_dict()}
+            for scene, score in zip(asked, score_scenes(videos, prompts), strict=True)
         ]
 
 
 @dataclass(frozen=True)
 class Editing:
-    """Scenes to the same scenes with one attribute changed, marked against the perfect edit."""
+    """Scenes to the same scenes with one thing changed, marked against the perfect edit."""
 
     name: str = "editing"
     steps: int = 25
     leading: str = "psnr"
     note: str = (
         "PSNR (dB) and SSIM to the perfect edit; kept (dB) is PSNR where that changes nothing; change is the mark of "
-        "the new attribute, success the share of edits in which it is read, preserved the mean mark of the others. "
+        "the change, success the share of edits in which it is seen, preserved the mean mark of the others. "
         "Passes include those of the inversion."
     )
 

@@ -11,7 +11,7 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from ieadapt.testbed.scenes import Split
+from ieadapt.testbed.scene import Split
 
 STAGES = ("vae", "images", "video")
 

@@ -23,8 +23,6 @@ from ieadapt.files import write_atomically
 from ieadapt.testbed.model import load_pipeline
 
 HISTORY = "history.json"
-SCALE = ".scale"
-"""Ends the name of the scales of a weight that is stored as bytes."""
 COMPONENTS = {"text": "text_encoder", "adapter": "motion_adapter"}
 """What a pipeline calls the modules that it calls otherwise than the recipe."""
 
@@ -46,35 +44,12 @@ def save_weights(folder: Path, name: str, weights: Mapping[str, Tensor]) -> Path
 
 
 def load_weights(folder: Path, name: str, model: nn.Module) -> bool:
-    """Load one model's weights if the folder has them, in either format; says whether it had."""
+    """Load one model's weights if the folder has them; says whether it had."""
     path = folder / f"{name}.safetensors"
     if not path.is_file():
         return False
-    stored = load_file(path)
-    scales = {key.removesuffix(SCALE): stored.pop(key) for key in list(stored) if key.endswith(SCALE)}
-    model.load_state_dict({key: value.float() * scales.get(key, 1.0) for key, value in stored.items()})
+    model.load_state_dict({key: value.float() for key, value in load_file(path).items()})
     return True
-
-
-def compact(folder: Path, target: Path) -> None:
-    """Copy a training folder at half its size: matrices and convolutions as bytes with one scale per output row.
-
-    Rounding moves a weight by about a hundredth of its row's deviation, so this is for going on with training, and for
-    a look, not for a model that is published.
-    """
-    target.mkdir(parents=True, exist_ok=True)
-    for path in sorted(folder.glob("*.safetensors")):
-        small: dict[str, Tensor] = {}
-        for key, value in load_file(path).items():
-            if value.dim() < 2:
-                small[key] = value
-                continue
-            rows = value.float().flatten(1).abs().amax(1).clamp(min=1e-8) / 127
-            scale = rows.view(-1, *(1,) * (value.dim() - 1))
-            small[key] = (value.float() / scale).round().to(torch.int8)
-            small[key + SCALE] = scale
-        save_file(small, target / path.name)
-    (target / HISTORY).write_text((folder / HISTORY).read_text())
 
 
 def load_parts(architecture: Architecture, folder: Path, size: str = "standard") -> Parts:

@@ -27,7 +27,8 @@ from transformers import T5Config, T5EncoderModel, T5Tokenizer
 from benchmarks.training import worlds
 from benchmarks.training.architecture import Architecture, StageDefaults, World
 from benchmarks.training.tokenizer import build_t5_tokenizer
-from ieadapt.testbed.scenes import FRAMES, RESOLUTION
+from ieadapt.testbed.motion import FRAMES
+from ieadapt.testbed.scene import RESOLUTION
 
 LATENT_CHANNELS = 16
 LATENT_SIZE = RESOLUTION // 8

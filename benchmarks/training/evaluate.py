@@ -17,14 +17,14 @@ from torch import Tensor
 from benchmarks.training.architecture import Architecture
 from ieadapt.testbed.captions import caption
 from ieadapt.testbed.model import load_pipeline, model_folder
-from ieadapt.testbed.scenes import sample_scenes
-from ieadapt.testbed.scorer import score
+from ieadapt.testbed.sampling import sample_scenes
+from ieadapt.testbed.score import score_scenes
 
 STEPS = 25
 
 
 def held_out_captions(n: int, seed: int = 7) -> list[str]:
-    """Captions of combinations of colour, shape and background that training never saw."""
+    """Captions of combinations of coloured shapes and background that training never saw."""
     found = dict.fromkeys(caption(scene) for scene in sample_scenes(4 * n, seed, "heldout"))
     return list(found)[:n]
 
@@ -71,7 +71,7 @@ def report(
     prompts = held_out_captions(n)
     clips = generate(pipeline, prompts, guidance, batch=25 if device.startswith("cuda") else 4, **architecture.call)
     seconds = time.monotonic() - began
-    rows = [score(clip, prompt).as_dict() for clip, prompt in zip(clips, prompts, strict=True)]
+    rows = [score.as_dict() for score in score_scenes(clips, prompts)]
     means = {name: round(sum(row[name] for row in rows) / n, 4) for name in rows[0]}
     print(f"guidance {guidance}: {means} ({seconds:.0f} s to generate)", flush=True)
     save_strip(clips[:10], out / f"strip-{guidance:g}.png")

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from benchmarks.training.animatediff import SCENES, SHAPES
+from benchmarks.training.animatediff import SCENES
 from benchmarks.training.architecture import Architecture
 from benchmarks.training.cogvideox import SCENES_DIT
 
-ARCHITECTURES: Mapping[str, Architecture] = {row.name: row for row in (SHAPES, SCENES, SCENES_DIT)}
+ARCHITECTURES: Mapping[str, Architecture] = {row.name: row for row in (SCENES, SCENES_DIT)}
 
 
 def save_pipeline(architecture: Architecture, folder: Path, modules: Mapping[str, nn.Module]) -> None:

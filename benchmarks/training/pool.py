@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from benchmarks.training.architecture import Architecture
-from ieadapt.testbed.scenes import Split
+from ieadapt.testbed.scene import Split
 
 CHUNK = 64
 

@@ -1,4 +1,4 @@
-"""The recipe: `python -m benchmarks.training.train --model shapes --folder runs/testbed --vae 120 --images 150`.
+"""The recipe: `python -m benchmarks.training.train --model scenes --folder runs/testbed --vae 120 --images 150`.
 
 Each number is a stage's budget in seconds; a stage without one is skipped. Every stage starts from the folder's weights
 where it has them and leaves averaged fp16 weights there, so that running again goes on. `--export` writes the diffusers
@@ -57,7 +57,7 @@ class Recipe:
 
     folder: Path
     seconds: Mapping[str, float]
-    architecture: Architecture = ARCHITECTURES["shapes"]
+    architecture: Architecture = ARCHITECTURES["scenes"]
     batch: Mapping[str, int] = field(default_factory=dict)
     rate: Mapping[str, float] = field(default_factory=dict)
     floor: Mapping[str, float] = field(default_factory=dict)
@@ -250,7 +250,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="weights and record, read and written")
-    parser.add_argument("--model", choices=tuple(ARCHITECTURES), default="shapes", help="what is trained")
+    parser.add_argument("--model", choices=tuple(ARCHITECTURES), default="scenes", help="what is trained")
     for stage in STAGES:
         parser.add_argument(f"--{stage}", type=float, default=0.0, metavar="SECONDS", help=f"budget of stage {stage}")
         parser.add_argument(f"--{stage}-rate", type=float, help="highest learning rate of that stage")

@@ -39,7 +39,7 @@ def test_the_record_is_of_these_videos() -> None:
 def test_the_videos_say_how_they_were_made_and_are_light() -> None:
     run = json.loads((RUNS / "config.json").read_text())
     assert run["status"] == "complete"
-    assert run["command"].startswith("ieadapt bench vbench shapes --prompts benchmarks/runs/prompts.txt")
+    assert run["command"].startswith("ieadapt bench vbench scenes --prompts benchmarks/runs/prompts.txt")
     names = {f"{prompt}-0.mp4" for prompt in (RUNS / "prompts.txt").read_text().splitlines()}
     for part in ("plain", "enhanced"):
         assert {file.name for file in (RUNS / part).iterdir()} == names == set(run["seeds"])

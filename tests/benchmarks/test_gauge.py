@@ -28,7 +28,7 @@ def test_every_mark_of_every_method_is_compared() -> None:
     assert not [row for row in same if row[-1]]
 
 
-@pytest.mark.parametrize(("mark", "inside"), [("fidelity", 0.009), ("psnr", 0.4), ("flicker", 0.25)])
+@pytest.mark.parametrize(("mark", "inside"), [("accuracy", 0.009), ("psnr", 0.4), ("flicker", 0.25)])
 def test_a_mark_beyond_its_tolerance_is_marked(mark: str, inside: float) -> None:
     for change, expected in ((inside, False), (-inside, False), (2 * inside, True), (-2 * inside, True)):
         marked = {row[2] for row in gauge.changes(_moved(**{mark: change}), BEFORE) if row[-1]}
@@ -44,7 +44,7 @@ def test_a_record_of_other_methods_is_refused() -> None:
 def test_its_exit_status_says_whether_something_is_off(
     change: float, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(gauge, "found", lambda folder: _moved(fidelity=change))
+    monkeypatch.setattr(gauge, "found", lambda folder: _moved(accuracy=change))
     assert gauge.main([]) == status
     assert f"{3 * status} of 51 marks are beyond their tolerance." in capsys.readouterr().out
 

@@ -14,7 +14,7 @@ from benchmarks import sealed
 from benchmarks.scene_sets import SEEDS, scene_set, seed_of_sealed_set
 from benchmarks.sealed import LEDGER, check_claim, read_ledger
 from ieadapt.errors import FailureError, UsageError
-from ieadapt.testbed.world import Scene
+from ieadapt.testbed import Scene
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 

@@ -24,8 +24,8 @@ def _measure(program: Program, model: object, *words: object, prompt: str = "a r
 
 
 def test_an_unknown_model(program: Program, tmp_path: Path) -> None:
-    line = _measure(program, "shaped", "--out", tmp_path / "run").refused()
-    assert "unknown model 'shaped' (did you mean 'shapes'?)" in line
+    line = _measure(program, "scened", "--out", tmp_path / "run").refused()
+    assert "unknown model 'scened' (did you mean 'scenes'?)" in line
     assert "hub id" in line
     assert not (tmp_path / "run").exists()
 
@@ -128,7 +128,7 @@ def test_what_no_run_can_do_is_refused_before_a_model_is_loaded(
     from ieadapt.runs import pipelines
 
     monkeypatch.setattr(pipelines, "load", lambda model, **keywords: pytest.fail("the model was loaded"))
-    line = program(words[0], "shapes", "--prompt", "a ball", *words[1:], "--out", tmp_path / "run").refused()
+    line = program(words[0], "scenes", "--prompt", "a ball", *words[1:], "--out", tmp_path / "run").refused()
     assert re.search(expected, line), line
     assert not (tmp_path / "run").exists()
 

@@ -17,7 +17,7 @@ from tests.cli.conftest import Program
 
 
 def test_refusals_are_one_line(program: Program, tmp_path: Path) -> None:
-    assert "unknown model 'shaped'" in program("web", "--model", "shaped", "--root", tmp_path).refused()
+    assert "unknown model 'scened'" in program("web", "--model", "scened", "--root", tmp_path).refused()
     assert "this is no port" in program("web", "--port", "70000", "--root", tmp_path).refused()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

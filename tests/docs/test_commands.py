@@ -81,11 +81,11 @@ def test_the_commands_of_a_page_run_one_after_the_other(
 
 
 def test_a_command_is_shortened_in_its_numbers_only() -> None:
-    words = ["study", "shapes", "--prompts", "prompts.txt", "--steps", "20", "--out", "runs/study"]
+    words = ["study", "scenes", "--prompts", "prompts.txt", "--steps", "20", "--out", "runs/study"]
     assert shortened(words) == [*words[:5], "2", *words[6:], "--sites", "mid_block.motion_modules.*"]
     assert shortened(["study", "--status", "runs/study"]) == ["study", "--status", "runs/study"]
 
 
 def test_commands_are_found() -> None:
     text = "```sh\nieadapt sites shapes --json  # all\nieadapt COMMAND --help\nmake test\n```\n"
-    assert commands(text) == [["sites", "shapes", "--json"]]
+    assert commands(text) == [["sites", "scenes", "--json"]]

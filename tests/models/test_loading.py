@@ -39,26 +39,28 @@ def test_half_precision_weights_are_float32_on_the_cpu(tmp_path: Path) -> None:
     assert load(tmp_path, dtype=torch.bfloat16).unet.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("model", ["shaped", "no such thing", "./missing", "a/b/c", ""])
+@pytest.mark.parametrize("model", ["scened", "no such thing", "./missing", "a/b/c", ""])
 def test_an_unknown_model_lists_what_there_is(model: str) -> None:
-    with pytest.raises(UsageError, match=r"unknown model .*expected a bundled model \(shapes\), a folder .*hub id"):
+    with pytest.raises(
+        UsageError, match=r"unknown model .*expected a bundled model \(scenes, .*\), a folder .*hub"
+    ):
         load(model)
 
 
 def test_a_bundled_model_without_its_weights_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("ieadapt.testbed.model_folder", lambda name: tmp_path / name)
-    with pytest.raises(UsageError, match=r"weights of the bundled model 'shapes' are not in this installation.*train"):
-        load("shapes")
+    with pytest.raises(UsageError, match=r"weights of the bundled model 'scenes' are not in this installation.*train"):
+        load("scenes")
 
 
 def test_a_model_that_has_left_says_so_in_one_line() -> None:
-    with pytest.raises(UsageError, match=r"'shapes-dit' no longer ships with the package.*take 'shapes'") as caught:
+    with pytest.raises(UsageError, match=r"'shapes-dit' no longer ships with the package.*take 'scenes'") as caught:
         load("shapes-dit")
     assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_model_names_a_near_one() -> None:
-    with pytest.raises(UsageError, match="did you mean 'shapes'"):
+    with pytest.raises(UsageError, match="did you mean 'scenes'"):
         load("shape")
 
 

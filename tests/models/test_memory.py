@@ -113,19 +113,19 @@ def _without_vae(family: str) -> object:
 
 
 def test_what_will_be_free_counts_as_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    size = loaded_size("shapes")
+    size = loaded_size("scenes")
     limit(monkeypatch, size // 2)
-    check_memory("shapes", spare=size)
+    check_memory("scenes", spare=size)
     with pytest.raises(UsageError, match="the model's weights are too large for the memory"):
-        check_memory("shapes")
+        check_memory("scenes")
 
 
 def test_a_bundled_model_takes_at_least_what_is_said() -> None:
-    pipe = load("shapes")
+    pipe = load("scenes")
     parts = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
     there = sum(tensor.nbytes for part in parts for tensor in part.state_dict().values())
-    assert 0.75 * there < loaded_size("shapes") <= there  # AnimateDiff holds its motion modules twice
-    assert loaded_size("shapes", dtype=torch.bfloat16) * 2 == loaded_size("shapes")
+    assert 0.75 * there < loaded_size("scenes") <= there  # AnimateDiff holds its motion modules twice
+    assert loaded_size("scenes", dtype=torch.bfloat16) * 2 == loaded_size("scenes")
 
 
 def test_a_damaged_file_counts_nothing(tmp_path: Path) -> None:
@@ -144,4 +144,4 @@ def test_the_estimate_grows_with_the_clip(family: str) -> None:
 
 def test_the_estimate_of_a_known_model() -> None:
     """The bundled model's VAE on 16 frames of 128x128 holds feature maps of 32 channels at full resolution."""
-    assert memory_estimate(load("shapes"), 16, 128, 128) == 16 * 128 * 128 * 32 * 4 * 6
+    assert memory_estimate(load("scenes"), 16, 128, 128) == 16 * 128 * 128 * 32 * 4 * 6

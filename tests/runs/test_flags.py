@@ -42,7 +42,7 @@ def test_what_is_not_given_keeps_the_default_of_the_outer_config() -> None:
 @pytest.mark.parametrize("scale", [1.0, 2.0])
 def test_a_flag_that_is_given_beats_a_preset_also_at_its_default(scale: float) -> None:
     """`--preset pag` has scale 3; the default of an enhancement is 1."""
-    given = {"model": "shapes", "prompts": ("a ball",), "preset": "pag"}
+    given = {"model": "scenes", "prompts": ("a ball",), "preset": "pag"}
     assert assemble(EnhanceRun, given).method == EnhanceConfig.preset("pag")
     run = assemble(EnhanceRun, {**given, "scale": scale})
     assert run.method == EnhanceConfig.preset("pag", scale=scale)
@@ -54,7 +54,7 @@ def test_a_flag_that_is_given_beats_a_preset_also_at_its_default(scale: float) -
 
 def test_the_same_rule_holds_for_edits() -> None:
     given = {
-        "model": "shapes",
+        "model": "scenes",
         "prompts": ("a ball",),
         "source_seed": 1,
         "source_prompt": "a cube",
@@ -85,10 +85,10 @@ def test_the_demo_is_short_unless_told_otherwise() -> None:
 def test_the_command_line_says_what_differs_from_the_defaults() -> None:
     generation = GenerationConfig(num_inference_steps=8, guidance_scale=3.0)
     prompts, enhancement = ("a big red ball", "it's"), EnhanceConfig(scale=0.5)
-    asked = EnhanceRun("shapes", prompts, generation, 3, enhancement=enhancement, profile=Path("a b"))
+    asked = EnhanceRun("scenes", prompts, generation, 3, enhancement=enhancement, profile=Path("a b"))
     line = command_line("enhance", asked, "runs/x")
     assert shlex.split(line) == [
-        *("ieadapt", "enhance", "shapes", "--prompt", "a big red ball", "--prompt", "it's"),
+        *("ieadapt", "enhance", "scenes", "--prompt", "a big red ball", "--prompt", "it's"),
         *("--steps", "8", "--guidance-scale", "3.0", "--seed", "3", "--scale", "0.5", "--profile", "a b"),
         *("--out", "runs/x"),
     ]

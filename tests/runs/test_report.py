@@ -47,7 +47,7 @@ def _report() -> Report:
         asked="one model",
         found=["First.", "Second."],
         sections=[Section("What was seen", blocks)],
-        repeat={"Command line": "ieadapt measure shapes --prompt 'a red ball'"},
+        repeat={"Command line": "ieadapt measure scenes --prompt 'a red ball'"},
         record={"seed": 0, "torch": "2.13.0"},
     )
 

@@ -30,7 +30,7 @@ from ieadapt.tasks.study.videos import Strip, read_strips, write_strip
 
 FLIPS = 120
 VALUES: tuple[Any, ...] = (None, 3, -1.5, True, "x", "../x", [], ["x"], [None], {}, {"x": 1})
-SETTING = Setting("shapes", "0a", StudyConfig(), GenerationConfig(8), ("psnr",))
+SETTING = Setting("scenes", "0a", StudyConfig(), GenerationConfig(8), ("psnr",))
 ROW = {"site": "a", "kind": "joint", "order": 0, "head": 0, "step": 0, "branch": "cond", "videos": 1, "n_keys": 4.0}
 
 

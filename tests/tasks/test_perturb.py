@@ -14,13 +14,13 @@ RED = ("a red ball",)
 
 
 def test_the_perturbation_takes_amount_scope_and_branch() -> None:
-    asked = PerturbRun("shapes", RED, perturbation="mix:0.25", scope="all", branch="cond")
+    asked = PerturbRun("scenes", RED, perturbation="mix:0.25", scope="all", branch="cond")
     assert asked.intervention == Mix(0.25, scope="all")
 
 
 def test_the_command_repeats_it() -> None:
-    line = command_line("perturb", PerturbRun("shapes", RED, sites="temporal:top=3", stop=0.5), "runs/p")
-    assert line == "ieadapt perturb shapes --prompt 'a red ball' --sites temporal:top=3 --stop 0.5 --out runs/p"
+    line = command_line("perturb", PerturbRun("scenes", RED, sites="temporal:top=3", stop=0.5), "runs/p")
+    assert line == "ieadapt perturb scenes --prompt 'a red ball' --sites temporal:top=3 --stop 0.5 --out runs/p"
 
 
 @pytest.mark.parametrize(
@@ -36,13 +36,13 @@ def test_the_command_repeats_it() -> None:
 )
 def test_what_cannot_be_is_refused(changed: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        PerturbRun(**{"model": "shapes", "prompts": RED, **changed})
+        PerturbRun(**{"model": "scenes", "prompts": RED, **changed})
 
 
 def test_the_sentences_say_what_was_replaced_when_and_how_far_it_moved() -> None:
     sites = [AttentionSite("a", "temporal", 0, 2), AttentionSite("b", "spatial", 1, 2)]
     videos = [Perturbed("00", "a", 0, {"psnr": 20.0}), Perturbed("01", "b", 1, {"psnr": 30.0, "ssim": 0.5})]
-    asked = PerturbRun("shapes", ("a", "b"), perturbation="uniform", start=0.25)
+    asked = PerturbRun("scenes", ("a", "b"), perturbation="uniform", start=0.25)
     told = describe_perturbed(asked, PerturbResult(sites, videos))
     assert told[0] == "The maps of 2 attention sites (spatial, temporal) became uniform, from 25% to 100% of the steps."
     assert told[1] == "PSNR to the original: 25.0 dB on average."

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ieadapt.testbed.world import Scene, render_masks
+from ieadapt.testbed import Scene, render_masks
 
 Damage = Callable[[Tensor, Scene, float], Tensor]
 

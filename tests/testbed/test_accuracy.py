@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from ieadapt.errors import UsageError
-from ieadapt.testbed.world import Scene, caption, render, sample_scenes
-from ieadapt.testbed.world.accuracy import COMPONENTS, Accuracy, judge_accuracy
-from ieadapt.testbed.world.score import score_scene
+from ieadapt.testbed import Scene, caption, render, sample_scenes
+from ieadapt.testbed.accuracy import COMPONENTS, Accuracy, judge_accuracy
+from ieadapt.testbed.score import score_scene
 from tests.testbed.damage import DAMAGES
 
 SCENE = next(

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from ieadapt.testbed.world import BACKGROUNDS, Scene, render, sample_scenes
-from ieadapt.testbed.world.backdrop import place_patterns
-from ieadapt.testbed.world.scene import SCENE_NUMBERS
+from ieadapt.testbed import BACKGROUNDS, Scene, render, sample_scenes
+from ieadapt.testbed.backdrop import place_patterns
+from ieadapt.testbed.scene import SCENE_NUMBERS
 
 SCENES = {scene.background: scene for scene in reversed(sample_scenes(24, 31, "all"))}
 """One of each background."""

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from ieadapt.errors import UsageError
-from ieadapt.testbed.world import Scene, render, sample_scenes
-from ieadapt.testbed.world.fitting import HIGHEST, fit_scenes
-from ieadapt.testbed.world.quality import Quality, judge_quality
-from ieadapt.testbed.world.scene import OBJECT_ATTRIBUTES
+from ieadapt.testbed import Scene, render, sample_scenes
+from ieadapt.testbed.fitting import HIGHEST, fit_scenes
+from ieadapt.testbed.quality import Quality, judge_quality
+from ieadapt.testbed.scene import OBJECT_ATTRIBUTES
 from tests.testbed.damage import DAMAGES
 
 TWO = [scene for scene in sample_scenes(60, 21, "all") if len(scene.objects) == 2]

@@ -66,7 +66,7 @@ def serving(config: WebConfig) -> Iterator[Served]:
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The app with the bundled model, over HTTP."""
-    with serving(WebConfig(("shapes",), Access(port=free_port()), tmp_path_factory.mktemp("web"))) as served:
+    with serving(WebConfig(("scenes",), Access(port=free_port()), tmp_path_factory.mktemp("web"))) as served:
         yield served
 
 

@@ -70,7 +70,7 @@ def test_measure_a_prompt_and_look_into_a_layer_by_keyboard(browse: Open, served
     page.reload()
     page.locator("img.maps").first.wait_for()
     page.get_by_text("How to repeat it").click()
-    assert page.locator("pre").first.inner_text().startswith("ieadapt measure shapes --prompt 'a big red star")
+    assert page.locator("pre").first.inner_text().startswith("ieadapt measure scenes --prompt 'a big red star")
     assert "ieadapt.measure(pipe" in page.locator("pre").nth(1).inner_text()
 
 
@@ -187,7 +187,7 @@ def test_an_uploaded_clip_is_shown_clean_and_a_wrong_one_refused(browse: Open, t
 
 def test_runs_are_listed_compared_and_taken_away(browse: Open, served: Served) -> None:
     for seed in (0, 5):
-        asked = MeasureRun("shapes", ("a red star",), GenerationConfig(num_inference_steps=1), seed)
+        asked = MeasureRun("scenes", ("a red star",), GenerationConfig(num_inference_steps=1), seed)
         assert served.app.queue.wait(served.app.start("measure", run_measure, asked)).state == "complete"
     page = browse().open("/runs")
     page.locator("table.runs tbody tr").nth(1).wait_for()
@@ -348,7 +348,7 @@ def test_maps_and_comparisons_open_again_from_the_list_of_runs(browse: Open, ser
 
 @pytest.mark.slow
 def test_a_page_with_a_running_job_recovers_when_the_server_is_started_again(chromium: Any, tmp_path: Path) -> None:
-    config = WebConfig(("shapes",), Access(port=free_port()), tmp_path / "root")
+    config = WebConfig(("scenes",), Access(port=free_port()), tmp_path / "root")
     page = chromium.new_page(viewport={"width": 1280, "height": 900})
     page.set_default_timeout(60_000)
     with serving(config) as first:

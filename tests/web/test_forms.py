@@ -28,7 +28,7 @@ PATHS = {"profile", "video", "jobs", "cache"}
 def made(config: type) -> Form:
     with gr.Blocks():
         prompts = prompts_field("Prompts", "", "a red ball\na blue ball")
-        fields = [prompts, model_field(["shapes", "other"])]
+        fields = [prompts, model_field(["scenes", "other"])]
         return Form(config, fields, CONFIGS[config], sorted(PATHS))
 
 
@@ -52,7 +52,7 @@ def test_every_flag_has_a_field_and_no_path_is_typed(config: type) -> None:
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_a_form_as_it_stands_is_the_config_with_its_defaults(config: type) -> None:
-    expected = config("shapes", ("a red ball", "a blue ball"), **extra(config))
+    expected = config("scenes", ("a red ball", "a blue ball"), **extra(config))
     form = made(config)
     assert form.config_of(sent(form, **extra(config))) == expected
 
@@ -70,7 +70,7 @@ def test_the_record_of_a_run_fills_the_form_so_that_it_asks_for_the_same(config:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"model": "/etc"}, "the app was not started with this model; expected shapes, other; got '/etc'"),
+        ({"model": "/etc"}, "the app was not started with this model; expected scenes, other; got '/etc'"),
         ({"dtype": "int4"}, "unknown Dtype; expected auto, float32, bfloat16, float16; got 'int4'"),
         ({"frames": "many"}, "this is no number; got 'many'; in Frames"),
         ({"frames": "1e9"}, "this is no number"),

@@ -151,7 +151,7 @@ def test_the_addresses_that_are_printed_open_the_app() -> None:
 
 @pytest.fixture
 def private(tmp_path: Path) -> Iterator[TestClient]:
-    config = WebConfig(("shapes",), Access("0.0.0.0", given=TOKEN), tmp_path / "root")
+    config = WebConfig(("scenes",), Access("0.0.0.0", given=TOKEN), tmp_path / "root")
     with TestClient(application_of(config), base_url="http://192.168.0.7:7860") as client:
         yield client
 

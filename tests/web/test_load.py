@@ -32,14 +32,14 @@ _BOUNDARY = "----a-boundary"
 
 @pytest.fixture
 def roomy(tmp_path: Path) -> Iterator[Served]:
-    with serving(WebConfig(("shapes",), Access(port=free_port()), tmp_path / "root")) as served:
+    with serving(WebConfig(("scenes",), Access(port=free_port()), tmp_path / "root")) as served:
         yield served
 
 
 @pytest.fixture
 def narrow(tmp_path: Path) -> Iterator[Served]:
     limits = Limits(bytes=MEBIBYTE, number=3, total=2 * MEBIBYTE, sending=1, patience=1)
-    with serving(WebConfig(("shapes",), Access(port=free_port()), tmp_path / "root", limits)) as served:
+    with serving(WebConfig(("scenes",), Access(port=free_port()), tmp_path / "root", limits)) as served:
         yield served
 
 
@@ -175,7 +175,7 @@ def test_a_server_begins_and_ends_with_an_empty_folder_of_uploads(tmp_path: Path
     incoming.mkdir(parents=True)
     (incoming / "left").write_text("by a server that was killed")
     before = os.environ.get("GRADIO_TEMP_DIR")
-    with serving(WebConfig(("shapes",), Access(port=free_port()), tmp_path / "root")) as served:
+    with serving(WebConfig(("scenes",), Access(port=free_port()), tmp_path / "root")) as served:
         assert list(incoming.iterdir()) == []
         assert upload(served, b"1")[0] == 200
     assert not incoming.exists()

@@ -37,7 +37,7 @@ HTML = "<img src=x onerror=alert(1)>${1+1}{{7*7}}"
 def app(tmp_path: Path) -> Iterator[App]:
     workspace = Workspace(tmp_path / "root")
     workspace.prepare()
-    made = App(workspace, ("shapes",))
+    made = App(workspace, ("scenes",))
     yield made
     made.close()
 
@@ -117,7 +117,7 @@ def test_a_model_for_which_the_memory_will_not_do_is_refused_before_its_job_wait
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ieadapt.models.memory.free_memory", lambda device: 1_000_000)
-    asked = MeasureRun("shapes", ("a red star",), hardware=Hardware(device="cpu"))
+    asked = MeasureRun("scenes", ("a red star",), hardware=Hardware(device="cpu"))
     with pytest.raises(UsageError, match="the model's weights are too large for the memory"):
         app.start("measure", run_measure, asked)
     assert app.workspace.runs() == []
@@ -159,7 +159,7 @@ SOUND = {
         "files": ["a.png"],
     },
     **{
-        "config": {"prompts": ["a"], "model": "shapes"},
+        "config": {"prompts": ["a"], "model": "scenes"},
         "started": "2026-01-01T00:00:00",
         "seconds": 3.0,
         "found": ["b"],
@@ -222,7 +222,7 @@ def test_a_record_with_anything_in_any_of_its_parts_leaves_the_other_runs_to_be_
 
 
 def test_every_run_that_pages_show_is_opened_from_the_list(app: App) -> None:
-    config = {"model": "shapes", "generation": {"seed": 1}, "seed": 0, "hardware": {}}
+    config = {"model": "scenes", "generation": {"seed": 1}, "seed": 0, "hardware": {}}
     for workflow in ("measure", "perturb", "enhance", "edit", "evaluate"):
         with open_run(app.workspace.root / f"{workflow}-1", workflow, {**config, "prompts": ["a", "b"]}):
             pass
@@ -243,7 +243,7 @@ FORMS = {MeasureRun: ("steps",), **{each.config: each.shown for each in (videos.
 @pytest.mark.parametrize("config", FORMS)
 def test_errors_name_fields_as_the_form_does(config: type) -> None:
     with gr.Blocks():
-        fields = [prompts_field("Edit to" if config is EditRun else "Prompts", "", "a star"), model_field(["shapes"])]
+        fields = [prompts_field("Edit to" if config is EditRun else "Prompts", "", "a star"), model_field(["scenes"])]
         form = Form(config, fields, FORMS[config], ["profile", "video", "jobs", "cache", "source_seed"])
     names = {name for flag in flags(config) for name in (flag.name, *flag.path) if "_" in name}
     fixed = {"source_seed": 0} if config is EditRun else {}
@@ -268,6 +268,6 @@ def test_errors_of_a_run_name_fields_as_the_form_does(app: App) -> None:
         )
 
     labels = {"num_frames": "Frames", "source_prompt": "What it shows", "edit_start": "Edit start"}
-    name = app.start("edit", refuse, MeasureRun("shapes", ("a",)), labels)
+    name = app.start("edit", refuse, MeasureRun("scenes", ("a",)), labels)
     words = "“Frames” must be 8k+1; got 9; in “What it shows”; remedy: lower “Frames” or “Edit start”."
     assert app.queue.wait(name).message == words

@@ -60,7 +60,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
         run.write("report.html", f"<p>weights: {root.resolve()} and {Path.home()}/models</p>")
         run.write("clip.mp4", b"12345")
         (run.path / "unlisted.txt").write_text("top secret")
-    application = application_of(WebConfig(("shapes",), root=root))
+    application = application_of(WebConfig(("scenes",), root=root))
     with TestClient(application, base_url="http://127.0.0.1:7860") as client:
         yield client
 
@@ -117,7 +117,7 @@ def test_foreign_names_and_foreign_pages_are_refused(client: TestClient, headers
 
 
 def test_an_upload_is_limited_in_size(tmp_path: Path) -> None:
-    config = WebConfig(("shapes",), root=tmp_path / "root", limits=Limits(bytes=1000))
+    config = WebConfig(("scenes",), root=tmp_path / "root", limits=Limits(bytes=1000))
     with TestClient(application_of(config), base_url="http://127.0.0.1:7860") as client:
         answer = client.post("/gradio_api/upload", files={"files": ("a.mp4", bytes(5000), "video/mp4")})
         assert answer.status_code == 413
@@ -126,14 +126,14 @@ def test_an_upload_is_limited_in_size(tmp_path: Path) -> None:
 def test_only_models_that_the_app_was_started_with_are_loaded(client: TestClient) -> None:
     config = json.loads(client.get("/config").text)
     offered = [part["props"]["choices"] for part in config["components"] if part["props"].get("label") == "Model"]
-    assert offered == [[["shapes", "shapes"]]] * 4
+    assert offered == [[["scenes", "scenes"]]] * 4
 
 
 def test_a_model_that_cannot_be_loaded_is_refused_at_the_start(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="unknown model 'shaped'"):
-        application_of(WebConfig(("shaped",), root=tmp_path))
+    with pytest.raises(UsageError, match="unknown model 'scened'"):
+        application_of(WebConfig(("scened",), root=tmp_path))
     with pytest.raises(UsageError, match=r"this folder holds no diffusers pipeline: model_index\.json is missing"):
-        application_of(WebConfig(("shapes", str(tmp_path)), root=tmp_path))
+        application_of(WebConfig(("scenes", str(tmp_path)), root=tmp_path))
     with pytest.raises(UsageError, match=r"this is no port; expected 1\.\.65535; got 0"):
         Access(port=0)
 

@@ -58,7 +58,7 @@ def sites(
 ) -> Summary:
     """The names are those that `--sites` and `intercept` take.
 
-    Example: `ieadapt sites shapes --sites temporal`
+    Example: `ieadapt sites scenes --sites temporal`
     """
     chosen = select_sites(find_sites(load(model)), sites)
     rows = [[str(site.order), site.kind, str(site.heads), site.name] for site in chosen]
@@ -70,7 +70,7 @@ def sites(
 def measure(config: MeasureRun, *, out: Out = None, overwrite: Overwrite = False) -> Summary:
     """The run folder gets the profile (parquet and JSON), the plot and a report; `ieadapt enhance --profile` reads it.
 
-    Example: `ieadapt measure shapes --prompt "a big red ball moving right over bricks" --steps 8 --out runs/profile`
+    Example: `ieadapt measure scenes --prompt "a big red ball moving right over bricks" --steps 8 --out runs/profile`
     """
     with run_in(out, "measure") as (folder, stages):
         profile = run_measure(config, folder, overwrite=overwrite, stages=stages)
@@ -84,7 +84,7 @@ def maps(config: MapsRun, *, out: Out = None, overwrite: Overwrite = False) -> S
 
     `--query` asks where one token looks; without it, where all look on average. Cross-attention is shown per word.
 
-    Example: `ieadapt maps shapes --prompt "a big red ball moving right over bricks" --num-inference-steps 8
+    Example: `ieadapt maps scenes --prompt "a big red ball moving right over bricks" --num-inference-steps 8
     --site mid_block.motion_modules.0.transformer_blocks.0.attn1 --steps 0,7 --query 4,2,2 --out runs/maps`
     """
     with run_in(out, "maps") as (folder, stages):
@@ -99,7 +99,7 @@ def perturb(config: PerturbRun, *, out: Out = None, overwrite: Overwrite = False
 
     `ieadapt study` does this for every layer in turn and measures it; this shows one choice of layers.
 
-    Example: `ieadapt perturb shapes --prompt "a big red ball moving right over bricks" --perturbation identity
+    Example: `ieadapt perturb scenes --prompt "a big red ball moving right over bricks" --perturbation identity
     --sites temporal --steps 8 --out runs/perturbed`
     """
     with run_in(out, "perturb") as (folder, stages):
@@ -117,7 +117,7 @@ def enhance(config: EnhanceRun, *, out: Out = None, overwrite: Overwrite = False
     Every finished pair is kept at once: stop the run and go on with `--resume`. `--preset` takes a method of the
     literature; options given beside it win.
 
-    Example: `ieadapt enhance shapes --prompt "a big red ball moving right over bricks" --profile runs/profile`
+    Example: `ieadapt enhance scenes --prompt "a big red ball moving right over bricks" --profile runs/profile`
     """
     with run_in(out, "enhance") as (folder, stages):
         chosen = run_enhance(config, folder, overwrite=overwrite, resume=resume, stages=stages)
@@ -140,7 +140,7 @@ def edit(config: EditRun, *, out: Out = None, overwrite: Overwrite = False, resu
     source, reconstruction and edits as videos, pictures of their frames, measures and a report. All sources of a
     file of jobs are checked first; a job that cannot be done is left out, and the exit status is then 1.
 
-    Example: `ieadapt edit shapes --video clip.mp4 --source-prompt "a big red star moving left over hills"
+    Example: `ieadapt edit scenes --video clip.mp4 --source-prompt "a big red star moving left over hills"
     --prompt "a big blue star moving left over hills" --out runs/edited`
     """
     say = functools.partial(print, file=sys.stderr, flush=True)
@@ -169,7 +169,7 @@ def study(
     Every finished video is kept at once: stop the study, or kill it, and go on with `--resume`; several processes may
     work on one folder.
 
-    Example: `ieadapt study shapes --prompts prompts.txt --perturb identity,uniform --sites temporal --out runs/study`
+    Example: `ieadapt study scenes --prompts prompts.txt --perturb identity,uniform --sites temporal --out runs/study`
     """
     if config is None:
         return _study_so_far(status, compact)
@@ -207,7 +207,7 @@ def _mean_by_condition(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _conditions_table(means: pl.DataFrame) -> Table:
-    shown = [name for name in ("psnr", "ssim", "testbed_fidelity_change") if name in means.columns]
+    shown = [name for name in ("psnr", "ssim", "testbed_accuracy_change") if name in means.columns]
     rows = []
     for row in means.iter_rows(named=True):
         names = row["sites"].split(",")
@@ -237,7 +237,7 @@ def demo(config: DemoRun, *, out: Out = None) -> Summary:
         result.choice,
         *describe_profile(result.profile),
         comparison_table(result.comparison, "Plain against enhanced, this run:"),
-        *(verdict(row) for row in result.comparison if row.measure == "fidelity"),
+        *(verdict(row) for row in result.comparison if row.measure == "accuracy"),
         *result.edit.sentences(),
         *([] if result.recorded is None else [recorded_table(result.recorded)]),
     ]

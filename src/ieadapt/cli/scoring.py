@@ -101,7 +101,7 @@ def vbench(
     `scripts/vbench.sh DIR/plain` then scores them in an environment of VBench's own; `--results` shows its files as a
     table, with `--against` beside others.
 
-    Example: `ieadapt bench vbench shapes --prompts prompts.txt --steps 8 --out runs/vbench`
+    Example: `ieadapt bench vbench scenes --prompts prompts.txt --steps 8 --out runs/vbench`
     """
     if config is None:  # then there are results
         return _vbench_results(cast("Path", results), against)
@@ -132,7 +132,7 @@ def v2v(
 
     The rows `copy` (the source itself) and `reconstruction` are always there: consistency alone rewards not editing.
 
-    Example: `ieadapt bench v2v shapes set.yaml --videos videos --methods default,sdedit-0.6 --out runs/v2v`
+    Example: `ieadapt bench v2v scenes set.yaml --videos videos --methods default,sdedit-0.6 --out runs/v2v`
     """
     with run_in(out, "v2v") as (folder, stages):
         result = run_v2v(model, edits, folder, config, resume=resume, stages=stages)
@@ -142,7 +142,7 @@ def v2v(
 
 
 bench = typer.Typer(
-    help="Example: `ieadapt bench vbench shapes --prompts prompts.txt --out runs/vbench`",
+    help="Example: `ieadapt bench vbench scenes --prompts prompts.txt --out runs/vbench`",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",

@@ -2,7 +2,7 @@
 
 Example:
     >>> from ieadapt.models import known_models
-    >>> "shapes" in known_models()
+    >>> "scenes" in known_models()
     True
 """
 

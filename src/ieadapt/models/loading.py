@@ -35,7 +35,7 @@ def load(model: str | Path, *, device: str = "cpu", dtype: torch.dtype | str | N
     weight. Tensors in them that the pipeline does not use are named in a warning.
 
     Args:
-        model: the name of a bundled model ("shapes"), a folder that `save_pretrained` wrote, or a hub id.
+        model: the name of a bundled model ("scenes"), a folder that `save_pretrained` wrote, or a hub id.
         device: where the pipeline computes, "cpu", "cuda" or "cuda:1"; "auto" takes CUDA where there is any.
         dtype: precision to compute in, such as `torch.bfloat16` or "bfloat16". None or "auto" means float32 on the CPU
             (half precision is slow and lossy there) and the precision of the stored denoiser elsewhere.
@@ -49,7 +49,7 @@ def load(model: str | Path, *, device: str = "cpu", dtype: torch.dtype | str | N
         FailureError: a hub id could not be downloaded, or weights or tokenizer files are missing.
 
     Example:
-        >>> pipe = load("shapes")
+        >>> pipe = load("scenes")
         >>> type(pipe).__name__, pipe.unet.dtype
         ('AnimateDiffPipeline', torch.float32)
     """
@@ -81,7 +81,7 @@ def loaded_size(model: str | Path, *, device: str = "cpu", dtype: torch.dtype | 
     """Bytes that a model's weights take once `load` has loaded them; the arguments are those of `load`.
 
     Example:
-        >>> loaded_size("shapes") > 10_000_000
+        >>> loaded_size("scenes") > 10_000_000
         True
     """
     folder, _, precision = _destination(model, device, dtype)

@@ -15,8 +15,8 @@ from ieadapt.errors import FailureError, UsageError
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _INDEX = "model_index.json"
 RETIRED: Mapping[str, str] = {
-    "shapes-dit": "take 'shapes', or train a model with python -m benchmarks.training.train; what was measured on "
-    "shapes-dit stays in benchmarks/results",
+    "scenes": "take 'scenes'; what was measured on shapes is in docs/test-bed.md",
+    "shapes-dit": "take 'scenes-dit'; what was measured on shapes-dit is in docs/test-bed.md",
 }
 """Models that shipped once, and what to do instead of loading them."""
 
@@ -50,15 +50,18 @@ class BundledModel:
         return (self.folder / _INDEX).is_file()
 
 
-_SHAPES = "one moving shape on a background, from captions such as 'a big red ball moving right over bricks'"
-_BUNDLED = (BundledModel("shapes", "AnimateDiff", _SHAPES, guidance_scale=3.0),)
+_SCENES = "one to three objects that cross, from captions such as 'a big red ball moving right over bricks'"
+_BUNDLED = (
+    BundledModel("scenes", "AnimateDiff", _SCENES, guidance_scale=3.0),
+    BundledModel("scenes-dit", "CogVideoX", f"{_SCENES}, as a transformer", guidance_scale=4.0),
+)
 
 
 def known_models() -> dict[str, BundledModel]:
     """The bundled models by name, whether or not their weights are in this installation.
 
     Example:
-        >>> known_models()["shapes"].family
+        >>> known_models()["scenes"].family
         'AnimateDiff'
     """
     return {model.name: model for model in _BUNDLED}
@@ -76,10 +79,10 @@ def model_folder(model: str | Path) -> Path:
         FailureError: the hub id could not be downloaded.
 
     Example:
-        >>> model_folder("shaped")
+        >>> model_folder("scened")
         Traceback (most recent call last):
         ...
-        ieadapt.errors.UsageError: unknown model 'shaped' (did you mean 'shapes'?); expected ...
+        ieadapt.errors.UsageError: unknown model 'scened' (did you mean 'scenes'?); expected ...
     """
     bundled = known_models().get(str(model))
     if bundled is not None:

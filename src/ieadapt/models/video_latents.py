@@ -109,7 +109,7 @@ def own_size(pipe: Any, name: str) -> int:
 
     Example:
         >>> from ieadapt.models import load
-        >>> own_size(load("shapes"), "num_frames")
+        >>> own_size(load("scenes"), "num_frames")
         16
     """
     parameter = inspect.signature(type(pipe).__call__).parameters.get(name)

@@ -120,8 +120,8 @@ def command_line(workflow: str, config: Any, out: str | Path, *arguments: object
 
     Example:
         >>> from ieadapt.tasks.measure.run import MeasureRun
-        >>> command_line("measure", MeasureRun("shapes", ("a red ball",), seed=3), "runs/a")
-        "ieadapt measure shapes --prompt 'a red ball' --seed 3 --out runs/a"
+        >>> command_line("measure", MeasureRun("scenes", ("a red ball",), seed=3), "runs/a")
+        "ieadapt measure scenes --prompt 'a red ball' --seed 3 --out runs/a"
     """
     model = [str(config.model)] if hasattr(config, "model") else []
     words = ["ieadapt", *workflow.split(), *map(str, arguments), *model]

@@ -334,7 +334,7 @@ def with_model_defaults(generation: GenerationConfig, model: str) -> GenerationC
     """The settings of a run, with the guidance scale that a bundled model was made for where none is given.
 
     Example:
-        >>> with_model_defaults(GenerationConfig(), "shapes").guidance_scale
+        >>> with_model_defaults(GenerationConfig(), "scenes").guidance_scale
         3.0
     """
     bundled = known_models().get(model)

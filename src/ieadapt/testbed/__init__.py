@@ -1,25 +1,33 @@
-"""Procedural clips with ground truth, their scorer, and the small text-to-video model trained on them."""
+"""The test bed: clips whose content is known exactly, a score that needs no human, and models trained on them.
+
+One to three objects that cross, a moving camera, patterned backgrounds and changing light.
+"""
 
 from ieadapt.testbed.captions import caption, parse_caption
 from ieadapt.testbed.model import load_pipeline, model_folder
-from ieadapt.testbed.render import render, render_mask
-from ieadapt.testbed.scenes import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, SIZES, Scene, sample_scenes
-from ieadapt.testbed.scorer import Score, score
+from ieadapt.testbed.motion import MOTIONS
+from ieadapt.testbed.rendering import render, render_masks
+from ieadapt.testbed.sampling import sample_scenes
+from ieadapt.testbed.scene import BACKGROUNDS, CAMERAS, COLOURS, SHAPES, SIZES, Scene, SceneObject
+from ieadapt.testbed.score import SceneScore, score_scene, score_scenes
 
 __all__ = [
     "BACKGROUNDS",
+    "CAMERAS",
     "COLOURS",
     "MOTIONS",
     "SHAPES",
     "SIZES",
     "Scene",
-    "Score",
+    "SceneObject",
+    "SceneScore",
     "caption",
     "load_pipeline",
     "model_folder",
     "parse_caption",
     "render",
-    "render_mask",
+    "render_masks",
     "sample_scenes",
-    "score",
+    "score_scene",
+    "score_scenes",
 ]

@@ -1,69 +1,108 @@
-"""Captions: what is said of a scene, and what a caption says.
+"""Captions of `scenes`: plain English for everything that is an attribute.
 
-The grammar is one sentence: `a SIZE COLOUR SHAPE MOTION over BACKGROUND`, where a direction is said `moving left`.
+One sentence: `OBJECT [in front of OBJECT [in front of OBJECT]] over BACKGROUND [while the camera CAMERA]`, where OBJECT
+is `a SIZE COLOUR SHAPE MOTION`. A camera that is still is not mentioned.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
 
 from ieadapt.errors import UsageError
-from ieadapt.testbed.scenes import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, SIZES, Scene, can_be_seen
+from ieadapt.testbed.motion import MOTIONS
+from ieadapt.testbed.scene import (
+    BACKGROUNDS,
+    CAMERAS,
+    COLOURS,
+    OBJECT_ATTRIBUTES,
+    SHAPES,
+    SIZES,
+    Scene,
+    SceneBatch,
+    SceneObject,
+)
 
 MOTION_WORDS = {motion: motion if motion.endswith("ing") else f"moving {motion}" for motion in MOTIONS}
-BACKGROUND_WORDS = {name: f"a {name}" if name == "starry sky" else name for name in BACKGROUNDS}
+BACKGROUND_WORDS = {name: f"a {name}" if name in ("starry sky", "honeycomb") else name for name in BACKGROUNDS}
+CAMERA_WORDS = {
+    camera: "" if camera == "still" else f" while the camera {'zooms' if camera in ('in', 'out') else 'pans'} {camera}"
+    for camera in CAMERAS
+}
+LONGEST = 35
+"""Tokens of the longest caption, a start and an end token included."""
 
-_PATTERN = re.compile(
-    rf"a (?P<size>{'|'.join(SIZES)}) (?P<colour>{'|'.join(COLOURS)}) (?P<shape>{'|'.join(SHAPES)}) "
-    rf"(?:moving )?(?P<motion>{'|'.join(MOTIONS)}) over (?:a )?(?P<background>{'|'.join(BACKGROUNDS)})"
+_OBJECT = re.compile(
+    rf"a ({'|'.join(SIZES)}) ({'|'.join(COLOURS)}) ({'|'.join(SHAPES)}) (?:moving )?({'|'.join(MOTIONS)})"
+)
+_SENTENCE = re.compile(
+    rf"(?P<objects>.+) over (?:a )?(?P<background>{'|'.join(BACKGROUNDS)})"
+    rf"(?: while the camera (?:pans|zooms) (?P<camera>{'|'.join(CAMERAS[1:])}))?"
 )
 
 
-def sentence(size: str, colour: str, shape: str, motion: str, background: str) -> str:
-    """The caption of five attribute values (see `ATTRIBUTES`); it does not ask whether such a scene can be."""
-    return f"a {size} {colour} {shape} {MOTION_WORDS[motion]} over {BACKGROUND_WORDS[background]}"
+def sentence(objects: list[tuple[str, str, str, str]], background: str, camera: str) -> str:
+    """The caption of attribute values; each object is its size, colour, shape and motion."""
+    said = [f"a {size} {colour} {shape} {MOTION_WORDS[motion]}" for size, colour, shape, motion in objects]
+    return f"{' in front of '.join(said)} over {BACKGROUND_WORDS[background]}{CAMERA_WORDS[camera]}"
 
 
 def caption(scene: Scene) -> str:
     """What is said of a scene.
 
     Example:
-        >>> caption(Scene("big", "red", "star", "left", "starry sky"))
-        'a big red star moving left over a starry sky'
+        >>> star, ring = SceneObject("big", "red", "star", "left"), SceneObject("small", "blue", "ring", "growing")
+        >>> caption(Scene((star, ring), "bricks", "in"))
+        'a big red star moving left in front of a small blue ring growing over bricks while the camera zooms in'
     """
-    return sentence(scene.size, scene.colour, scene.shape, scene.motion, scene.background)
+    objects = [(thing.size, thing.colour, thing.shape, thing.motion) for thing in scene.objects]
+    return sentence(objects, scene.background, scene.camera)
+
+
+def captions(batch: SceneBatch) -> list[str]:
+    """The caption of every scene of a batch, without making `Scene` objects of it."""
+    values = tuple(OBJECT_ATTRIBUTES.values())
+    rows = zip(batch.count.tolist(), batch.kinds.tolist(), batch.setting.tolist(), strict=True)
+    return [
+        sentence(
+            [tuple(known[index] for known, index in zip(values, kind, strict=True)) for kind in kinds[:count]],
+            BACKGROUNDS[background],
+            CAMERAS[camera],
+        )
+        for count, kinds, (background, camera) in rows
+    ]
+
+
+def words() -> list[str]:
+    """Every word of the grammar, in alphabetical order.
+
+    Example:
+        >>> words()[:4]
+        ['a', 'ball', 'big', 'blue']
+    """
+    said = [*SIZES, *COLOURS, *SHAPES, *MOTION_WORDS.values(), *BACKGROUND_WORDS.values(), *CAMERA_WORDS.values()]
+    return sorted({word for text in (*said, "a in front of over") for word in text.split()})
 
 
 def parse_caption(text: str) -> Scene:
-    """The scene that a caption names, at the middle of the frame.
+    """The scene that a caption names, with every number at its middle value.
 
     Raises:
-        UsageError: the text is not a sentence of the grammar, or names a round shape that spins.
+        UsageError: the text is not a sentence of the grammar, or names no possible scene.
 
     Example:
-        >>> parse_caption("a big red star spinning over bricks").motion
-        'spinning'
+        >>> scene = parse_caption("a big red star spinning in front of a small blue ring moving up over a starry sky")
+        >>> scene.objects[1].motion, scene.camera
+        ('up', 'still')
     """
-    found = _PATTERN.fullmatch(text.strip().lower().rstrip("."))
-    if not found:
+    found = _SENTENCE.fullmatch(" ".join(text.lower().rstrip(". ").split()))
+    parts = [_OBJECT.fullmatch(part) for part in found["objects"].split(" in front of ")] if found else [None]
+    if found is None or None in parts:
         raise UsageError(
-            "not a caption of the testbed",
-            expected="'a SIZE COLOUR SHAPE MOTION over BACKGROUND'",
+            "not a caption of scenes",
+            expected="'a SIZE COLOUR SHAPE MOTION [in front of ...] over BACKGROUND [while the camera ...]'",
             got=repr(text),
             where="parse_caption",
-            remedy="write for example 'a big red star moving left over bricks'",
+            remedy="write for example 'a big red star moving left in front of a small blue ring growing over bricks'",
         )
-    said = found.groupdict()
-    return Scene(said["size"], said["colour"], said["shape"], said["motion"], said["background"])
-
-
-def all_captions() -> list[str]:
-    """Every sentence of the grammar, in the order of the attribute indices (spinning round shapes included)."""
-    return [sentence(*values) for values in itertools.product(SIZES, COLOURS, SHAPES, MOTIONS, BACKGROUNDS)]
-
-
-def possible_captions() -> list[str]:
-    """Every sentence that describes a possible scene."""
-    values = itertools.product(SIZES, COLOURS, SHAPES, MOTIONS, BACKGROUNDS)
-    return [sentence(*chosen) for chosen in values if can_be_seen(chosen[2], chosen[3])]
+    objects = tuple(SceneObject(part[1], part[2], part[3], part[4]) for part in parts if part)
+    return Scene(objects, found["background"], found["camera"] or "still")

@@ -1,30 +1,30 @@
-"""Edits whose perfect result is known: pairs of scenes that differ in one attribute, with the region that stays."""
+"""Edits whose perfect result is known: pairs of scenes that differ in one thing, with the region that stays."""
 
 from __future__ import annotations
 
+import dataclasses
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ieadapt.errors import UsageError
 from ieadapt.testbed.captions import caption
-from ieadapt.testbed.render import render
-from ieadapt.testbed.scenes import ATTRIBUTES, REACH, Scene, can_be_seen, sample_scenes
-
-EDIT_KINDS = ("colour", "background", "shape", "size")
-"""Attributes whose edits leave every object where it is."""
-MOTION_KIND = "motion"
-"""Reported apart: the perfect edit moves the object, which no map of the source shows."""
-ALL_KINDS = (*EDIT_KINDS, MOTION_KIND)
+from ieadapt.testbed.rendering import render
+from ieadapt.testbed.sampling import sample_scenes
+from ieadapt.testbed.scene import OBJECT_ATTRIBUTES, SCENE_ATTRIBUTES, Scene, can_be_seen
 
 Half = Literal["choose", "report"]
 HALVES: tuple[Half, Half] = ("choose", "report")
 """Settings are chosen on the first and reported on the second."""
+EDIT_KINDS = ("colour", "shape", "size", "background", "order")
+"""Edits that leave every object and the camera where they are."""
+MOTION_KINDS = ("motion", "camera")
+"""Reported apart: the perfect edit moves things, which no map of the source shows."""
+ALL_KINDS = (*EDIT_KINDS, *MOTION_KINDS)
 
 _UNCHANGED = 1 / 512
 """Less than half a step of 8 bits."""
@@ -32,17 +32,19 @@ _UNCHANGED = 1 / 512
 
 @dataclass(frozen=True)
 class EditPair:
-    """A scene, and the same scene with one attribute changed.
+    """A scene, and the same scene with one thing changed.
 
     Attributes:
-        kind: the attribute.
+        kind: what changes: an attribute of one object or of the scene, or `order`, which object is in front.
         number: of the pair within its kind.
         source: before.
         target: after.
+        object: which object changes, counted from the front; None where none does.
 
     Example:
-        >>> pair = EditPair("colour", 0, Scene("big", "red", "star", "left", "hills"),
-        ...                 Scene("big", "blue", "star", "left", "hills"))
+        >>> from ieadapt.testbed.scene import SceneObject
+        >>> source = Scene((SceneObject("big", "red", "star", "left"),), "hills")
+        >>> pair = EditPair("colour", 0, source, source.replace(0, colour="blue"), 0)
         >>> pair.name, pair.prompt
         ('colour-000', 'a big blue star moving left over hills')
     """
@@ -51,6 +53,7 @@ class EditPair:
     number: int
     source: Scene
     target: Scene
+    object: int | None = None
 
     @property
     def name(self) -> str:
@@ -74,7 +77,7 @@ class EditPair:
 
     @property
     def source_frames(self) -> Float[Tensor, "frame channel height width"]:
-        """The source, in [0, 1]."""
+        """The clip to edit, in [0, 1]."""
         return render(self.source)
 
     @property
@@ -89,6 +92,7 @@ def kept_region(
     """The pixels that the perfect edit leaves as they are.
 
     Example:
+        >>> import torch
         >>> source = torch.zeros(1, 3, 2, 2)
         >>> perfect = source.clone()
         >>> perfect[:, 0, 0] = 1.0
@@ -101,13 +105,11 @@ def kept_region(
 def edit_pairs(each: int = 50, kinds: Sequence[str] = EDIT_KINDS, seed: int = 2026) -> list[EditPair]:
     """Fixed pairs, the same for the same seed, kind by kind.
 
-    One scene of every pair is a combination of colour, shape and background that training never saw: the source of the
-    even pairs, the target of the odd ones. (Where the edit keeps all three, both are.) Object and edited object stay
-    inside the frame.
+    One scene of every pair is a combination that training never saw: the source of even pairs, the target of odd ones.
 
     Args:
         each: pairs of every kind; the first of a longer list are those of a shorter one.
-        kinds: attributes to change.
+        kinds: of `ALL_KINDS`.
         seed: of scenes and changes.
 
     Raises:
@@ -117,42 +119,65 @@ def edit_pairs(each: int = 50, kinds: Sequence[str] = EDIT_KINDS, seed: int = 20
         >>> [pair.half for pair in edit_pairs(4, ["colour"])]
         ['choose', 'choose', 'report', 'report']
     """
-    unknown = [kind for kind in kinds if kind not in ATTRIBUTES]
-    if unknown or each < 1:
+    if not set(kinds) <= set(ALL_KINDS) or each < 1:
         raise UsageError(
-            "no such edits", expected=f"1 or more of {', '.join(ATTRIBUTES)}", got=f"{each} of {', '.join(kinds)}"
+            "no such edits", expected=f"1 or more of {', '.join(ALL_KINDS)}", got=f"{each} of {', '.join(kinds)}"
         )
     pairs = []
     for kind in kinds:
         changes = _changes(kind, seed)
         for number in range(each):
-            unseen, other = next(changes)
-            source, target = (unseen, other) if number % 2 == 0 else (other, unseen)
-            pairs.append(EditPair(kind, number, source, target))
+            pair = dataclasses.replace(next(changes), number=number)
+            if number % 2:
+                pair = dataclasses.replace(pair, source=pair.target, target=pair.source)
+            pairs.append(pair)
     return pairs
 
 
-def _changes(kind: str, seed: int) -> Iterator[tuple[Scene, Scene]]:
-    """Held-out scenes, each with one attribute changed by chance."""
-    block = 16 * list(ATTRIBUTES).index(kind) + 1_000 * seed
+def _changes(kind: str, seed: int) -> Iterator[EditPair]:
+    """Held-out scenes, each with one thing changed by chance."""
+    block = 16 * ALL_KINDS.index(kind) + 1_000 * seed
     for batch in range(10**6):
         chance = random.Random(f"{kind} {seed} {batch}")  # noqa: S311 - which edits, not a secret
-        for scene in sample_scenes(64, block + 1_000_000 * batch, "heldout"):
-            choices = [value for value in ATTRIBUTES[kind] if value != getattr(scene, kind)]
-            changed = _changed(scene, kind, chance.choice(choices))
-            if changed is not None and _inside(scene) and _inside(changed):
-                yield scene, changed
+        for scene in sample_scenes(32, block + 1_000_000 * batch, "heldout"):
+            pair = _CHANGES[kind](kind, scene, chance)
+            if pair is not None:
+                yield pair
 
 
-def _changed(scene: Scene, kind: str, value: str) -> Scene | None:
-    """The scene with another value, or None where there is no such scene."""
-    shape, motion = (value if kind == name else getattr(scene, name) for name in ("shape", "motion"))
-    return scene.replace(**{kind: value}) if can_be_seen(shape, motion) else None
+def _change_object(kind: str, scene: Scene, chance: random.Random) -> EditPair | None:
+    """One object with another value, or None where there is no such scene."""
+    index = chance.randrange(len(scene.objects))
+    thing, taken = scene.objects[index], {each.colour for each in scene.objects}
+    choices = [
+        value
+        for value in OBJECT_ATTRIBUTES[kind]
+        if value != getattr(thing, kind) and not (kind == "colour" and value in taken)
+    ]
+    value = chance.choice(choices)
+    shape, motion = (value if kind == name else getattr(thing, name) for name in ("shape", "motion"))
+    if not can_be_seen(shape, motion):
+        return None
+    return EditPair(kind, 0, scene, scene.replace(index, **{kind: value}), index)
 
 
-def _inside(scene: Scene) -> bool:
-    """Whether the whole object is in every frame."""
-    path = scene.trajectory()
-    reach = path.radius * REACH
-    centre = torch.stack([path.x, path.y])
-    return bool(((centre - reach) >= 0).all() and ((centre + reach) <= 1).all())
+def _change_setting(kind: str, scene: Scene, chance: random.Random) -> EditPair:
+    """Another background or camera."""
+    value = chance.choice([value for value in SCENE_ATTRIBUTES[kind] if value != getattr(scene, kind)])
+    return EditPair(kind, 0, scene, scene.replace(**{kind: value}))
+
+
+def _change_order(kind: str, scene: Scene, chance: random.Random) -> EditPair | None:
+    """The two objects in front change places; None where that cannot be seen."""
+    if len(scene.objects) < 2:
+        return None
+    target = scene.replace(order=(1, 0, *range(2, len(scene.objects))))
+    shown = float((render(scene) - render(target)).abs().amax(1).gt(0.1).float().mean())
+    return EditPair(kind, 0, scene, target) if shown > 0.002 else None
+
+
+_CHANGES: Mapping[str, Callable[[str, Scene, random.Random], EditPair | None]] = {
+    **dict.fromkeys(OBJECT_ATTRIBUTES, _change_object),
+    **dict.fromkeys(SCENE_ATTRIBUTES, _change_setting),
+    "order": _change_order,
+}

@@ -11,7 +11,7 @@ from diffusers.utils import logging as diffusers_logging
 from ieadapt.errors import UsageError
 
 
-def model_folder(name: str = "shapes") -> Path:
+def model_folder(name: str = "scenes") -> Path:
     """The folder of a trained model that ships with the package; it is not asked whether it is there.
 
     Example:
@@ -22,7 +22,7 @@ def model_folder(name: str = "shapes") -> Path:
 
 
 def load_pipeline(folder: Path | None = None) -> DiffusionPipeline:
-    """A testbed pipeline in float32 on the CPU, without a progress bar; the shipped `shapes` unless a folder is given.
+    """A testbed pipeline in float32 on the CPU, without a progress bar; the shipped `scenes` unless a folder is given.
 
     Raises:
         UsageError: the folder holds no pipeline.

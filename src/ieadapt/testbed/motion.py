@@ -1,4 +1,4 @@
-"""Judging motion: how far a track of centres, radii and angles is from the nearest ideal track of a named motion."""
+"""How objects move: eight motions around where they are in the middle of the clip."""
 
 from __future__ import annotations
 
@@ -6,84 +6,51 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from ieadapt.testbed.scenes import BOUNCE_HEIGHT, BOUNCE_PERIOD, GROWTH, RESOLUTION, SPIN, TRAVEL
+FRAMES = 16
+MOTIONS = ("left", "right", "up", "down", "growing", "shrinking", "spinning", "bouncing")
 
-CENTRE_TOLERANCE = 4.5
-"""Pixels off the ideal track (root mean square) at which the motion is half right."""
-RADIUS_TOLERANCE = 0.07
-"""Share of the mean radius, likewise."""
-LEAST, MOST = 0.7, 1.4
-"""How far, as a factor, speed, growth and height may be from the ideal."""
-DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
-GROWING = {"growing": 1, "shrinking": -1}
+TRAVEL = 0.30
+BOUNCE_HEIGHT = 0.26
+BOUNCE_PERIOD = 8
+GROWTH = 0.3
+SPIN = math.radians(18.0)
 
 
-class Track(NamedTuple):
-    """Centre and radius in pixels and angle in radians, frame by frame; `symmetry` as in `outlines.SYMMETRY`."""
+class Trajectory(NamedTuple):
+    """Where objects are in every frame; each field has the frame axis last."""
 
-    x: Float[Tensor, " frame"]
-    y: Float[Tensor, " frame"]
-    radius: Float[Tensor, " frame"]
-    angle: Float[Tensor, " frame"]
-    symmetry: int
-
-
-class MotionFit(NamedTuple):
-    """How right the motion is, in [0, 1], and what is left of the track when the ideal one is taken off (pixels)."""
-
-    score: float
-    x: Float[Tensor, " frame"]
-    y: Float[Tensor, " frame"]
-    radius: Float[Tensor, " frame"]
+    x: Tensor
+    y: Tensor
+    radius: Tensor
+    angle: Tensor
 
 
-def fit_motion(track: Track, motion: str) -> MotionFit:
-    """Compare a track with the nearest track of a motion; `LEAST` to `MOST` times its pace is still right."""
-    reach_x, reach_y = DIRECTIONS.get(motion, (0, 0))
-    pixels = TRAVEL * RESOLUTION
-    x = _line(track.x, reach_x * pixels)
-    y = _bounce(track.y) if motion == "bouncing" else _line(track.y, reach_y * pixels)
-    mean = track.radius.mean().clamp(min=1.0)
-    relative = _line(track.radius / mean, GROWING.get(motion, 0) * 2 * GROWTH)
-    centre = (x.square() + y.square()).mean() / CENTRE_TOLERANCE**2
-    radius = relative.square().mean() / RADIUS_TOLERANCE**2
-    error = float(centre + radius) + _turning(track, motion == "spinning")
-    return MotionFit(1 / (1 + error**2), x, y, relative * mean)
+def follow(motion: Tensor, middle: Trajectory, phase: Tensor, frame: Tensor, pace: Tensor | float = 1.0) -> Trajectory:
+    """Where objects are at given frames; all arguments broadcast.
 
+    Left, right, up and down travel 0.30 of the frame at constant speed; growing goes from 0.7 to 1.3 times the radius
+    and shrinking back; spinning turns 18 degrees a frame; bouncing rises and falls by 0.26 in 8 frames.
 
-def _line(values: Float[Tensor, " frame"], change: float) -> Float[Tensor, " frame"]:
-    """What the best line leaves of values; its change over the clip is kept near the wanted one."""
-    progress = torch.linspace(-0.5, 0.5, len(values))
-    slope = float((values * progress).sum() / progress.square().sum())
-    low, high = sorted((LEAST * change, MOST * change))
-    return values - values.mean() - min(max(slope, low), high) * progress
+    Args:
+        motion: index into `MOTIONS`.
+        middle: position and radius in the middle of the clip, and the angle in the first frame.
+        phase: where in its cycle a bouncing object starts.
+        frame: which frames, 0 to 15.
+        pace: distance, growth and turns as a multiple of the nominal ones.
+    """
+    progress = frame / (FRAMES - 1) - 0.5
 
+    def is_a(name: str) -> Tensor:
+        return (motion == MOTIONS.index(name)).to(progress.dtype) * pace
 
-def _bounce(y: Float[Tensor, " frame"]) -> Float[Tensor, " frame"]:
-    """What is left after the best bounce, over starting points and periods."""
-    frame = torch.arange(len(y), dtype=y.dtype)
-    phase = torch.arange(32)[:, None, None] / 32
-    period = BOUNCE_PERIOD * torch.tensor([0.85, 0.92, 1.0, 1.08, 1.15])[None, :, None]
-    height = (math.pi * (frame / period + phase)).sin().abs().flatten(0, 1)
-    centred = height - height.mean(1, keepdim=True)
-    wanted = BOUNCE_HEIGHT * RESOLUTION
-    rise = -(centred @ (y - y.mean())) / centred.square().sum(1)
-    left = y - y.mean() + rise.clamp(LEAST * wanted, MOST * wanted)[:, None] * centred
-    return left[left.square().sum(1).argmin()]
-
-
-def _turning(track: Track, spins: bool) -> float:
-    """The squared error of the angle: a spin must turn steadily, anything else must not."""
-    if not track.symmetry:
-        return 4.0 if spins else 0.0
-    frame = torch.arange(len(track.angle), dtype=track.angle.dtype)
-    rates = SPIN * torch.cat([torch.linspace(0.5, 1.5, 21), -torch.linspace(0.5, 1.5, 21), torch.zeros(1)])
-    phase = track.symmetry * (track.angle[None] - rates[:, None] * frame[None])
-    steady = torch.complex(phase.cos(), phase.sin()).mean(1).abs()
-    turning, still = float(steady[:-1].max()), float(steady[-1])
-    if spins:
-        return -2 * math.log(max(turning, 1e-3))
-    return 4 * max(0.0, turning - still) ** 2
+    height = (torch.pi * (frame / BOUNCE_PERIOD + phase)).sin().abs()
+    return Trajectory(
+        x=middle.x + TRAVEL * progress * (is_a("right") - is_a("left")),
+        y=middle.y
+        + TRAVEL * progress * (is_a("down") - is_a("up"))
+        + BOUNCE_HEIGHT * (0.5 - height) * is_a("bouncing"),
+        radius=middle.radius * (1 + 2 * GROWTH * progress * (is_a("growing") - is_a("shrinking"))),
+        angle=middle.angle + SPIN * frame * is_a("spinning"),
+    )

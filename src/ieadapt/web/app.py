@@ -50,7 +50,7 @@ class ModelCache:
 
     Example:
         >>> cache = ModelCache()
-        >>> cache.load(Hardware(), "shapes") is cache.load(Hardware(), "shapes")
+        >>> cache.load(Hardware(), "scenes") is cache.load(Hardware(), "scenes")
         True
     """
 

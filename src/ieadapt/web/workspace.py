@@ -176,7 +176,7 @@ def label_of_run(name: str, record: Mapping[str, Any]) -> str:
     """A run in a list of choices: what it shows, and when it was made.
 
     Example:
-        >>> record = {"config": {"model": "shapes", "prompts": ["a red ball"]}, "started": "2026-01-02T03:04:05"}
+        >>> record = {"config": {"model": "scenes", "prompts": ["a red ball"]}, "started": "2026-01-02T03:04:05"}
         >>> label_of_run("a", record)
         'a red ball · shapes, 2026-01-02 03:04'
     """

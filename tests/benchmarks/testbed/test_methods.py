@@ -55,7 +55,7 @@ def test_counted_passes_are_those_that_the_settings_promise(name: str) -> None:
 
 @pytest.mark.slow
 def test_an_inversion_is_made_once_for_a_pair_and_forgotten_with_it() -> None:
-    editor, (first, second) = PairEditor(load("shapes"), GenerationConfig(2), None), bench_pairs(2)
+    editor, (first, second) = PairEditor(load("scenes"), GenerationConfig(2), None), bench_pairs(2)
     with counted_passes(editor.pipe) as passes:
         frames, facts = editor.edited(first, EDIT_PRESETS["inversion"])
     assert facts["passes"] == passes.rows > 4

@@ -21,7 +21,7 @@ METHODS = "plain,stg-a,copy,ceiling"
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "testbed"
-    run_testbed("shapes", folder, BenchConfig(methods=METHODS, **SMALL))
+    run_testbed("scenes", folder, BenchConfig(methods=METHODS, **SMALL))
     return folder
 
 
@@ -56,7 +56,7 @@ def test_it_goes_on_where_it_stopped_and_takes_more_methods(made: Path) -> None:
     content = kept.read_text()
     kept.unlink()
     config = BenchConfig(methods=f"{METHODS},plain-guidance-2", **SMALL)
-    found = run_testbed("shapes", made, config, resume=True)
+    found = run_testbed("scenes", made, config, resume=True)
     assert json.loads(kept.read_text())["fidelity"] == pytest.approx(json.loads(content)["fidelity"], abs=1e-3)
     assert before == {file: file.stat().st_mtime_ns for file in before}
     assert [row["method"] for row in found.figures["generation"]] == ["plain", "plain-guidance-2", "stg-a"]
@@ -68,7 +68,7 @@ def test_what_a_method_refuses_is_told_and_costs_no_other(made: Path, monkeypatc
     broken = generating.Variant("pag", generating.EnhanceConfig(start=0.0, sites="no_such_site"))
     monkeypatch.setattr("benchmarks.testbed.tracks.VARIANTS", {**generating.VARIANTS, "pag": broken})
     config = BenchConfig(tracks="generation", methods="pag,plain", **SMALL)
-    found = run_testbed("shapes", made, config, resume=True)
+    found = run_testbed("scenes", made, config, resume=True)
     assert [row["method"] for row in found.figures["generation"]] == ["plain"]
     assert len(found.notes) == 1
     assert "not done: generation, pag: " in found.notes[0]
@@ -77,9 +77,9 @@ def test_what_a_method_refuses_is_told_and_costs_no_other(made: Path, monkeypatc
 
 def test_another_request_needs_another_folder(made: Path) -> None:
     with pytest.raises(UsageError, match="holds a run of another request"):
-        run_testbed("shapes", made, BenchConfig(methods="plain", **SMALL | {"steps": 2}), resume=True)
+        run_testbed("scenes", made, BenchConfig(methods="plain", **SMALL | {"steps": 2}), resume=True)
     with pytest.raises(UsageError, match="holds a complete testbed run"):
-        run_testbed("shapes", made, BenchConfig(methods="plain", **SMALL))
+        run_testbed("scenes", made, BenchConfig(methods="plain", **SMALL))
 
 
 def test_methods_of_a_pair_stay_together_and_scenes_of_a_method_too() -> None:
@@ -111,7 +111,9 @@ def test_what_cannot_be_run_is_refused(changed: dict, text: str) -> None:
 
 
 def test_only_bundled_models_have_ground_truth(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="only a bundled model has ground truth; expected shapes; got some"):
+    with pytest.raises(
+        UsageError, match="only a bundled model has ground truth; expected scenes, scenes-dit; got"
+    ):
         run_testbed("some/model", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -121,7 +123,7 @@ def test_workers_share_the_work_and_the_profile(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("benchmarks.testbed.scenes.PROFILE_PROMPTS", 1)
     monkeypatch.setattr("benchmarks.testbed.run.PROFILE_STEPS", 1)
     config = BenchConfig(methods="plain,default,inversion", **SMALL | {"workers": 2, "steps": 2})
-    found = run_testbed("shapes", tmp_path, config)
+    found = run_testbed("scenes", tmp_path, config)
     assert not found.notes
     assert (tmp_path / "profile").is_dir()
     assert [row["passes_per_step"] for row in found.figures["generation"]] == [2.0, 2.5]

@@ -16,11 +16,6 @@ def test_scenes_are_different_held_out_and_fresh() -> None:
     assert len(set(captions)) == SCENES
     assert not set(captions) & set(choosing_captions()[0])
     assert not set(captions) & {caption(scene) for scene in sample_scenes(2_000, 5, "train")}
-    assert captions[:3] == [
-        "a big yellow star bouncing over checks",
-        "a small red cross moving up over checks",
-        "a big red cross bouncing over checks",
-    ], "the scenes of the recorded benchmark"
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ TASK = PairTask("00", "a ball", 3)
 
 
 def _key(task: PairTask = TASK, profile: EntropyProfile | None = None, **changes: object) -> str:
-    settings: dict[str, object] = {"model": "shapes", "generation": GenerationConfig(), "config": EnhanceConfig()}
+    settings: dict[str, object] = {"model": "scenes", "generation": GenerationConfig(), "config": EnhanceConfig()}
     return pair_key(**{"task": task, "profile": profile, **settings, **changes})  # type: ignore[arg-type]
 
 

@@ -2,40 +2,46 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 
 from ieadapt.errors import UsageError
 from ieadapt.tasks.evaluate.tables import MEASURES, Comparison, compare, comparison_table, verdict
-from ieadapt.testbed import Score
+from ieadapt.testbed import Scene, SceneObject, SceneScore
+from ieadapt.testbed.accuracy import Accuracy
+from ieadapt.testbed.quality import Quality
 
-SCORE = Score(1.0, 0.9, 0.8, 0.7, 0.6, 0.8, 0.75, 25.0, 0.5, 2.0, 0.9)
+SCENE = Scene((SceneObject("big", "red", "star", "left"),), "bricks")
 
 
-def _scores(**changes: list[float]) -> list[Score]:
+def _score(motion: float = 0.8, fit: float = 25.0) -> SceneScore:
+    accuracy = Accuracy(1.0, 0.9, 1.0, 0.8, 0.9, motion, 1.0, 0.7)
+    return SceneScore(accuracy, Quality(fit, 0.4, 0.5, 2.0), SCENE)
+
+
+def _scores(**changes: list[float]) -> list[SceneScore]:
     count = len(next(iter(changes.values())))
-    return [dataclasses.replace(SCORE, **{name: values[i] for name, values in changes.items()}) for i in range(count)]
+    return [_score(**{name: values[i] for name, values in changes.items()}) for i in range(count)]
 
 
 def test_every_measure_of_a_score_is_compared() -> None:
-    assert set(MEASURES) == {field.name for field in dataclasses.fields(Score)}
+    assert set(MEASURES) == set(_score().as_dict())
 
 
 def test_means_and_paired_differences() -> None:
-    plain, enhanced = _scores(fidelity=[0.5, 0.7], fit=[20.0, 30.0]), _scores(fidelity=[0.6, 0.8], fit=[19.0, 29.0])
+    plain, enhanced = _scores(motion=[0.5, 0.7], fit=[20.0, 30.0]), _scores(motion=[0.6, 0.8], fit=[19.0, 29.0])
     rows = {row.measure: row for row in compare(plain, enhanced)}
-    assert rows["fidelity"].plain == pytest.approx(0.6)
-    assert rows["fidelity"].difference == pytest.approx(0.1)
-    assert (rows["fidelity"].low, rows["fidelity"].high) == pytest.approx((0.1, 0.1))
+    assert rows["motion"].plain == pytest.approx(0.6)
+    assert rows["motion"].difference == pytest.approx(0.1)
+    assert (rows["motion"].low, rows["motion"].high) == pytest.approx((0.1, 0.1))
     assert rows["fit"].difference == pytest.approx(-1.0)
-    assert rows["colour"].difference == 0
-    assert rows["fidelity"].videos == 2
+    assert rows["shape"].difference == 0
+    assert rows["accuracy"].difference == pytest.approx(0.1 / 8)
+    assert rows["motion"].videos == 2
 
 
 def test_unequal_numbers_are_refused() -> None:
     with pytest.raises(UsageError, match="in pairs"):
-        compare([SCORE, SCORE], [SCORE])
+        compare([_score(), _score()], [_score()])
 
 
 @pytest.mark.parametrize(

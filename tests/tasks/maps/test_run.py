@@ -80,15 +80,15 @@ def test_words_are_named_by_weight(kind: str) -> None:
 )
 def test_what_cannot_be_asked_is_refused(asked: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        MapsRun(**{"model": "shapes", "prompts": ("a ball",), **asked})
+        MapsRun(**{"model": "scenes", "prompts": ("a ball",), **asked})
 
 
 def test_steps_looked_at_and_steps_of_the_run_are_two_flags() -> None:
     assert [flag.option for flag in flags(MapsRun)].count("--steps") == 1
     values = {"steps": "0,3", "num_inference_steps": 4, "mean": True, "site": "a"}
-    asked = assemble(MapsRun, {"model": "shapes", "prompts": ("a ball",), **values})
+    asked = assemble(MapsRun, {"model": "scenes", "prompts": ("a ball",), **values})
     assert asked.generation.num_inference_steps == 4
     assert asked.step_numbers == (0, 3)
     assert command_line("maps", asked, "out") == (
-        "ieadapt maps shapes --prompt 'a ball' --num-inference-steps 4 --site a --steps 0,3 --mean --out out"
+        "ieadapt maps scenes --prompt 'a ball' --num-inference-steps 4 --site a --steps 0,3 --mean --out out"
     )

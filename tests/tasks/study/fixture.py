@@ -53,8 +53,8 @@ def effect(site: dict[str, Any], perturbation: str, noise: float) -> dict[str, f
         "mobilenet_consistency_change": -0.1 * quality + 0.002 * noise,
         "sharpness": 1.0,
         "sharpness_change": 0.1 * noise,
-        "testbed_fidelity": 0.8 - quality,
-        "testbed_fidelity_change": -quality + 0.01 * noise,
+        "testbed_fit": 0.8 - quality,
+        "testbed_fit_change": -quality + 0.01 * noise,
         "testbed_motion": 0.9,
         "testbed_motion_change": -structure + 0.01 * noise,
     }

@@ -33,15 +33,15 @@ def test_effects_are_the_measured_columns_with_their_direction() -> None:
     assert found["ssim"] == ("structure", -1)
     assert found["flicker_change"] == ("consistency", 1)
     assert found["sharpness_change"] == ("quality", 0)
-    assert found["testbed_fidelity_change"] == ("quality", -1)
+    assert found["testbed_fit_change"] == ("quality", -1)
     assert found["testbed_motion_change"] == ("motion", -1)
     assert "flicker" not in found
 
 
 def test_one_effect_leads_each_aspect() -> None:
     columns = [effect.column for effect in leading_effects(TABLE)]
-    assert columns == ["ssim", "mobilenet_consistency_change", "testbed_fidelity_change"]
-    fewer = TABLE.drop("ssim", "testbed_fidelity_change", "mobilenet_consistency_change")
+    assert columns == ["ssim", "mobilenet_consistency_change", "testbed_fit_change"]
+    fewer = TABLE.drop("ssim", "testbed_fit_change", "mobilenet_consistency_change")
     assert [effect.column for effect in leading_effects(fewer)] == ["psnr", "flicker_change", "sharpness_change"]
 
 
@@ -80,8 +80,8 @@ def test_relations_find_what_was_put_in() -> None:
     assert structure.overall.rho == pytest.approx(-1)
     assert structure.overall.excludes_zero
     assert structure.within is None  # all temporal sites have the same number of keys
-    assert found["testbed_fidelity_change", "temporal", "identity"].overall.rho == pytest.approx(1)
-    assert found["testbed_fidelity_change", "temporal", "uniform"].overall.rho == pytest.approx(-1)
+    assert found["testbed_fit_change", "temporal", "identity"].overall.rho == pytest.approx(1)
+    assert found["testbed_fit_change", "temporal", "uniform"].overall.rho == pytest.approx(-1)
     spatial = found["ssim", "spatial", "identity"]
     assert not spatial.overall.excludes_zero
     assert spatial.within is not None
@@ -111,11 +111,11 @@ def test_the_summary_names_the_costliest_sites() -> None:
     cost = next(sentence for sentence in sentences() if "one of the 12 temporal sites by identity" in sentence)
     assert cost.startswith("In this model, replacing ")
     assert "costs most structure at #1 with EP 76 % (fall of ssim 0.145)" in cost
-    assert "quality at #24 with EP 97 % (fall of testbed fidelity 0.292)" in cost
+    assert "quality at #24 with EP 97 % (fall of testbed fit 0.292 dB)" in cost
 
 
 def test_an_effect_that_cannot_be_told_from_none_is_not_called_a_cost() -> None:
-    noise = TABLE.with_columns(testbed_fidelity_change=pl.col("sharpness_change"))
+    noise = TABLE.with_columns(testbed_fit_change=pl.col("sharpness_change"))
     assert any("no quality that these clips can tell from none" in sentence for sentence in sentences(noise))
 
 

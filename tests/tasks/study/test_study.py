@@ -242,7 +242,7 @@ def test_sites_that_do_not_exist_leave_no_study_behind(asked: Asked, tmp_path: P
 )
 def test_what_cannot_be_asked(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        StudyRun(**{"model": "shapes", "prompts": ("a",), **changes})
+        StudyRun(**{"model": "scenes", "prompts": ("a",), **changes})
 
 
 def test_a_pipeline_in_memory_stays_in_its_process(tmp_path: Path) -> None:

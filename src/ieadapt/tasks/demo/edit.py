@@ -14,15 +14,17 @@ from ieadapt.runs.report import Block, Clip, Gallery, Picture, Section, Text
 from ieadapt.runs.videos import encode_video, rows_of_frames, side_by_side
 from ieadapt.tasks.edit.method import edit
 from ieadapt.tasks.generate import GenerationConfig
-from ieadapt.testbed import render, score
+from ieadapt.testbed.accuracy import COMPONENTS, accuracy_of, checked_clip, look_at
+from ieadapt.testbed.backdrop import place_patterns
 from ieadapt.testbed.edits import EditPair, edit_pairs, kept_region
-from ieadapt.testbed.scorer import COMPONENTS
-from ieadapt.testbed.segment import fit_backdrops
+from ieadapt.testbed.rendering import render
 
 KIND = "colour"
 STEPS = 6
 READ = 0.5
-"""The score from which an attribute counts as read."""
+"""The mark from which a change counts as seen."""
+SEEN_BY = {"colour": "binding", "order": "presence"}
+"""The component that sees a change, where it has another name than the kind of edit."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,9 @@ class EditScores:
         psnr: to the perfect edit, dB.
         ssim: to the perfect edit, in [-1, 1].
         kept: PSNR in the region that the perfect edit leaves as it is, dB.
-        change: the scorer's score of the changed attribute, in [0, 1].
-        success: 1 where that is 0.5 or more: the new value is read; else 0.
-        preserved: mean score of the four other attributes, in [0, 1].
+        change: the mark of what was changed, of the changed object alone, in [0, 1].
+        success: 1 where that is 0.5 or more: the new value is seen; else 0.
+        preserved: mean mark of the other components of accuracy, in [0, 1].
     """
 
     psnr: float
@@ -53,8 +55,8 @@ class EditScores:
 def score_edit(frames: Float[Tensor, "frame channel height width"], pair: EditPair) -> EditScores:
     """Score an edited clip of a pair.
 
-    No sentence says where in its period a new background begins. A clip whose background is edited is therefore held
-    against the perfect edit with the start that fits it best.
+    No sentence says how a new background lies. A clip whose background is edited is therefore held against the perfect
+    edit with the layout that fits it best.
 
     Args:
         frames: the edit, in [0, 1].
@@ -71,27 +73,31 @@ def score_edit(frames: Float[Tensor, "frame channel height width"], pair: EditPa
         (100.0, 1.0)
     """
     source, perfect = pair.source_frames, fitting_perfect(frames, pair)
-    shown = score(frames, pair.target)
-    scores = {name: float(getattr(shown, name)) for name in COMPONENTS}
-    change = scores.pop(pair.kind)
+    seen = look_at(checked_clip(frames)[None])[0]
+    named = SEEN_BY.get(pair.kind, pair.kind)
+    # the changed object by itself, so that the marks of the others do not stand for it
+    changed = pair.target if pair.object is None else pair.target.replace(order=(pair.object,))
+    change = getattr(accuracy_of(seen, changed), named)
+    whole = accuracy_of(seen, pair.target)
+    others = [getattr(whole, name) for name in COMPONENTS if name != named]
     return EditScores(
         psnr=psnr(frames, perfect),
         ssim=ssim(frames, perfect),
         kept=region_psnr(frames, perfect, kept_region(source, perfect)),
         change=change,
         success=float(change >= READ),
-        preserved=sum(scores.values()) / len(scores),
+        preserved=sum(others) / len(others),
     )
 
 
 def fitting_perfect(
     frames: Float[Tensor, "frame channel height width"], pair: EditPair
 ) -> Float[Tensor, "frame channel height width"]:
-    """The perfect edit; where the background is new, with the start of its period that fits the clip best."""
+    """The perfect edit; where the background is new, with the layout that fits the clip best."""
     if pair.kind != "background":
         return pair.perfect
-    name = pair.target.background
-    fitted = render(pair.target.replace(shift=fit_backdrops(frames, name)[name].shift))
+    placed = place_patterns(checked_clip(frames))[pair.target.background]
+    fitted = render(pair.target.replace(variation=placed.within(pair.target.variation)))
     errors = [float((clip - frames).square().mean()) for clip in (fitted, pair.perfect)]
     return fitted if errors[0] < errors[1] else pair.perfect
 

@@ -26,11 +26,11 @@ from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
 from ieadapt.tasks.measure.method import measure
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.measure.run import describe_profile, profile_blocks, report_record, sites_table, write_profile
-from ieadapt.testbed import caption, sample_scenes, score
+from ieadapt.testbed import caption, sample_scenes, score_scene
 
-MODEL = "shapes"
+MODEL = "scenes"
 PROFILE_CAPTIONS = 4
-RECORD = "enhance-default-shapes"
+RECORD = "enhance-default-scenes"
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,8 @@ def run_demo(config: DemoRun, out: str | Path, *, overwrite: bool = False, stage
         clips = [Clip(write_pair(run, task, pair), task.caption) for task, pair in zip(tasks, pairs, strict=True)]
         progress, plain, enhanced = stages("scoring"), [], []
         for done, (text, pair) in enumerate(zip(captions, pairs, strict=True), start=1):
-            plain.append(score(pair.plain, text))
-            enhanced.append(score(pair.changed, text))
+            plain.append(score_scene(pair.plain, text))
+            enhanced.append(score_scene(pair.changed, text))
             progress(done, len(pairs))
         comparison = compare(plain, enhanced)
         run.write("comparison.json", json.dumps([dataclasses.asdict(row) for row in comparison], indent=1))
@@ -146,7 +146,7 @@ def _report(
     by_name = {row.measure: row for row in result.comparison}
     results = [
         *describe_profile(result.profile),
-        "Enhanced against plain, " + verdict(by_name["fidelity"]),
+        "Enhanced against plain, " + verdict(by_name["accuracy"]),
         f"A plain video took {seconds.plain:.1f} s, an enhanced one {seconds.enhanced:.1f} s.",
         *result.edit.sentences(),
     ]

@@ -104,7 +104,7 @@ def edit(
         FailureError: frames that are not finite, or a site that never fired.
 
     Example:
-        >>> pipe = ieadapt.load("shapes")  # doctest: +SKIP
+        >>> pipe = ieadapt.load("scenes")  # doctest: +SKIP
         >>> ieadapt.edit(pipe, frames, "a blue ball on grass", source_prompt="a red ball on grass")  # doctest: +SKIP
     """
     config, generation = config or EditConfig(), generation or GenerationConfig()

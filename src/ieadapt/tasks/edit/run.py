@@ -188,7 +188,7 @@ def frames_for(pipe: DiffusionPipeline, generation: GenerationConfig) -> Frames:
 
     Example:
         >>> from ieadapt.models import load
-        >>> frames_for(load("shapes"), GenerationConfig(height=100))
+        >>> frames_for(load("scenes"), GenerationConfig(height=100))
         Frames(number=16, height=96, width=128)
     """
     number, height, width = (

@@ -12,25 +12,27 @@ from typing import Any, Literal
 from ieadapt.metrics import Metric
 from ieadapt.metrics.intervals import mean_interval, paired_interval
 from ieadapt.runs.report import Table
-from ieadapt.testbed import Score
+from ieadapt.testbed import SceneScore
 
 ENOUGH = 20
 """With fewer pairs than this, a bootstrap interval is too narrow to conclude from."""
 
-Better = Literal["higher", "lower", "near 1"]
+Better = Literal["higher", "lower"]
 
 MEASURES: Mapping[str, tuple[str, Better]] = {
-    "fidelity": ("", "higher"),
-    "size": ("", "higher"),
-    "colour": ("", "higher"),
-    "background": ("", "higher"),
+    "accuracy": ("", "higher"),
+    "presence": ("", "higher"),
+    "binding": ("", "higher"),
+    "count": ("", "higher"),
     "shape": ("", "higher"),
+    "size": ("", "higher"),
     "motion": ("", "higher"),
-    "iou": ("", "higher"),
+    "camera": ("", "higher"),
+    "background": ("", "higher"),
     "fit": ("dB", "higher"),
-    "jitter": ("pixels", "lower"),
+    "detail": ("", "higher"),
+    "constancy": ("", "higher"),
     "flicker": ("255ths", "lower"),
-    "sharpness": ("", "near 1"),
 }
 
 
@@ -156,7 +158,7 @@ class Comparison:
     """One measure over all captions.
 
     Attributes:
-        measure: its name in `ieadapt.testbed.Score`.
+        measure: its name in `ieadapt.testbed.SceneScore.as_dict()`.
         unit: its unit; empty for a share or a ratio.
         better: which direction is better.
         plain: mean over the plain videos.
@@ -178,16 +180,16 @@ class Comparison:
     videos: int
 
 
-def compare(plain: Sequence[Score], enhanced: Sequence[Score]) -> list[Comparison]:
+def compare(plain: Sequence[SceneScore], enhanced: Sequence[SceneScore]) -> list[Comparison]:
     """Compare the scores of the same captions and seeds, measure by measure.
 
     Raises:
         UsageError: there is no score, or the two are not equally many.
     """
     rows = []
+    befores, afters = ([score.as_dict() for score in scores] for scores in (plain, enhanced))
     for measure, (unit, better) in MEASURES.items():
-        before = [getattr(score, measure) for score in plain]
-        after = [getattr(score, measure) for score in enhanced]
+        before, after = [values[measure] for values in befores], [values[measure] for values in afters]
         interval = paired_interval(after, before)
         means = sum(before) / len(before), sum(after) / len(after)
         rows.append(Comparison(measure, unit, better, *means, *interval, len(before)))
@@ -223,7 +225,5 @@ def verdict(row: Comparison) -> str:
         return begin + "so few captions settle nothing."
     if row.low <= 0 <= row.high:
         return begin + "the interval holds zero, so they do not settle it."
-    if row.better == "near 1":
-        return begin + "the interval excludes zero."
     gained = (row.difference > 0) == (row.better == "higher")
     return begin + f"the interval excludes zero: {'better' if gained else 'worse'} with enhancement."

@@ -54,7 +54,7 @@ def attention_maps(
         FailureError: the site did not run at a step, or attention is not finite.
 
     Example:
-        >>> pipe = ieadapt.load("shapes")  # doctest: +SKIP
+        >>> pipe = ieadapt.load("scenes")  # doctest: +SKIP
         >>> maps = ieadapt.attention_maps(pipe, "a big red ball moving left over bricks", site, query=(3, 8, 8))
         ... # doctest: +SKIP
     """

@@ -55,7 +55,7 @@ def measure(
         FailureError: a site never fired, or attention is not finite.
 
     Example:
-        >>> pipe = ieadapt.load("shapes")  # doctest: +SKIP
+        >>> pipe = ieadapt.load("scenes")  # doctest: +SKIP
         >>> ieadapt.measure(pipe, "a big red ball moving left over bricks").by_site()  # doctest: +SKIP
     """
     config = config or GenerationConfig()

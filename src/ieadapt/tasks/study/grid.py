@@ -134,7 +134,7 @@ class Setting:
 
     Example:
         >>> from ieadapt.tasks.study.grid import Condition
-        >>> setting = Setting("shapes", "0a", StudyConfig(), GenerationConfig(8), ("psnr",))
+        >>> setting = Setting("scenes", "0a", StudyConfig(), GenerationConfig(8), ("psnr",))
         >>> cell = Cell(Condition(("mid.attn1",), "spatial", "identity"), "a red ball", 0)
         >>> setting.identity(cell)["window"], len(setting.key(cell))
         ('0:1', 32)

@@ -20,7 +20,7 @@ Aspect = Literal["structure", "consistency", "quality", "motion", "text"]
 LEADING: Mapping[Aspect, tuple[str, ...]] = {
     "structure": ("ssim", "st_lpips", "psnr"),
     "consistency": ("mobilenet_consistency_change", "warp_error_change", "flicker_change"),
-    "quality": ("testbed_fidelity_change", "sharpness_change"),
+    "quality": ("testbed_fit_change", "sharpness_change"),
 }
 NAMES: Mapping[Aspect, str] = {
     "structure": "structure",
@@ -29,7 +29,12 @@ NAMES: Mapping[Aspect, str] = {
     "motion": "motion",
     "text": "match with the prompt",
 }
-SCORE_ASPECTS: Mapping[str, Aspect] = {"motion": "motion", "jitter": "consistency", "flicker": "consistency"}
+SCORE_ASPECTS: Mapping[str, Aspect] = {
+    **dict.fromkeys(MEASURES, "text"),
+    **dict.fromkeys(("fit", "detail"), "quality"),
+    **dict.fromkeys(("constancy", "flicker"), "consistency"),
+    "motion": "motion",
+}
 DAMAGE: Mapping[str, Literal[-1, 0, 1]] = {"higher": -1, "lower": 1, "context": 0, "near 1": 0}
 """What is better of a metric -> the sign of damage; 0 where any change counts."""
 UNCHANGED: Mapping[str, float] = {"ssim": 1.0}
@@ -156,7 +161,7 @@ def effects_of(table: pl.DataFrame) -> list[Effect]:
         effects.append(Effect(column, label, metric.aspect, DAMAGE[metric.better], unchanged))
     for name, (unit, better) in MEASURES.items():
         label = f"change of testbed {name}" + (f" ({unit})" if unit else "")
-        aspect = SCORE_ASPECTS.get(name, "quality")
+        aspect = SCORE_ASPECTS[name]
         effects.append(Effect(f"testbed_{name}_change", label, aspect, DAMAGE[better], 0.0))
     return [effect for effect in effects if _has_values(table, effect.column)]
 

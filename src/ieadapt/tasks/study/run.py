@@ -133,7 +133,7 @@ def study(
         FailureError: some cells could not be computed, or the folder cannot be written.
 
     Example:
-        >>> table = ieadapt.study("shapes", "a big red ball moving left over bricks", "runs/study")  # doctest: +SKIP
+        >>> table = ieadapt.study("scenes", "a big red ball moving left over bricks", "runs/study")  # doctest: +SKIP
     """
     listed = (prompts,) if isinstance(prompts, str) else tuple(prompts)
     pipe = model if isinstance(model, DiffusionPipeline) else None

@@ -20,7 +20,7 @@ from ieadapt.tasks.measure.method import measure
 from ieadapt.tasks.study.folder import CellRow, StudyFolder
 from ieadapt.tasks.study.grid import Cell, Setting, conditions
 from ieadapt.tasks.study.videos import Baseline, Strip, make_baselines, make_perturbed, to_strip_frames, write_strip
-from ieadapt.testbed import score
+from ieadapt.testbed import score_scene
 
 PROFILE_PROMPTS = 8
 """Entropy and energy are means over so many of the prompts."""
@@ -141,7 +141,7 @@ class StudyWork(Work):
         if self.model not in known_models():
             return {}
         try:
-            return {f"testbed_{name}": value for name, value in score(frames, prompt).as_dict().items()}
+            return {f"testbed_{name}": value for name, value in score_scene(frames, prompt).as_dict().items()}
         except UsageError:
             return {}
 

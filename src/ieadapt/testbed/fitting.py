@@ -1,0 +1,158 @@
+"""Analysis by synthesis: the numbers of a scene with which its picture comes closest to a clip.
+
+The attributes of a scene (what a caption says) are kept; its numbers (where, how fast, in which light) are moved down
+the gradient of the squared error of some frames. Several scenes are fitted to one clip at once, so that what a clip
+shows can be read by asking which of several scenes explains it best.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from ieadapt.errors import UsageError
+from ieadapt.testbed.motion import FRAMES
+from ieadapt.testbed.rendering import render_batch
+from ieadapt.testbed.scene import OBJECT_NUMBERS, RESOLUTION, SCENE_NUMBERS, Scene, SceneBatch
+
+FITTED_FRAMES = (0, 3, 6, 9, 12, 15)
+"""Frames whose error is brought down; the figures are of all 16."""
+STEP = 0.02
+"""Size of the first steps, in the numbers' own units; they shrink along a cosine."""
+FAR = 0.02
+"""Error (root mean square, colours in [0, 1]) from which on steps are of full size."""
+SLACK = 0.25
+"""How far beyond [0, 1] a number may go: a clip that is somewhat faster or darker than any scene is still explained."""
+FREE = {"x", "y", "angle", "phase", "shift_x"}
+"""Numbers that are no shares of a range."""
+COARSE = 4
+"""Pixels that are averaged in the first steps, so that thin lines that lie side by side are drawn together ..."""
+HALF = RESOLUTION // 2
+"""... at half the resolution, which is four times as quick ..."""
+COARSE_SHARE = 0.5
+"""... and the share of the steps that are so taken."""
+HIGHEST = 50.0
+"""Decibels above which closeness is not told apart (an error of less than a step of 8 bits)."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A scene brought as close to a clip as it comes.
+
+    Args:
+        scene: its attributes as they were, its numbers as fitted.
+        psnr: closeness of its picture to the clip over all frames, dB; higher is closer, `HIGHEST` at most.
+        worst: the same of the frame that is furthest off, dB.
+    """
+
+    scene: Scene
+    psnr: float
+    worst: float
+
+
+def fit_scenes(
+    clip: Float[Tensor, "*scene frame channel height width"], starts: Sequence[Scene], iterations: int = 60
+) -> list[Fit]:
+    """Fit scenes to a clip, or each to a clip of its own, on the device of the clips.
+
+    Args:
+        clip: 16 frames of 128 x 128 pixels in [0, 1], one for all scenes or one a scene.
+        starts: scenes; those of one clip usually differ in an attribute and share their numbers.
+        iterations: steps down the gradient; 0 measures the starts as they are.
+
+    Raises:
+        UsageError: the clip has another shape, or there is no scene.
+
+    Example:
+        >>> from ieadapt.testbed import render, sample_scenes
+        >>> scene = sample_scenes(1, seed=0)[0]
+        >>> fit_scenes(render(scene), [scene], iterations=0)[0].psnr
+        50.0
+    """
+    one = (FRAMES, 3, RESOLUTION, RESOLUTION)
+    if tuple(clip.shape) not in (one, (len(starts), *one)) or not starts:
+        raise UsageError(
+            "nothing to fit",
+            expected=f"a clip of shape ({FRAMES}, 3, {RESOLUTION}, {RESOLUTION}) and at least one scene",
+            got=f"{tuple(clip.shape)} and {len(starts)} scenes",
+            where="fit_scenes",
+        )
+    clips = clip.detach().float().clamp(0, 1).expand(len(starts), *one)
+    batch = SceneBatch.stack(starts).to(clip.device)
+    if iterations:
+        batch = _descend(clips, batch, iterations)
+    with torch.no_grad():
+        errors = torch.stack([_errors(clips[row], batch[slice(row, row + 1)])[0] for row in range(len(batch))])
+    scenes = [_with_numbers(start, fitted) for start, fitted in zip(starts, batch.scenes(), strict=True)]
+    return [
+        Fit(scene, _decibels(float(error.mean())), _decibels(float(error.max())))
+        for scene, error in zip(scenes, errors, strict=True)
+    ]
+
+
+def _descend(clips: Tensor, batch: SceneBatch, iterations: int) -> SceneBatch:
+    numbers, variation = batch.numbers.clone().requires_grad_(), batch.variation.clone().requires_grad_()
+    frame = torch.tensor(FITTED_FRAMES, device=clips.device).expand(len(batch), -1)
+    optimizer = torch.optim.Adam([numbers, variation], lr=STEP, betas=(0.9, 0.95))
+    fitted = clips[:, list(FITTED_FRAMES)]
+    halved = F.interpolate(fitted.flatten(0, 1), size=(HALF, HALF), mode="area").unflatten(0, frame.shape)
+    with torch.no_grad():  # a fit is never worse than its start
+        best = (render_batch(batch, frame) - fitted).square().mean((1, 2, 3, 4))
+    kept = numbers.detach().clone(), variation.detach().clone()
+    for iteration in range(iterations + 1):
+        optimizer.param_groups[0]["lr"] = STEP * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * iteration / iterations)))
+        moved = dataclasses.replace(batch, numbers=numbers, variation=variation)
+        coarse = iteration < COARSE_SHARE * iterations
+        difference = render_batch(moved, frame, HALF) - halved if coarse else render_batch(moved, frame) - fitted
+        if coarse:
+            difference = F.avg_pool2d(difference.flatten(0, 1), COARSE // 2).unflatten(0, frame.shape)
+        error = difference.square().mean((1, 2, 3, 4))
+        better = (error.detach() < best) & (not coarse)
+        best = torch.where(better, error.detach(), best)
+        for stored, value in zip(kept, (numbers, variation), strict=True):
+            stored[better] = value.detach()[better]
+        optimizer.zero_grad()
+        # each scene's own share of its error, so that a scene that is far off is no faster than one that is near
+        (error / error.detach().clamp(min=1e-6)).sum().backward()
+        before = numbers.detach().clone(), variation.detach().clone()
+        optimizer.step()
+        # Adam's steps are as long near the goal as far from it: a scene that is near would be led away
+        share = (error.detach().sqrt() / FAR).clamp(max=1)
+        with torch.no_grad():
+            for value, old in zip((numbers, variation), before, strict=True):
+                value.copy_(old + (value - old) * share.view(-1, *(1,) * (value.dim() - 1)))
+        _keep_in_range(numbers, OBJECT_NUMBERS)
+        _keep_in_range(variation[:, : len(SCENE_NUMBERS)], SCENE_NUMBERS)
+    return dataclasses.replace(batch, numbers=kept[0], variation=kept[1])
+
+
+@torch.no_grad()
+def _keep_in_range(values: Float[Tensor, "... number"], names: Sequence[str]) -> None:
+    for column, name in enumerate(names):
+        if name not in FREE:
+            values[..., column].clamp_(-SLACK, 1 + SLACK)
+
+
+def _errors(clip: Tensor, batch: SceneBatch) -> Float[Tensor, "scene frame"]:
+    return (render_batch(batch) - clip).square().mean((2, 3, 4))
+
+
+def _with_numbers(start: Scene, fitted: Scene) -> Scene:
+    """The starting scene with the fitted numbers; its attributes are the very same values."""
+    numbers = ("position", "swell", "phase", "angle", "pace", "tint")
+    objects = tuple(
+        one.replace(**{name: getattr(other, name) for name in numbers})
+        for one, other in zip(start.objects, fitted.objects, strict=True)
+    )
+    return dataclasses.replace(start, objects=objects, variation=fitted.variation)
+
+
+def _decibels(error: float) -> float:
+    return min(HIGHEST, -10 * math.log10(max(error, 1e-12)))
