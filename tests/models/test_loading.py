@@ -41,9 +41,7 @@ def test_half_precision_weights_are_float32_on_the_cpu(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model", ["scened", "no such thing", "./missing", "a/b/c", ""])
 def test_an_unknown_model_lists_what_there_is(model: str) -> None:
-    with pytest.raises(
-        UsageError, match=r"unknown model .*expected a bundled model \(scenes, .*\), a folder .*hub"
-    ):
+    with pytest.raises(UsageError, match=r"unknown model .*expected a bundled model \(scenes, .*\), a folder .*hub"):
         load(model)
 
 

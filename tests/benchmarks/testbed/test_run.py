@@ -111,9 +111,7 @@ def test_what_cannot_be_run_is_refused(changed: dict, text: str) -> None:
 
 
 def test_only_bundled_models_have_ground_truth(tmp_path: Path) -> None:
-    with pytest.raises(
-        UsageError, match="only a bundled model has ground truth; expected scenes, scenes-dit; got"
-    ):
+    with pytest.raises(UsageError, match="only a bundled model has ground truth; expected scenes, scenes-dit; got"):
         run_testbed("some/model", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -1,0 +1,196 @@
+"""Is a model of the test bed fit to judge methods by? The record `testbed-validity`.
+
+    python -m benchmarks.validity --picks benchmarks/sweeps/validity-scenes-dit.json --out runs/validity --record
+
+PICKS is JSON: the model, the guidance scale, the published method, and two disjoint sets of sites, all picked on the
+*choosing* captions, and how many settings were tried for that. The values come from the *confirming* captions, which
+picked nothing. Models are kept apart in the record; running one again replaces its rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+
+from benchmarks.results import FOLDER, Value, load, record
+from benchmarks.scene_sets import scene_set
+from benchmarks.scenes_compare import Rows, column, compare, mean, pipeline_of, read_variants
+from benchmarks.training.architecture import Architecture
+from benchmarks.training.models import ARCHITECTURES
+from ieadapt.metrics.intervals import Interval, mean_interval, paired_interval
+from ieadapt.metrics.structure import ssim
+from ieadapt.tasks.generate import GenerationConfig
+from ieadapt.testbed import Scene, caption, render, score_scenes
+
+NAME = "testbed-validity"
+PUBLISHED = 4
+"""Methods of which one was picked: its interval is at level .05 / 4, the first step of Holm's."""
+DIVERSITY_CAPTIONS, SEEDS = 48, 4
+
+
+@dataclass(frozen=True)
+class Picks:
+    """What was picked on the choosing captions.
+
+    Args:
+        model: `scenes` or `scenes-dit`.
+        guidance: the scale with the highest accuracy.
+        method: the published method at its best layer and scale, as an entry of variants.
+        better: a set of sites at one perturbation and scale, likewise.
+        worse: as many other sites of the same kind and resolutions.
+        tried: settings tried.
+    """
+
+    model: str
+    guidance: float
+    method: Mapping[str, Any]
+    better: Mapping[str, Any]
+    worse: Mapping[str, Any]
+    tried: int
+
+    def variants(self) -> dict[str, Mapping[str, Any]]:
+        """Everything that is generated, as entries of variants."""
+        same = self.method["guidance"]
+        return {
+            "plain": {"guidance": 1},
+            "picked": {"guidance": self.guidance},
+            "picked, twice the steps": {"guidance": self.guidance, "steps": 2.0},
+            "four times": {"guidance": 4 * self.guidance},
+            "method": self.method,
+            "beside the method": {"guidance": same},
+            "guidance 1, equal passes": {"guidance": 1, "steps": 2.0 if same == 1 else 3.0},
+            "better": self.better,
+            "worse": self.worse,
+        }
+
+
+def judged(found: Mapping[str, Rows], diversity: Mapping[str, Sequence[float]], picks: Picks) -> list[dict[str, Value]]:
+    """The rows of the record.
+
+    Args:
+        found: rows of every variant of `picks`, and of `vae`, the rendered truth through the VAE.
+        diversity: of `plain` and `picked`, by caption.
+        picks: what they are of.
+    """
+    rows: list[dict[str, Value]] = []
+
+    def row(condition: str, interval: Interval, bar: str, passed: bool | None) -> None:
+        ends: dict[str, Value] = {"value": interval.mean, "low": interval.low, "high": interval.high}
+        rows.append({"model": picks.model, "condition": condition, **ends, "bar": bar, "passed": passed})
+
+    def less(one: str, other: str, level: float = 0.95) -> Interval:
+        return paired_interval(column(found[one], "accuracy"), column(found[other], "accuracy"), level=level)
+
+    gain = less("picked", "plain")
+    row("guidance: picked less 1", gain, ">= .05, low > .02", gain.mean >= 0.05 and gain.low > 0.02)
+    spread = paired_interval(diversity["picked"], diversity["plain"])
+    row("guidance: diversity, picked less 1", spread, "high < 0", spread.high < 0)
+    room = _ratio(found, lambda m: m("picked") / m("vae"))
+    row("room: picked / truth through the VAE", room, "high <= .85", room.high <= 0.85)
+    closed = _ratio(found, lambda m: (m("picked, twice the steps") - m("picked")) / (m("vae") - m("picked")))
+    bar = "<= .1, high <= .2"
+    row("room: share of the gap that twice the steps close", closed, bar, closed.mean <= 0.1 and closed.high <= 0.2)
+    holm = 1 - 0.05 / PUBLISHED
+    for other, name in (("beside the method", "plain"), ("guidance 1, equal passes", "guidance 1, equal passes")):
+        above = less("method", other, holm)
+        row(f"perturbation: published method less {name}", above, "low > 0, Holm over four", above.low > 0)
+    harm = less("four times", "picked")
+    row("harm: four times the scale less picked", harm, "high < 0", harm.high < 0)
+    better, apart = less("better", "plain"), less("better", "worse")
+    row("sites: better less plain", better, "low > 0", better.low > 0)
+    row("sites: better less worse", apart, "> .03, low > 0", apart.mean > 0.03 and apart.low > 0)
+    presence = paired_interval(column(found["worse"], "presence"), column(found["plain"], "presence"))
+    row("sites: presence, worse less plain", presence, ">= -.1", presence.mean >= -0.1)
+    return rows
+
+
+def _ratio(
+    found: Mapping[str, Rows], ratio: Callable[[Callable[[str], float]], float], resamples: int = 5000
+) -> Interval:
+    """A ratio of mean accuracies with its percentile bootstrap interval over scenes."""
+    values = {name: np.array(column(rows, "accuracy")) for name, rows in found.items()}
+    count = len(values["plain"])
+    random = np.random.default_rng(0)
+    drawn = [random.integers(0, count, count) for _ in range(resamples)]
+    low, high = np.percentile(
+        [ratio(lambda name, rows=rows: float(values[name][rows].mean())) for rows in drawn], (2.5, 97.5)
+    )
+    return Interval(ratio(lambda name: float(values[name].mean())), float(low), float(high))
+
+
+def diversity_of(
+    pipe: DiffusionPipeline, captions: Sequence[str], entry: Mapping[str, Any], base: GenerationConfig
+) -> list[float]:
+    """1 - SSIM between clips of several seeds, the mean over pairs, by caption."""
+    variant = read_variants({"made": entry})["made"]
+    seeds = [[10_000 * number + index for index in range(len(captions))] for number in range(SEEDS)]
+    made = [variant.videos(pipe, captions, each, base, None).float().cpu() for each in seeds]
+    return [
+        1 - float(np.mean([ssim(one[index], other[index]) for one, other in itertools.combinations(made, 2)]))
+        for index in range(len(captions))
+    ]
+
+
+@torch.no_grad()
+def through_vae(
+    pipe: DiffusionPipeline, architecture: Architecture, scenes: Sequence[Scene], fit: int, batch: int = 16
+) -> Rows:
+    """Scores of rendered scenes that went through the model's VAE."""
+    rows: Rows = []
+    for start in range(0, len(scenes), batch):
+        part = scenes[start : start + batch]
+        clips = torch.stack([render(scene) for scene in part]).to(pipe.device)
+        rebuilt = architecture.decode(pipe.vae, architecture.encode(pipe.vae, clips)).float().clamp(0, 1)
+        rows += [score.as_dict() for score in score_scenes(rebuilt, [caption(scene) for scene in part], fit)]
+    return rows
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read the command line, make what is missing, judge, and record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--picks", type=Path, required=True, help="JSON")
+    parser.add_argument("--folder", type=Path, help="a training folder, instead of the weights that ship")
+    parser.add_argument("--size", choices=("standard", "tiny"), default="standard")
+    parser.add_argument("--scenes", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--batch", type=int, default=48)
+    parser.add_argument("--fit", type=int, default=20, help="iterations of the fit that quality rests on")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--record", action="store_true", help="write the record")
+    options = parser.parse_args(arguments)
+    picks = Picks(**json.loads(options.picks.read_text()))
+    scenes = scene_set("confirming", options.scenes)
+    captions = [caption(scene) for scene in scenes]
+    base = GenerationConfig(options.steps, guidance_scale=1.0, batch_size=options.batch)
+    pipe = pipeline_of(picks.model, options.folder, options.size, options.device)
+    entries = picks.variants()
+    found = compare(pipe, captions, read_variants(entries), base, options.out / picks.model, options.fit)
+    found["vae"] = through_vae(pipe, ARCHITECTURES[picks.model], scenes, options.fit)
+    few = captions[:DIVERSITY_CAPTIONS]
+    diversity = {name: diversity_of(pipe, few, entries[name], base) for name in ("plain", "picked")}
+    rows = judged(found, diversity, picks)
+    for row in rows:
+        interval = f"{row['value']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]"
+        print(f"{row['condition']:48} {interval} {row['bar']:24} {row['passed']}")
+    for name, each in found.items():
+        print(f"{name:28} accuracy {mean_interval(column(each, 'accuracy')):.3f}, fit {mean(each, 'fit'):.2f} dB")
+    if options.record:
+        known = load(NAME)["rows"] if (FOLDER / f"{NAME}.json").is_file() else []
+        others = [row for row in known if row["model"] != picks.model]
+        note = f"{options.scenes} confirming captions, {options.steps} steps, {picks.tried} settings tried before."
+        command = f"python -m benchmarks.validity --picks {options.picks} --record"
+        print(record(NAME, command, [*others, *rows], notes=note))
+
+
+if __name__ == "__main__":
+    main()
