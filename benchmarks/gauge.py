@@ -21,7 +21,7 @@ from ieadapt.runs.report import Table
 
 NAME = "testbed-gauge"
 PROFILE = FOLDER.parent / "profiles" / "scenes"
-CONFIG = BenchConfig(methods="plain,default,pag,copy,inversion", scenes=6, steps=4, batch=6, profile=PROFILE)
+CONFIG = BenchConfig(methods="plain,default,pag,copy,inversion", scenes=4, steps=4, batch=4, profile=PROFILE)
 TOLERANCES: Mapping[str, float] = {
     "success": 0.2,
     "change": 0.05,

@@ -169,7 +169,7 @@ def relation_rows(table: pl.DataFrame, sites: pl.DataFrame) -> list[dict[str, Va
 
 def claim_rows(found: Sequence[Mapping[str, Value]]) -> list[dict[str, Value]]:
     """What the paper's claims say: high EP goes with quality (rho > 0), low EP with structure (rho < 0)."""
-    claims = {"fall of testbed fit": "high EP: quality", "fall of ssim": "low EP: structure"}
+    claims = {"fall of testbed fit (dB)": "high EP: quality", "fall of ssim": "low EP: structure"}
     return [{"claim": claims[str(row["effect"])], **row} for row in found if row["effect"] in claims]
 
 

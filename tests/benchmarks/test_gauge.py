@@ -46,13 +46,13 @@ def test_its_exit_status_says_whether_something_is_off(
 ) -> None:
     monkeypatch.setattr(gauge, "found", lambda folder: _moved(accuracy=change))
     assert gauge.main([]) == status
-    assert f"{3 * status} of 51 marks are beyond their tolerance." in capsys.readouterr().out
+    assert f"{3 * status} of 57 marks are beyond their tolerance." in capsys.readouterr().out
 
 
 def test_what_was_found_becomes_the_record(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(gauge, "found", lambda folder: _moved(iou=0.1))
+    monkeypatch.setattr(gauge, "found", lambda folder: _moved(detail=0.1))
     assert gauge.main(["--record", "--folder", str(tmp_path)]) == 0
-    assert results.load(gauge.NAME, folder=tmp_path)["rows"] == _moved(iou=0.1)
+    assert results.load(gauge.NAME, folder=tmp_path)["rows"] == _moved(detail=0.1)
 
 
 @pytest.mark.slow

@@ -52,14 +52,14 @@ def test_a_bundled_model_without_its_weights_says_so(monkeypatch: pytest.MonkeyP
 
 
 def test_a_model_that_has_left_says_so_in_one_line() -> None:
-    with pytest.raises(UsageError, match=r"'shapes-dit' no longer ships with the package.*take 'scenes'") as caught:
+    with pytest.raises(UsageError, match=r"'shapes-dit' no longer ships with the package.*take 'scenes-dit'") as caught:
         load("shapes-dit")
     assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_model_names_a_near_one() -> None:
     with pytest.raises(UsageError, match="did you mean 'scenes'"):
-        load("shape")
+        load("scene")
 
 
 def test_a_folder_without_an_index_is_refused(tmp_path: Path) -> None:

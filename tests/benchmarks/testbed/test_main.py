@@ -18,11 +18,12 @@ def _run(capsys: pytest.CaptureFixture[str], *words: object) -> str:
     return captured.out
 
 
+@pytest.mark.slow
 def test_the_testbed_prints_a_table_per_track(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--scenes", 1, "--steps", 1, "--methods", "plain,copy", "--workers", 1)
     out = _run(capsys, *words, "--out", tmp_path / "run")
     assert out.count("passes per step") == 2
-    assert "Differences in fidelity are to plain, the best plain setting" in out
+    assert "Differences in accuracy are to plain, the best plain setting" in out
     assert (tmp_path / "run" / "testbed-editing.json").is_file()
     again = _run(capsys, *words, "--out", tmp_path / "run", "--resume", "--json")
     assert [row["method"] for row in json.loads(again)["rows"]["generation"]] == ["plain"]

@@ -25,6 +25,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_track_has_a_record_and_a_table(made: Path) -> None:
     for track, methods in (("generation", ["plain", "stg-a"]), ("editing", ["copy", "ceiling"])):
         record = json.loads((made / f"testbed-{track}.json").read_text())
@@ -38,10 +39,11 @@ def test_every_track_has_a_record_and_a_table(made: Path) -> None:
     assert [row["passes_per_step"] for row in _rows(made, "generation")] == [2.0, 3.0]
 
 
+@pytest.mark.slow
 def test_marks_of_the_controls_are_what_they_must_be(made: Path) -> None:
     copy, ceiling = _rows(made, "editing")
     assert (copy["success"], copy["passes"], ceiling["success"]) == (0.0, 0.0, 1.0)
-    assert copy["kept"] > 60
+    assert copy["kept"] > 50
     assert ceiling["psnr"] > 28 > copy["psnr"]
 
 
@@ -57,11 +59,12 @@ def test_it_goes_on_where_it_stopped_and_takes_more_methods(made: Path) -> None:
     kept.unlink()
     config = BenchConfig(methods=f"{METHODS},plain-guidance-2", **SMALL)
     found = run_testbed("scenes", made, config, resume=True)
-    assert json.loads(kept.read_text())["fidelity"] == pytest.approx(json.loads(content)["fidelity"], abs=1e-3)
+    assert json.loads(kept.read_text())["accuracy"] == pytest.approx(json.loads(content)["accuracy"], abs=1e-3)
     assert before == {file: file.stat().st_mtime_ns for file in before}
     assert [row["method"] for row in found.figures["generation"]] == ["plain", "plain-guidance-2", "stg-a"]
 
 
+@pytest.mark.slow
 def test_what_a_method_refuses_is_told_and_costs_no_other(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from benchmarks.testbed import generating
 
@@ -75,6 +78,7 @@ def test_what_a_method_refuses_is_told_and_costs_no_other(made: Path, monkeypatc
     assert found.notes[0] in json.loads((made / "testbed-generation.json").read_text())["notes"]
 
 
+@pytest.mark.slow
 def test_another_request_needs_another_folder(made: Path) -> None:
     with pytest.raises(UsageError, match="holds a run of another request"):
         run_testbed("scenes", made, BenchConfig(methods="plain", **SMALL | {"steps": 2}), resume=True)

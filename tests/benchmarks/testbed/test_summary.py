@@ -12,10 +12,10 @@ from ieadapt.metrics.intervals import paired_interval
 GENERATION = TRACKS["generation"]
 
 
-def _rows(method: str, passes: int, fidelity: list[float], flicker: float = 1.0) -> list[Row]:
+def _rows(method: str, passes: int, accuracy: list[float], flicker: float = 1.0) -> list[Row]:
     others = dict.fromkeys(GENERATION.measures, 0.5) | {"flicker": flicker, "fit": 20.0}
     told = {"method": method, "steps": 10, "passes": passes}
-    return [{"scene": f"s{k}", **told, **others, "fidelity": value} for k, value in enumerate(fidelity)]
+    return [{"scene": f"s{k}", **told, **others, "accuracy": value} for k, value in enumerate(accuracy)]
 
 
 ROWS = [
@@ -32,17 +32,17 @@ def test_differences_are_to_the_best_plain_setting_scene_by_scene() -> None:
     assert {row["against"] for row in figures.values()} == {"plain-guidance-2"}
     own = figures["default"]
     assert (own["scenes"], own["passes"], own["passes_per_step"]) == (3, 25, 2.5)
-    assert own["fidelity"] == pytest.approx(np.mean([0.7, 0.8, 0.8]))
+    assert own["accuracy"] == pytest.approx(np.mean([0.7, 0.8, 0.8]))
     expected = paired_interval([0.7, 0.8, 0.8], [0.6, 0.6, 0.7])
-    assert [own[f"fidelity_{end}"] for end in ("difference", "low", "high")] == pytest.approx(list(expected))
+    assert [own[f"accuracy_{end}"] for end in ("difference", "low", "high")] == pytest.approx(list(expected))
     assert own["flicker_difference"] == pytest.approx(1.0)
-    assert figures["plain-guidance-2"]["fidelity_difference"] == 0.0
-    assert figures["pag"]["fidelity_difference"] == pytest.approx(0.0), "over the two scenes that both have"
+    assert figures["plain-guidance-2"]["accuracy_difference"] == 0.0
+    assert figures["pag"]["accuracy_difference"] == pytest.approx(0.0), "over the two scenes that both have"
 
 
 def test_without_a_plain_setting_there_is_no_difference() -> None:
     figures = summarise(GENERATION, _rows("pag", 30, [0.5]))
-    assert (figures[0]["against"], figures[0]["fidelity_difference"]) == (None, None)
+    assert (figures[0]["against"], figures[0]["accuracy_difference"]) == (None, None)
     table = bench_table(GENERATION, figures)
     assert "No plain setting was run" in table.caption
     assert table.rows[0][:6] == ["pag", "3.00", "1", "0.500", "–", "–"]
@@ -51,7 +51,7 @@ def test_without_a_plain_setting_there_is_no_difference() -> None:
 def test_the_table_shows_cost_difference_and_every_mark() -> None:
     table = bench_table(GENERATION, summarise(GENERATION, ROWS))
     assert "to plain-guidance-2, the best plain setting" in table.caption
-    assert table.headings[:6] == ["method", "passes per step", "scenes", "fidelity ↑", "difference", "95 % interval"]
+    assert table.headings[:6] == ["method", "passes per step", "scenes", "accuracy ↑", "difference", "95 % interval"]
     assert {heading.split()[0] for heading in table.headings[3:]} == {"difference", "95", *GENERATION.measures}
     row = next(row for row in table.rows if row[0] == "default")
     assert row[1:5] == ["2.50", "3", "0.767", "+0.133"]

@@ -22,7 +22,7 @@ def test_the_perfect_edit_and_the_copy(kind: str) -> None:
     assert perfect.ssim == pytest.approx(1.0, abs=1e-4)
     assert perfect.preserved > 0.9
     copy = score_edit(pair.source_frames, pair)
-    assert copy.kept > 60
+    assert copy.kept > 55
     assert copy.success == 0.0
     assert copy.psnr < 30
     assert copy.preserved > 0.6

@@ -52,12 +52,11 @@ def test_unequal_numbers_are_refused() -> None:
         ("lower", -0.3, -0.1, "better with enhancement"),
         ("lower", 0.1, 0.3, "worse with enhancement"),
         ("higher", -0.1, 0.3, "do not settle it"),
-        ("near 1", 0.1, 0.3, "excludes zero."),
     ],
 )
 def test_a_verdict_says_no_more_than_the_interval(better: str, low: float, high: float, words: str) -> None:
-    row = Comparison("jitter", "pixels", better, 1.0, 1.2, (low + high) / 2, low, high, 96)  # type: ignore[arg-type]
-    assert verdict(row).endswith(words + "." if not words.endswith(".") else words)
+    row = Comparison("flicker", "255ths", better, 1.0, 1.2, (low + high) / 2, low, high, 96)  # type: ignore[arg-type]
+    assert verdict(row).endswith(words + ".")
 
 
 def test_a_handful_of_captions_settles_nothing() -> None:
@@ -66,6 +65,6 @@ def test_a_handful_of_captions_settles_nothing() -> None:
 
 
 def test_the_table_names_units_and_signs() -> None:
-    table = comparison_table(compare([SCORE] * 3, _scores(jitter=[0.4, 0.4, 0.4])), "here")
-    jitter = next(row for row in table.rows if row[0].startswith("jitter"))
-    assert jitter == ["jitter (pixels)", "lower", "0.500", "0.400", "-0.100", "[-0.100, -0.100]"]
+    table = comparison_table(compare([_score()] * 3, _scores(fit=[24.0, 24.0, 24.0])), "here")
+    fit = next(row for row in table.rows if row[0].startswith("fit"))
+    assert fit == ["fit (dB)", "higher", "25.000", "24.000", "-1.000", "[-1.000, -1.000]"]

@@ -111,7 +111,7 @@ def test_the_summary_names_the_costliest_sites() -> None:
     cost = next(sentence for sentence in sentences() if "one of the 12 temporal sites by identity" in sentence)
     assert cost.startswith("In this model, replacing ")
     assert "costs most structure at #1 with EP 76 % (fall of ssim 0.145)" in cost
-    assert "quality at #24 with EP 97 % (fall of testbed fit 0.292 dB)" in cost
+    assert "quality at #24 with EP 97 % (fall of testbed fit (dB) 0.292)" in cost
 
 
 def test_an_effect_that_cannot_be_told_from_none_is_not_called_a_cost() -> None:

@@ -23,7 +23,7 @@ KIND = "colour"
 STEPS = 6
 READ = 0.5
 """The mark from which a change counts as seen."""
-SEEN_BY = {"colour": "binding", "order": "presence"}
+SEEN_BY = {"colour": "binding"}
 """The component that sees a change, where it has another name than the kind of edit."""
 
 
@@ -35,7 +35,8 @@ class EditScores:
         psnr: to the perfect edit, dB.
         ssim: to the perfect edit, in [-1, 1].
         kept: PSNR in the region that the perfect edit leaves as it is, dB.
-        change: the mark of what was changed, of the changed object alone, in [0, 1].
+        change: the mark of what was changed, of the changed object alone, in [0, 1]; of an order of depth, how much
+            nearer the clip is to the perfect edit than to the source.
         success: 1 where that is 0.5 or more: the new value is seen; else 0.
         preserved: mean mark of the other components of accuracy, in [0, 1].
     """
@@ -74,20 +75,31 @@ def score_edit(frames: Float[Tensor, "frame channel height width"], pair: EditPa
     """
     source, perfect = pair.source_frames, fitting_perfect(frames, pair)
     seen = look_at(checked_clip(frames)[None])[0]
-    named = SEEN_BY.get(pair.kind, pair.kind)
+    named, kept = SEEN_BY.get(pair.kind, pair.kind), kept_region(source, perfect)
     # the changed object by itself, so that the marks of the others do not stand for it
     changed = pair.target if pair.object is None else pair.target.replace(order=(pair.object,))
-    change = getattr(accuracy_of(seen, changed), named)
+    change = (
+        _nearness(frames, source, perfect, ~kept) if named == "order" else getattr(accuracy_of(seen, changed), named)
+    )
     whole = accuracy_of(seen, pair.target)
     others = [getattr(whole, name) for name in COMPONENTS if name != named]
     return EditScores(
         psnr=psnr(frames, perfect),
         ssim=ssim(frames, perfect),
-        kept=region_psnr(frames, perfect, kept_region(source, perfect)),
+        kept=region_psnr(frames, perfect, kept),
         change=change,
         success=float(change >= READ),
         preserved=sum(others) / len(others),
     )
+
+
+def _nearness(frames: Tensor, source: Tensor, perfect: Tensor, region: Tensor) -> float:
+    """Where a clip lies between source (0) and perfect edit (1), by squared error over some pixels.
+
+    No caption says who is in front in a way that the components of accuracy see.
+    """
+    before, after = ((frames - other).square().mean(1)[region].mean() for other in (source, perfect))
+    return float(before / (before + after).clamp(min=1e-12))
 
 
 def fitting_perfect(
