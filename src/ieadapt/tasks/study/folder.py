@@ -39,7 +39,9 @@ IDENTITY: Mapping[str, type[pl.DataType]] = {
     "negative_prompt": pl.String,
 }
 """What a cell depends on, as columns of the table; all but these and `JOINED` are its measured values."""
-JOINED = ("key", "digest", "ep", "energy", "energy_share")
+STATISTICS = ("ep", "energy", "energy_share")
+"""What is joined from the profile."""
+JOINED = ("key", "digest", "joined_digest", *STATISTICS)
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,11 @@ class CellRow:
         values = {name: value for name, value in row.items() if name not in (*IDENTITY, *JOINED) and value is not None}
         cell = cls(identity, values)
         return cell if (cell.key, cell.digest) == (row.get("key"), row.get("digest")) else None
+
+
+def joined_digest(row: Mapping[str, Any]) -> str:
+    """The hash of what is joined to a cell in the table: a changed EP does not go unseen either."""
+    return fingerprint({name: row[name] for name in ("key", *STATISTICS)})
 
 
 class CellStore:
