@@ -18,6 +18,7 @@ from ieadapt.runs.clip_reading import open_clip, read_clip
 from ieadapt.runs.engines import make_missing
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import Batch, RunFolder, Stages, open_run, silent
+from ieadapt.runs.notes import noted
 from ieadapt.runs.pipelines import Hardware
 from ieadapt.runs.report import Table
 from ieadapt.runs.sources import SourceConfig
@@ -155,7 +156,8 @@ def run_v2v(
     batch = Batch("videos")
     batch.each({job.name: job for job in jobs}, _check)
     with open_run(out, "v2v", {"request": request}, command=command, resume=resume) as run:
-        failed = _make(work, [job for job in jobs if job.name not in batch.left_out], config, stages)
+        with noted() as warned:
+            failed = _make(work, [job for job in jobs if job.name not in batch.left_out], config, stages)
         batch.left_out |= {name: str(reason) for name, reason in failed.items()}
         done = [job for job in jobs if job.name not in batch.left_out]
         if not done:
@@ -163,7 +165,8 @@ def run_v2v(
             problem = f"{len(batch.left_out)} videos could not be edited"
             raise FailureError(problem, got=f"{name}: {reason}", remedy="--resume")
         run.write("config.yaml", as_v2vbench(done))
-        result = _write(run, work.rows, metrics, *_measure(work, done, metrics, stages), batch)
+        values, notes = _measure(work, done, metrics, stages)
+        result = _write(run, work.rows, metrics, values, [*warned, *notes], batch)
     batch.mark(run)
     return result
 

@@ -28,7 +28,7 @@ from ieadapt.tasks.maps.method import attention_maps
 from ieadapt.tasks.maps.result import AttentionMaps
 from ieadapt.tasks.maps.run import map_blocks
 from ieadapt.tasks.measure.profile import EntropyProfile
-from ieadapt.tasks.study.folder import CellRow, joined_digest
+from ieadapt.tasks.study.folder import CellRow, StudyFolder, joined_digest
 from ieadapt.tasks.study.report_effects import (
     NAMES,
     Effect,
@@ -326,6 +326,8 @@ def _record(folder: Path, table: pl.DataFrame) -> dict[str, Any]:
         "prompts": table["prompt"].n_unique(),
         "seeds": ", ".join(map(str, sorted(table["seed"].unique()))),
     }
+    if notes := StudyFolder(folder).notes():
+        record["notes"] = "; ".join(notes)
     with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):  # as far as it can be read
         own = json.loads((folder / "study.json").read_text())
         record |= {name: own[name] for name in ("command", "started") if own.get(name)}
