@@ -141,8 +141,8 @@ def test_notes_of_workers_are_shown_once_and_stand_in_record_and_report(model: P
             assert process.wait(240) == 0, said
         assert said.count(note) == 1
         assert f"ieadapt: note: {note}" in said
-    assert [each.partition(";")[0] for each in StudyFolder(out).notes()] == [note]
+    assert [each.startswith(note) for each in StudyFolder(out).notes()].count(True) == 1
     assert note in (out / "report.html").read_text()
-    kept = next((out / "notes").iterdir())
-    kept.write_bytes(kept.read_bytes()[:20])
-    assert StudyFolder(out).notes() == [f"this note is damaged: notes/{kept.name}"]
+    for kept in (out / "notes").iterdir():
+        kept.write_bytes(kept.read_bytes()[:20])
+        assert f"this note is damaged: notes/{kept.name}" in StudyFolder(out).notes()
