@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
+import re
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -16,6 +18,10 @@ LOADERS = {
     "transformers": ("transformers.modeling_utils", logging.ERROR),
 }
 """Where the libraries log which weights they did not find or use, and from which level on their logs are notes."""
+
+LONGEST = 300
+"""Characters of what a library logs that become a note."""
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @contextlib.contextmanager
@@ -83,7 +89,10 @@ def libraries_heard() -> Iterator[None]:
 
 
 class _NoteHandler(logging.Handler):
-    """Makes a note of everything that is logged."""
+    """Makes a note of everything that is logged; tables of it are cut."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        warnings.warn(record.getMessage(), IEAdaptWarning, stacklevel=2)
+        text = _COLOUR.sub("", record.getMessage())
+        if "should be kept in float32: []" in text:  # diffusers says this of AnimateDiff, which has no such modules
+            return
+        warnings.warn(textwrap.shorten(text, LONGEST, placeholder=" ..."), IEAdaptWarning, stacklevel=2)
