@@ -44,13 +44,15 @@ def noted(tell: Callable[..., None] | None = None) -> Iterator[Sequence[str]]:
     with warnings.catch_warnings():
         before = warnings.showwarning
 
-        def once(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        def once(
+            message: Warning | str, category: type[Warning], filename: str, lineno: int, *more: Any, **named: Any
+        ) -> None:
             if not issubclass(category, IEAdaptWarning):
-                before(message, category, *where)
+                before(message, category, filename, lineno, *more, **named)
             elif (first := str(message).partition(";")[0]) not in known:
                 known.add(first)
                 notes.append(str(message))
-                (tell or before)(message, category, *where)
+                (tell or before)(message, category, filename, lineno)
 
         warnings.showwarning = once
         yield notes
