@@ -43,4 +43,4 @@ def test_the_videos_say_how_they_were_made_and_are_light() -> None:
     names = {f"{prompt}-0.mp4" for prompt in (RUNS / "prompts.txt").read_text().splitlines()}
     for part in ("plain", "enhanced"):
         assert {file.name for file in (RUNS / part).iterdir()} == names == set(run["seeds"])
-    assert sum(file.stat().st_size for file in RUNS.rglob("*") if file.is_file()) < 1_000_000
+    assert sum(file.stat().st_size for file in RUNS.rglob("*") if file.is_file()) < 1_200_000

@@ -179,7 +179,7 @@ def study(
         pictures = study_maps(config.hardware.load(config.model), result.table, EntropyProfile.load(folder))
         write_study_report(folder, maps=pictures)
     means = _mean_by_condition(result.table)
-    content = {"notes": result.notes, "conditions": means.to_dicts()}
+    content = {"notes": [*result.notes, *result.warned], "conditions": means.to_dicts()}
     lines = [*result.notes, location("table", folder / "study.parquet")]
     return Summary(content, [_conditions_table(means), *lines], folder)
 

@@ -5,8 +5,8 @@ Only the module of the requested command is imported, so that `ieadapt --help` d
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-import logging
 import os
 import signal
 import sys
@@ -18,6 +18,7 @@ from typing import NoReturn
 import typer
 
 from ieadapt.errors import IEAdaptError, IEAdaptWarning
+from ieadapt.runs.notes import libraries_heard, noted
 
 COMMANDS = {
     "models": "List the bundled models and the model families that can be measured and enhanced.",
@@ -49,12 +50,6 @@ QUIET = {
 }
 """Settings of the libraries in this process and in the workers that it starts, by environment variables."""
 
-LOADERS = {
-    "diffusers": ("diffusers.models.modeling_utils", logging.WARNING),  # of a size that it rounds, a text that it cuts
-    "transformers": ("transformers.modeling_utils", logging.ERROR),
-}
-"""Where the libraries log which weights they did not find or use, and from which level on their logs are shown."""
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `ieadapt` and return its exit status: 0 done, 1 failed, 2 a bad request, 130 stopped."""
@@ -71,9 +66,11 @@ def run_program(
     try:
         _stop_on_terminate()
         requested = next((word for word in given if not word.startswith("-")), None)
-        if requested is not None and not debug:
+        quiet = requested is not None and not debug
+        if quiet:
             _quieten_libraries()
-        status = int(application(requested)(args=given, prog_name=name, standalone_mode=False) or 0)
+        with noted(), libraries_heard() if quiet else contextlib.nullcontext():
+            status = int(application(requested)(args=given, prog_name=name, standalone_mode=False) or 0)
         return _say("stopped", STOPPED) if status == STOPPED else status
     except (KeyboardInterrupt, typer.Abort):
         return _say("stopped", STOPPED)
@@ -130,7 +127,7 @@ def _say(line: str, status: int) -> int:
 
 
 def _quieten_libraries() -> None:
-    """Progress bars and deprecations are not for the reader of a result; our warnings and those of diffusers are."""
+    """Progress bars and deprecations are not for the reader of a result; our notes are."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", IEAdaptWarning)
@@ -138,11 +135,6 @@ def _quieten_libraries() -> None:
         os.environ.setdefault("PYTHONWARNINGS", "ignore")
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    for library, (loader, level) in LOADERS.items():
-        settings = importlib.import_module(f"{library}.utils.logging")
-        settings.set_verbosity(level)
-        settings.get_logger(loader).setLevel(logging.WARNING)
-        settings.disable_progress_bar()
 
 
 def _note(message: Warning | str, *_context: object, **_more: object) -> None:

@@ -132,13 +132,19 @@ def v2v(
 
     The rows `copy` (the source itself) and `reconstruction` are always there: consistency alone rewards not editing.
 
+    Signs of damage in a source are notes on its rows; `--strict` leaves damaged videos out. A video that cannot be read
+    or edited is left out too, and the exit status is then 1.
+
     Example: `ieadapt bench v2v scenes set.yaml --videos videos --methods default,sdedit-0.6 --out runs/v2v`
     """
     with run_in(out, "v2v") as (folder, stages):
         result = run_v2v(model, edits, folder, config, resume=resume, stages=stages)
     rows = {name: [dataclasses.asdict(row) for row in each] for name, each in result.rows.items()}
-    content = {"rows": rows, "notes": list(result.notes)}
-    return Summary(content, [result.table, *result.notes, location("videos and values", folder)], folder)
+    left_out = result.batch.left_out
+    content = {"rows": rows, "notes": list(result.notes), "left_out": left_out}
+    parts: list[Table | str] = [result.table, *result.notes, location("videos and values", folder)]
+    remedy = f"mend that, then repeat with --resume --out {folder}"
+    return Summary(content, parts, folder, result.batch.shortfall(remedy) if left_out else None)
 
 
 bench = typer.Typer(

@@ -24,8 +24,9 @@ from ieadapt.errors import FailureError, IEAdaptError, UsageError
 from ieadapt.files import sweep
 from ieadapt.models import model_folder
 from ieadapt.runs.folder import Stages
+from ieadapt.runs.notes import pass_on
 from ieadapt.runs.shared_files import locked_keys
-from ieadapt.runs.workers import LOCKS, Outcome, RunTasks, Task, Work, Worker, make_all
+from ieadapt.runs.workers import LOCKS, Outcome, Reply, RunTasks, Task, Work, Worker, make_all
 
 ATTEMPTS = 3
 """Workers that one task may lose before it is given up, and new workers in place of each lost one."""
@@ -87,7 +88,7 @@ def _worker(work: Work, threads: int) -> Worker:
     return Worker(work, threads)
 
 
-def _reply(work: Work, threads: int, task: Task) -> Outcome | IEAdaptError:
+def _reply(work: Work, threads: int, task: Task) -> Reply:
     return _worker(work, threads).reply(task)
 
 
@@ -169,9 +170,11 @@ class WorkerPool:
                     waiting.extendleft([task] if task.items else [])
                     continue
                 self._free.append(worker)
-                if isinstance(reply := future.result(), IEAdaptError):
-                    raise reply
-                yield reply
+                reply: Reply = future.result()
+                pass_on(reply.notes)
+                if isinstance(reply.outcome, IEAdaptError):
+                    raise reply.outcome
+                yield reply.outcome
 
     def stop(self) -> None:
         """End every worker, all at once."""

@@ -8,15 +8,19 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ieadapt.errors import FailureError
-from ieadapt.files import write_atomically
+from ieadapt.errors import FailureError, UsageError
+from ieadapt.files import read_record, record_text, sha256_of, write_atomically
 
 REJECTED = "rejected"
+WRITTEN = "written"
+"""Folder of the records of what was written, in the folder of the work."""
+_SCHEMA = {"sha256": dict[str, str], "notes": list[str]}
 
 
 class StorageError(FailureError):
@@ -71,6 +75,66 @@ def fingerprint(value: Mapping[str, Any]) -> str:
     present = {name: entry for name, entry in value.items() if entry is not None}
     content = json.dumps(present, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """What was written of a piece of work: the content hash of its files, so that damaged ones are made again.
+
+    Attributes:
+        folder: of the work.
+        key: of the piece.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> record = FileRecord(folder, "a")
+        >>> record.write({folder / "clip.mp4": b"1"}, notes=["damaged"])
+        >>> record.holds(folder / "clip.mp4"), record.notes
+        (True, ['damaged'])
+        >>> _ = (folder / "clip.mp4").write_bytes(b"2")
+        >>> record.holds(folder / "clip.mp4")
+        False
+    """
+
+    folder: Path
+    key: str
+
+    @property
+    def notes(self) -> list[str]:
+        """What was noted of the piece."""
+        notes: list[str] = self._read()["notes"]
+        return notes
+
+    def holds(self, *paths: Path) -> bool:
+        """Whether these files are there as they were written."""
+        hashes = self._read()["sha256"]
+        return all(path.is_file() and hashes.get(self._name(path)) == sha256_of(path) for path in paths)
+
+    def write(self, contents: Mapping[Path, bytes], notes: Iterable[str] = ()) -> None:
+        """Write files, and then the record of them, each whole or not at all.
+
+        Raises:
+            StorageError: the disk is full or the folder cannot be written.
+        """
+        hashes = self._read()["sha256"]
+        for path, content in contents.items():
+            write_whole(path, content)
+            hashes[self._name(path)] = hashlib.sha256(content).hexdigest()
+        write_whole(self._path, record_text({"sha256": hashes, "notes": list(notes)}).encode())
+
+    @property
+    def _path(self) -> Path:
+        return self.folder / WRITTEN / f"{self.key}.json"
+
+    def _name(self, path: Path) -> str:
+        return str(path.relative_to(self.folder))
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            return read_record(self._path, _SCHEMA, what="the record of written files", remedy="--resume")
+        except (FileNotFoundError, UsageError):  # what no sound record speaks for is made again
+            return {"sha256": {}, "notes": []}
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from diffusers import DiffusionPipeline
 
 from ieadapt.errors import FailureError, IEAdaptError
 from ieadapt.runs.folder import Stages
+from ieadapt.runs.notes import overheard
 from ieadapt.runs.pipelines import Hardware
 from ieadapt.runs.shared_files import StorageError, locked
 
@@ -83,6 +84,19 @@ RunTasks = Callable[[Iterable[Task]], Iterator[Outcome]]
 """Workers: they do tasks in any order, and give the outcomes as they come."""
 
 
+@dataclass(frozen=True)
+class Reply:
+    """What a worker in another process answers.
+
+    Attributes:
+        outcome: of the task, or the error that ends the run.
+        notes: what came up meanwhile; the process's own output is not seen.
+    """
+
+    outcome: Outcome | IEAdaptError
+    notes: tuple[str, ...] = ()
+
+
 class Worker:
     """A pipeline, loaded once, and a folder to fill.
 
@@ -120,14 +134,17 @@ class Worker:
             except IEAdaptError as error:
                 return dict.fromkeys(items, error)
 
-    def reply(self, task: Task) -> Outcome | IEAdaptError:
+    def reply(self, task: Task) -> Reply:
         """As `run`, with the error that ends the run as a value: those of libraries may not survive being sent."""
-        try:
-            return self.run(task)
-        except IEAdaptError as error:
-            return error
-        except Exception as error:
-            return FailureError("a worker failed", got=f"{type(error).__name__}: {error}")
+        outcome: Outcome | IEAdaptError
+        with overheard() as notes:
+            try:
+                outcome = self.run(task)
+            except IEAdaptError as error:
+                outcome = error
+            except Exception as error:
+                outcome = FailureError("a worker failed", got=f"{type(error).__name__}: {error}")
+        return Reply(outcome, tuple(notes))
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,12 @@ from PIL import Image
 
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.runs.folder import read_run
+from ieadapt.runs.sources import SourceConfig
 from ieadapt.runs.videos import encode_video
 from ieadapt.tasks.bench.v2v import V2VConfig, as_v2vbench, read_edit_set, run_v2v
 from ieadapt.tasks.edit.config import Sampling
 from tests.metrics import clips
+from tests.runs import files
 from tests.tiny import build
 
 V2VBENCH = """
@@ -117,6 +121,74 @@ def test_a_run_goes_on_with_what_is_missing(
     other = dataclasses.replace(config, methods="sdedit-0.4")
     with pytest.raises(UsageError, match="holds a run of another request"):
         run_v2v(model, edits, made, other, resume=True)
+
+
+@pytest.mark.parametrize("damage", [lambda content: b"", lambda content: content[:200], lambda content: b"?" * 300])
+def test_a_file_that_is_not_what_was_written_is_made_again(
+    model: str, edits: Path, config: V2VConfig, made: Path, tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    shutil.copytree(made, tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.mp4")}
+    record = next((tmp_path / "run" / "written").iterdir())
+    for path in (tmp_path / "run/source/hike.mp4", tmp_path / "run/reconstruction/bear/0.mp4", record):
+        path.write_bytes(damage(path.read_bytes()))
+    run_v2v(model, edits, tmp_path / "run", config, resume=True)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.mp4")} == before
+    assert read_run(tmp_path / "run")["status"] == "complete"
+
+
+@pytest.fixture
+def damaged(edits: Path, tmp_path: Path) -> Path:
+    """The list of edits beside videos of which one has a flipped bit in a slice with a checksum."""
+    shutil.copytree(edits.parent, tmp_path / "set")
+    (tmp_path / "set" / "hike.mp4").unlink()
+    noise = list(np.random.default_rng(0).integers(0, 256, (6, 48, 64, 3), dtype=np.uint8))
+    clip = files.write(tmp_path / "set" / "hike.mkv", noise, codec="ffv1", pixels="bgr0", slicecrc="1")
+    content = bytearray(clip.read_bytes())
+    content[len(content) // 3] ^= 1
+    clip.write_bytes(content)
+    return tmp_path / "set" / "set.yaml"
+
+
+def test_damage_of_a_source_is_a_note_on_its_rows(model: str, damaged: Path, config: V2VConfig, tmp_path: Path) -> None:
+    sign = "hike: source: damaged: "
+    found = run_v2v(model, damaged, tmp_path / "run", config)
+    values = pl.read_parquet(tmp_path / "run" / "values.parquet")
+    noted = {video for video, notes in values.select("video", "notes").rows() if "source: damaged: " in notes}
+    assert noted == {"hike"}
+    assert values.filter(video="hike")["notes"].str.contains("source: damaged: ").all()
+    assert sum(note.startswith(sign) for note in found.notes) == 1
+    assert sign in (tmp_path / "run" / "benchmark.json").read_text()
+    again = run_v2v(model, damaged, tmp_path / "run", config, resume=True)
+    assert again.notes == found.notes
+
+
+def test_strict_leaves_a_damaged_source_out(model: str, damaged: Path, config: V2VConfig, tmp_path: Path) -> None:
+    strict = dataclasses.replace(config, source=SourceConfig(strict=True))
+    found = run_v2v(model, damaged, tmp_path / "strict", strict)
+    assert pl.read_parquet(tmp_path / "strict" / "values.parquet")["video"].unique().to_list() == ["bear"]
+    assert "the video is damaged or cut off; got damaged: " in found.batch.left_out["hike"]
+    record = read_run(tmp_path / "strict")
+    assert (record["status"], list(record["left_out"])) == ("partial", ["hike"])
+    assert "--strict" in record["command"]
+    assert [
+        entry["video_id"] for entry in yaml.safe_load((tmp_path / "strict" / "config.yaml").read_text())["data"]
+    ] == ["bear"]
+
+
+def test_a_source_that_cannot_be_read_ends_no_benchmark(
+    model: str, edits: Path, config: V2VConfig, tmp_path: Path
+) -> None:
+    shutil.copytree(edits.parent, tmp_path / "set")
+    (tmp_path / "set" / "hike.mp4").write_bytes(b"no video")
+    found = run_v2v(model, tmp_path / "set" / "set.yaml", tmp_path / "run", config)
+    assert "this is no video that can be read" in found.batch.left_out["hike"]
+    assert any(note.startswith("left out: hike: this is no video") for note in found.notes)
+    assert read_run(tmp_path / "run")["status"] == "partial"
+    (tmp_path / "set" / "hike.mp4").write_bytes((edits.parent / "hike.mp4").read_bytes())
+    found = run_v2v(model, tmp_path / "set" / "set.yaml", tmp_path / "run", config, resume=True)
+    assert not found.batch.left_out
+    assert read_run(tmp_path / "run")["status"] == "complete"
 
 
 def test_bad_requests_are_refused(model: str, edits: Path, config: V2VConfig, tmp_path: Path) -> None:

@@ -69,15 +69,18 @@ def test_a_run_goes_on_with_what_is_missing(asked: VBenchRun, made: Path, tmp_pa
     whole = _contents(tmp_path / "run")
     lost = tmp_path / "run" / "enhanced" / f"{PROMPTS[0]}-1.mp4"
     lost.unlink()
-    kept = tmp_path / "run" / "plain" / f"{PROMPTS[0]}-0.mp4"
-    kept.write_bytes(b"kept as it is")
+    kept = tmp_path / "run" / "plain" / f"{PROMPTS[0]}-1.mp4"
+    before = kept.stat().st_mtime_ns
+    garbage = tmp_path / "run" / "plain" / f"{PROMPTS[0]}-0.mp4"
+    garbage.write_bytes(b"garbage")
     leftover = tmp_path / "run" / "plain" / "x.mp4.0123abcd.part"
     leftover.touch()
     os.utime(leftover, (0, 0))
     run_vbench(asked, tmp_path / "run", resume=True)
     after = _contents(tmp_path / "run")
     assert after.keys() == whole.keys()
-    assert kept.read_bytes() == b"kept as it is"
+    assert kept.stat().st_mtime_ns == before
+    assert after[f"plain/{garbage.name}"].startswith(whole[f"plain/{garbage.name}"][:12])
     assert not list((tmp_path / "run").rglob("*.part"))
     with pytest.raises(UsageError, match=r"holds a complete vbench run of .*remedy: name another --out"):
         run_vbench(asked, tmp_path / "run")

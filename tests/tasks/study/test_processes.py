@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from ieadapt.runs.shared_files import locked_keys
-from ieadapt.tasks.study.folder import CellStore
+from ieadapt.tasks.study.folder import CellStore, StudyFolder
 from ieadapt.tasks.study.run import StudyRun, run_study
 from ieadapt.tasks.study.table import study_status
 from tests.tasks.study.conftest import ASKED, PROMPTS, same
@@ -123,3 +126,23 @@ def workers(parent: int) -> list[int]:
     """The processes that multiprocessing spawned for a study."""
     children = [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
     return [pid for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
+
+
+@pytest.mark.slow
+def test_notes_of_workers_are_shown_once_and_stand_in_record_and_report(model: Path, tmp_path: Path) -> None:
+    spoilt, out, log = tmp_path / "model", tmp_path / "noted", tmp_path / "log"
+    shutil.copytree(model, spoilt)
+    file = spoilt / "vae" / "diffusion_pytorch_model.safetensors"
+    save_file({**load_file(file), "extra": torch.zeros(1)}, file, {"format": "pt"})
+    note = "the weights of vae hold tensors that a AutoencoderKL does not use: extra"
+    for words in (("--workers", "2"), ("--workers", "1", "--resume")):
+        with program(log, spoilt, out, *words) as process:
+            said = process.stderr.read() if process.stderr else ""
+            assert process.wait(240) == 0, said
+        assert said.count(note) == 1
+        assert f"ieadapt: note: {note}" in said
+    assert [each.startswith(note) for each in StudyFolder(out).notes()].count(True) == 1
+    assert note in (out / "report.html").read_text()
+    for kept in (out / "notes").iterdir():
+        kept.write_bytes(kept.read_bytes()[:20])
+        assert f"this note is damaged: notes/{kept.name}" in StudyFolder(out).notes()

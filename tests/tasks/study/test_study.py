@@ -22,6 +22,7 @@ from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.study import work
 from ieadapt.tasks.study.config import StudyConfig
 from ieadapt.tasks.study.folder import CellRow, CellStore
+from ieadapt.tasks.study.report import read_table
 from ieadapt.tasks.study.run import StudyRun, run_study
 from ieadapt.tasks.study.table import compact_study, study_status
 from ieadapt.tasks.study.videos import read_strips
@@ -118,6 +119,23 @@ def test_a_study_goes_on_from_its_table_alone(
     monkeypatch.setattr(CellStore, "write", lambda self, row: (written.append(row.key), store(self, row)))
     same(run_study(asked(), tmp_path / "a", resume=True).table, rows)
     assert set(written) == {rows["key"][2], rows["key"][6], rows["key"][7]}
+
+
+def test_a_number_that_was_changed_anywhere_in_the_table_is_noticed(whole: Path, tmp_path: Path) -> None:
+    rows, changed = read_table(whole / "study.parquet"), tmp_path / "study.parquet"
+    for name in (name for name, kind in rows.schema.items() if kind.is_numeric() and rows[name].is_not_null().any()):
+        spoilt = rows.with_columns(
+            pl.when(pl.int_range(pl.len()) == 3).then(pl.col(name) * 1.01 + 1).otherwise(name).cast(rows[name].dtype)
+        )
+        spoilt.write_parquet(changed)
+        with pytest.raises(UsageError, match=r"the table of this study is damaged; got values that .*--compact DIR"):
+            read_table(changed)
+    swapped = rows.with_columns(pl.col("ep", "energy", "energy_share").reverse())
+    swapped.write_parquet(changed)
+    with pytest.raises(UsageError, match="the table of this study is damaged"):
+        read_table(changed)
+    rows.drop("joined_digest").write_parquet(changed)  # as earlier versions wrote it
+    assert read_table(changed).height == rows.height
 
 
 def test_a_damaged_twin_is_made_again(asked: Asked, whole: Path, tmp_path: Path) -> None:

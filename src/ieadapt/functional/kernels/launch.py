@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ieadapt.errors import UsageError
+from ieadapt.errors import IEAdaptWarning, UsageError
 from ieadapt.functional.attention import Attention
 
 KernelChoice = Literal["auto", "on", "off"]
@@ -70,7 +70,7 @@ def uses_kernel(attention: Attention, *, output: bool, choice: KernelChoice | No
         return False
     obstacle = next(_obstacles(attention, output), None)
     if obstacle is not None:
-        warnings.warn(f"measured without the fused kernel: {obstacle}", stacklevel=2)
+        warnings.warn(f"measured without the fused kernel: {obstacle}", IEAdaptWarning, stacklevel=2)
     return obstacle is None
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ieadapt.errors import UsageError
-from ieadapt.runs.shared_files import fingerprint, write_whole
+from ieadapt.runs.shared_files import FileRecord, fingerprint
 from ieadapt.runs.sources import SourceConfig, read_source
 from ieadapt.runs.videos import encode_video
 from ieadapt.runs.workers import Task, Work
@@ -58,14 +58,24 @@ class EditWork(Work):
         """The source as the model took it."""
         return self.folder / SOURCE / f"{job.name}.mp4"
 
+    def record(self, job: EditJob) -> FileRecord:
+        """What was written of a job; its notes are the signs of damage in the source."""
+        return FileRecord(self.folder, self._key(job))
+
     def missing(self, job: EditJob) -> list[str]:
-        """The rows of a job that are not whole."""
-        numbers = range(len(job.prompts))
-        return [row for row in self.rows if not all(self.file(row, job, index).is_file() for index in numbers)]
+        """The rows of a job of which a file is gone or is not what was written."""
+        return [row for row in self.rows if not self.record(job).holds(*self._files(row, job))]
+
+    def _files(self, row: str, job: EditJob) -> list[Path]:
+        edits = [self.file(row, job, index) for index in range(len(job.prompts))]
+        return [self.source_file(job), *edits] if row == COPY else edits
+
+    def _key(self, job: EditJob) -> str:
+        return fingerprint({"job": job.name})
 
     def task(self, job: EditJob) -> Task:
         """What makes every row of a job."""
-        return Task(EditWork.make, {fingerprint({"job": job.name}): job})
+        return Task(EditWork.make, {self._key(job): job})
 
     def make(self, pipe: DiffusionPipeline, items: Mapping[str, EditJob]) -> None:
         """Make what is missing of some jobs."""
@@ -77,13 +87,12 @@ class EditWork(Work):
         size = frames_for(pipe, self.generation)
         if job.video is None:
             raise UsageError("a benchmark edits videos from files", where=f"job {job.name!r}")
-        frames = read_source(job.video, size, self.source).frames
-        content = encode_video(frames)
-        write_whole(self.source_file(job), content)
+        source = read_source(job.video, size, self.source)
         for row in rows:
-            contents = [content] * len(job.prompts) if row == COPY else self._edited(pipe, row, job, frames)
-            for index, each in enumerate(contents):
-                write_whole(self.file(row, job, index), each)
+            files = self._files(row, job)
+            copies = [encode_video(source.frames)] * len(files) if row == COPY else None
+            contents = copies or self._edited(pipe, row, job, source.frames)
+            self.record(job).write(dict(zip(files, contents, strict=True)), source.damage)
 
     def _edited(self, pipe: DiffusionPipeline, row: str, job: EditJob, frames: Video) -> list[bytes]:
         config = edit_preset(INVERTING if row == RECONSTRUCTION else row)

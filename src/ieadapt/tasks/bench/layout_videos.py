@@ -10,7 +10,7 @@ from diffusers import DiffusionPipeline
 from jaxtyping import Float
 from torch import Tensor
 
-from ieadapt.runs.shared_files import fingerprint, write_whole
+from ieadapt.runs.shared_files import FileRecord, fingerprint
 from ieadapt.runs.videos import encode_video
 from ieadapt.runs.workers import Work
 from ieadapt.tasks.enhance.config import EnhanceConfig
@@ -54,8 +54,9 @@ class LayoutWork(Work):
     ways: tuple[tuple[str, EnhanceConfig | None], ...]
 
     def missing(self, job: VideoJob) -> list[str]:
-        """The ways whose video of a job is not there."""
-        return [way for way, _ in self.ways if not (self.folder / way / job.name).is_file()]
+        """The ways whose video of a job is gone or is not what was written."""
+        record = FileRecord(self.folder, job.key)
+        return [way for way, _ in self.ways if not record.holds(self.folder / way / job.name)]
 
     def make(self, pipe: DiffusionPipeline, items: Mapping[str, VideoJob]) -> None:
         """Make what is missing of some jobs, in batches that share a way."""
@@ -63,7 +64,8 @@ class LayoutWork(Work):
             jobs = [job for job in items.values() if way in self.missing(job)]
             if jobs:
                 for job, frames in zip(jobs, self._videos(pipe, jobs, config), strict=True):
-                    write_whole(self.folder / way / job.name, encode_video(frames))
+                    path = self.folder / way / job.name
+                    FileRecord(self.folder, job.key).write({path: encode_video(frames)})
 
     def _videos(
         self, pipe: DiffusionPipeline, jobs: Sequence[VideoJob], config: EnhanceConfig | None

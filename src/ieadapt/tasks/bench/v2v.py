@@ -11,13 +11,14 @@ from typing import Any
 
 import yaml
 
-from ieadapt.errors import FailureError, UsageError, reason_of
+from ieadapt.errors import FailureError, IEAdaptError, UsageError, reason_of
 from ieadapt.metrics import Metric, select_metrics
 from ieadapt.runs.clip_folders import VIDEO_SUFFIXES, frames_of
-from ieadapt.runs.clip_reading import read_clip
+from ieadapt.runs.clip_reading import open_clip, read_clip
 from ieadapt.runs.engines import make_missing
 from ieadapt.runs.flags import command_line
-from ieadapt.runs.folder import RunFolder, Stages, open_run, silent
+from ieadapt.runs.folder import Batch, RunFolder, Stages, open_run, silent
+from ieadapt.runs.notes import noted
 from ieadapt.runs.pipelines import Hardware
 from ieadapt.runs.report import Table
 from ieadapt.runs.sources import SourceConfig
@@ -94,12 +95,14 @@ class V2VResult:
     Attributes:
         table: one row per method, every metric with its mean and 95 % interval.
         rows: method -> the same as values.
-        notes: what was refused.
+        notes: signs of damage in a source, what was refused, and what was left out.
+        batch: which source videos were left out, and why.
     """
 
     table: Table
     rows: Mapping[str, Sequence[MetricSummary]]
     notes: Sequence[str]
+    batch: Batch
 
 
 def run_v2v(
@@ -116,18 +119,22 @@ def run_v2v(
     The rows `copy` (the source itself) and `reconstruction` (inverted and run again with its own prompt) are always
     there: consistency and nearness to the source alone reward not editing.
 
+    All videos are checked first. One that cannot be read or edited is left out, and the run is then marked partial;
+    resumed, it tries that one again.
+
     Args:
         model: a bundled name, a folder or a hub id.
         edits: the list, see `read_edit_set`.
         out: gets `source/VIDEO.mp4`, `METHOD/VIDEO/INDEX.mp4`, `config.yaml` (the list as V2VBench takes it), values,
             table and summary.
         config: methods, metrics, sampling.
-        resume: go on with an earlier run of the same request; finished edits are not made again.
+        resume: go on with an earlier run of the same request; finished edits that are as they were written are not
+            made again.
         stages: called as it goes on.
 
     Raises:
-        UsageError: the request cannot be met, or the folder holds a run of another request.
-        FailureError: some edits could not be made.
+        UsageError: the request cannot be met, no video can be read, or the folder holds a run of another request.
+        FailureError: no video could be edited.
     """
     config = config or V2VConfig()
     jobs = read_edit_set(Path(edits), config.videos)
@@ -146,14 +153,32 @@ def run_v2v(
     request |= {name: value for name, value in asdict(config).items() if name not in _NOT_REQUESTED}
     request["source"] = config.source.as_key()
     command = command_line("bench v2v", config, out, model, edits)
+    batch = Batch("videos")
+    batch.each({job.name: job for job in jobs}, _check)
     with open_run(out, "v2v", {"request": request}, command=command, resume=resume) as run:
-        run.write("config.yaml", as_v2vbench(jobs))
-        _make(work, jobs, config, stages)
-        values, notes = _measure(work, jobs, metrics, stages)
-        return _write(run, work.rows, metrics, values, notes)
+        with noted() as warned:
+            failed = _make(work, [job for job in jobs if job.name not in batch.left_out], config, stages)
+        batch.left_out |= {name: str(reason) for name, reason in failed.items()}
+        done = [job for job in jobs if job.name not in batch.left_out]
+        if not done:
+            name, reason = next(iter(batch.left_out.items()))
+            problem = f"{len(batch.left_out)} videos could not be edited"
+            raise FailureError(problem, got=f"{name}: {reason}", remedy="--resume")
+        run.write("config.yaml", as_v2vbench(done))
+        values, notes = _measure(work, done, metrics, stages)
+        result = _write(run, work.rows, metrics, values, [*warned, *notes], batch)
+    batch.mark(run)
+    return result
 
 
-def _make(work: EditWork, jobs: Sequence[EditJob], config: V2VConfig, stages: Stages) -> None:
+def _check(job: EditJob) -> None:
+    if job.video is not None:
+        with open_clip(job.video):
+            return
+
+
+def _make(work: EditWork, jobs: Sequence[EditJob], config: V2VConfig, stages: Stages) -> dict[str, IEAdaptError]:
+    """Make what is missing; why some jobs could not be done, by name."""
     names = {key: job.name for job in jobs for key in work.task(job).items}
 
     def pending(failed: Collection[str]) -> list[Task]:
@@ -161,26 +186,27 @@ def _make(work: EditWork, jobs: Sequence[EditJob], config: V2VConfig, stages: St
         return [task for task in tasks if not task.items.keys() & failed]
 
     failed = make_missing(work, pending, stages, "edits", engine=config.engine, workers=config.workers)
-    for key, reason in failed.items():
-        got = f"{names[key]}: {reason}"
-        raise FailureError(f"{len(failed)} videos could not be edited", got=got, remedy="--resume")
+    return {names[key]: reason for key, reason in failed.items()}
 
 
 def _measure(
     work: EditWork, jobs: Sequence[EditJob], metrics: Sequence[Metric], stages: Stages
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """One row of values per method, video and prompt; a metric that refuses has no value there."""
-    values, refused, report = list[dict[str, Any]](), dict[str, None](), stages("measuring")
+    values, noted, report = list[dict[str, Any]](), dict[str, None](), stages("measuring")
     for done, job in enumerate(jobs):
-        reference = read_clip(work.source_file(job)).frames
+        reference, damage = read_clip(work.source_file(job)).frames, work.record(job).notes
+        noted |= dict.fromkeys(f"{job.name}: source: {sign}" for sign in damage)
         for row in work.rows:
             for index, prompt in enumerate(job.prompts):
-                frames = read_clip(work.file(row, job, index)).frames
-                scores, reasons = clip_values(metrics, frames, reference, prompt)
-                values.append({"method": row, "video": job.name, "index": index, "prompt": prompt, **scores})
-                refused |= dict.fromkeys(f"{row}: {reason}" for reason in reasons)
+                edited = read_clip(work.file(row, job, index))
+                own = [*(f"source: {sign}" for sign in damage), *edited.notes]
+                scores, reasons = clip_values(metrics, edited.frames, reference, prompt)
+                identity = {"method": row, "video": job.name, "index": index, "prompt": prompt}
+                values.append({**identity, **scores, "notes": "; ".join(own)})
+                noted |= dict.fromkeys(f"{row}: {reason}" for reason in reasons)
         report(done + 1, len(jobs))
-    return values, list(refused)
+    return values, list(noted)
 
 
 def _write(
@@ -189,7 +215,9 @@ def _write(
     metrics: Sequence[Metric],
     values: Sequence[Mapping[str, Any]],
     notes: Sequence[str],
+    batch: Batch,
 ) -> V2VResult:
+    notes = [*notes, *batch.notes]
     rows = {name: summarise(metrics, [each for each in values if each["method"] == name]) for name in methods}
     headings = ["method", *(f"{metric.name} ({metric.unit})" if metric.unit else metric.name for metric in metrics)]
     cells = [[name, *map(_cell, summaries)] for name, summaries in rows.items()]
@@ -197,9 +225,10 @@ def _write(
     table = Table(headings, cells, caption, numeric=range(1, len(headings)))
     run.write(VALUES, parquet(values))
     record = {name: [asdict(row) for row in summaries] for name, summaries in rows.items()}
-    run.write(SUMMARY, json.dumps({"rows": record, "notes": list(notes)}, indent=1, ensure_ascii=False) + "\n")
+    summary = {"rows": record, "notes": notes, "left_out": batch.left_out}
+    run.write(SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
     run.write(TABLE, markdown(table))
-    return V2VResult(table, rows, notes)
+    return V2VResult(table, rows, notes, batch)
 
 
 def _cell(row: MetricSummary) -> str:

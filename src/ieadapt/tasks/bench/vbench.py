@@ -14,6 +14,7 @@ from ieadapt.metrics.intervals import mean_interval, paired_interval
 from ieadapt.runs.engines import make_missing
 from ieadapt.runs.flags import flag_words
 from ieadapt.runs.folder import Stages, open_run, silent
+from ieadapt.runs.notes import noted
 from ieadapt.runs.pipelines import Hardware, check_prompts, check_seeds
 from ieadapt.runs.workers import Task, tasks_of
 from ieadapt.tasks.bench.layout_videos import PROFILE, LayoutWork, VideoJob
@@ -113,7 +114,9 @@ def run_vbench(config: VBenchRun, out: str | Path, *, resume: bool = False, stag
     with open_run(out, "vbench", {"request": request}, command=command, resume=resume) as run:
         run.write(PROMPTS, "\n".join(config.prompts) + "\n")
         run.note(seeds={job.name: job.seed for job in config.jobs})
-        _make(config, run.path, stages)
+        with noted() as notes:
+            _make(config, run.path, stages)
+        run.note(notes=list(notes))
     return folder
 
 

@@ -9,6 +9,7 @@ A study folder holds
 - `twins/KEY.safetensors`: unperturbed videos, and the latents where the window begins. Made again if removed.
 - `strips/KEY.npz`: a few frames of the first prompts, perturbed and not, to draw from (`videos.read_strips`).
 - `locks/`: which cells a process computes now.
+- `notes/HASH.txt`: what was warned of in any process that worked on the folder.
 - `rejected/`: files that were damaged, or of something else; never used.
 - `study.parquet`: all cells as one table, with EP and energy of their sites (`table.compact`); counts as cells too, so
   that a study goes on from `study.json`, `grid.json`, the profile and this table alone.

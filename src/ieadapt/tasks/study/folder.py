@@ -23,7 +23,7 @@ from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.study.grid import FORMAT, Cell, Condition, Setting
 from ieadapt.tasks.study.videos import BaselineStore
 
-REQUEST, GRID, TABLE = "study.json", "grid.json", "study.parquet"
+REQUEST, GRID, TABLE, NOTES = "study.json", "grid.json", "study.parquet", "notes"
 _SCHEMA = {"format": int, "asked": dict[str, Any]}
 _NAME = re.compile(r"(?P<key>[0-9a-f]{32})\.json")
 IDENTITY: Mapping[str, type[pl.DataType]] = {
@@ -39,7 +39,9 @@ IDENTITY: Mapping[str, type[pl.DataType]] = {
     "negative_prompt": pl.String,
 }
 """What a cell depends on, as columns of the table; all but these and `JOINED` are its measured values."""
-JOINED = ("key", "digest", "ep", "energy", "energy_share")
+STATISTICS = ("ep", "energy", "energy_share")
+"""What is joined from the profile."""
+JOINED = ("key", "digest", "joined_digest", *STATISTICS)
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,11 @@ class CellRow:
         values = {name: value for name, value in row.items() if name not in (*IDENTITY, *JOINED) and value is not None}
         cell = cls(identity, values)
         return cell if (cell.key, cell.digest) == (row.get("key"), row.get("digest")) else None
+
+
+def joined_digest(row: Mapping[str, Any]) -> str:
+    """The hash of what is joined to a cell in the table: a changed EP does not go unseen either."""
+    return fingerprint({name: row[name] for name in ("key", *STATISTICS)})
 
 
 class CellStore:
@@ -274,6 +281,20 @@ class StudyFolder:
             ) from error
         listed = content.pop("conditions")
         return [Condition(**{**each, "sites": tuple(each["sites"])}) for each in listed], content
+
+    def keep_notes(self, notes: Iterable[str]) -> None:
+        """Keep what came up while a process worked on the study, each note in a file named by its content."""
+        for note in notes:
+            write_whole(self.path / NOTES / f"{fingerprint({'note': note})}.txt", note.encode())
+
+    def notes(self) -> list[str]:
+        """What came up in any process that worked on the study; a damaged note names itself."""
+        files = sorted((self.path / NOTES).glob("*.txt"))
+        read = {file: file.read_bytes().decode(errors="replace") for file in files}
+        return [
+            note if file.stem == fingerprint({"note": note}) else f"this note is damaged: {NOTES}/{file.name}"
+            for file, note in read.items()
+        ]
 
     def expected(self, setting: Setting, prompts: tuple[str, ...]) -> dict[str, Cell]:
         """Every cell of the study by its key, condition by condition."""

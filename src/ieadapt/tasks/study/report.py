@@ -28,7 +28,7 @@ from ieadapt.tasks.maps.method import attention_maps
 from ieadapt.tasks.maps.result import AttentionMaps
 from ieadapt.tasks.maps.run import map_blocks
 from ieadapt.tasks.measure.profile import EntropyProfile
-from ieadapt.tasks.study.folder import CellRow
+from ieadapt.tasks.study.folder import CellRow, StudyFolder, joined_digest
 from ieadapt.tasks.study.report_effects import (
     NAMES,
     Effect,
@@ -87,7 +87,7 @@ def read_table(path: Path) -> pl.DataFrame:
         raise UsageError(
             "no table of a study", where=path, remedy="`ieadapt study MODEL --out DIR` makes it; --compact renews it"
         ) from error
-    if "digest" in table.columns and not all(map(CellRow.of_table, table.iter_rows(named=True))):
+    if not all(map(_is_sound, table.iter_rows(named=True))):
         raise UsageError(
             "the table of this study is damaged",
             got="values that the digest of their row does not fit",
@@ -97,6 +97,12 @@ def read_table(path: Path) -> pl.DataFrame:
     if table.is_empty() or not effects_of(table):
         raise UsageError("the table of this study holds no measured video", where=path)
     return table
+
+
+def _is_sound(row: Mapping[str, Any]) -> bool:
+    """Whether a row holds what was measured and what was joined to it; of earlier versions there is no digest."""
+    cell = "digest" not in row or CellRow.of_table(row) is not None
+    return cell and ("joined_digest" not in row or joined_digest(row) == row["joined_digest"])
 
 
 def study_report(
@@ -320,6 +326,8 @@ def _record(folder: Path, table: pl.DataFrame) -> dict[str, Any]:
         "prompts": table["prompt"].n_unique(),
         "seeds": ", ".join(map(str, sorted(table["seed"].unique()))),
     }
+    if notes := StudyFolder(folder).notes():
+        record["notes"] = "; ".join(notes)
     with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):  # as far as it can be read
         own = json.loads((folder / "study.json").read_text())
         record |= {name: own[name] for name in ("command", "started") if own.get(name)}

@@ -21,6 +21,7 @@ from ieadapt.models import known_models, model_folder
 from ieadapt.runs.engines import check_engine, open_workers
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import Stages, silent
+from ieadapt.runs.notes import noted
 from ieadapt.runs.pipelines import Hardware, check_prompts, check_seeds
 from ieadapt.runs.workers import RunTasks, Task, make_all, tasks_of
 from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
@@ -87,10 +88,12 @@ class StudyResult:
     Attributes:
         table: one row per perturbed video, as in `study.parquet`.
         notes: what a reader should know: cells that were redone, files that are of something else, where runs begin.
+        warned: what was warned of while any process worked on the study.
     """
 
     table: pl.DataFrame
     notes: list[str]
+    warned: list[str]
 
 
 def study(
@@ -176,14 +179,18 @@ def run_study(
     setting = _setting(request, folder, pipe)
     folder.enter(setting, request.prompts, command=command_line("study", request, out), resume=resume)
     work = StudyWork(folder.path, request.model, request.hardware, setting, request.prompts, request.strips)
-    try:
-        with open_workers(work, request.engine, request.workers, pipe) as run:
-            notes = _settle(run, folder, setting, stages)
-            notes += _sort_out(folder, setting, request.prompts)
-            failed = _make(run, folder, work, stages)
-    except UsageError:
-        folder.forget_if_unsettled()
-        raise
+    with noted() as warned:
+        try:
+            with open_workers(work, request.engine, request.workers, pipe) as run:
+                notes = _settle(run, folder, setting, stages)
+                notes += _sort_out(folder, setting, request.prompts)
+                failed = _make(run, folder, work, stages)
+        except UsageError:
+            folder.forget_if_unsettled()
+            raise
+        finally:
+            if folder.has_grid():
+                folder.keep_notes(warned)
     table = compact(folder, folder.expected(setting, request.prompts))
     if failed:
         raise FailureError(
@@ -192,7 +199,7 @@ def run_study(
             where=folder.path,
             remedy="the others are in study.parquet; --resume tries these again",
         )
-    return StudyResult(table, notes)
+    return StudyResult(table, notes, folder.notes())
 
 
 def weights_hash(model: Path | DiffusionPipeline) -> str:

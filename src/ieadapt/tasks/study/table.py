@@ -14,15 +14,16 @@ from ieadapt.errors import UsageError
 from ieadapt.runs.shared_files import locked_keys, set_aside, write_whole
 from ieadapt.runs.workers import LOCKS
 from ieadapt.tasks.measure.profile import EntropyProfile
-from ieadapt.tasks.study.folder import IDENTITY, CellRow, StudyFolder
+from ieadapt.tasks.study.folder import IDENTITY, STATISTICS, CellRow, StudyFolder, joined_digest
 from ieadapt.tasks.study.grid import Setting
 
 
 def compact(folder: StudyFolder, expected: Collection[str]) -> pl.DataFrame:
     """Write every sound cell of a study into `study.parquet`, which then counts as all of these cells.
 
-    One row per perturbed video: `key`, `digest`, what it depends on (`IDENTITY`), `ep` (mean over the perturbed sites,
-    or of the one perturbed head), `energy` and `energy_share` (summed over them), and the measured values.
+    One row per perturbed video: `key`, `digest`, `joined_digest`, what it depends on (`IDENTITY`), `ep` (mean over the
+    perturbed sites, or of the one perturbed head), `energy` and `energy_share` (summed over them), and the measured
+    values.
 
     Args:
         folder: the study.
@@ -60,15 +61,16 @@ def as_table(rows: Mapping[str, CellRow], profile: EntropyProfile) -> pl.DataFra
     for key, row in rows.items():
         names, head = row.identity["sites"].split(","), row.identity["head"]
         measured = [by_site[name] if head is None else by_head[name, head] for name in names]
-        sums = {name: sum(each[name] for each in measured) for name in ("ep", "energy", "energy_share")}
+        sums = {name: sum(each[name] for each in measured) for name in STATISTICS}
         joined = {"key": key, "digest": row.digest, **sums, "ep": sums["ep"] / len(names)}
+        joined["joined_digest"] = joined_digest(joined)
         order = min(by_site[name]["order"] for name in names)
         records.append({"_order": order, **row.identity, **joined, **row.values})
     schema: dict[str, Any] = {
         "_order": pl.Int64,
-        **dict.fromkeys(("key", "digest"), pl.String),
+        **dict.fromkeys(("key", "digest", "joined_digest"), pl.String),
         **IDENTITY,
-        **dict.fromkeys(("ep", "energy", "energy_share"), pl.Float64),
+        **dict.fromkeys(STATISTICS, pl.Float64),
         **{name: pl.Float64 for row in rows.values() for name in row.values},
     }
     by = ["_order", "sites", "head", "rank", "perturbation", "prompt", "seed"]
