@@ -118,13 +118,13 @@ def _ratio(
 ) -> Interval:
     """A ratio of mean accuracies with its percentile bootstrap interval over scenes."""
     values = {name: np.array(column(rows, "accuracy")) for name, rows in found.items()}
-    count = len(values["plain"])
-    random = np.random.default_rng(0)
-    drawn = [random.integers(0, count, count) for _ in range(resamples)]
-    low, high = np.percentile(
-        [ratio(lambda name, rows=rows: float(values[name][rows].mean())) for rows in drawn], (2.5, 97.5)
-    )
-    return Interval(ratio(lambda name: float(values[name].mean())), float(low), float(high))
+    count, random = len(values["plain"]), np.random.default_rng(0)
+
+    def of(scenes: np.ndarray) -> float:
+        return ratio(lambda name: float(values[name][scenes].mean()))
+
+    low, high = np.percentile([of(random.integers(0, count, count)) for _ in range(resamples)], (2.5, 97.5))
+    return Interval(of(np.arange(count)), float(low), float(high))
 
 
 def diversity_of(

@@ -155,7 +155,7 @@ def test_sites_lists_what_the_seam_finds(tiny: Path, program: Program) -> None:
 def test_models_lists_bundled_models_and_families(program: Program) -> None:
     assert "scenes" in program("models").out
     listed = json.loads(program("models", "--json").out)
-    assert [model["name"] for model in listed["bundled"]] == ["scenes"]
+    assert [model["name"] for model in listed["bundled"]] == ["scenes", "scenes-dit"]
     assert {"AnimateDiff", "Wan"} <= {family["family"] for family in listed["families"]}
 
 

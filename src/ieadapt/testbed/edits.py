@@ -6,7 +6,7 @@ import dataclasses
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -158,13 +158,18 @@ def _change_object(kind: str, scene: Scene, chance: random.Random) -> EditPair |
     shape, motion = (value if kind == name else getattr(thing, name) for name in ("shape", "motion"))
     if not can_be_seen(shape, motion):
         return None
-    return EditPair(kind, 0, scene, scene.replace(index, **{kind: value}), index)
+    return EditPair(kind, 0, scene, _replaced(scene, index, kind, value), index)
+
+
+def _replaced(scene: Scene, index: int | None, kind: str, value: str) -> Scene:
+    changes: dict[str, Any] = {kind: value}
+    return scene.replace(index, **changes)
 
 
 def _change_setting(kind: str, scene: Scene, chance: random.Random) -> EditPair:
     """Another background or camera."""
     value = chance.choice([value for value in SCENE_ATTRIBUTES[kind] if value != getattr(scene, kind)])
-    return EditPair(kind, 0, scene, scene.replace(**{kind: value}))
+    return EditPair(kind, 0, scene, _replaced(scene, None, kind, value))
 
 
 def _change_order(kind: str, scene: Scene, chance: random.Random) -> EditPair | None:

@@ -287,7 +287,9 @@ def fit_objects(spots: Sequence[Spot]) -> list[Sighting | None]:
         return []
     owner = torch.tensor([index for index, one in enumerate(spots) for _ in one.starts.shape])
     together = _Fitted(
-        *(torch.stack([getattr(one, name) for one in spots]) for name in ("grid", "shown", "weight")),
+        torch.stack([one.grid for one in spots]),
+        torch.stack([one.shown for one in spots]),
+        torch.stack([one.weight for one in spots]),
         View(*(torch.stack(parts) for parts in zip(*(one.camera for one in spots), strict=True))),
         owner.to(spots[0].grid.device),
         Starts(*(torch.cat(parts) for parts in zip(*(one.starts for one in spots), strict=True))),

@@ -64,7 +64,9 @@ def score_scene(clip: Float[Tensor, ...], scene_or_caption: Scene | str, iterati
 
 
 def score_scenes(
-    clips: Sequence[Float[Tensor, ...]], scenes_or_captions: Sequence[Scene | str], iterations: int = ITERATIONS
+    clips: Tensor | Sequence[Float[Tensor, ...]],
+    scenes_or_captions: Sequence[Scene | str],
+    iterations: int = ITERATIONS,
 ) -> list[SceneScore]:
     """Score many clips, several at a time on the device that they are on; arguments and errors as of `score_scene`."""
     named = [parse_caption(one) if isinstance(one, str) else one for one in scenes_or_captions]
