@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from diffusers import (
@@ -14,6 +15,7 @@ from diffusers import (
     MochiTransformer3DModel,
     UNet3DConditionModel,
     UNetMotionModel,
+    UNetSpatioTemporalConditionModel,
     WanTransformer3DModel,
 )
 from einops import parse_shape
@@ -88,7 +90,7 @@ def _unet_order(path: str) -> tuple[Any, ...]:
     stage = next(index for index, name in enumerate(stages) if path.startswith(name))
     block = re.search(r"^(?:down|up)_blocks\.(\d+)\.", path)
     layer = re.search(r"(?:attentions|motion_modules)\.(\d+)\.", path)
-    temporal = "motion_modules" in path or "temp_attentions" in path
+    temporal = any(name in path for name in ("motion_modules", "temp_attentions", "temporal_transformer_blocks"))
     return stage, int(block[1]) if block else 0, int(layer[1]) if layer else 0, temporal
 
 
@@ -101,8 +103,9 @@ def _transformer_stages(denoiser: Any) -> list[nn.Module]:
     return [*denoiser.transformer_blocks, *getattr(denoiser, "single_transformer_blocks", ())]
 
 
-def _unet_grid(denoiser: Any, arguments: Arguments) -> LatentGrid:
-    batch, _, frames, height, width = arguments["sample"].shape
+def _unet_grid(denoiser: Any, arguments: Arguments, axes: str = "batch _ time row column") -> LatentGrid:
+    shape = parse_shape(arguments["sample"], axes)
+    batch, frames, height, width = (shape[name] for name in ("batch", "time", "row", "column"))
     resolutions = [(height, width)]
     for _ in denoiser.config.block_out_channels[1:]:
         height, width = (height + 1) // 2, (width + 1) // 2
@@ -128,8 +131,13 @@ def _patch(config: Any) -> tuple[int, int, int]:
 
 
 def _ltx_grid(denoiser: Any, arguments: Arguments) -> LatentGrid:
-    """LTX is given its latents as a sequence of tokens, and their grid beside it."""
+    """LTX is given its latents as a sequence of tokens, and beside it their grid, or where each of them lies."""
     time, rows, columns = _patch(denoiser.config)
+    coordinates = arguments.get("video_coords")
+    if arguments.get("height") is None and coordinates is not None:
+        batch, tokens = arguments["hidden_states"].shape[:2]
+        size = (coordinates[0, 1].unique().numel(), coordinates[0, 2].unique().numel())
+        return LatentGrid(batch, tokens // (size[0] * size[1]), (size,))
     size = (arguments["height"] // rows, arguments["width"] // columns)
     return LatentGrid(arguments["hidden_states"].shape[0], arguments["num_frames"] // time, (size,))
 
@@ -186,6 +194,19 @@ FAMILIES: tuple[Family, ...] = (
         guided=_guided_by_argument,
         latents="sample",
         per_row=_UNET_ROWS,
+        order=_unet_order,
+        stages=_unet_stages,
+        skips="kept",
+    ),
+    Family(
+        name="SVD",
+        denoiser=UNetSpatioTemporalConditionModel,
+        guidance="batched",
+        kinds=(("*temporal_transformer_blocks.*", "temporal"), ("*transformer_blocks.*", "spatial")),
+        grid=partial(_unet_grid, axes="batch time _ row column"),
+        latents="sample",
+        guidance_argument="max_guidance_scale",
+        per_row=_UNET_ROWS | {"added_time_ids"},
         order=_unet_order,
         stages=_unet_stages,
         skips="kept",

@@ -176,7 +176,8 @@ def study(
     with run_in(out, "study") as (folder, stages):
         result = run_study(config, folder, resume=resume, stages=stages)
         stages("drawing the report")
-        pictures = study_maps(config.hardware.load(config.model), result.table, EntropyProfile.load(folder))
+        pipe, call = config.hardware.load(config.model), config.generation.call
+        pictures = study_maps(pipe, result.table, EntropyProfile.load(folder), call)
         write_study_report(folder, maps=pictures)
     means = _mean_by_condition(result.table)
     content = {"notes": result.notes, "conditions": means.to_dicts()}
