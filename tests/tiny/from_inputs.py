@@ -19,8 +19,12 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     I2VGenXLPipeline,
     I2VGenXLUNet,
+    LattePipeline,
+    LatteTransformer3DModel,
     LTXConditionPipeline,
     LTXImageToVideoPipeline,
+    SkyReelsV2Pipeline,
+    SkyReelsV2Transformer3DModel,
     StableVideoDiffusionPipeline,
     UNetSpatioTemporalConditionModel,
     WanVACEPipeline,
@@ -172,6 +176,40 @@ def _wan_vace() -> WanVACEPipeline:
     return WanVACEPipeline(**{**parts, "transformer": transformer})
 
 
+def _skyreels() -> SkyReelsV2Pipeline:
+    parts = _parts("wan", "tokenizer", "text_encoder", "vae", "scheduler", "transformer")
+    transformer = SkyReelsV2Transformer3DModel(**_wan_sizes(parts["transformer"].config))
+    randomise(transformer, 8)
+    return SkyReelsV2Pipeline(**{**parts, "transformer": transformer})
+
+
+def _latte() -> LattePipeline:
+    parts = _parts("cogvideox", "tokenizer", "text_encoder")
+    transformer = LatteTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=4,
+        out_channels=8,
+        num_layers=2,
+        cross_attention_dim=24,
+        sample_size=8,
+        patch_size=2,
+        norm_type="ada_norm_single",
+        norm_elementwise_affine=False,
+        caption_channels=16,
+        video_length=4,
+    )
+    vae = small_vae()
+    for offset, part in enumerate((transformer, vae)):
+        randomise(part, 9 + offset)
+    return LattePipeline(**parts, vae=vae, transformer=transformer, scheduler=ddim())
+
+
+def _wan_sizes(config: Any) -> dict[str, Any]:
+    names = ("num_attention_heads", "attention_head_dim", "in_channels", "out_channels", "text_dim", "freq_dim")
+    return {name: config[name] for name in (*names, "ffn_dim", "num_layers", "rope_max_seq_len")}
+
+
 def _ltx_condition() -> LTXConditionPipeline:
     return LTXConditionPipeline(**{**_parts("ltx"), "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0)})
 
@@ -189,6 +227,8 @@ CASES: Mapping[str, Case] = {
         needs="video",
     ),
     "wan-vace": Case(_wan_vace, _size("wan"), {"video": "video"}, needs=""),
+    "skyreels": Case(_skyreels, _size("wan"), {}, needs=""),
+    "latte": Case(_latte, {"height": 32, "width": 32, "num_frames": 4}, {}, needs=""),
     "cogvideox-i2v": Case(_cogvideox_i2v, _size("cogvideox"), {"image": "picture"}, {"max_sequence_length": 32}),
     "cogvideox-v2v": Case(
         lambda: CogVideoXVideoToVideoPipeline(**_parts("cogvideox")),

@@ -231,6 +231,9 @@ VIDEO_LATENTS: Mapping[str, VideoLatents] = {
     "Wan": VideoLatents(
         _normalised, "vae_scale_factor_spatial", "vae_scale_factor_temporal", 16, pictures="one"
     ),
+    "SkyReels V2": VideoLatents(
+        _normalised, "vae_scale_factor_spatial", "vae_scale_factor_temporal", 16, pictures="one"
+    ),
     "HunyuanVideo": VideoLatents(_scaled, "vae_scale_factor_spatial", "vae_scale_factor_temporal", 16),
     "LTX": VideoLatents(
         _ltx, "vae_spatial_compression_ratio", "vae_temporal_compression_ratio", 32, 1, _ltx_grid, _ltx_packed

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from inspect import signature
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,7 +24,7 @@ from ieadapt.models.memory import check_run
 from ieadapt.models.scheduler_wrapper import STEP_IN_PART, SchedulerWrapper, unfold_frames
 from ieadapt.models.video_latents import Latents, fitting_size, latents_of
 from ieadapt.tasks.edit.noise_schedule import NoiseSchedule, matching_scheduler, noise_schedule
-from ieadapt.runs.inputs import GivenInput, call_values
+from ieadapt.runs.inputs import FRAMES, GivenInput, call_values
 from ieadapt.tasks.generate import call_pipeline, quiet
 
 Frames = Float[Tensor, "video frame channel height width"]
@@ -121,9 +122,11 @@ class PipelineRunner:
                 part of its latents, or lacks an input.
         """
         call_values(type(pipe), call or {})
-        if isinstance(pipe, STEP_IN_PART):
+        in_part, own = isinstance(pipe, STEP_IN_PART), not set(FRAMES) & set(signature(type(pipe).__call__).parameters)
+        if in_part or own:
+            what = "keeps the latents of the given picture apart" if in_part else "makes a video from a video by itself"
             raise UsageError(
-                "this pipeline keeps the latents of the given picture apart, so a clip cannot be inverted with it",
+                f"this pipeline {what}, so a clip cannot be inverted with it",
                 where=type(pipe).__name__,
                 remedy="load the model's text-to-video pipeline",
             )
