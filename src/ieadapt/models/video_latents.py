@@ -49,8 +49,12 @@ class VideoLatents:
 
     def pixels(self, pipe: Any) -> int:
         """Height and width must be multiples of this."""
+        return math.lcm(self.token_pixels(pipe), self.least)
+
+    def token_pixels(self, pipe: Any) -> int:
+        """Height and width of a token of the denoiser, in pixels."""
         patch = _config(pipe).get("patch_size", 1)
-        return math.lcm(int(getattr(pipe, self.space)) * (patch if isinstance(patch, int) else patch[-1]), self.least)
+        return int(getattr(pipe, self.space)) * (patch if isinstance(patch, int) else patch[-1])
 
     def stride(self, pipe: Any) -> int:
         """Frames per latent frame."""
