@@ -18,6 +18,7 @@ from ieadapt.tasks.measure.method import measure
 from ieadapt.tasks.study.config import StudyConfig
 from ieadapt.tasks.study.grid import Cell, Condition, Setting
 from ieadapt.tasks.study.run import study
+from tests.families import tiny_pipeline
 from tests.tiny.from_inputs import CASES, inputs, picture, pipeline
 
 RUNNING = [name for name in CASES if name != "i2vgenxl"]
@@ -25,6 +26,10 @@ QUICK = ("wan-i2v", "cogvideox-i2v", "ltx-condition", "svd", "animatediff-contro
 cases = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in RUNNING]
 )
+RUNS = {
+    "mochi": {"num_inference_steps": 2, "num_frames": 13, "height": 64, "width": 96},
+    "animatediff": {"num_inference_steps": 2, "num_frames": 5, "height": 16, "width": 24},
+}
 PROMPTS = ["a red ball", "a blue star"]
 
 
@@ -58,6 +63,19 @@ def test_without_its_input_one_line_says_which(name: str) -> None:
 def test_a_pipeline_that_diffusers_has_given_up_says_so() -> None:
     with pytest.raises(UsageError, match=r"refuses this call; got .*text_model.*maintains this pipeline up to 0.33.1 only"):
         generate(pipeline("i2vgenxl"), PROMPTS[0], config_for("i2vgenxl"))
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "message"),
+    [
+        ("mochi", {"num_inference_steps": 1}, "cannot make a video in one step; expected --steps 2 or more; in MochiPipe"),
+        ("mochi", {"height": 72}, r"cannot make a video of this size; expected height and .* multiples of 16; got 96x72"),
+        ("animatediff", {"num_frames": 33}, r"more frames than the motion adapter has positions for; expected at most 32"),
+    ],
+)
+def test_settings_over_which_a_pipeline_breaks_inside(family: str, changes: dict[str, int], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        generate(tiny_pipeline(family), PROMPTS[0], GenerationConfig(**{**RUNS[family], **changes}))
 
 
 @cases

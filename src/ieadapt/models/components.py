@@ -50,11 +50,11 @@ def load_components(
         entry = index.get(name)
         if not (isinstance(entry, list) and len(entry) == 2 and all(isinstance(word, str) for word in entry)):
             continue
-        component_class = component_class(folder / name, *entry)
-        if issubclass(component_class, PreTrainedTokenizerBase):
-            _require_vocabulary(folder / name, component_class)
-        elif issubclass(component_class, (ModelMixin, PreTrainedModel)):
-            models[name] = _load_model(folder / name, component_class, dtype)
+        part = component_class(folder / name, *entry)
+        if issubclass(part, PreTrainedTokenizerBase):
+            _require_vocabulary(folder / name, part)
+        elif issubclass(part, (ModelMixin, PreTrainedModel)):
+            models[name] = _load_model(folder / name, part, dtype)
     return models
 
 

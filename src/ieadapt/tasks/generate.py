@@ -23,6 +23,7 @@ from ieadapt.attention.restore import around
 from ieadapt.errors import FailureError, IEAdaptError, IEAdaptWarning, UsageError, require_types
 from ieadapt.models import known_models
 from ieadapt.models.memory import check_run
+from ieadapt.models.video_latents import latents_of
 from ieadapt.runs.folder import Progress, Stages, silent
 from ieadapt.runs.inputs import FRAMES, GivenInput, call_values, given_inputs, inputs_field, inputs_of, media_of, no_input
 from ieadapt.runs.pipelines import Hardware, check_prompts, check_seeds
@@ -251,7 +252,28 @@ def _run(pipe: DiffusionPipeline, prompts: list[str], config: GenerationConfig, 
     }
     named = {_name_in(pipe, name, config): value for name, value in arguments.items() if value is not None}
     named.pop("", None)
-    return call_pipeline(pipe, prompts, named, seeds)
+    try:
+        return call_pipeline(pipe, prompts, named, seeds)
+    except (RuntimeError, ZeroDivisionError) as error:
+        problem = None if isinstance(error, IEAdaptError) else _unfit(pipe, config)
+        if problem is None:
+            raise
+        raise problem from error
+
+
+def _unfit(pipe: DiffusionPipeline, config: GenerationConfig) -> UsageError | None:
+    """Why a pipeline fails inside over its settings, where some cannot be."""
+    where = type(pipe).__name__
+    if config.num_inference_steps == 1:
+        return UsageError("this pipeline cannot make a video in one step", expected="--steps 2 or more", where=where)
+    try:
+        pixels = latents_of(pipe).pixels(pipe)
+    except UsageError:
+        return None
+    if all(side is None or side % pixels == 0 for side in (config.height, config.width)):
+        return None
+    expected, got = f"height and width in multiples of {pixels}", f"{config.width}x{config.height}"
+    return UsageError("the model cannot make a video of this size", expected=expected, got=got, where=where)
 
 
 def _name_in(pipe: DiffusionPipeline, name: str, config: GenerationConfig) -> str:
