@@ -21,7 +21,7 @@ from ieadapt.web.forms import Form, model_field, prompts_field, run_field
 from ieadapt.web.videos import ENHANCE, PERTURB
 
 CONFIGS = {MeasureRun: ("steps",), PerturbRun: PERTURB.shown, EnhanceRun: ENHANCE.shown, EditRun: EDIT.shown}
-PATHS = {"profile", "video", "jobs", "cache"}
+PATHS = {"profile", "video", "jobs", "cache", "image", "input"}
 """Never typed in a browser."""
 
 

@@ -220,7 +220,7 @@ def attention_call(
         mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
     rows = _call_rows(outer, visit, query.shape[0])
     layout = None
-    if outer.grid is not None:
+    if outer.grid is not None and visit.site.kind != "unknown":
         layout = token_layout(visit.site, outer.grid, rows.repeats, query.shape[2], key.shape[2], outer.family.text)
     video = layout.video if layout is not None and visit.site.kind == "joint" else None
     padding = None if layout is None else _padding(outer, layout, rows, query.shape[2])

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
-from diffusers import (
-    CogVideoXTransformer3DModel,
-    HunyuanVideoTransformer3DModel,
-    LTXVideoTransformer3DModel,
-    MochiTransformer3DModel,
-    UNet3DConditionModel,
-    UNetMotionModel,
-    WanTransformer3DModel,
-)
+import diffusers
 from einops import parse_shape
 from torch import nn
 
@@ -23,6 +16,11 @@ from ieadapt.attention.layouts import LatentGrid, TextPosition
 from ieadapt.attention.sites import Kind
 
 Arguments = Mapping[str, Any]
+
+
+def _denoiser(name: str) -> type[nn.Module]:
+    """A class of diffusers; one without instances where the installed release has none of that name."""
+    return getattr(diffusers, name, None) or type(name, (nn.Module,), {})
 
 
 def _guided_by_property(pipeline: Any, encoded: list[Arguments]) -> bool:
@@ -88,7 +86,7 @@ def _unet_order(path: str) -> tuple[Any, ...]:
     stage = next(index for index, name in enumerate(stages) if path.startswith(name))
     block = re.search(r"^(?:down|up)_blocks\.(\d+)\.", path)
     layer = re.search(r"(?:attentions|motion_modules)\.(\d+)\.", path)
-    temporal = "motion_modules" in path or "temp_attentions" in path
+    temporal = any(name in path for name in ("motion_modules", "temp_attentions", "temporal_transformer_blocks"))
     return stage, int(block[1]) if block else 0, int(layer[1]) if layer else 0, temporal
 
 
@@ -101,8 +99,9 @@ def _transformer_stages(denoiser: Any) -> list[nn.Module]:
     return [*denoiser.transformer_blocks, *getattr(denoiser, "single_transformer_blocks", ())]
 
 
-def _unet_grid(denoiser: Any, arguments: Arguments) -> LatentGrid:
-    batch, _, frames, height, width = arguments["sample"].shape
+def _unet_grid(denoiser: Any, arguments: Arguments, axes: str = "batch _ time row column") -> LatentGrid:
+    shape = parse_shape(arguments["sample"], axes)
+    batch, frames, height, width = (shape[name] for name in ("batch", "time", "row", "column"))
     resolutions = [(height, width)]
     for _ in denoiser.config.block_out_channels[1:]:
         height, width = (height + 1) // 2, (width + 1) // 2
@@ -128,8 +127,13 @@ def _patch(config: Any) -> tuple[int, int, int]:
 
 
 def _ltx_grid(denoiser: Any, arguments: Arguments) -> LatentGrid:
-    """LTX is given its latents as a sequence of tokens, and their grid beside it."""
+    """LTX is given its latents as a sequence of tokens, and beside it their grid, or where each of them lies."""
     time, rows, columns = _patch(denoiser.config)
+    coordinates = arguments.get("video_coords")
+    if arguments.get("height") is None and coordinates is not None:
+        batch, tokens = arguments["hidden_states"].shape[:2]
+        size = (coordinates[0, 1].unique().numel(), coordinates[0, 2].unique().numel())
+        return LatentGrid(batch, tokens // (size[0] * size[1]), (size,))
     size = (arguments["height"] // rows, arguments["width"] // columns)
     return LatentGrid(arguments["hidden_states"].shape[0], arguments["num_frames"] // time, (size,))
 
@@ -142,6 +146,12 @@ def _guided_by_argument(pipeline: Any, encoded: list[Arguments]) -> bool:
 def _guided_by_second_prompt(pipeline: Any, encoded: list[Arguments]) -> bool:
     """HunyuanVideo encodes a negative prompt only where true classifier-free guidance runs."""
     return len(encoded) > 1
+
+
+def _latte_order(path: str) -> tuple[Any, ...]:
+    """Each spatial block is followed by the temporal one of the same number."""
+    temporal, block = path.startswith("temporal"), re.search(r"transformer_blocks\.(\d+)\.", path)
+    return int(block[1]) if block else -1, temporal
 
 
 def _wan_active(pipeline: Any, timesteps: Sequence[int | float]) -> Collection[str]:
@@ -159,15 +169,45 @@ def _wan_attentions(module: Any) -> tuple[str, ...]:
 
 
 _TRANSFORMER_ROWS = frozenset({"hidden_states", "encoder_hidden_states", "timestep"})
+_TEXT_ROWS = frozenset({"encoder_attention_mask", "encoder_hidden_states_2", "encoder_attention_mask_2"})
+_SOUND_ROWS = frozenset(
+    {"audio_hidden_states", "audio_encoder_hidden_states", "audio_timestep", "audio_sigma", "audio_encoder_attention_mask"}
+)
 _UNET_ROWS = frozenset({"sample", "encoder_hidden_states", "timestep", "timestep_cond"}) | {
     "down_block_additional_residuals",
     "mid_block_additional_residual",
 }
 
+COGVIDEOX = Family(
+    name="CogVideoX",
+    denoiser=_denoiser("CogVideoXTransformer3DModel"),
+    guidance="batched",
+    kinds=(("transformer_blocks.*", "joint"),),
+    grid=_patch_grid("batch time _ row column"),
+    guided=_guided_by_argument,
+    text="before",
+    padding="attended",
+    per_row=_TRANSFORMER_ROWS | {"timestep_cond", "ofs"},
+    shared=frozenset({"image_rotary_emb"}),
+    stages=_transformer_stages,
+)
+
+WAN = Family(
+    name="Wan",
+    denoiser=_denoiser("WanTransformer3DModel"),
+    guidance="split",
+    kinds=(("blocks.*", "joint"),),
+    grid=_patch_grid("batch _ time row column"),
+    attentions=_wan_attentions,
+    per_row=_TRANSFORMER_ROWS | {"encoder_hidden_states_image"},
+    stages=lambda denoiser: list(denoiser.blocks),
+    active=_wan_active,
+)
+
 FAMILIES: tuple[Family, ...] = (
     Family(
         name="AnimateDiff",
-        denoiser=UNetMotionModel,
+        denoiser=_denoiser("UNetMotionModel"),
         guidance="batched",
         kinds=(("*motion_modules.*", "temporal"), ("*attentions.*", "spatial")),
         grid=_unet_grid,
@@ -179,7 +219,7 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         name="ModelScope",
-        denoiser=UNet3DConditionModel,
+        denoiser=_denoiser("UNet3DConditionModel"),
         guidance="batched",
         kinds=(("transformer_in.*", "temporal"), ("*temp_attentions.*", "temporal"), ("*attentions.*", "spatial")),
         grid=_unet_grid,
@@ -191,32 +231,58 @@ FAMILIES: tuple[Family, ...] = (
         skips="kept",
     ),
     Family(
-        name="CogVideoX",
-        denoiser=CogVideoXTransformer3DModel,
+        name="SVD",
+        denoiser=_denoiser("UNetSpatioTemporalConditionModel"),
+        guidance="batched",
+        kinds=(("*temporal_transformer_blocks.*", "temporal"), ("*transformer_blocks.*", "spatial")),
+        grid=partial(_unet_grid, axes="batch time _ row column"),
+        latents="sample",
+        guidance_argument="max_guidance_scale",
+        per_row=_UNET_ROWS | {"added_time_ids"},
+        order=_unet_order,
+        stages=_unet_stages,
+        skips="kept",
+    ),
+    COGVIDEOX,
+    replace(
+        COGVIDEOX,
+        name="ConsisID",
+        denoiser=_denoiser("ConsisIDTransformer3DModel"),
+        kinds=(("transformer_blocks.*", "joint"),),
+        per_row=COGVIDEOX.per_row | {"id_cond", "id_vit_hidden"},
+    ),
+    Family(
+        name="EasyAnimate",
+        denoiser=_denoiser("EasyAnimateTransformer3DModel"),
         guidance="batched",
         kinds=(("transformer_blocks.*", "joint"),),
-        grid=_patch_grid("batch time _ row column"),
-        guided=_guided_by_argument,
+        grid=_patch_grid("batch _ time row column"),
         text="before",
-        padding="attended",
-        per_row=_TRANSFORMER_ROWS | {"timestep_cond", "ofs"},
-        shared=frozenset({"image_rotary_emb"}),
+        per_row=_TRANSFORMER_ROWS | {"encoder_hidden_states_t5", "inpaint_latents", "control_latents", "timestep_cond"},
         stages=_transformer_stages,
     ),
-    Family(
-        name="Wan",
-        denoiser=WanTransformer3DModel,
-        guidance="split",
-        kinds=(("blocks.*", "joint"),),
-        grid=_patch_grid("batch _ time row column"),
-        attentions=_wan_attentions,
-        per_row=_TRANSFORMER_ROWS | {"encoder_hidden_states_image"},
-        stages=lambda denoiser: list(denoiser.blocks),
-        active=_wan_active,
+    WAN,
+    replace(
+        WAN,
+        name="Wan VACE",
+        denoiser=_denoiser("WanVACETransformer3DModel"),
+        kinds=(("*blocks.*", "joint"),),
+        order=lambda path: (not path.startswith("vace_blocks"),),
+        per_row=WAN.per_row | {"control_hidden_states"},
+        shared=frozenset({"control_hidden_states_scale"}),
     ),
+    replace(
+        WAN,
+        name="Wan Animate",
+        denoiser=_denoiser("WanAnimateTransformer3DModel"),
+        kinds=(("face_adapter.*", "unknown"), ("blocks.*", "joint")),
+        per_row=WAN.per_row | {"pose_hidden_states", "face_pixel_values"},
+    ),
+    replace(WAN, name="ChronoEdit", denoiser=_denoiser("ChronoEditTransformer3DModel")),
+    replace(WAN, name="SkyReels V2", denoiser=_denoiser("SkyReelsV2Transformer3DModel"), per_row=WAN.per_row | {"fps"}),
     Family(
         name="HunyuanVideo",
-        denoiser=HunyuanVideoTransformer3DModel,
+        denoiser=_denoiser("HunyuanVideoTransformer3DModel"),
         guidance="split",
         kinds=(("context_embedder.*", "text"), ("*transformer_blocks.*", "joint")),
         grid=_patch_grid("batch _ time row column"),
@@ -228,18 +294,72 @@ FAMILIES: tuple[Family, ...] = (
         stages=_transformer_stages,
     ),
     Family(
+        name="HunyuanVideo 1.5",
+        denoiser=_denoiser("HunyuanVideo15Transformer3DModel"),
+        guidance="split",
+        kinds=(("context_embedder.*", "text"), ("transformer_blocks.*", "joint")),
+        grid=_patch_grid("batch _ time row column"),
+        text="after",
+        per_row=_TRANSFORMER_ROWS | _TEXT_ROWS | {"image_embeds", "timestep_r"},
+        stages=_transformer_stages,
+    ),
+    Family(
+        name="Allegro",
+        denoiser=_denoiser("AllegroTransformer3DModel"),
+        guidance="batched",
+        kinds=(("transformer_blocks.*.attn2", "cross"), ("transformer_blocks.*", "joint")),
+        grid=_patch_grid("batch _ time row column"),
+        guided=_guided_by_argument,
+        per_row=_TRANSFORMER_ROWS | {"encoder_attention_mask", "attention_mask"},
+        shared=frozenset({"image_rotary_emb"}),
+        stages=_transformer_stages,
+    ),
+    Family(
+        name="Latte",
+        denoiser=_denoiser("LatteTransformer3DModel"),
+        guidance="batched",
+        kinds=(("temporal_transformer_blocks.*", "temporal"), ("transformer_blocks.*", "spatial")),
+        grid=_patch_grid("batch _ time row column"),
+        guided=_guided_by_argument,
+        per_row=_TRANSFORMER_ROWS | {"encoder_attention_mask"},
+        order=_latte_order,
+    ),
+    Family(
+        name="Cosmos",
+        denoiser=_denoiser("CosmosTransformer3DModel"),
+        guidance="split",
+        kinds=(("transformer_blocks.*.attn2", "cross"), ("transformer_blocks.*", "joint")),
+        grid=_patch_grid("batch _ time row column"),
+        per_row=_TRANSFORMER_ROWS | {"attention_mask", "condition_mask"},
+        shared=frozenset({"padding_mask"}),
+        stages=_transformer_stages,
+    ),
+    Family(
+        name="LTX-2",
+        denoiser=_denoiser("LTX2VideoTransformer3DModel"),
+        guidance="batched",
+        kinds=(
+            ("transformer_blocks.*.attn1", "joint"),
+            ("transformer_blocks.*.attn2", "cross"),
+            ("transformer_blocks.*", "unknown"),  # of the sound, and between sound and video
+        ),
+        grid=_ltx_grid,
+        per_row=_TRANSFORMER_ROWS | _SOUND_ROWS | {"encoder_attention_mask", "sigma", "video_coords", "audio_coords"},
+        stages=_transformer_stages,
+    ),
+    Family(
         name="LTX",
-        denoiser=LTXVideoTransformer3DModel,
+        denoiser=_denoiser("LTXVideoTransformer3DModel"),
         guidance="batched",
         kinds=(("transformer_blocks.*.attn2", "cross"), ("transformer_blocks.*", "joint")),
         grid=_ltx_grid,
-        per_row=_TRANSFORMER_ROWS | {"encoder_attention_mask"},
-        shared=frozenset({"rope_interpolation_scale", "video_coords"}),
+        per_row=_TRANSFORMER_ROWS | {"encoder_attention_mask", "video_coords"},
+        shared=frozenset({"rope_interpolation_scale"}),
         stages=_transformer_stages,
     ),
     Family(
         name="Mochi",
-        denoiser=MochiTransformer3DModel,
+        denoiser=_denoiser("MochiTransformer3DModel"),
         guidance="batched",
         kinds=(("transformer_blocks.*", "joint"),),
         grid=_patch_grid("batch _ time row column"),

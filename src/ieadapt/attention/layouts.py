@@ -92,7 +92,11 @@ def token_layout(
         "spatial": lambda: _spatial(grid, repeats, queries) if queries == keys else None,
         "temporal": lambda: _temporal(grid, repeats, queries) if queries == keys else None,
         "joint": lambda: _joint(grid, repeats, queries, text) if queries == keys else None,
-        "cross": lambda: _spatial(grid, repeats, queries) or _joint(grid, repeats, queries, "none"),
+        "cross": lambda: (
+            _spatial(grid, repeats, queries)
+            or _joint(grid, repeats, queries, "none")
+            or _temporal(grid, repeats, queries)  # SVD looks at its picture along time, too
+        ),
         "text": lambda: TokenLayout(0, 0, 0, text=queries),
     }
     layout = layouts[site.kind]()

@@ -5,16 +5,21 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import polars as pl
 import typer
 
-from ieadapt.attention import FAMILIES, find_sites, select_sites
+from diffusers import DiffusionPipeline
+
+from ieadapt.attention import FAMILIES, AttentionSite, denoisers_of, find_sites, select_sites
 from ieadapt.cli.console import Summary, location, run_in
 from ieadapt.cli.options import Model, Out, Overwrite, Resume, takes
-from ieadapt.models import known_models, load
+from ieadapt.models import known_models
+from ieadapt.models.memory import GIB, memory_estimate
+from ieadapt.models.sketch import Sizes, requested_size, sketch, tokens_of
 from ieadapt.runs.folder import read_run
 from ieadapt.runs.pipelines import spoken_folder
 from ieadapt.runs.report import Table
@@ -31,6 +36,9 @@ from ieadapt.tasks.perturb import PerturbRun, describe_perturbed, run_perturb, s
 from ieadapt.tasks.study.report import study_maps, write_study_report
 from ieadapt.tasks.study.run import StudyRun, run_study
 from ieadapt.tasks.study.table import compact_study, study_status
+
+
+_OWN = "(default: the model's own)"
 
 
 @takes()
@@ -55,15 +63,45 @@ def sites(
     model: Model,
     *,
     sites: Annotated[str | None, typer.Option("--sites", help="names, patterns or kinds, with commas")] = None,
+    frames: Annotated[int | None, typer.Option("--frames", help=f"frames per video {_OWN}")] = None,
+    height: Annotated[int | None, typer.Option("--height", help=f"height in pixels {_OWN}")] = None,
+    width: Annotated[int | None, typer.Option("--width", help=f"width in pixels {_OWN}")] = None,
 ) -> Summary:
-    """The names are those that `--sites` and `intercept` take.
+    """The names are those that `--sites` and `intercept` take. Only configs are read: no weights are loaded.
 
-    Example: `ieadapt sites scenes --sites temporal`
+    Tokens are those of the video, per attention; attentions are those of one video in one step and guidance branch.
+
+    Example: `ieadapt sites scenes --sites temporal --frames 16`
     """
-    chosen = select_sites(find_sites(load(model)), sites)
-    rows = [[str(site.order), site.kind, str(site.heads), site.name] for site in chosen]
-    table = Table(("#", "kind", "heads", "site"), rows, numeric=(0, 2))
-    return Summary([dataclasses.asdict(site) for site in chosen], [table])
+    pipe = sketch(model)
+    chosen = select_sites(find_sites(pipe), sites)
+    size = requested_size(pipe, frames, height, width)
+    tokens = {} if size is None else tokens_of(pipe, size)
+    rows, content = [], []
+    for site in chosen:
+        number, length = tokens.get(site, (None, None))
+        shown = ["–" if value is None else str(value) for value in (length, number)]
+        rows.append([str(site.order), site.kind, str(site.heads), *shown, site.name])
+        content.append({**dataclasses.asdict(site), "tokens": length, "attentions": number})
+    caption = "" if size is None else f"For {size[0]} frames of {size[2]}x{size[1]}:"
+    table = Table(("#", "kind", "heads", "tokens", "attentions", "site"), rows, caption, numeric=(0, 2, 3, 4))
+    return Summary(content, [table, *_costs(pipe, chosen, size)])
+
+
+def _costs(pipe: DiffusionPipeline, chosen: Sequence[AttentionSite], size: Sizes | None) -> list[str]:
+    """What a measure run and a study of these sites take, in sentences."""
+    parameters = sum(weight.numel() for part in denoisers_of(pipe).values() for weight in part.parameters())
+    lines = [f"The denoiser has {parameters / 1e9:.3g} billion parameters, {2 * parameters / GIB:.3g} GiB in bfloat16."]
+    if size is not None:
+        rough = memory_estimate(pipe, *size, rows=2) / GIB
+        lines.append(f"A run of one video takes about {rough:.2g} GiB beside the weights (float32, two branches).")
+    identities = sum(site.kind != "cross" for site in chosen)
+    lines.append(
+        "Measuring takes one run per prompt. A study of each site makes "
+        f"{1 + identities + len(chosen)} videos per prompt and seed: one as it is, {identities} with the identity map, "
+        f"{len(chosen)} with the uniform one."
+    )
+    return lines
 
 
 @takes(MeasureRun)
@@ -176,7 +214,8 @@ def study(
     with run_in(out, "study") as (folder, stages):
         result = run_study(config, folder, resume=resume, stages=stages)
         stages("drawing the report")
-        pictures = study_maps(config.hardware.load(config.model), result.table, EntropyProfile.load(folder))
+        pipe, call = config.hardware.load(config.model), config.generation.call
+        pictures = study_maps(pipe, result.table, EntropyProfile.load(folder), call)
         write_study_report(folder, maps=pictures)
     means = _mean_by_condition(result.table)
     content = {"notes": [*result.notes, *result.warned], "conditions": means.to_dicts()}

@@ -50,11 +50,11 @@ def load_components(
         entry = index.get(name)
         if not (isinstance(entry, list) and len(entry) == 2 and all(isinstance(word, str) for word in entry)):
             continue
-        component_class = _component_class(folder / name, *entry)
-        if issubclass(component_class, PreTrainedTokenizerBase):
-            _require_vocabulary(folder / name, component_class)
-        elif issubclass(component_class, (ModelMixin, PreTrainedModel)):
-            models[name] = _load_model(folder / name, component_class, dtype)
+        part = component_class(folder / name, *entry)
+        if issubclass(part, PreTrainedTokenizerBase):
+            _require_vocabulary(folder / name, part)
+        elif issubclass(part, (ModelMixin, PreTrainedModel)):
+            models[name] = _load_model(folder / name, part, dtype)
     return models
 
 
@@ -84,7 +84,12 @@ def weight_files(folder: Path) -> tuple[str | None, list[Path]]:
     return next(iter(files.items()))
 
 
-def _component_class(folder: Path, library: str, class_name: str) -> type:
+def component_class(folder: Path, library: str, class_name: str) -> type:
+    """The class of a component, from its entry in the pipeline's index.
+
+    Raises:
+        UsageError: it is of neither diffusers nor transformers.
+    """
     # diffusers imports whatever library an index names, and runs a `library.py` that lies in the component's folder
     if library not in ("diffusers", "transformers") and not hasattr(pipelines, library):
         raise UsageError(
@@ -121,7 +126,9 @@ def _lacking(folder: Path, expected: str) -> FailureError:
 def _load_model(folder: Path, model_class: Any, dtype: torch.dtype) -> nn.Module:
     if not (folder / "config.json").is_file():  # transformers would take the default sizes of the class
         raise _lacking(folder, "config.json")
-    variant, _ = weight_files(folder)
+    variant, files = weight_files(folder)
+    if not files and (pickled := sorted(folder.glob("*.bin"))):
+        raise _pickled(folder, pickled[0])
     _require(folder, model_class, missing=_lost_from_shards(folder, variant), reshaped=[])
     # the libraries' own account: it knows tied weights, renamed keys, and what each class ignores
     model, info = model_class.from_pretrained(
@@ -144,6 +151,21 @@ def _load_model(folder: Path, model_class: Any, dtype: torch.dtype) -> nn.Module
             stacklevel=4,
         )
     return model
+
+
+def _pickled(folder: Path, file: Path) -> UsageError:
+    whole = folder.parent
+    convert = (
+        f"from diffusers import DiffusionPipeline as P; P.from_pretrained({str(whole)!r}, use_safetensors=False)"
+        f".save_pretrained({f'{whole}-safetensors'!r})"
+    )
+    return UsageError(
+        f"the weights of {folder.name} are pickled, and loading them could run any code",
+        expected="a .safetensors file",
+        got=file.name,
+        where=folder,
+        remedy=f'if you trust the folder, convert it once: python -c "{convert}"',
+    )
 
 
 def _require(folder: Path, model_class: type, *, missing: Collection[str], reshaped: Collection[str]) -> None:

@@ -55,7 +55,7 @@ def load(model: str | Path, *, device: str = "cpu", dtype: torch.dtype | str | N
     """
     folder, target, precision = _destination(model, device, dtype)
     index = pipeline_index(folder)
-    pipeline_class = _pipeline_class(folder, index["_class_name"])
+    pipeline_class = pipeline_class_of(folder, index["_class_name"])
     check_weights(folder, target, precision)
     # diffusers hands its own trust_remote_code=False to no component of transformers, and a processor among them would
     # ask on standard input whether to run the folder's code; with no time to answer it is refused instead
@@ -138,7 +138,12 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _pipeline_class(folder: Path, name: str) -> Any:
+def pipeline_class_of(folder: Path, name: str) -> Any:
+    """The class of a pipeline, from its name in the index of its folder.
+
+    Raises:
+        UsageError: diffusers has no such pipeline.
+    """
     pipeline_class = getattr(diffusers, name, None)
     if not (isinstance(pipeline_class, type) and issubclass(pipeline_class, DiffusionPipeline)):
         raise UsageError(

@@ -67,11 +67,12 @@ def known_models() -> dict[str, BundledModel]:
     return {model.name: model for model in _BUNDLED}
 
 
-def model_folder(model: str | Path) -> Path:
+def model_folder(model: str | Path, *, weights: bool = True) -> Path:
     """The folder of a pipeline, downloaded first where the model is a hub id that is not cached.
 
     Args:
         model: the name of a bundled model, a folder with a `model_index.json`, or a hub id `owner/name`.
+        weights: fetch the weights of a hub id too; without them its configs alone.
 
     Raises:
         UsageError: the model is none of the three, or a bundled one whose weights are not in this installation, or one
@@ -93,7 +94,7 @@ def model_folder(model: str | Path) -> Path:
     if str(model).strip() and folder.is_dir():
         return folder
     if isinstance(model, str) and _HUB_ID.fullmatch(model):
-        return _from_hub(model)
+        return _from_hub(model, weights=weights)
     near = difflib.get_close_matches(str(model), known_models(), n=1)
     raise UsageError(
         f"unknown model {str(model)!r}" + (f" (did you mean {near[0]!r}?)" if near else ""),
@@ -149,10 +150,13 @@ def _bundled_folder(bundled: BundledModel) -> Path:
     )
 
 
-def _from_hub(model: str) -> Path:
+def _from_hub(model: str, *, weights: bool) -> Path:
     from diffusers import DiffusionPipeline
+    from huggingface_hub import snapshot_download
 
     try:
+        if not weights:
+            return Path(snapshot_download(model, allow_patterns=["*.json"]))
         return Path(DiffusionPipeline.download(model, use_safetensors=True, trust_remote_code=False))
     except Exception as error:  # the hub client raises errors of many unrelated classes
         lines = str(error).strip().splitlines() or ["no message"]

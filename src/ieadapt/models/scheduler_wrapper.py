@@ -13,7 +13,14 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
-from diffusers import CogVideoXDDIMScheduler, DDIMScheduler, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from diffusers import (
+    CogVideoXDDIMScheduler,
+    DDIMScheduler,
+    DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
+    LTXConditionPipeline,
+    LTXImageToVideoPipeline,
+)
 from einops import rearrange
 from jaxtyping import Shaped
 from torch import Tensor
@@ -23,6 +30,8 @@ from ieadapt.errors import FailureError, UsageError
 
 ONE_STEP = (DDIMScheduler, CogVideoXDDIMScheduler, FlowMatchEulerDiscreteScheduler)
 """Schedulers whose step needs the present latents only, and draws no noise."""
+STEP_IN_PART = (LTXImageToVideoPipeline, LTXConditionPipeline)
+"""Pipelines that step a part of their latents, and keep those of the given picture as they are."""
 
 
 class SchedulerWrapper:
@@ -63,8 +72,8 @@ class SchedulerWrapper:
             FailureError: inside the block, a run asks for latents of another shape.
         """
 
-        def prepare_latents(proceed: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-            noise = proceed(*args, **kwargs)
+        def prepare_latents(proceed: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            noise, *others = _prepared(proceed(*args, **kwargs))
             if noise.shape != self.latents.shape:
                 raise FailureError(
                     "the latents are of another run",
@@ -73,10 +82,16 @@ class SchedulerWrapper:
                     where=type(pipe).__name__,
                 )
             self.latents = self.latents.to(noise.device)
-            return self.latents.to(noise.dtype)
+            begun = self.latents.to(noise.dtype)
+            return (begun, *others) if others else begun
 
         with attribute(pipe, "scheduler", self), around(pipe, "prepare_latents", prepare_latents):
             yield
+
+
+def _prepared(result: Any) -> tuple[Any, ...]:
+    """The latents that a pipeline begins with, and what else it prepares, such as the latents of a given picture."""
+    return result if isinstance(result, tuple) else (result,)
 
 
 def unfold_frames(sample: Tensor, shape: torch.Size) -> Tensor:
@@ -100,7 +115,8 @@ def can_start_late(pipe: Any) -> bool:
         >>> can_start_late(SimpleNamespace(scheduler=UniPCMultistepScheduler()))
         False
     """
-    return type(pipe.scheduler) in ONE_STEP and not pipe.scheduler.config.get("stochastic_sampling", False)
+    in_part, stochastic = isinstance(pipe, STEP_IN_PART), pipe.scheduler.config.get("stochastic_sampling", False)
+    return type(pipe.scheduler) in ONE_STEP and not (in_part or stochastic)
 
 
 @contextmanager
@@ -114,11 +130,11 @@ def kept_latents(pipe: DiffusionPipeline, step: int) -> Iterator[list[Shaped[Ten
     kept: list[Tensor] = []
     shape, steps_made = torch.Size(), 0
 
-    def prepare_latents(proceed: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+    def prepare_latents(proceed: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         nonlocal shape, steps_made
-        noise = proceed(*args, **kwargs)
-        shape, steps_made = noise.shape, 0
-        return noise
+        result = proceed(*args, **kwargs)
+        shape, steps_made = _prepared(result)[0].shape, 0
+        return result
 
     def keep(proceed: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         nonlocal steps_made

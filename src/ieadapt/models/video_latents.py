@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import DiffusionPipeline
@@ -35,6 +35,7 @@ class VideoLatents:
         together: how many latent frames the VAE decodes at a time; with 2, an even number has no first frame apart.
         grid: latents as (video, channel, frame, height, width), given (pipeline, latents, size of the clip).
         ungrid: the way back, given (pipeline, latents).
+        pictures: what the family's image-to-video pipeline wants for several prompts: `one` picture, or one for `each`.
     """
 
     encode: Callable[[Any, Pixels], Latents]
@@ -44,11 +45,16 @@ class VideoLatents:
     together: int = 1
     grid: Callable[[Any, Latents, tuple[int, int, int]], Pixels] = lambda pipe, latents, size: latents
     ungrid: Callable[[Any, Pixels], Latents] = lambda pipe, latents: latents
+    pictures: Literal["one", "each"] = "each"
 
     def pixels(self, pipe: Any) -> int:
         """Height and width must be multiples of this."""
+        return math.lcm(self.token_pixels(pipe), self.least)
+
+    def token_pixels(self, pipe: Any) -> int:
+        """Height and width of a token of the denoiser, in pixels."""
         patch = _config(pipe).get("patch_size", 1)
-        return math.lcm(int(getattr(pipe, self.space)) * (patch if isinstance(patch, int) else patch[-1]), self.least)
+        return int(getattr(pipe, self.space)) * (patch if isinstance(patch, int) else patch[-1])
 
     def stride(self, pipe: Any) -> int:
         """Frames per latent frame."""
@@ -226,7 +232,12 @@ VIDEO_LATENTS: Mapping[str, VideoLatents] = {
     "CogVideoX": VideoLatents(
         _cogvideox, "vae_scale_factor_spatial", "vae_scale_factor_temporal", 8, 2, _frames_first, _frames_first
     ),
-    "Wan": VideoLatents(_normalised, "vae_scale_factor_spatial", "vae_scale_factor_temporal", 16),
+    "Wan": VideoLatents(
+        _normalised, "vae_scale_factor_spatial", "vae_scale_factor_temporal", 16, pictures="one"
+    ),
+    "SkyReels V2": VideoLatents(
+        _normalised, "vae_scale_factor_spatial", "vae_scale_factor_temporal", 16, pictures="one"
+    ),
     "HunyuanVideo": VideoLatents(_scaled, "vae_scale_factor_spatial", "vae_scale_factor_temporal", 16),
     "LTX": VideoLatents(
         _ltx, "vae_spatial_compression_ratio", "vae_temporal_compression_ratio", 32, 1, _ltx_grid, _ltx_packed

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -31,6 +32,8 @@ class Flag:
         default: its default.
         help: what it sets, in a few words.
         choices: the only values it takes; empty where there are too many to list.
+        entries: where the field is a mapping, from what is typed to the entries that it sets.
+        typed: where the field is a mapping, from its content to what is typed to set this flag's entries.
     """
 
     name: str
@@ -39,6 +42,8 @@ class Flag:
     default: Any
     help: str
     choices: tuple[str, ...] = ()
+    entries: Callable[[Any], Mapping[str, Any]] | None = None
+    typed: Callable[[Mapping[str, Any]], list[str]] | None = None
 
     @property
     def option(self) -> str:
@@ -78,9 +83,37 @@ def flags(config: type) -> Iterator[Flag]:
             for inner in dataclasses.fields(base):
                 short = _SHORT.get(inner.name, inner.name)
                 short = f"{name}_{inner.name}" if inner.name in outer else inner.name if short in outer else short
-                yield _flag(inner, inner_types[inner.name], getattr(base, inner.name), (name, inner.name), short)
+                made = _flag(inner, inner_types[inner.name], getattr(base, inner.name), (name, inner.name), short)
+                yield from _parts(inner, made, outer) if "parts" in inner.metadata else (made,)
         elif name not in SPECIAL:
-            yield _flag(field, types[name], _default(field), (name,), _SHORT.get(name, name))
+            made = _flag(field, types[name], _default(field), (name,), _SHORT.get(name, name))
+            yield from _parts(field, made, {}) if "parts" in field.metadata else (made,)
+
+
+def _parts(field: dataclasses.Field[Any], flag: Flag, outer: Mapping[str, Any]) -> Iterator[Flag]:
+    """The flags of a mapping: one for each entry that has its own, unless the outer config has such a flag, and one
+    for all others, which are typed as NAME=VALUE."""
+    read, write, parts = (field.metadata[name] for name in ("read", "write", "parts"))
+    own = [name for name in parts if name != "input" and name not in outer]
+    changes: dict[str, Any] = {"default": None}
+    for name in own:
+        entries, typed = partial(_entry, name), partial(_typed_entry, name, write)
+        yield dataclasses.replace(flag, name=name, type=str, help=parts[name], entries=entries, typed=typed, **changes)
+    others = partial(_typed_others, own, write)
+    changes |= {"type": list[str], "help": parts["input"], "entries": read, "typed": others}
+    yield dataclasses.replace(flag, name="input", **changes)
+
+
+def _entry(name: str, value: str) -> dict[str, str]:
+    return {name: value}
+
+
+def _typed_entry(name: str, write: Callable[[Any], str], content: Mapping[str, Any]) -> list[str]:
+    return [write(content[name])] if name in content else []
+
+
+def _typed_others(own: Sequence[str], write: Callable[[Any], str], content: Mapping[str, Any]) -> list[str]:
+    return [f"{name}={write(value)}" for name, value in content.items() if name not in own]
 
 
 def _flag(field: dataclasses.Field[Any], kind: Any, default: Any, path: tuple[str, ...], name: str) -> Flag:
@@ -104,7 +137,8 @@ def assemble(config: type, values: Mapping[str, Any]) -> Any:
     for flag in flags(config):
         if flag.name in values:
             level = chosen if len(flag.path) == 1 else nested.setdefault(flag.path[0], {})
-            level[flag.path[-1]] = values[flag.name]
+            value = values[flag.name]
+            level[flag.path[-1]] = {**level.get(flag.path[-1], {}), **flag.entries(value)} if flag.entries else value
     bases = {name: _base(config, name, chosen) for name in nested}
     return config(**chosen, **{name: dataclasses.replace(bases[name], **nested[name]) for name in nested})
 
@@ -144,7 +178,9 @@ def flag_words(config: Any) -> list[str]:
         value = config
         for name in flag.path:
             value = default if value is None else getattr(value, name)
-        if value != default:
+        if flag.typed is not None:
+            words += [word for typed in flag.typed(value) for word in (flag.option, typed)]
+        elif value != default:
             words += [flag.option] if value is True else [flag.option, str(value)]
     return words
 

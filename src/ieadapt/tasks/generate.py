@@ -18,24 +18,30 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ieadapt.attention import denoisers_of, family_of
+from ieadapt.attention.families import Family
 from ieadapt.attention.restore import around
-from ieadapt.errors import FailureError, IEAdaptWarning, UsageError, require_types
+from ieadapt.errors import FailureError, IEAdaptError, IEAdaptWarning, UsageError, require_types
 from ieadapt.models import known_models
 from ieadapt.models.memory import check_run
+from ieadapt.models.video_latents import latents_of
 from ieadapt.runs.folder import Progress, Stages, silent
+from ieadapt.runs.inputs import FRAMES, GivenInput, call_values, given_inputs, inputs_field, inputs_of, media_of, no_input
 from ieadapt.runs.pipelines import Hardware, check_prompts, check_seeds
 
 AnyRun = TypeVar("AnyRun", bound="PromptRun")
 State = TypeVar("State")
 Video = Float[Tensor, "frame channel height width"]
 
-
 @dataclass(frozen=True)
 class GenerationConfig:
     """How a video is generated. None means the pipeline's own default.
 
+    Attributes:
+        call: further arguments of the pipeline's call by name, such as `{"image": "first.png"}`: a text that ends like
+            a picture or a video names a file; pictures, tensors and numbers are passed on. Kept by content.
+
     Raises:
-        UsageError: a number is not positive.
+        UsageError: a number is not positive, or an input cannot be read.
 
     Example:
         >>> GenerationConfig(num_inference_steps=8).guidance_scale is None
@@ -49,13 +55,22 @@ class GenerationConfig:
     width: int | None = field(default=None, metadata={"help": "width in pixels"})
     negative_prompt: str | None = field(default=None, metadata={"help": "what the video should not show"})
     batch_size: int = field(default=4, metadata={"help": "videos that run as one batch"})
+    call: Mapping[str, Any] = inputs_field(
+        image="picture that the video begins with or is made from", video="video, or folder of frames, that it is made from"
+    )
 
     def __post_init__(self) -> None:
         require_types(self)
+        object.__setattr__(self, "call", given_inputs(self.call))
         for name in ("num_inference_steps", "num_frames", "height", "width", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be positive", expected=">= 1", got=value)
+
+    @property
+    def videos_at_once(self) -> int:
+        """Videos of one call of the pipeline."""
+        return 1 if any(isinstance(value, GivenInput) for value in self.call.values()) else self.batch_size
 
 
 @dataclass(frozen=True)
@@ -108,10 +123,11 @@ def generate(
 ) -> Float[Tensor, "video frame channel height width"]:
     """Generate one video per prompt; float32 on the CPU, in [0, 1].
 
-    Noise is drawn per video from its own seed, so that a video does not depend on its batch, up to rounding.
+    Noise is drawn per video from its own seed, so that a video does not depend on its batch, up to rounding. With a
+    picture or a video among `config.call`, videos are made one at a time: pipelines differ in how they want several.
 
     Args:
-        pipe: any text-to-video pipeline.
+        pipe: any video pipeline; one that takes no prompt is not given any.
         prompts: one prompt or several.
         config: steps, size, guidance.
         seeds: one per prompt, or the first of consecutive ones.
@@ -130,11 +146,12 @@ def generate(
     seeds = list(range(seeds, seeds + len(prompts))) if isinstance(seeds, int) else list(seeds)
     if len(seeds) != len(prompts):
         raise UsageError("as many seeds as prompts are needed", expected=len(prompts), got=len(seeds))
-    starts = range(0, len(prompts), config.batch_size)
+    size = config.videos_at_once
+    starts = range(0, len(prompts), size)
     total = len(starts) * config.num_inference_steps
     videos = []
     for done, start in enumerate(starts):
-        batch = slice(start, start + config.batch_size)
+        batch = slice(start, start + size)
         with _reporting(pipe, progress, done * config.num_inference_steps, total), quiet(pipe):
             videos.append(_run(pipe, prompts[batch], config, seeds[batch]))
     made = torch.cat(videos)
@@ -224,20 +241,73 @@ def _run(pipe: DiffusionPipeline, prompts: list[str], config: GenerationConfig, 
     size = {name: getattr(config, name) for name in ("num_frames", "height", "width")}
     if config.negative_prompt is not None:
         check_length(pipe, config.negative_prompt, "the negative prompt")
+    _check_positions(pipe, config.num_frames)
     check_run(pipe, size, rows=len(prompts) * _rows_per_video(pipe, config))
     arguments = {
         **size,
         "num_inference_steps": config.num_inference_steps,
         "guidance_scale": config.guidance_scale,
         "negative_prompt": None if config.negative_prompt is None else [config.negative_prompt] * len(prompts),
+        **call_values(type(pipe), config.call, config.num_frames),
     }
-    return call_pipeline(pipe, prompts, {name: value for name, value in arguments.items() if value is not None}, seeds)
+    named = {_name_in(pipe, name, config): value for name, value in arguments.items() if value is not None}
+    named.pop("", None)
+    try:
+        return call_pipeline(pipe, prompts, named, seeds)
+    except (RuntimeError, ZeroDivisionError) as error:
+        problem = None if isinstance(error, IEAdaptError) else _unfit(pipe, config)
+        if problem is None:
+            raise
+        raise problem from error
+
+
+def _unfit(pipe: DiffusionPipeline, config: GenerationConfig) -> UsageError | None:
+    """Why a pipeline fails inside over its settings, where some cannot be."""
+    where = type(pipe).__name__
+    if config.num_inference_steps == 1:
+        return UsageError("this pipeline cannot make a video in one step", expected="--steps 2 or more", where=where)
+    try:
+        pixels = latents_of(pipe).pixels(pipe)
+    except UsageError:
+        return None
+    if all(side is None or side % pixels == 0 for side in (config.height, config.width)):
+        return None
+    expected, got = f"height and width in multiples of {pixels}", f"{config.width}x{config.height}"
+    return UsageError("the model cannot make a video of this size", expected=expected, got=got, where=where)
+
+
+def _name_in(pipe: DiffusionPipeline, name: str, config: GenerationConfig) -> str:
+    """What a pipeline calls a setting; nothing for the number of frames of one that makes as many as it is given."""
+    parameters = inspect.signature(type(pipe).__call__).parameters
+    if name in parameters:
+        return name
+    if name == "num_frames":
+        return next((each for each in FRAMES if each in parameters), "" if config.call else name)
+    return _family(pipe).guidance_argument if name == "guidance_scale" else name
+
+
+def _family(pipe: DiffusionPipeline) -> Family:
+    return family_of(next(iter(denoisers_of(pipe).values())))
+
+
+def _check_positions(pipe: Any, frames: int | None) -> None:
+    """Refuse more frames than a motion adapter has positions for; FreeNoise gives it windows of them."""
+    denoiser = next(iter(denoisers_of(pipe).values()))
+    most = denoiser.config.get("motion_max_seq_length") if hasattr(denoiser, "config") else None
+    if frames is not None and most is not None and frames > most and not getattr(pipe, "free_noise_enabled", False):
+        raise UsageError(
+            "more frames than the motion adapter has positions for",
+            expected=f"at most {most}",
+            got=frames,
+            where=type(pipe).__name__,
+            remedy="lower --frames, or call pipe.enable_free_noise() in Python",
+        )
 
 
 def _rows_per_video(pipe: DiffusionPipeline, config: GenerationConfig) -> int:
     """Rows of the denoiser's batch for one video: two where both guidance branches run in one call."""
     unguided = config.guidance_scale is not None and config.guidance_scale <= 1
-    batched = family_of(next(iter(denoisers_of(pipe).values()))).guidance == "batched"
+    batched = _family(pipe).guidance == "batched"
     return 2 if batched and not unguided else 1
 
 
@@ -254,16 +324,26 @@ def call_pipeline(
         UsageError: an argument that the pipeline lacks or refuses.
         FailureError: the frames hold NaN.
     """
-    unknown = [name for name in given if name not in inspect.signature(type(pipe).__call__).parameters]
+    parameters = inspect.signature(type(pipe).__call__).parameters
+    unknown = [name for name in given if name not in parameters]
     if unknown:
         raise UsageError("the pipeline has no such argument", got=", ".join(unknown), where=type(pipe).__name__)
+    call_values(type(pipe), {name: value for name, value in given.items() if name in inputs_of(type(pipe))})
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    texts = {"prompt": prompts, **{name: given[name] for name in ("negative_prompt",) if name in given}}
+    noise: Any = generators
+    if len(prompts) == 1:  # some pipelines refuse every list
+        noise, texts = generators[0], {name: text[0] for name, text in texts.items()}
+    texts = {name: text for name, text in texts.items() if name in parameters}
     try:
-        frames = pipe(prompt=prompts, generator=generators, **{"output_type": "pt", **given}).frames
-    except ValueError as error:
-        if isinstance(error, UsageError):
+        frames = pipe(generator=noise, **{"output_type": "pt", **given, **texts}).frames
+    except (ValueError, TypeError, AttributeError) as error:
+        if isinstance(error, IEAdaptError):
             raise
-        raise UsageError("the pipeline refuses this call", got=error, where=type(pipe).__name__) from error
+        refusal = _refused(type(pipe), given, error)
+        if refusal is None:
+            raise
+        raise refusal from error
     frames = torch.as_tensor(frames).float().cpu()
     if not torch.isfinite(frames).all():
         raise FailureError(
@@ -272,6 +352,19 @@ def call_pipeline(
             remedy="use float32 or bfloat16, or a lower guidance or perturbation scale",
         )
     return frames.clamp(0, 1)
+
+
+def _refused(pipeline: type, given: Mapping[str, Any], error: Exception) -> UsageError | None:
+    """What the pipeline was not given, where it fails over that, or its refusal in its own words; None for a fault."""
+    absent, text = media_of(pipeline), str(error)
+    about = [name for name in absent if name in text] or absent[:1] * any(word in text for word in ("None", "PIL"))
+    if about and not set(absent) & set(given):
+        return no_input(pipeline, about[:1], text.splitlines()[0][:200])
+    last = getattr(pipeline, "_last_supported_version", None)
+    if last is None and not isinstance(error, ValueError):
+        return None
+    remedy = last and f"diffusers maintains this pipeline up to {last} only; use another, or the versions of that time"
+    return UsageError("the pipeline refuses this call", got=error, where=pipeline.__name__, remedy=remedy)
 
 
 @contextmanager
@@ -314,14 +407,17 @@ def check_length(pipe: Any, prompt: str, what: str = "the prompt") -> None:
     Raises:
         UsageError: the prompt is too long.
     """
-    limits = [getattr(pipe.tokenizer, "model_max_length", None)]
+    tokenizer = getattr(pipe, "tokenizer", None)
+    if tokenizer is None or not hasattr(tokenizer, "decode"):
+        return
+    limits = [getattr(tokenizer, "model_max_length", None)]
     parameters = inspect.signature(type(pipe).__call__).parameters
     if "max_sequence_length" in parameters:
         limits.append(parameters["max_sequence_length"].default)
     limit = min(value for value in limits if isinstance(value, int))
-    tokens = pipe.tokenizer(prompt, truncation=False, verbose=False).input_ids
+    tokens = tokenizer(prompt, truncation=False, verbose=False).input_ids
     if len(tokens) > limit:
-        lost = pipe.tokenizer.decode(tokens[limit - 1 :], skip_special_tokens=True)
+        lost = tokenizer.decode(tokens[limit - 1 :], skip_special_tokens=True)
         raise UsageError(
             f"{what} is too long for the text encoder",
             expected=f"at most {limit} tokens",

@@ -210,7 +210,8 @@ class Form:
         self._config = config
         self._flags = {flag.name: flag for flag in flags(config)}
         defaults = {name: flag.default for name, flag in self._flags.items()} | dict(changed or {})
-        made = {*(field.name for field in fields), *left_out, *shown}
+        files = [name for name, flag in self._flags.items() if flag.entries]  # a browser names no files of the machine
+        made = {*(field.name for field in fields), *left_out, *shown, *files}
         rest = [name for name in self._flags if name not in made]
         self.fields = list(fields)
         with gr.Row():

@@ -7,10 +7,12 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ieadapt.attention import GuidanceChoice, StepWindow
 from ieadapt.errors import UsageError, require_types
 from ieadapt.runs.flags import setting
+from ieadapt.runs.inputs import inputs_field
 from ieadapt.runs.pipelines import Hardware, check_seeds
 from ieadapt.runs.sources import SourceConfig
 from ieadapt.tasks.edit.jobs import EditJob, read_jobs
@@ -248,9 +250,10 @@ class Sampling:
     height: int | None = setting(None, "height in pixels")
     width: int | None = setting(None, "width in pixels")
     batch_size: int = setting(4, "target prompts that run as one batch")
+    call: Mapping[str, Any] = inputs_field(image="picture that the pipeline is given beside the source")
 
     def __post_init__(self) -> None:
-        GenerationConfig(**vars(self))
+        object.__setattr__(self, "call", GenerationConfig(**vars(self)).call)
 
     @property
     def generation(self) -> GenerationConfig:

@@ -152,7 +152,7 @@ def invert(
     shown = prompt if config.inversion_prompt == "source" else ""
     check_length(pipe, shown)
     clean = encode_video(pipe, frames)
-    runner = PipelineRunner.of(pipe, frames, generation.num_inference_steps)
+    runner = PipelineRunner.of(pipe, frames, generation.num_inference_steps, generation.call)
     decoded, schedule = runner.decode(clean)[0], runner.schedule_for(clean)
     inversion = Inversion(
         key=inversion_key(pipe, frames, prompt, config, generation),
@@ -200,6 +200,7 @@ def inversion_key(
         "format": FORMAT,
         "prompt": prompt if config.inversion_prompt == "source" else "",
         "steps": generation.num_inference_steps,
+        **({"call": dict(generation.call)} if generation.call else {}),
         "method": "inversion" if config.method == "inversion" else "none",
         "settings": [config.start, config.iterations, config.tolerance, config.needs_entropy],
         "shape": list(frames.shape),

@@ -136,7 +136,7 @@ class Editor:
         profile: EntropyProfile | None = None,
     ) -> None:
         self._pipe, self._inversion, self._batch_size = pipe, inversion, generation.batch_size
-        self._runner = PipelineRunner.of(pipe, inversion.source, generation.num_inference_steps)
+        self._runner = PipelineRunner.of(pipe, inversion.source, generation.num_inference_steps, generation.call)
         self._clean = inversion.clean.to(pipe._execution_device)
         self._schedule = self._runner.schedule_for(self._clean)
         self.first = self._schedule.first(config.start)

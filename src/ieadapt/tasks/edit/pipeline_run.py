@@ -6,8 +6,9 @@ its tables, tells the pipeline the timesteps of the part that is wanted, and mak
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from inspect import signature
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,9 +21,10 @@ from torch import Tensor
 from ieadapt.attention import denoisers_of, family_of
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.models.memory import check_run
-from ieadapt.models.scheduler_wrapper import SchedulerWrapper, unfold_frames
+from ieadapt.models.scheduler_wrapper import STEP_IN_PART, SchedulerWrapper, unfold_frames
 from ieadapt.models.video_latents import Latents, fitting_size, latents_of
 from ieadapt.tasks.edit.noise_schedule import NoiseSchedule, matching_scheduler, noise_schedule
+from ieadapt.runs.inputs import FRAMES, GivenInput, call_values
 from ieadapt.tasks.generate import call_pipeline, quiet
 
 Frames = Float[Tensor, "video frame channel height width"]
@@ -95,6 +97,7 @@ class PipelineRunner:
         steps: of a whole run.
         size: (frames, height, width) in pixels.
         notes: what to tell the user about the scheduler.
+        call: further inputs of the pipeline's call, the same for all rows, as `GenerationConfig.call` holds them.
     """
 
     pipe: DiffusionPipeline
@@ -102,16 +105,31 @@ class PipelineRunner:
     steps: int
     size: tuple[int, int, int]
     notes: tuple[str, ...] = ()
+    call: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, pipe: DiffusionPipeline, frames: Float[Tensor, "frame channel height width"], steps: int
+        cls,
+        pipe: DiffusionPipeline,
+        frames: Float[Tensor, "frame channel height width"],
+        steps: int,
+        call: Mapping[str, Any] | None = None,
     ) -> PipelineRunner:
         """The pipeline for clips of this size.
 
         Raises:
-            UsageError: the scheduler has no inverse, or the pipeline draws its noise anew during a run.
+            UsageError: the scheduler has no inverse, or the pipeline draws its noise anew during a run, steps only a
+                part of its latents, or lacks an input.
         """
+        call_values(type(pipe), call or {})
+        in_part, own = isinstance(pipe, STEP_IN_PART), not set(FRAMES) & set(signature(type(pipe).__call__).parameters)
+        if in_part or own:
+            what = "keeps the latents of the given picture apart" if in_part else "makes a video from a video by itself"
+            raise UsageError(
+                f"this pipeline {what}, so a clip cannot be inverted with it",
+                where=type(pipe).__name__,
+                remedy="load the model's text-to-video pipeline",
+            )
         if getattr(pipe, "free_init_enabled", False):
             raise UsageError(
                 "FreeInit draws noise anew during a run, so a clip's own noise would be lost",
@@ -120,7 +138,8 @@ class PipelineRunner:
             )
         scheduler, note = matching_scheduler(pipe.scheduler)
         size = (frames.shape[0], frames.shape[2], frames.shape[3])
-        return cls(pipe, scheduler, steps, size, () if note is None else (note,))
+        notes = () if note is None else (note,)
+        return cls(pipe, scheduler, steps, size, notes, call or {})
 
     def decode(self, latents: Latents) -> Frames:
         """The frames of clean latents, by the pipeline's own last lines (a run of no steps), one video at a time.
@@ -158,7 +177,15 @@ class PipelineRunner:
         frames, height, width = self.size
         size = {"num_frames": frames, "height": height, "width": width, "num_inference_steps": self.steps}
         with torch.no_grad(), quiet(self.pipe), wrapper.installed(self.pipe):
-            return call_pipeline(self.pipe, prompts, {**size, **arguments}, [0] * len(prompts))
+            given = {**size, **self._inputs(len(prompts)), **arguments}
+            return call_pipeline(self.pipe, prompts, given, [0] * len(prompts))
+
+    def _inputs(self, rows: int) -> dict[str, Any]:
+        """The further inputs of a call of so many rows."""
+        values = call_values(type(self.pipe), self.call, self.size[0])
+        if rows == 1 or latents_of(self.pipe).pictures == "one":
+            return values
+        return {name: [value] * rows if isinstance(self.call[name], GivenInput) else value for name, value in values.items()}
 
 
 def check_source_clip(pipe: DiffusionPipeline, frames: Float[Tensor, "frame channel height width"]) -> None:

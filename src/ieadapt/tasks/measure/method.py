@@ -76,6 +76,7 @@ def measure(
         "num_inference_steps": config.num_inference_steps,
         "guidance_scale": config.guidance_scale,
         "rows": rows,
+        **({"inputs": dict(config.call)} if config.call else {}),
         "latent_grid": grid or None,
         **made_size(videos),
     }

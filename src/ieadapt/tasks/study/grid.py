@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -208,6 +209,7 @@ class Setting:
                 field.name: request.get(field.name) for field in dataclasses.fields(GenerationConfig)
             }
             run |= {"num_inference_steps": request["steps"], "batch_size": GenerationConfig().batch_size}
+            run["call"] = json.loads(request.get("call", "{}"))
             if not all(fits(request[name], kind) for name, kind in _RECORDED.items()):
                 raise TypeError("a field of another type")
             setting = cls(
@@ -229,9 +231,10 @@ class Setting:
     def _run(self) -> dict[str, Any]:
         """The settings of the pipeline; the size of a batch is not among them, results do not depend on it."""
         run = {name: value for name, value in vars(self.generation).items() if name != "batch_size"}
-        scale = run["guidance_scale"]  # 3 and 3.0 are one scale, and have one hash
+        scale, call = run["guidance_scale"], run.pop("call")  # 3 and 3.0 are one scale, and have one hash
         return {
             "steps": run.pop("num_inference_steps"),
             **run,
             "guidance_scale": None if scale is None else float(scale),
+            **({"call": json.dumps(call, sort_keys=True)} if call else {}),
         }

@@ -148,18 +148,21 @@ def study_report(
     return replace(report, sections=[section for section in report.sections if section.blocks]), figures
 
 
-def study_maps(pipe: DiffusionPipeline, table: pl.DataFrame, profile: EntropyProfile) -> list[AttentionMaps]:
+def study_maps(
+    pipe: DiffusionPipeline, table: pl.DataFrame, profile: EntropyProfile, call: Mapping[str, Any] | None = None
+) -> list[AttentionMaps]:
     """Maps for figure 3: the sites of lowest and of highest EP of every kind, on the first clip of a study.
 
     Args:
         pipe: the pipeline that was studied.
         table: the study's table.
         profile: its profile.
+        call: further inputs of the pipeline's call; the table holds their digests only.
     """
     first, ep = table.row(0, named=True), profile.ep
     names = ("guidance_scale", "num_frames", "height", "width", "negative_prompt")
     settings: dict[str, Any] = {name: first.get(name) for name in names}
-    generation = GenerationConfig(first["steps"], **settings)
+    generation = GenerationConfig(first["steps"], **settings, call=call or {})
     studied = {name for names in table["sites"].unique() for name in names.split(",")}
     sites = sorted((site for site in profile.sites if site.name in studied), key=lambda site: ep[site.name])
     chosen: dict[str, AttentionSite] = {}

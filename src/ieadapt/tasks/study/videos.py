@@ -114,8 +114,12 @@ def make_perturbed(
         if not begins:
             return generate(pipe, prompts, together, seeds)
         latents = torch.stack([baseline.latents for baseline in baselines if baseline.latents is not None])
-        with late_start(pipe, latents, begins):
-            return generate(pipe, prompts, together, seeds)
+        videos = []
+        for start in range(0, len(pairs), together.videos_at_once):
+            batch = slice(start, start + together.videos_at_once)
+            with late_start(pipe, latents[batch], begins):
+                videos.append(generate(pipe, prompts[batch], together, seeds[batch]))
+        return torch.cat(videos)
 
 
 class BaselineStore:

@@ -1,0 +1,119 @@
+"""A pipeline from its configs alone: real modules without weights, on the meta device, to see its sites and its size."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import ConfigMixin, DiffusionPipeline, ModelMixin
+
+from ieadapt.attention import AttentionSite, denoisers_of, family_of
+from ieadapt.attention.discovery import site_modules
+from ieadapt.errors import UsageError
+from ieadapt.models.components import component_class
+from ieadapt.models.loading import pipeline_class_of
+from ieadapt.models.location import model_folder, pipeline_index
+from ieadapt.models.video_latents import latents_of, own_size
+
+Sizes = tuple[int, int, int]
+"""(frames, height, width)."""
+
+
+def sketch(model: str | Path) -> DiffusionPipeline:
+    """The pipeline of a model without weights, text encoders and tokenizers; of a hub id only configs are fetched.
+
+    Args:
+        model: as for `load`.
+
+    Raises:
+        UsageError: the model is unknown, its class is not in diffusers, or a config does not fit its class.
+
+    Example:
+        >>> pipe = sketch("shapes")
+        >>> pipe.unet.device.type, type(pipe).__name__
+        ('meta', 'AnimateDiffPipeline')
+    """
+    folder = model_folder(model, weights=False)
+    index = pipeline_index(folder)
+    pipeline_class = pipeline_class_of(folder, index["_class_name"])
+    parts: dict[str, Any] = {}
+    try:
+        for name, parameter in inspect.signature(pipeline_class).parameters.items():
+            entry = index.get(name)
+            if isinstance(entry, list | tuple):
+                parts[name] = _part(folder / name, *entry) if entry[0] else None
+            elif entry is not None or parameter.default is inspect.Parameter.empty:
+                parts[name] = entry
+        with torch.device("meta"):
+            return pipeline_class(**parts)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        problem = str(error).splitlines()[0][:300]
+        raise UsageError("the configs of this model do not make a pipeline", got=problem, where=folder) from error
+
+
+def _part(folder: Path, library: str, class_name: str) -> Any:
+    part = component_class(folder, library, class_name)
+    if not issubclass(part, ConfigMixin):
+        return None
+    config = part.load_config(str(folder), local_files_only=True)
+    with torch.device("meta" if issubclass(part, ModelMixin) else "cpu"):
+        return part.from_config(config)
+
+
+def requested_size(pipe: DiffusionPipeline, frames: int | None, height: int | None, width: int | None) -> Sizes | None:
+    """The size of a video in frames and pixels, the model's own where none is given; None where it does not say one."""
+    given = {"num_frames": frames, "height": height, "width": width}
+    try:
+        size = tuple(value or own_size(pipe, name) for name, value in given.items())
+        latents_of(pipe)
+    except UsageError:
+        return None
+    return size[0], size[1], size[2]
+
+
+def tokens_of(pipe: DiffusionPipeline, size: Sizes) -> dict[AttentionSite, tuple[int, int]]:
+    """Per site, how many attentions a video takes in a step and branch, and over how many video tokens each.
+
+    Sites of text and those whose tokens' places are not known are left out.
+
+    Args:
+        pipe: a pipeline, which may be a sketch.
+        size: of a video.
+
+    Example:
+        >>> found = tokens_of(sketch("shapes"), (16, 128, 128))
+        >>> {site.kind: found[site] for site in found if site.order < 4}
+        {'spatial': (16, 1024), 'cross': (16, 1024), 'temporal': (1024, 16)}
+    """
+    row = latents_of(pipe)
+    frames = (size[0] - 1) // row.stride(pipe) + 1
+    found = {}
+    for module, site in site_modules(denoisers_of(pipe)).items():
+        config = next(part.config for part in denoisers_of(pipe).values() if module in set(part.modules()))
+        depth = _depth(site.name, len(config.get("block_out_channels") or (0,)))
+        pixels = row.token_pixels(pipe) * 2**depth
+        height, width = (math.ceil(side / pixels) for side in size[1:])
+        together = family_of(next(iter(denoisers_of(pipe).values()))).skips == "none"
+        shapes: Mapping[str, tuple[int, int]] = {
+            "spatial": (frames, height * width),
+            "temporal": (height * width, frames),
+            "joint": (1, frames * height * width),
+            "cross": (1, frames * height * width) if together else (frames, height * width),
+        }
+        if site.kind in shapes:
+            found[site] = shapes[site.kind]
+    return found
+
+
+def _depth(name: str, resolutions: int) -> int:
+    """How often a U-Net has halved its grid at a site, by the number of the block; 0 in a transformer."""
+    block = re.search(r"(down|up)_blocks\.(\d+)\.", name)
+    if block is None:
+        return resolutions - 1 if "mid_block." in name else 0
+    number = int(block[2])
+    return number if block[1] == "down" else resolutions - 1 - number
