@@ -13,7 +13,7 @@ import typer
 
 from ieadapt.attention import FAMILIES, find_sites, select_sites
 from ieadapt.cli.console import Summary, location, run_in
-from ieadapt.cli.options import Model, Out, Overwrite, Resume, takes
+from ieadapt.cli.options import DryRun, Model, Out, Overwrite, Resume, takes
 from ieadapt.models import known_models, load
 from ieadapt.runs.folder import read_run
 from ieadapt.runs.pipelines import spoken_folder
@@ -28,6 +28,8 @@ from ieadapt.tasks.maps.run import MapsRun, describe_maps, run_maps
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.measure.run import MeasureRun, describe_profile, profile_table, run_measure
 from ieadapt.tasks.perturb import PerturbRun, describe_perturbed, run_perturb, scores_table
+from ieadapt.tasks.screen.report import ranked_table
+from ieadapt.tasks.screen.run import ScreenRun, price_screen, run_screen
 from ieadapt.tasks.study.report import study_maps, write_study_report
 from ieadapt.tasks.study.run import StudyRun, run_study
 from ieadapt.tasks.study.table import compact_study, study_status
@@ -153,6 +155,27 @@ def edit(config: EditRun, *, out: Out = None, overwrite: Overwrite = False, resu
     remedy = f"mend that, then repeat with --resume --out {folder}"
     shortfall = batch.shortfall(remedy=remedy) if batch.left_out else None
     return Summary(content, [table, *lines], folder, shortfall)
+
+
+@takes(ScreenRun)
+def screen(
+    config: ScreenRun, *, out: Out = None, overwrite: Overwrite = False, resume: Resume = False, dry_run: DryRun = False
+) -> Summary:
+    """Predicted from a few extra passes per layer, where a study makes whole videos; the price is said first.
+
+    Every finished pass is kept at once: stop the run, or kill it, and go on with `--resume`. The run folder gets the
+    effects, entropy and energy, and a report; `--profile` of other commands takes it, to choose sites by any of them.
+
+    Example: `ieadapt screen MODEL --prompts prompts.txt --budget 30m --out runs/screen`
+    """
+    if dry_run:
+        plan = price_screen(config)
+        return Summary({"seconds": plan.seconds, "passes": plan.passes, "prompts": plan.prompts}, [plan.summary()])
+    say = functools.partial(print, file=sys.stderr, flush=True)
+    with run_in(out, "screen") as (folder, stages):
+        profile = run_screen(config, folder, overwrite=overwrite, resume=resume, stages=stages, say=say)
+    effects = [] if profile.effects is None else profile.effects.to_dicts()
+    return Summary({"effects": effects}, [ranked_table(profile)], folder)
 
 
 @takes(StudyRun, instead=("status", "compact"))

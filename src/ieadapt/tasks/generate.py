@@ -135,8 +135,8 @@ def generate(
     videos = []
     for done, start in enumerate(starts):
         batch = slice(start, start + config.batch_size)
-        with _reporting(pipe, progress, done * config.num_inference_steps, total), quiet(pipe):
-            videos.append(_run(pipe, prompts[batch], config, seeds[batch]))
+        with reporting(pipe, progress, done * config.num_inference_steps, total), quiet(pipe):
+            videos.append(run_batch(pipe, prompts[batch], config, seeds[batch]))
     made = torch.cat(videos)
     _say_what_was_made(pipe, config, made)
     return made
@@ -220,7 +220,10 @@ def _say_what_was_made(pipe: DiffusionPipeline, config: GenerationConfig, videos
         )
 
 
-def _run(pipe: DiffusionPipeline, prompts: list[str], config: GenerationConfig, seeds: list[int]) -> Tensor:
+def run_batch(
+    pipe: DiffusionPipeline, prompts: list[str], config: GenerationConfig, seeds: Sequence[int], **given: Any
+) -> Float[Tensor, "video ..."]:
+    """Call the pipeline once for some prompts; further arguments are the pipeline's own, as for `call_pipeline`."""
     size = {name: getattr(config, name) for name in ("num_frames", "height", "width")}
     if config.negative_prompt is not None:
         check_length(pipe, config.negative_prompt, "the negative prompt")
@@ -231,7 +234,8 @@ def _run(pipe: DiffusionPipeline, prompts: list[str], config: GenerationConfig, 
         "guidance_scale": config.guidance_scale,
         "negative_prompt": None if config.negative_prompt is None else [config.negative_prompt] * len(prompts),
     }
-    return call_pipeline(pipe, prompts, {name: value for name, value in arguments.items() if value is not None}, seeds)
+    known = {name: value for name, value in arguments.items() if value is not None}
+    return call_pipeline(pipe, prompts, known | given, seeds)
 
 
 def _rows_per_video(pipe: DiffusionPipeline, config: GenerationConfig) -> int:
@@ -275,7 +279,7 @@ def call_pipeline(
 
 
 @contextmanager
-def _reporting(pipe: DiffusionPipeline, progress: Progress | None, done: int, total: int) -> Iterator[None]:
+def reporting(pipe: DiffusionPipeline, progress: Progress | None, done: int, total: int) -> Iterator[None]:
     """Tell a callback of every step that the pipeline tells its own progress bar; the model is not touched."""
     if progress is None:
         yield
