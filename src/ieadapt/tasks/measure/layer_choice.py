@@ -285,12 +285,13 @@ def _around_the_middle(group: list[AttentionSite], count: int) -> list[Attention
 def _require(among: Sequence[AttentionSite], statistics: Mapping[str, int | float] | None, what: str) -> None:
     unknown = [site.name for site in among if statistics is None or site.name not in statistics]
     if unknown:
+        remedy, without = "measure this model first and pass the profile, or name the sites", "no profile"
+        if what in SCREENED:
+            remedy, without = "pass the folder of `ieadapt screen` as the profile, or name the sites", "no screen"
         raise UsageError(
             f"the choice of sites needs their {what}",
-            got="no profile" if statistics is None else f"a profile without {unknown[0]} and {len(unknown) - 1} more",
-            remedy="pass the folder of `ieadapt screen` as the profile, or name the sites"
-            if what in SCREENED
-            else "measure this model first and pass the profile, or name the sites",
+            got=without if statistics is None else f"a profile without {unknown[0]} and {len(unknown) - 1} more",
+            remedy=remedy,
         )
 
 

@@ -37,7 +37,7 @@ EFFECTS: Mapping[str, ScreenedEffect] = {
         "change", StepWindow(0.0, 1.0), "how far the predicted clean video moves, mean over the steps"
     ),
     "quality": ScreenedEffect(
-        "change", StepWindow(0.35, 0.6), "how far the predicted clean video moves in the middle of the run"
+        "change", StepWindow(0.3, 0.6), "how far the predicted clean video moves in the middle of the run"
     ),
     "motion": ScreenedEffect("lost", StepWindow(0.1, 0.5), "differences between frames that are lost early in the run"),
     "flicker": ScreenedEffect(

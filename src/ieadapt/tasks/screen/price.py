@@ -33,8 +33,8 @@ class PassTimes:
         shares: by site name, the share of a step that a pass from this site on computes.
     """
 
-    seconds: float
-    shares: Mapping[str, float]
+    seconds: int | float
+    shares: Mapping[str, int | float]
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,14 @@ class ScreenPlan:
         return len(self.conditions) * len(self.steps) * self.prompts
 
     @property
-    def forwards(self) -> float:
+    def forwards(self) -> int | float:
         """The same in whole passes, with the trajectories and the plain passes beside them."""
         shares = sum(self.times.shares[condition.sites[0]] for condition in self.conditions)
         plain = -(-len(self.conditions) // CHUNK)
         return self.prompts * (self.run_steps + len(self.steps) * (plain + shares))
 
     @property
-    def seconds(self) -> float:
+    def seconds(self) -> int | float:
         """About how long it takes on one worker."""
         return self.forwards / self.batch * self.times.seconds
 
@@ -84,7 +84,7 @@ class ScreenPlan:
             f"about {spoken_time(self.seconds)} (a whole pass takes {self.times.seconds:.2g} s)"
         )
 
-    def within(self, budget: float) -> ScreenPlan:
+    def within(self, budget: int | float) -> ScreenPlan:
         """The largest part of the plan that keeps to a budget in seconds: first fewer prompts, then fewer steps.
 
         Raises:
@@ -154,7 +154,7 @@ def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def spoken_time(seconds: float) -> str:
+def spoken_time(seconds: int | float) -> str:
     """A time as a person says it.
 
     Example:

@@ -342,3 +342,16 @@ def _make_passes(workers: RunTasks, work: ScreenWork, stages: Stages) -> list[Ce
         )
     found = work.cells.read(tries.keys())[0]
     return [found[key] for key in tries]
+
+
+def screened_passes(request: ScreenRun, out: str | Path) -> tuple[ScreenPlan, list[dict[str, Any]]]:
+    """What a finished screen did, and what every pass of it gave.
+
+    Args:
+        request: of the screen.
+        out: its run folder.
+    """
+    request = request.with_model_defaults()
+    work = ScreenWork(Path(out).absolute(), request.model, request.hardware, request)
+    found = work.cells.read(work.tries().keys() & work.cells.keys())[0]
+    return work.plan, [{**row.identity, **row.values} for row in found.values()]
