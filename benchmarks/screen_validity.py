@@ -2,15 +2,15 @@
 
 Run it from the root of the repository, with the folder of a finished study of the same model:
 `python -m benchmarks.screen_validity MODEL --study benchmarks/studies/MODEL --out runs/screen-MODEL [--device cuda]`.
-It screens the model on captions that the study does not have (it goes on where an earlier run stopped), and writes the
-rows of this model into the record `screen-validity`; those of other models stay. `--after 24` judges on the clips of the
-study after the first 24, on which statistics and steps were chosen.
+It screens the model on captions that the study does not have (it goes on where an earlier run stopped), and writes
+the rows of this model into the record `screen-validity`; those of other models stay. `--after 24` judges on the clips
+of the study after the first 24, on which statistics and steps were chosen.
 
 Truth is the mean damage per site and map over the clips of the study. `kind` all ranks within each kind and pools, so
-that telling kinds apart earns nothing; `raw_rho` is the pooled one that does. Predictors: `screen`; `ep` and `energy` of
-the study's profile; `depth`, the order of execution; `full-clips`, whole clips of the study for as many passes of the
-network as the screen took, one at least; `split-half`, one half of the clips against the other: what truth itself
-repeats. Intervals are over captions of the screen and clips of the study.
+that telling kinds apart earns nothing; `raw_rho` is the pooled one that does. Predictors: `screen`; `ep` and `energy`
+of the study's profile; `depth`, the order of execution; `full-clips`, whole clips of the study for as many passes of
+the network as the screen took, one at least; `split-half`, one half of the clips against the other: what truth repeats.
+ Intervals are over captions of the screen and clips of the study.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ class Compared:
     single: Mapping[str, np.ndarray]
 
 
-def compared(table: pl.DataFrame, profile: EntropyProfile, passes: Sequence[Mapping[str, Value]], map_: str) -> Compared:
+def compared(
+    table: pl.DataFrame, profile: EntropyProfile, passes: Sequence[Mapping[str, Value]], map_: str
+) -> Compared:
     """Line up study and screen for one map, site by site."""
     sites, there = profile.by_site(), {effect.column: effect for effect in effects_of(table)}
     damage: dict[str, dict[str, np.ndarray]] = {}
@@ -129,7 +131,10 @@ def rows_of(each: Compared, model: str, map_: str, forwards: float, study_forwar
             damage, random = each.damage[effect][chosen], np.random.default_rng(0)
             pairs = {
                 "screen": list(predictions(each.screened[effect][chosen], damage, random)),
-                **{name: list(predictions(values[chosen][:, None], damage, random)) for name, values in each.single.items()},
+                **{
+                    name: list(predictions(values[chosen][:, None], damage, random))
+                    for name, values in each.single.items()
+                },
                 "full-clips": list(clips_of(damage, clips, random)),
                 "split-half": list(clips_of(damage, damage.shape[1] // 2, random)),
             }
@@ -181,12 +186,16 @@ def main(arguments: argparse.Namespace) -> None:
     ]
     kept = load(NAME)["rows"] if (FOLDER / f"{NAME}.json").is_file() else []
     kept = [row for row in kept if row["model"] != arguments.model]
-    command = f"python -m benchmarks.screen_validity {arguments.model} --study {arguments.study} --captions {len(fresh)}"
+    command = (
+        f"python -m benchmarks.screen_validity {arguments.model} --study {arguments.study} --captions {len(fresh)}"
+    )
     notes = f"{len(fresh)} screening captions, none of the study's; truth: {clips.height} clips of the study."
-    path = record(NAME, f"{command} --after {arguments.after}", [*kept, *rows], notes=notes, folder=arguments.records)
+    path = record(NAME, command, [*kept, *rows], notes=notes, folder=arguments.records)
     for row in rows:
         if row["predictor"] in ("screen", "ep", "depth", "full-clips"):
-            print(" ".join(f"{row[name]!s:>10}" for name in ("kind", "effect", "map", "predictor")), f"{row['rho']:+.2f}")
+            print(
+                " ".join(f"{row[name]!s:>10}" for name in ("kind", "effect", "map", "predictor")), f"{row['rho']:+.2f}"
+            )
     print(path)
 
 

@@ -18,7 +18,7 @@ from ieadapt.tasks.study.grid import Condition
 
 @pytest.mark.parametrize("at", ["", "a", "1", "-0.1", "0.2,,0.4", ",".join(f"0.{n}" for n in range(100, 121))])
 def test_steps_that_are_no_fractions_are_refused(at: str) -> None:
-    with pytest.raises(UsageError, match="not a choice of steps; expected 1 to 20 fractions.*--at"):
+    with pytest.raises(UsageError, match=r"not a choice of steps; expected 1 to 20 fractions.*--at"):
         ScreenConfig(at=at)
 
 
@@ -41,7 +41,7 @@ def test_budgets(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "30", "m", "-1m", "0s", "1d", "infh"])
 def test_what_is_no_budget_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="not a time; expected a number with s, m or h, such as 30m; .*--budget"):
+    with pytest.raises(UsageError, match=r"not a time; expected a number with s, m or h, such as 30m; .*--budget"):
         parse_seconds(text)
 
 
@@ -72,7 +72,7 @@ def test_a_budget_takes_fewer_prompts_then_fewer_steps() -> None:
     assert plan.within(_plan(prompts=2).seconds - 1) == _plan(prompts=2, steps=(4, 9, 18))
     least = _plan(prompts=1, steps=(9,))
     assert plan.within(least.seconds) == least
-    with pytest.raises(UsageError, match="below one prompt at one step; expected at least 48 s; got 47 s.*fewer --sites"):
+    with pytest.raises(UsageError, match=r"below one prompt at one step; expected at least 48 s; got 47 s"):
         plan.within(47)
 
 
@@ -86,9 +86,9 @@ def _passes(prompts: int) -> list[dict[str, Any]]:
     rows = []
     for prompt in range(prompts):
         for step in (4, 9, 14, 18):
-            place = dict(site="a", kind="joint", head=None, map="identity", prompt=f"p{prompt}", seed=prompt)
-            values = dict(change=step + prompt, rise=float(step), lost=-float(step))
-            rows.append({**place, "step": step, "num_inference_steps": 20, **values})
+            place = {"site": "a", "kind": "joint", "head": None, "map": "identity", "seed": prompt}
+            values = {"change": step + prompt, "rise": float(step), "lost": -float(step)}
+            rows.append({**place, "prompt": f"p{prompt}", "step": step, "num_inference_steps": 20, **values})
     return rows
 
 

@@ -1,4 +1,4 @@
-"""One replaced pass gives what a whole pass with the map replaced gives, in every family; statistics mean what they say."""
+"""One replaced pass gives what a whole pass gives, in every family; statistics mean what they say."""
 
 from __future__ import annotations
 
@@ -98,5 +98,5 @@ def test_the_guidance_scale_is_read_off_and_another_form_is_refused() -> None:
     torch.manual_seed(0)
     cond, uncond, other = torch.randn(3, 1, 64)
     assert guidance_scale(uncond + 6.5 * (cond - uncond), cond, uncond) == pytest.approx(6.5, rel=1e-4)
-    with pytest.raises(FailureError, match="does not combine its guidance branches linearly.*guidance_rescale"):
+    with pytest.raises(FailureError, match=r"does not combine its guidance branches linearly.*guidance_rescale"):
         guidance_scale(other, cond, uncond)

@@ -71,12 +71,13 @@ def test_a_stopped_screen_goes_on_where_it_was(whole: Path, tmp_path: Path, monk
     cells = sorted(path.name for path in (tmp_path / "run" / "cells").iterdir())
     assert len(cells) == 4 * 3  # both batches of the first step
     (tmp_path / "run" / "cells" / cells[0]).write_text("{}")
-    with pytest.raises(UsageError, match="holds a partial screen run.*--overwrite"):
+    with pytest.raises(UsageError, match=r"holds a partial screen run.*--overwrite"):
         run_screen(_request(), tmp_path / "run", pipe=_pipe())
     profile = run_screen(_request(), tmp_path / "run", resume=True, pipe=_pipe())
     assert calls == [1, 1, 2, 1, 2, 2]  # the damaged one is made again
     again, before = profile.effects, EntropyProfile.load(whole).effects
-    assert again is not None and before is not None
+    assert again is not None
+    assert before is not None
     assert again.drop("value", "low", "high").equals(before.drop("value", "low", "high"))
     assert again["value"].to_list() == pytest.approx(before["value"].to_list(), rel=1e-4)  # of another batch
 
@@ -95,7 +96,7 @@ def test_a_failed_pass_is_said_and_the_others_are_kept(tmp_path: Path, monkeypat
         return step(*arguments)
 
     monkeypatch.setattr(screen_run, "screen_step", failing)
-    with pytest.raises(FailureError, match="12 passes of the screen could not be made; got the prediction is not.*--resume"):
+    with pytest.raises(FailureError, match=r"12 passes of the screen could not be made.*not finite.*--resume"):
         run_screen(_request(), tmp_path / "run", pipe=_pipe())
     assert len(list((tmp_path / "run" / "cells").iterdir())) == 12
 
@@ -133,7 +134,7 @@ def test_sites_are_chosen_by_what_was_screened(whole: Path) -> None:
     means = profile.effects.filter(effect="structure", site=first)["value"]
     assert values[first] == pytest.approx(means.mean())
     plain = EntropyProfile(profile.table, profile.metadata)
-    with pytest.raises(UsageError, match="needs their structure; got no screen; remedy: pass the folder of `ieadapt screen`"):
+    with pytest.raises(UsageError, match="needs structure; got no screen; remedy: pass the folder of"):
         SiteChoice.parse("structure-top=1").choose(plain.sites, **plain.statistics)
 
 
@@ -141,7 +142,7 @@ def test_damaged_effects_are_refused(whole: Path, tmp_path: Path) -> None:
     EntropyProfile.load(whole).save(tmp_path)
     assert EntropyProfile.load(tmp_path).statistics == EntropyProfile.load(whole).statistics
     (tmp_path / "effects.parquet").write_bytes(b"nothing")
-    with pytest.raises(UsageError, match="the effects beside the profile are damaged.*screen again"):
+    with pytest.raises(UsageError, match=r"the effects beside the profile are damaged.*screen again"):
         EntropyProfile.load(tmp_path)
 
 

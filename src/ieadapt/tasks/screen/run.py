@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ieadapt.attention import AttentionSite, find_sites
-from ieadapt.errors import FailureError
+from ieadapt.errors import FailureError, UsageError
 from ieadapt.files import read_record, record_text
 from ieadapt.runs.engines import check_engine, open_workers
 from ieadapt.runs.flags import command_line
@@ -25,7 +26,7 @@ from ieadapt.runs.folder import Stages, open_run, silent
 from ieadapt.runs.pipelines import Hardware
 from ieadapt.runs.report import write_report
 from ieadapt.runs.shared_files import fingerprint, write_whole
-from ieadapt.runs.workers import RunTasks, Task, Work, make_all, tasks_of
+from ieadapt.runs.workers import LOCKS, RunTasks, Task, Work, make_all, tasks_of
 from ieadapt.tasks.generate import GenerationConfig, PromptRun
 from ieadapt.tasks.measure.method import refuse_another_model
 from ieadapt.tasks.measure.profile import EFFECTS_FILE, EntropyProfile
@@ -96,16 +97,20 @@ class ScreenWork(Work):
     @cached_property
     def plan(self) -> ScreenPlan:
         """What is done, once a pass was timed; the same for every worker."""
-        request, schema = self.request, {"seconds": float, "shares": dict[str, float], "sites": list[AttentionSite]}
+        schema = {"seconds": float, "shares": dict[str, float], "sites": list[AttentionSite]}
         price = read_record(self.folder / PRICE, schema, what="the price", remedy="remove it and repeat")
-        steps = request.generation.num_inference_steps
+        sites = [AttentionSite(**site) for site in price["sites"]]
+        return self._planned(sites, PassTimes(price["seconds"], price["shares"]))
+
+    def _planned(self, sites: Sequence[AttentionSite], times: PassTimes) -> ScreenPlan:
+        request, steps = self.request, self.request.generation.num_inference_steps
         plan = ScreenPlan(
-            conditions(request.screen.study, [AttentionSite(**site) for site in price["sites"]], {}),
+            conditions(request.screen.study, sites, {}),
             request.screen.steps(steps),
             len(request.prompts),
             min(request.generation.batch_size, len(request.prompts)),
             steps,
-            PassTimes(price["seconds"], price["shares"]),
+            times,
         )
         return plan if request.budget is None else plan.within(parse_seconds(request.budget))
 
@@ -115,9 +120,12 @@ class ScreenWork(Work):
         return CellStore(self.folder)
 
     def price(self, pipe: DiffusionPipeline, items: Mapping[str, None]) -> None:
-        """Time a pass."""
+        """Time a pass, unless what is requested cannot be."""
+        sites = find_sites(pipe)
+        conditions(self.request.screen.study, sites, {})
         times = time_passes(pipe, self.request.prompts[0], self.request.generation)
-        listed = [dataclasses.asdict(site) for site in find_sites(pipe)]
+        self._planned(sites, times)
+        listed = [dataclasses.asdict(site) for site in sites]
         content = {"seconds": times.seconds, "shares": dict(times.shares), "sites": listed}
         write_whole(self.folder / PRICE, record_text(content).encode())
 
@@ -294,7 +302,8 @@ def run_screen(
     with open_run(out, "screen", config, command=command, overwrite=overwrite, resume=resume) as run:
         work = ScreenWork(run.path.absolute(), request.model, request.hardware, request)
         with open_workers(work, request.engine, request.workers, pipe) as workers:
-            _price(workers, work, stages)
+            with _leaving_nothing(work.folder):
+                _price(workers, work, stages)
             say(work.plan.summary())
             _make_once(workers, ScreenWork.follow, lambda: work.latents() is not None, stages, "trajectories")
             cells = _make_passes(workers, work, stages)
@@ -305,6 +314,17 @@ def run_screen(
             run.add(name)
         write_report(run, screen_report(request.model, work.plan.summary(), profile, run.record))
     return profile
+
+
+@contextlib.contextmanager
+def _leaving_nothing(folder: Path) -> Iterator[None]:
+    """Let the folder of locks of a refused run go, so that its own folder can."""
+    try:
+        yield
+    except UsageError:
+        with contextlib.suppress(OSError):
+            (folder / LOCKS).rmdir()
+        raise
 
 
 def _price(workers: RunTasks, work: ScreenWork, stages: Stages) -> None:
