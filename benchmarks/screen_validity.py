@@ -167,6 +167,7 @@ def main(arguments: argparse.Namespace) -> None:
         fresh,
         screen=ScreenConfig(maps=",".join(maps), sites=",".join(kinds)),
         generation=GenerationConfig(first["steps"], first["guidance_scale"], batch_size=arguments.batch),
+        check=0,
         workers=arguments.workers,
         hardware=Hardware(arguments.device, "float32"),
         seed=1000,

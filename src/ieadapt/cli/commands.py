@@ -28,10 +28,11 @@ from ieadapt.tasks.maps.run import MapsRun, describe_maps, run_maps
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.measure.run import MeasureRun, describe_profile, profile_table, run_measure
 from ieadapt.tasks.perturb import PerturbRun, describe_perturbed, run_perturb, scores_table
+from ieadapt.tasks.price import price_videos
 from ieadapt.tasks.screen.report import ranked_table
 from ieadapt.tasks.screen.run import ScreenRun, price_screen, run_screen
 from ieadapt.tasks.study.report import study_maps, write_study_report
-from ieadapt.tasks.study.run import StudyRun, run_study
+from ieadapt.tasks.study.run import StudyRun, run_study, study_size
 from ieadapt.tasks.study.table import compact_study, study_status
 
 
@@ -69,15 +70,24 @@ def sites(
 
 
 @takes(MeasureRun)
-def measure(config: MeasureRun, *, out: Out = None, overwrite: Overwrite = False) -> Summary:
+def measure(config: MeasureRun, *, out: Out = None, overwrite: Overwrite = False, dry_run: DryRun = False) -> Summary:
     """The run folder gets the profile (parquet and JSON), the plot and a report; `ieadapt enhance --profile` reads it.
 
     Example: `ieadapt measure shapes --prompt "a big red ball moving right over bricks" --steps 8 --out runs/profile`
     """
+    if dry_run:
+        return _price(config, videos=len(config.prompts))
     with run_in(out, "measure") as (folder, stages):
         profile = run_measure(config, folder, overwrite=overwrite, stages=stages)
     content = {"sites": profile.by_site().to_dicts()}
     return Summary(content, [profile_table(profile), *describe_profile(profile)], folder)
+
+
+def _price(config: Any, videos: int, steps: int | float | None = None) -> Summary:
+    """What a run would make, and how long that takes."""
+    whole = videos * config.generation.num_inference_steps
+    price = price_videos(config, lambda pipe: (videos, whole if steps is None else steps))
+    return Summary({"price": price}, [price])
 
 
 @takes(MapsRun)
@@ -96,7 +106,7 @@ def maps(config: MapsRun, *, out: Out = None, overwrite: Overwrite = False) -> S
 
 
 @takes(PerturbRun)
-def perturb(config: PerturbRun, *, out: Out = None, overwrite: Overwrite = False) -> Summary:
+def perturb(config: PerturbRun, *, out: Out = None, overwrite: Overwrite = False, dry_run: DryRun = False) -> Summary:
     """Both start from the same noise. The run folder gets the videos side by side, how far they moved, and a report.
 
     `ieadapt study` does this for every layer in turn and measures it; this shows one choice of layers.
@@ -104,6 +114,8 @@ def perturb(config: PerturbRun, *, out: Out = None, overwrite: Overwrite = False
     Example: `ieadapt perturb shapes --prompt "a big red ball moving right over bricks" --perturbation identity
     --sites temporal --steps 8 --out runs/perturbed`
     """
+    if dry_run:
+        return _price(config, videos=2 * len(config.prompts))
     with run_in(out, "perturb") as (folder, stages):
         result = run_perturb(config, folder, overwrite=overwrite, stages=stages)
     files = [location("video", folder / f"{each.name}-side-by-side.mp4") for each in result.videos]
@@ -113,7 +125,14 @@ def perturb(config: PerturbRun, *, out: Out = None, overwrite: Overwrite = False
 
 
 @takes(EnhanceRun)
-def enhance(config: EnhanceRun, *, out: Out = None, overwrite: Overwrite = False, resume: Resume = False) -> Summary:
+def enhance(
+    config: EnhanceRun,
+    *,
+    out: Out = None,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    dry_run: DryRun = False,
+) -> Summary:
     """Both start from the same noise. The run folder gets the videos, strips of their frames and a report.
 
     Every finished pair is kept at once: stop the run and go on with `--resume`. `--preset` takes a method of the
@@ -121,6 +140,9 @@ def enhance(config: EnhanceRun, *, out: Out = None, overwrite: Overwrite = False
 
     Example: `ieadapt enhance shapes --prompt "a big red ball moving right over bricks" --profile runs/profile`
     """
+    if dry_run:
+        steps, pairs = config.generation.num_inference_steps, len(config.tasks)
+        return _price(config, videos=2 * pairs, steps=pairs * (steps + config.method.passes(steps) / 2))
     with run_in(out, "enhance") as (folder, stages):
         chosen = run_enhance(config, folder, overwrite=overwrite, resume=resume, stages=stages)
     record = read_run(folder)
@@ -170,7 +192,7 @@ def screen(
     """
     if dry_run:
         plan = price_screen(config)
-        return Summary({"seconds": plan.seconds, "passes": plan.passes, "prompts": plan.prompts}, [plan.summary()])
+        return Summary({"price": plan.summary(), "seconds": plan.seconds}, [plan.summary()])
     say = functools.partial(print, file=sys.stderr, flush=True)
     with run_in(out, "screen") as (folder, stages):
         profile = run_screen(config, folder, overwrite=overwrite, resume=resume, stages=stages, say=say)
@@ -184,6 +206,7 @@ def study(
     *,
     out: Out = None,
     resume: Resume = False,
+    dry_run: DryRun = False,
     status: Annotated[Path | None, typer.Option("--status", help="only say how far a study is", metavar="DIR")] = None,
     compact: Annotated[Path | None, typer.Option("--compact", help="only write a study's table", metavar="DIR")] = None,
 ) -> Summary:
@@ -196,6 +219,9 @@ def study(
     """
     if config is None:
         return _study_so_far(status, compact)
+    if dry_run:
+        price = price_videos(config, functools.partial(study_size, config))
+        return Summary({"price": price}, [price])
     with run_in(out, "study") as (folder, stages):
         result = run_study(config, folder, resume=resume, stages=stages)
         stages("drawing the report")

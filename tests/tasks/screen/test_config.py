@@ -10,9 +10,10 @@ import pytest
 from ieadapt.errors import UsageError
 from ieadapt.metrics.intervals import mean_interval
 from ieadapt.tasks.measure.layer_choice import SCREENED
+from ieadapt.tasks.price import PassTimes, spoken_time
 from ieadapt.tasks.screen.config import EFFECTS, ScreenConfig, parse_seconds
 from ieadapt.tasks.screen.effects import effects_table
-from ieadapt.tasks.screen.price import CHUNK, PassTimes, ScreenPlan, spoken_time
+from ieadapt.tasks.screen.price import CHUNK, ScreenPlan
 from ieadapt.tasks.study.grid import Condition
 
 
@@ -57,6 +58,9 @@ def test_the_price_counts_trajectories_plain_passes_and_shares() -> None:
     assert plan.forwards == 4 * (20 + 4 * (1 + 3.0))
     assert plan.seconds == 2 * plan.forwards
     assert _plan(batch=2).seconds == plan.forwards  # a batch of two takes the timed two seconds for both
+    assert _plan(batch=3).seconds == 2 * plan.seconds / 4  # two batches, one of them not full
+    assert _plan(films=7).seconds == plan.seconds + 2 * 7 * 20
+    assert ", 7 videos as a check, about " in _plan(films=7).summary()
     many = _plan(conditions=plan.conditions * CHUNK)
     assert many.forwards == 4 * (20 + 4 * (4 + 3.0 * CHUNK))
     assert plan.summary() == (

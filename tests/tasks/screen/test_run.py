@@ -28,12 +28,12 @@ AT = ieadapt.ScreenConfig(at="0.2,0.5,0.7")
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("screen") / "whole"
-    ieadapt.screen(tiny_pipeline("cogvideox"), PROMPTS, folder, AT, GENERATION)
+    ieadapt.screen(tiny_pipeline("cogvideox"), PROMPTS, folder, AT, GENERATION, check=1)
     return folder
 
 
 def _request(**changes: Any) -> ScreenRun:
-    return ScreenRun("CogVideoXPipeline", PROMPTS, GENERATION, **{"screen": AT, **changes})
+    return ScreenRun("CogVideoXPipeline", PROMPTS, GENERATION, **{"screen": AT, "check": 0, **changes})
 
 
 def _pipe() -> DiffusionPipeline:
@@ -52,7 +52,14 @@ def test_the_folder_holds_effects_profile_and_report(whole: Path) -> None:
     report = (whole / "report.html").read_text()
     assert "Replacing a joint site is predicted to cost most structure at #" in report
     assert "How far to trust it" in report
-    assert "4 replacements at 2 sites x 2 steps x 3 prompts: 24 passes" in report
+    assert "4 replacements at 2 sites x 2 steps x 3 prompts: 24 passes of " in report
+    assert ", 3 videos as a check, about " in report
+    assert report.count("data:image/png") == 1 + 3
+    films = [(whole / f"check-{name}.png").read_bytes() for name in ("plain", 1, 2)]
+    assert len(set(films)) == 3
+    first = effects.filter(effect="structure").sort("value", descending=True).row(0, named=True)
+    order = next(site.order for site in profile.sites if site.name == first["site"])
+    assert f"#{order} (joint) replaced by {first['map']}." in report
     assert record["command"].startswith("ieadapt screen CogVideoXPipeline --prompt 'a red ball'")
 
 
@@ -116,7 +123,7 @@ def test_the_price_is_said_first_and_a_dry_run_leaves_nothing(tmp_path: Path, mo
 
 def test_heads_are_screened_one_by_one(tmp_path: Path) -> None:
     config = ieadapt.ScreenConfig(maps="uniform", at="0.5", heads=True)
-    profile = ieadapt.screen(_pipe(), PROMPTS[0], tmp_path / "run", config, GENERATION)
+    profile = ieadapt.screen(_pipe(), PROMPTS[0], tmp_path / "run", config, GENERATION, check=0)
     assert profile.effects is not None
     heads = profile.effects.filter(effect="structure")
     assert heads.select("site", "head").n_unique() == heads.height == sum(site.heads for site in profile.sites)
@@ -134,7 +141,7 @@ def test_sites_are_chosen_by_what_was_screened(whole: Path) -> None:
     means = profile.effects.filter(effect="structure", site=first)["value"]
     assert values[first] == pytest.approx(means.mean())
     plain = EntropyProfile(profile.table, profile.metadata)
-    with pytest.raises(UsageError, match="needs structure; got no screen; remedy: pass the folder of"):
+    with pytest.raises(UsageError, match="needs their structure; got no screen; remedy: pass the folder of"):
         SiteChoice.parse("structure-top=1").choose(plain.sites, **plain.statistics)
 
 

@@ -54,8 +54,7 @@ KEY = ("site", "keys_of", "head", "step", "branch")
 _MAY_BE_NULL = (*LATER, "temporal_entropy", "spatial_entropy", "temporal_ep", "spatial_ep", "text_mass")
 _ROUNDING = 0.01
 _TABLE, _DESCRIPTION = "profile.parquet", "profile.json"
-EFFECTS_FILE = "effects.parquet"
-"""What a screen predicts of each site, beside its profile."""
+EFFECTS_FILE = "effects.parquet"  # what a screen predicts
 _METADATA = {
     "format": int,
     "sha256": str,
@@ -189,16 +188,8 @@ class EntropyProfile:
             "ep": dict(zip(rows["site"], rows["ep"], strict=True)),
             "energy": dict(zip(rows["site"], rows["energy"], strict=True)),
             "resolution": dict(resolutions.iter_rows()),
-            **self._effects(),
+            **({} if self.effects is None else _means_by_site(self.effects)),
         }
-
-    def _effects(self) -> dict[str, dict[str, float]]:
-        effects: dict[str, dict[str, float]] = {}
-        if self.effects is not None:
-            means = self.effects.group_by("effect", "site", maintain_order=True).agg(pl.col("value").mean())
-            for effect, site, value in means.iter_rows():
-                effects.setdefault(effect, {})[site] = value
-        return effects
 
     def select(
         self,
@@ -229,14 +220,14 @@ class EntropyProfile:
         """Write `profile.parquet`, and `profile.json` with its hash, into a folder, each whole or not at all."""
         folder, buffer = Path(folder), io.BytesIO()
         self.table.write_parquet(buffer)
-        content = buffer.getvalue()
+        content, effects = buffer.getvalue(), io.BytesIO()
         described = {"format": FORMAT, "sha256": hashlib.sha256(content).hexdigest(), **self.metadata}
         try:
             write_atomically(folder / _TABLE, content)
             write_atomically(folder / _DESCRIPTION, record_text(described).encode())
             if self.effects is not None:
-                self.effects.write_parquet(buffer := io.BytesIO())
-                write_atomically(folder / EFFECTS_FILE, buffer.getvalue())
+                self.effects.write_parquet(effects)
+                write_atomically(folder / EFFECTS_FILE, effects.getvalue())
         except OSError as error:
             raise FailureError("the profile cannot be written", got=error.strerror, where=folder) from error
         return folder
@@ -286,14 +277,18 @@ class EntropyProfile:
         return f"EntropyProfile({kinds} sites, {self.table['step'].n_unique()} steps)"
 
 
+def _means_by_site(effects: pl.DataFrame) -> dict[str, dict[str, float]]:
+    means = effects.group_by("effect", "site", maintain_order=True).agg(pl.col("value").mean())
+    return {name: dict(rows.select("site", "value").rows()) for (name,), rows in means.group_by("effect")}
+
+
 def _read_effects(path: Path) -> pl.DataFrame | None:
     if not path.exists():
         return None
     try:
         return pl.read_parquet(path).cast({"site": pl.String, "effect": pl.String, "value": pl.Float64})
     except (Exception, pl.exceptions.PanicException) as error:  # as polars raises for a damaged file
-        remedy = "remove the file, or screen again"
-        raise UsageError("the effects beside the profile are damaged", where=path, remedy=remedy) from error
+        raise UsageError("the effects beside the profile are damaged", where=path, remedy="screen again") from error
 
 
 def _error_of_mean() -> pl.Expr:

@@ -149,7 +149,7 @@ def statistics(plain: Clean, replaced: Clean) -> dict[str, list[float]]:
         replaced: guided x0 with a map replaced.
 
     Returns:
-        `change`: root mean square of the difference; `rise`: by how much differences between neighbouring frames grew
+        `change`: mean absolute difference; `rise`: by how much differences between neighbouring frames grew
         where the plain video is still; `lost`: by how much they shrank where it moves. Each may be negative but
         `change`.
 
@@ -159,7 +159,7 @@ def statistics(plain: Clean, replaced: Clean) -> dict[str, list[float]]:
         {'change': [0.0], 'rise': [0.0], 'lost': [0.0]}
     """
     scale = plain.flatten(1).std(dim=1).cpu().clamp_min(1e-12)
-    change = (replaced - plain).square().flatten(1).mean(dim=1).sqrt().cpu()
+    change = (replaced - plain).abs().flatten(1).mean(dim=1).cpu()
     before, after = _frame_differences(plain), _frame_differences(replaced)
     still = before <= before.quantile(STILL, dim=1, keepdim=True)
     rise = ((after - before) * still).sum(dim=1) / still.sum(dim=1).clamp_min(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from ieadapt.runs.report import Picture, Report, Section, Table, figure_png
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.measure.run import report_record
 from ieadapt.tasks.screen.config import EFFECTS
+from ieadapt.tasks.study.grid import Condition
 
 NAMED = 3
 """Sites that a sentence names."""
@@ -27,13 +28,20 @@ TRUST = (
 )
 
 
-def screen_report(model: str, plan: str, profile: EntropyProfile, record: Mapping[str, Any]) -> Report:
+def screen_report(
+    model: str,
+    plan: str,
+    profile: EntropyProfile,
+    films: Iterable[tuple[bytes, Condition | None]],
+    record: Mapping[str, Any],
+) -> Report:
     """A screen as a report.
 
     Args:
         model: as the user named it.
         plan: what was done, in a line.
         profile: entropy, energy and predicted effects.
+        films: strips of videos that were generated in full, and what was replaced in them, the plain one first.
         record: of the run.
 
     Raises:
@@ -47,6 +55,9 @@ def screen_report(model: str, plan: str, profile: EntropyProfile, record: Mappin
         Section("Every site", [ranked_table(profile)]),
         Section("What is predicted", [Table(("effect", "definition"), definitions, "Larger is more damage.")]),
     ]
+    pictures = [Picture(png, _film_caption(profile, replaced), "frames of a video") for png, replaced in films]
+    if pictures:
+        sections.insert(1, Section("Generated in full, as a check: largest predicted effects first", pictures))
     return Report(
         title=f"What each attention layer of {model} does, predicted",
         asked=plan,
@@ -70,6 +81,13 @@ def ranked_sites(profile: EntropyProfile) -> pl.DataFrame:
     )
     first = next(name for name in EFFECTS if name in wide.columns)
     return wide.sort(first, descending=True, nulls_last=True)
+
+
+def _film_caption(profile: EntropyProfile, replaced: Condition | None) -> str:
+    if replaced is None:
+        return "Nothing replaced."
+    order = next(site.order for site in profile.sites if site.name == replaced.sites[0])
+    return f"{_name(order, replaced.head)} ({replaced.kind}) replaced by {replaced.perturbation}."
 
 
 def _effects(profile: EntropyProfile) -> pl.DataFrame:

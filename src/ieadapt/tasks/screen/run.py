@@ -12,29 +12,33 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 from diffusers import DiffusionPipeline
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ieadapt.attention import AttentionSite, find_sites
+from ieadapt.attention import AttentionSite, find_sites, intercept
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.files import read_record, record_text
+from ieadapt.interventions import parse_perturbation
 from ieadapt.runs.engines import check_engine, open_workers
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import Stages, open_run, silent
 from ieadapt.runs.pipelines import Hardware
 from ieadapt.runs.report import write_report
 from ieadapt.runs.shared_files import fingerprint, write_whole
+from ieadapt.runs.videos import strip
 from ieadapt.runs.workers import LOCKS, RunTasks, Task, Work, make_all, tasks_of
-from ieadapt.tasks.generate import GenerationConfig, PromptRun
+from ieadapt.tasks.generate import GenerationConfig, PromptRun, generate
 from ieadapt.tasks.measure.method import refuse_another_model
 from ieadapt.tasks.measure.profile import EFFECTS_FILE, EntropyProfile
 from ieadapt.tasks.measure.run import PROFILE_FILES
-from ieadapt.tasks.screen.config import ScreenConfig, parse_seconds
+from ieadapt.tasks.price import PassTimes, time_passes
+from ieadapt.tasks.screen.config import EFFECTS, ScreenConfig, parse_seconds
 from ieadapt.tasks.screen.effects import effects_table
 from ieadapt.tasks.screen.method import follow, screen_step
-from ieadapt.tasks.screen.price import CHUNK, PassTimes, ScreenPlan, time_passes
+from ieadapt.tasks.screen.price import CHUNK, ScreenPlan
 from ieadapt.tasks.screen.report import screen_report
 from ieadapt.tasks.study.folder import CellRow, CellStore
 from ieadapt.tasks.study.grid import Condition, conditions
@@ -52,6 +56,7 @@ class ScreenRun(PromptRun):
     Attributes:
         screen: what is tried, and when.
         budget: the most time it may take, such as `30m`; fewer prompts, then fewer steps are taken to keep to it.
+        check: of so many sites of largest, and of smallest, predicted effect one video is generated in full.
         engine: `local` or `ray`.
         workers: None for one per GPU, or per core as far as memory goes.
 
@@ -64,12 +69,17 @@ class ScreenRun(PromptRun):
     budget: str | None = field(
         default=None, metadata={"help": "the most time it may take, as in 30m; it then takes fewer prompts and steps"}
     )
+    check: int = field(
+        default=3, metadata={"help": "strongest and weakest sites that are generated in full as a check"}
+    )
     engine: str = field(default="local", metadata={"help": "local (processes) or ray (a cluster)"})
     workers: int | None = field(default=None, metadata={"help": "one per GPU or core by default"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_engine(self.engine, self.workers)
+        if self.check < 0:
+            raise UsageError("a number of sites is negative", expected=">= 0", got=self.check, where="--check")
         if self.budget is not None:
             parse_seconds(self.budget)
 
@@ -84,8 +94,8 @@ class ScreenRun(PromptRun):
     @property
     def request(self) -> dict[str, Any]:
         """What a resumed run must share."""
-        own = {"prompts": list(self.prompts), "seed": self.seed, "screen": vars(self.screen), "budget": self.budget}
-        return {**self.shared, **own}
+        own = {"prompts": list(self.prompts), "seed": self.seed, "screen": vars(self.screen)}
+        return {**self.shared, **own, "budget": self.budget, "check": self.check}
 
 
 @dataclass(frozen=True)
@@ -104,15 +114,21 @@ class ScreenWork(Work):
 
     def _planned(self, sites: Sequence[AttentionSite], times: PassTimes) -> ScreenPlan:
         request, steps = self.request, self.request.generation.num_inference_steps
+        listed = conditions(request.screen.study, sites, {})
         plan = ScreenPlan(
-            conditions(request.screen.study, sites, {}),
+            listed,
             request.screen.steps(steps),
             len(request.prompts),
-            min(request.generation.batch_size, len(request.prompts)),
+            self._batch,
             steps,
             times,
+            1 + min(2 * request.check, len(listed)) if request.check else 0,
         )
         return plan if request.budget is None else plan.within(parse_seconds(request.budget))
+
+    @property
+    def _batch(self) -> int:
+        return min(self.request.generation.batch_size, len(self.request.prompts))
 
     @cached_property
     def cells(self) -> CellStore:
@@ -123,7 +139,8 @@ class ScreenWork(Work):
         """Time a pass, unless what is requested cannot be."""
         sites = find_sites(pipe)
         conditions(self.request.screen.study, sites, {})
-        times = time_passes(pipe, self.request.prompts[0], self.request.generation)
+        batch = dataclasses.replace(self.request.generation, batch_size=self._batch)
+        times = time_passes(pipe, self.request.prompts[0], batch, output="latent")
         self._planned(sites, times)
         listed = [dataclasses.asdict(site) for site in sites]
         content = {"seconds": times.seconds, "shares": dict(times.shares), "sites": listed}
@@ -190,6 +207,19 @@ class ScreenWork(Work):
             values = {name: each[prompts.index(prompt)] for name, each in found[listed.index(condition)].items()}
             self.cells.write(CellRow(self.identity((condition, prompt, step)), values))
 
+    def film(self, pipe: DiffusionPipeline, items: Mapping[str, Condition | None]) -> None:
+        """Generate the first prompt in full, plain or with a map replaced, and keep a strip of its frames."""
+        request = self.request
+        for name, condition in items.items():
+            with contextlib.ExitStack() as stack:
+                if condition is not None:
+                    change = parse_perturbation(condition.perturbation)
+                    heads = None if condition.head is None else (condition.head,)
+                    replacing = intercept(pipe, change, list(condition.sites), guidance="all", heads=heads)
+                    stack.enter_context(replacing)
+                frames = generate(pipe, request.prompts[0], request.generation, request.seed)[0]
+            write_whole(self.folder / name, strip(frames))
+
 
 def screen(
     model: str | Path | DiffusionPipeline,
@@ -199,6 +229,7 @@ def screen(
     generation: GenerationConfig | None = None,
     *,
     budget: str | None = None,
+    check: int = 3,
     seed: int = 0,
     overwrite: bool = False,
     resume: bool = False,
@@ -217,6 +248,7 @@ def screen(
         config: maps, sites, steps, heads.
         generation: steps, size, guidance, prompts of a batch.
         budget: the most time it may take, such as `30m`.
+        check: of so many sites of largest, and of smallest, predicted effect one video is generated in full.
         seed: of the first prompt; the next ones count up.
         overwrite: replace an earlier run in the folder.
         resume: go on with the screen that the folder holds.
@@ -248,6 +280,7 @@ def screen(
         Hardware(device, dtype),
         config or ScreenConfig(),
         budget,
+        check,
         engine,
         workers,
     )
@@ -307,13 +340,37 @@ def run_screen(
             say(work.plan.summary())
             _make_once(workers, ScreenWork.follow, lambda: work.latents() is not None, stages, "trajectories")
             cells = _make_passes(workers, work, stages)
-        profile = EntropyProfile.load(run.path)
-        profile.effects = effects_table([{**row.identity, **row.values} for row in cells])
-        profile.save(run.path)
-        for name in (*PROFILE_FILES, EFFECTS_FILE, PRICE, TRAJECTORY):
+            profile = EntropyProfile.load(run.path)
+            profile.effects = effects_table([{**row.identity, **row.values} for row in cells])
+            profile.save(run.path)
+            films = _make_films(workers, work, profile.effects, stages)
+        for name in (*PROFILE_FILES, EFFECTS_FILE, PRICE, TRAJECTORY, *films):
             run.add(name)
-        write_report(run, screen_report(request.model, work.plan.summary(), profile, run.record))
+        pictures = {name: ((run.path / name).read_bytes(), condition) for name, condition in films.items()}
+        write_report(run, screen_report(request.model, work.plan.summary(), profile, pictures.values(), run.record))
     return profile
+
+
+def _make_films(
+    workers: RunTasks, work: ScreenWork, effects: pl.DataFrame, stages: Stages
+) -> dict[str, Condition | None]:
+    """The strips of the sites of largest and of smallest predicted effect, the plain one first, by file name."""
+    number, name = work.request.check, next(name for name in EFFECTS if name in set(effects["effect"]))
+    if not number:
+        return {}
+    first = effects.filter(effect=name).sort("value", descending=True)
+    rows = pl.concat([first.head(number), first.tail(number)]).unique(maintain_order=True)
+    films: dict[str, Condition | None] = {"check-plain.png": None}
+    for row in rows.iter_rows(named=True):
+        films[f"check-{len(films)}.png"] = Condition((row["site"],), row["kind"], row["map"], row["head"])
+
+    def pending(failed: Collection[str]) -> list[Task]:
+        left = {name: film for name, film in films.items() if name not in failed and not (work.folder / name).exists()}
+        return tasks_of(ScreenWork.film, left, 1)
+
+    for error in make_all(workers, pending, stages, "videos generated in full").values():
+        raise error
+    return films
 
 
 @contextlib.contextmanager
