@@ -69,10 +69,10 @@ def compared(
     table: pl.DataFrame, profile: EntropyProfile, passes: Sequence[Mapping[str, Value]], map_: str
 ) -> Compared:
     """Line up study and screen for one map, site by site."""
-    sites, there = profile.by_site(), {effect.column: effect for effect in effects_of(table)}
+    sites, columns_there = profile.by_site(), {effect.column: effect for effect in effects_of(table)}
     damage: dict[str, dict[str, np.ndarray]] = {}
     for name, columns in TRUTH.items():
-        effect = next((there[column] for column in columns if column in there), None)
+        effect = next((columns_there[column] for column in columns if column in columns_there), None)
         if effect is not None:
             units = [unit for unit in site_effects(table, effect, sites) if unit.perturbation == map_]
             damage[name] = {unit.site: effect.as_damage(unit.values) for unit in units}
@@ -82,7 +82,8 @@ def compared(
         for effect_name, site, value in own.select("effect", "site", "value").iter_rows():
             each.setdefault(effect_name, {}).setdefault(site, []).append(value)
     order = {row["site"]: row for row in sites.iter_rows(named=True)}
-    names = [name for name in order if all(name in by_site for by_site in (*damage.values(), *each.values()))]
+    both = [set(by_site) for by_site in (*damage.values(), *each.values())]
+    names = [name for name in order if all(name in there for there in both)]
     return Compared(
         [order[name]["kind"] for name in names],
         {effect: np.stack([by_site[name] for name in names]) for effect, by_site in damage.items()},

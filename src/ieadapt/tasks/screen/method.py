@@ -116,14 +116,14 @@ def screen_step(
     named = {site.name: site for site in sites}
     probes = [Probe(condition, named[condition.sites[0]], pipe) for condition in conditions]
     passes = ProbePasses(probes)
-    clean: list[Clean] = []
+    clean: list[Clean | None] = []
+    frames, height, width = (getattr(generation, n) or own_size(pipe, n) for n in ("num_frames", "height", "width"))
 
     def step_function(schedule: NoiseSchedule, number: int, at_hand: Latents, prediction: Latents) -> Latents:
-        size = tuple(getattr(generation, name) or own_size(pipe, name) for name in ("num_frames", "height", "width"))
-        grid = latents_of(pipe).grid
         for guided in passes.guided(prediction):
             amounts_to = None if guided is None else schedule.clean(number, at_hand, guided)
-            clean.append(amounts_to if amounts_to is None else grid(pipe, amounts_to, size))
+            on_grid = latents_of(pipe).grid
+            clean.append(None if amounts_to is None else on_grid(pipe, amounts_to, (frames, height, width)))
         return schedule.forward(number, at_hand, prediction)
 
     wrapper = StepFunctionWrapper(matching_scheduler(pipe.scheduler)[0], latents, [step], step_function)
@@ -138,7 +138,7 @@ def screen_step(
             prefix.retarget_each(prefix.perturbed)
         run_batch(pipe, list(prompts), generation, [0] * len(prompts), output_type="latent")
     plain, *others = clean
-    return [{} if other is None else statistics(plain, other) for other in others]
+    return [{} if plain is None or other is None else statistics(plain, other) for other in others]
 
 
 def statistics(plain: Clean, replaced: Clean) -> dict[str, list[float]]:

@@ -204,7 +204,9 @@ def study_size(request: StudyRun, pipe: DiffusionPipeline) -> tuple[int, int]:
         pipe: its pipeline.
     """
     sites = find_sites(pipe)
-    listed = conditions(request.study, sites, {site.name: site.order for site in sites})  # as many, whatever their EP
+    listed = conditions(
+        request.study, sites, {site.name: float(site.order) for site in sites}
+    )  # as many, whatever their EP
     clips, steps = len(request.prompts) * request.study.seeds, request.generation.num_inference_steps
     late = steps - first_step(pipe, request.study, request.generation)
     profile = min(PROFILE_PROMPTS, len(request.prompts))
