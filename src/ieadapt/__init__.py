@@ -35,6 +35,8 @@ _PUBLIC = {
     "invert": "ieadapt.tasks.edit.inversion",
     "StudyConfig": "ieadapt.tasks.study.config",
     "study": "ieadapt.tasks.study.run",
+    "ScreenConfig": "ieadapt.tasks.screen.config",
+    "screen": "ieadapt.tasks.screen.run",
     "Frames": "ieadapt.runs.sources",
     "SourceConfig": "ieadapt.runs.sources",
     "read_source": "ieadapt.runs.sources",

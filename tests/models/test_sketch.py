@@ -59,7 +59,7 @@ def test_tokens_are_those_that_a_run_has(family: str, saved: Path) -> None:
 
 
 def test_the_models_own_size_is_taken_where_none_is_given() -> None:
-    pipe = sketch("shapes")
+    pipe = sketch("scenes")
     assert requested_size(pipe, None, None, 64) == (16, 128, 64)
 
 

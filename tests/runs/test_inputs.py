@@ -124,7 +124,7 @@ def test_a_video_is_cut_to_the_frames_that_are_made() -> None:
 
 def test_the_command_line_says_the_inputs_and_brings_them_back(file: Path) -> None:
     options = {"image": str(file), "input": ["strength=0.5", f"last_image={file}"]}
-    config = assemble(MeasureRun, {"model": "shapes", "prompts": ("a ball",), **options})
+    config = assemble(MeasureRun, {"model": "scenes", "prompts": ("a ball",), **options})
     assert config.generation.call["strength"] == 0.5
     assert isinstance(config.generation.call["last_image"].value, Image.Image)
     line = command_line("measure", config, "runs/x")

@@ -115,16 +115,33 @@ class Prefix:
 
     def retarget(self, modules: Collection[nn.Module]) -> None:
         """Let weak passes perturb these attention modules from the next full pass on."""
-        self.perturbed = list(modules)
-        touched = [any(module in modules for module in stage.modules()) for stage in self._all_stages]
-        outside = set(modules) - {module for stage in self._all_stages for module in stage.modules()}
-        first = touched.index(True) if True in touched and not outside else 0
-        self.stages = self._all_stages[:first]
-        self._outputs.clear()
-        self._hooks.close()
+        self._record(modules, self.before(modules), apart=not self._all_needed)
         if self.stages:
             self._hooks.callback(self.stages[0].register_forward_pre_hook(self._begin).remove)
-        for stage in self.stages if self._all_needed else self.stages[-1:]:
+
+    def retarget_each(self, modules: Collection[nn.Module]) -> None:
+        """Let every weak pass perturb one of these modules (`only`); the output of every stage before any is kept."""
+        self._record(modules, max((self.before([module]) for module in modules), key=len), apart=False)
+
+    def before(self, modules: Collection[nn.Module]) -> Sequence[nn.Module]:
+        """The stages that a weak pass need not compute if it perturbs these attention modules."""
+        touched = [any(module in modules for module in stage.modules()) for stage in self._all_stages]
+        outside = set(modules) - {module for stage in self._all_stages for module in stage.modules()}
+        return self._all_stages[: touched.index(True) if True in touched and not outside else 0]
+
+    @contextmanager
+    def only(self, module: nn.Module) -> Iterator[None]:
+        """Inside the block weak passes perturb this one of the modules of `retarget_each`."""
+        with attribute(self, "stages", self.before([module])), attribute(self, "perturbed", [module]):
+            yield
+
+    def _record(self, modules: Collection[nn.Module], stages: Sequence[nn.Module], *, apart: bool) -> None:
+        """Keep what these stages return in full passes; of a plain chain the last output is enough."""
+        self.perturbed, self.stages = list(modules), stages
+        self._outputs.clear()
+        self._hooks.close()
+        self._span = None, None
+        for stage in stages[-1:] if apart else stages:
             self._hooks.callback(stage.register_forward_hook(self._keep).remove)
 
     @contextmanager
@@ -171,7 +188,7 @@ class Prefix:
 
     def _cut(self, take: Callable[[Tensor], Tensor]) -> list[Any]:
         """What each stage returns in a weak pass: in a plain chain the last one's output, cut once for all."""
-        if not self._outputs:
+        if not self._outputs or not self.stages:
             return []
         if self._all_needed:
             return [tree_map_only(Tensor, take, self._outputs[stage]) for stage in self.stages]

@@ -11,12 +11,11 @@ from typing import Annotated, Any
 
 import polars as pl
 import typer
-
 from diffusers import DiffusionPipeline
 
 from ieadapt.attention import FAMILIES, AttentionSite, denoisers_of, find_sites, select_sites
 from ieadapt.cli.console import Summary, location, run_in
-from ieadapt.cli.options import Model, Out, Overwrite, Resume, takes
+from ieadapt.cli.options import DryRun, Model, Out, Overwrite, Resume, takes
 from ieadapt.models import known_models
 from ieadapt.models.memory import GIB, memory_estimate
 from ieadapt.models.sketch import Sizes, requested_size, sketch, tokens_of
@@ -33,8 +32,11 @@ from ieadapt.tasks.maps.run import MapsRun, describe_maps, run_maps
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.measure.run import MeasureRun, describe_profile, profile_table, run_measure
 from ieadapt.tasks.perturb import PerturbRun, describe_perturbed, run_perturb, scores_table
+from ieadapt.tasks.price import price_videos
+from ieadapt.tasks.screen.report import ranked_table
+from ieadapt.tasks.screen.run import ScreenRun, price_screen, run_screen
 from ieadapt.tasks.study.report import study_maps, write_study_report
-from ieadapt.tasks.study.run import StudyRun, run_study
+from ieadapt.tasks.study.run import StudyRun, run_study, study_size
 from ieadapt.tasks.study.table import compact_study, study_status
 
 
@@ -105,15 +107,24 @@ def _costs(pipe: DiffusionPipeline, chosen: Sequence[AttentionSite], size: Sizes
 
 
 @takes(MeasureRun)
-def measure(config: MeasureRun, *, out: Out = None, overwrite: Overwrite = False) -> Summary:
+def measure(config: MeasureRun, *, out: Out = None, overwrite: Overwrite = False, dry_run: DryRun = False) -> Summary:
     """The run folder gets the profile (parquet and JSON), the plot and a report; `ieadapt enhance --profile` reads it.
 
     Example: `ieadapt measure scenes --prompt "a big red ball moving right over bricks" --steps 8 --out runs/profile`
     """
+    if dry_run:
+        return _price(config, videos=len(config.prompts))
     with run_in(out, "measure") as (folder, stages):
         profile = run_measure(config, folder, overwrite=overwrite, stages=stages)
     content = {"sites": profile.by_site().to_dicts()}
     return Summary(content, [profile_table(profile), *describe_profile(profile)], folder)
+
+
+def _price(config: Any, videos: int, steps: int | float | None = None) -> Summary:
+    """What a run would make, and how long that takes."""
+    whole = videos * config.generation.num_inference_steps
+    price = price_videos(config, lambda pipe: (videos, whole if steps is None else steps))
+    return Summary({"price": price}, [price])
 
 
 @takes(MapsRun)
@@ -132,7 +143,7 @@ def maps(config: MapsRun, *, out: Out = None, overwrite: Overwrite = False) -> S
 
 
 @takes(PerturbRun)
-def perturb(config: PerturbRun, *, out: Out = None, overwrite: Overwrite = False) -> Summary:
+def perturb(config: PerturbRun, *, out: Out = None, overwrite: Overwrite = False, dry_run: DryRun = False) -> Summary:
     """Both start from the same noise. The run folder gets the videos side by side, how far they moved, and a report.
 
     `ieadapt study` does this for every layer in turn and measures it; this shows one choice of layers.
@@ -140,6 +151,8 @@ def perturb(config: PerturbRun, *, out: Out = None, overwrite: Overwrite = False
     Example: `ieadapt perturb scenes --prompt "a big red ball moving right over bricks" --perturbation identity
     --sites temporal --steps 8 --out runs/perturbed`
     """
+    if dry_run:
+        return _price(config, videos=2 * len(config.prompts))
     with run_in(out, "perturb") as (folder, stages):
         result = run_perturb(config, folder, overwrite=overwrite, stages=stages)
     files = [location("video", folder / f"{each.name}-side-by-side.mp4") for each in result.videos]
@@ -149,7 +162,14 @@ def perturb(config: PerturbRun, *, out: Out = None, overwrite: Overwrite = False
 
 
 @takes(EnhanceRun)
-def enhance(config: EnhanceRun, *, out: Out = None, overwrite: Overwrite = False, resume: Resume = False) -> Summary:
+def enhance(
+    config: EnhanceRun,
+    *,
+    out: Out = None,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    dry_run: DryRun = False,
+) -> Summary:
     """Both start from the same noise. The run folder gets the videos, strips of their frames and a report.
 
     Every finished pair is kept at once: stop the run and go on with `--resume`. `--preset` takes a method of the
@@ -157,6 +177,9 @@ def enhance(config: EnhanceRun, *, out: Out = None, overwrite: Overwrite = False
 
     Example: `ieadapt enhance scenes --prompt "a big red ball moving right over bricks" --profile runs/profile`
     """
+    if dry_run:
+        steps, pairs = config.generation.num_inference_steps, len(config.tasks)
+        return _price(config, videos=2 * pairs, steps=pairs * (steps + config.method.passes(steps) / 2))
     with run_in(out, "enhance") as (folder, stages):
         chosen = run_enhance(config, folder, overwrite=overwrite, resume=resume, stages=stages)
     record = read_run(folder)
@@ -193,12 +216,34 @@ def edit(config: EditRun, *, out: Out = None, overwrite: Overwrite = False, resu
     return Summary(content, [table, *lines], folder, shortfall)
 
 
+@takes(ScreenRun)
+def screen(
+    config: ScreenRun, *, out: Out = None, overwrite: Overwrite = False, resume: Resume = False, dry_run: DryRun = False
+) -> Summary:
+    """Predicted from a few extra passes per layer, where a study makes whole videos; the price is said first.
+
+    Every finished pass is kept at once: stop the run, or kill it, and go on with `--resume`. The run folder gets the
+    effects, entropy and energy, and a report; `--profile` of other commands takes it, to choose sites by any of them.
+
+    Example: `ieadapt screen MODEL --prompts prompts.txt --budget 30m --out runs/screen`
+    """
+    if dry_run:
+        plan = price_screen(config)
+        return Summary({"price": plan.summary(), "seconds": plan.seconds}, [plan.summary()])
+    say = functools.partial(print, file=sys.stderr, flush=True)
+    with run_in(out, "screen") as (folder, stages):
+        profile = run_screen(config, folder, overwrite=overwrite, resume=resume, stages=stages, say=say)
+    effects = [] if profile.effects is None else profile.effects.to_dicts()
+    return Summary({"effects": effects}, [ranked_table(profile)], folder)
+
+
 @takes(StudyRun, instead=("status", "compact"))
 def study(
     config: StudyRun | None,
     *,
     out: Out = None,
     resume: Resume = False,
+    dry_run: DryRun = False,
     status: Annotated[Path | None, typer.Option("--status", help="only say how far a study is", metavar="DIR")] = None,
     compact: Annotated[Path | None, typer.Option("--compact", help="only write a study's table", metavar="DIR")] = None,
 ) -> Summary:
@@ -211,6 +256,9 @@ def study(
     """
     if config is None:
         return _study_so_far(status, compact)
+    if dry_run:
+        price = price_videos(config, functools.partial(study_size, config))
+        return Summary({"price": price}, [price])
     with run_in(out, "study") as (folder, stages):
         result = run_study(config, folder, resume=resume, stages=stages)
         stages("drawing the report")

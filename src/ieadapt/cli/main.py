@@ -28,6 +28,7 @@ COMMANDS = {
     "perturb": "Generate videos as they are and with chosen attention maps replaced, side by side.",
     "enhance": "Generate videos plain and enhanced, side by side.",
     "edit": "Change a video to what a sentence says, and nothing else.",
+    "screen": "Predict what each layer does, from a few extra passes per layer; the price is said first.",
     "study": "Find out what each layer does: replace its attention, and measure how far the videos move.",
     "evaluate": "Measure any folder of videos, alone or against a reference, with intervals.",
     "compare": "Compare two folders of videos, pair by pair: every metric with its difference and interval.",

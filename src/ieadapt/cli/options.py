@@ -20,6 +20,7 @@ Prompts = Annotated[Path | None, typer.Option("--prompts", help="text file with 
 Out = Annotated[Path | None, typer.Option("--out", help="run folder; by default a new one under runs/", metavar="DIR")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace an earlier run in that folder")]
 Resume = Annotated[bool, typer.Option("--resume", help="go on with an earlier run in that folder")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="only say what it would do and how long that takes")]
 _Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 _MODELS_OWN = {"guidance_scale", "frames", "height", "width", "negative_prompt"}
 

@@ -34,7 +34,7 @@ def sketch(model: str | Path) -> DiffusionPipeline:
         UsageError: the model is unknown, its class is not in diffusers, or a config does not fit its class.
 
     Example:
-        >>> pipe = sketch("shapes")
+        >>> pipe = sketch("scenes")
         >>> pipe.unet.device.type, type(pipe).__name__
         ('meta', 'AnimateDiffPipeline')
     """
@@ -86,7 +86,7 @@ def tokens_of(pipe: DiffusionPipeline, size: Sizes) -> dict[AttentionSite, tuple
         size: of a video.
 
     Example:
-        >>> found = tokens_of(sketch("shapes"), (16, 128, 128))
+        >>> found = tokens_of(sketch("scenes"), (16, 128, 128))
         >>> {site.kind: found[site] for site in found if site.order < 4}
         {'spatial': (16, 1024), 'cross': (16, 1024), 'temporal': (1024, 16)}
     """

@@ -152,8 +152,8 @@ def generate(
     videos = []
     for done, start in enumerate(starts):
         batch = slice(start, start + size)
-        with _reporting(pipe, progress, done * config.num_inference_steps, total), quiet(pipe):
-            videos.append(_run(pipe, prompts[batch], config, seeds[batch]))
+        with reporting(pipe, progress, done * config.num_inference_steps, total), quiet(pipe):
+            videos.append(run_batch(pipe, prompts[batch], config, seeds[batch]))
     made = torch.cat(videos)
     _say_what_was_made(pipe, config, made)
     return made
@@ -237,7 +237,10 @@ def _say_what_was_made(pipe: DiffusionPipeline, config: GenerationConfig, videos
         )
 
 
-def _run(pipe: DiffusionPipeline, prompts: list[str], config: GenerationConfig, seeds: list[int]) -> Tensor:
+def run_batch(
+    pipe: DiffusionPipeline, prompts: list[str], config: GenerationConfig, seeds: Sequence[int], **given: Any
+) -> Float[Tensor, "video ..."]:
+    """Call the pipeline once for some prompts; further arguments are the pipeline's own, as for `call_pipeline`."""
     size = {name: getattr(config, name) for name in ("num_frames", "height", "width")}
     if config.negative_prompt is not None:
         check_length(pipe, config.negative_prompt, "the negative prompt")
@@ -253,7 +256,7 @@ def _run(pipe: DiffusionPipeline, prompts: list[str], config: GenerationConfig, 
     named = {_name_in(pipe, name, config): value for name, value in arguments.items() if value is not None}
     named.pop("", None)
     try:
-        return call_pipeline(pipe, prompts, named, seeds)
+        return call_pipeline(pipe, prompts, named | given, seeds)
     except (RuntimeError, ZeroDivisionError) as error:
         problem = None if isinstance(error, IEAdaptError) else _unfit(pipe, config)
         if problem is None:
@@ -368,7 +371,7 @@ def _refused(pipeline: type, given: Mapping[str, Any], error: Exception) -> Usag
 
 
 @contextmanager
-def _reporting(pipe: DiffusionPipeline, progress: Progress | None, done: int, total: int) -> Iterator[None]:
+def reporting(pipe: DiffusionPipeline, progress: Progress | None, done: int, total: int) -> Iterator[None]:
     """Tell a callback of every step that the pipeline tells its own progress bar; the model is not touched."""
     if progress is None:
         yield

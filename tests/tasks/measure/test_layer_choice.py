@@ -110,6 +110,44 @@ def test_by_energy() -> None:
     assert [site.order for site in both] == [5, 9]
 
 
+@pytest.mark.parametrize("by", ["structure", "quality", "motion", "flicker"])
+def test_by_what_a_screen_predicts(by: str) -> None:
+    values = {site.name: (site.order - 5.0) ** 2 for site in U_NET}
+    most = SiteChoice.parse(f"temporal:{by}-top=2").choose(U_NET, U_NET_EP, **{by: values})
+    assert [site.order for site in most] == [1, 9]
+    least = SiteChoice.parse(f"temporal:resolution-{by}-bottom=1").choose(U_NET, None, None, LEVELS, **{by: values})
+    assert [site.order for site in least] == [5, 7]
+    with pytest.raises(
+        UsageError, match=rf"needs their {by}; got no screen; remedy: pass the folder of `ieadapt screen`"
+    ):
+        SiteChoice.parse(f"{by}-top=2").choose(U_NET, U_NET_EP)
+
+
+def test_by_depth_needs_no_profile() -> None:
+    choice = SiteChoice.parse("depth-top=2")
+    assert not choice.needs_entropy
+    assert [site.order for site in choice.choose(U_NET)] == [6, 7, 8, 9]
+    with pytest.raises(UsageError, match="only ranks go by depth; expected depth-top or depth-bottom; got random"):
+        SiteChoice.parse("depth-random=2")
+
+
+def test_a_control_draws_as_many_sites_at_each_resolution_as_the_choice_takes() -> None:
+    chosen = SiteChoice.parse("temporal:top=3").choose(U_NET, U_NET_EP)
+    assert sorted(LEVELS[site.name] for site in chosen) == [16, 64, 64]
+    draws = set()
+    for seed in range(20):
+        control = SiteChoice.parse("random-as:temporal:top=3", seed)
+        assert control.needs_entropy
+        drawn = control.choose(U_NET, U_NET_EP, resolution=LEVELS)
+        assert {site.kind for site in drawn} == {"temporal"}
+        assert sorted(LEVELS[site.name] for site in drawn) == [16, 64, 64]
+        assert drawn == control.choose(U_NET, U_NET_EP, resolution=LEVELS)
+        draws.add(tuple(site.order for site in drawn))
+    assert len(draws) == 3  # either of two small ones, both large ones out of two: down 0, mid, up 0
+    with pytest.raises(UsageError, match="needs their resolution; got no profile"):
+        SiteChoice.parse("random-as:depth-top=1").choose(U_NET, U_NET_EP)
+
+
 def test_figures_that_are_missing() -> None:
     with pytest.raises(UsageError, match=r"needs their energy; got no profile"):
         SiteChoice.parse("energy-top=2").choose(U_NET, U_NET_EP)

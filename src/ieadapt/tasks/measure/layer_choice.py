@@ -13,15 +13,20 @@ from ieadapt.attention import KINDS, AttentionSite, select_sites
 from ieadapt.errors import UsageError
 
 Rule = Literal["all", "top", "bottom", "at-least", "at-most", "random", "middle"]
-Ranking = Literal["ep", "energy"]
+Ranking = Literal["ep", "energy", "depth", "structure", "quality", "motion", "flicker"]
 Within = Literal["kind", "resolution"]
 Item = TypeVar("Item")
 Head = tuple[str, int]
 """Name of a site and number of one of its heads."""
 
+SCREENED: tuple[Ranking, ...] = ("structure", "quality", "motion", "flicker")
+"""What `ieadapt screen` predicts of a site: larger is more damage by replacing its map."""
+
 _KIND = "|".join(KINDS)
+_BY = "|".join(by for by in get_args(Ranking) if by != "ep")
 _RULE = rf"(?P<rule>{'|'.join(rule for rule in get_args(Rule) if rule != 'all')})=(?P<amount>[\d.]+)"
-_GRAMMAR = re.compile(rf"(?:(?P<kind>(?:{_KIND}|[+/])+):)?(?P<within>level-|resolution-)?(?P<by>energy-)?{_RULE}")
+_GRAMMAR = re.compile(rf"(?:(?P<kind>(?:{_KIND}|[+/])+):)?(?P<within>level-|resolution-)?(?:(?P<by>{_BY})-)?{_RULE}")
+_CONTROL = "random-as:"
 _HEADS = re.compile(_RULE)
 
 
@@ -39,13 +44,15 @@ class SiteChoice:
             the rule within each kind.
         names: names, patterns or kinds to choose among, as `select_sites` understands them; None for all.
         seed: of the random draw.
-        by: what ranks: `ep`, or `energy` (`top` and `bottom` only).
+        by: what ranks: `ep`; or, for `top` and `bottom` only, `energy`, `depth` (order of execution; the trivial
+            control), or an effect that `ieadapt screen` predicts: `structure`, `quality`, `motion`, `flicker`.
         within: what the rule is applied within: each `kind`, or each `resolution`, the sites of one kind that work on
             as many tokens per frame. In a U-Net EP and resolution go together; within one resolution they cannot.
+        control_of: with `random`, another choice: as many sites are drawn at each resolution as it takes there.
 
     Example:
         >>> SiteChoice.parse("temporal:top=3")
-        SiteChoice(rule='top', amount=3.0, kind='temporal', names=None, seed=0, by='ep', within='kind')
+        SiteChoice(rule='top', amount=3.0, kind='temporal', names=None, seed=0, by='ep', within='kind', control_of=None)
     """
 
     rule: Rule = "all"
@@ -55,27 +62,34 @@ class SiteChoice:
     seed: int = 0
     by: Ranking = "ep"
     within: Within = "kind"
+    control_of: SiteChoice | None = None
 
     def __post_init__(self) -> None:
-        _check_amount(self.rule, self.amount)
+        if self.control_of is None:
+            _check_amount(self.rule, self.amount)
         ranks = self.rule in ("top", "bottom")
-        if self.by == "energy" and not ranks:
-            raise UsageError("only ranks go by energy", expected="energy-top or energy-bottom", got=self.rule)
+        if self.by != "ep" and not ranks:
+            raise UsageError(
+                f"only ranks go by {self.by}", expected=f"{self.by}-top or {self.by}-bottom", got=self.rule
+            )
         if self.within == "resolution" and not (ranks or self.rule == "random"):
             expected = "top, bottom or random"
             raise UsageError("only ranks and draws go resolution by resolution", expected=expected, got=self.rule)
 
     @classmethod
     def parse(cls, text: str, seed: int = 0) -> SiteChoice:
-        """Read `[KIND:][resolution-][energy-]RULE=AMOUNT`, or names.
+        """Read `[KIND:][resolution-][MEASURE-]RULE=AMOUNT`, `random-as:` before another choice, or names.
 
-        Such as `temporal:top=3`, `spatial:at-least=50`, `random=3`, `spatial/joint:middle=1`,
-        `temporal:resolution-top=0.5` (earlier `level-top`), `temporal/joint` (all sites of the first kind there is).
+        Such as `temporal:top=3`, `spatial:at-least=50`, `random=3`, `spatial/joint:middle=1`, `structure-top=3`,
+        `temporal:resolution-top=0.5` (earlier `level-top`), `temporal/joint` (all sites of the first kind there is),
+        `random-as:temporal:top=3` (at each resolution as many sites as that takes there, at random).
         """
+        if text.strip().startswith(_CONTROL):
+            return cls("random", seed=seed, control_of=cls.parse(text.strip().removeprefix(_CONTROL), seed))
         match = _GRAMMAR.fullmatch(text.strip())
         if match is not None:
             rule, amount = match["rule"], float(match["amount"])
-            by, within = "energy" if match["by"] else "ep", "resolution" if match["within"] else "kind"
+            by, within = match["by"] or "ep", "resolution" if match["within"] else "kind"
             return cls(rule, amount, match["kind"], None, seed, by, within)  # type: ignore[arg-type]
         if re.fullmatch(rf"(?:{_KIND})(?:[+/](?:{_KIND}))+", text.strip()):
             return cls(kind=text.strip(), seed=seed)
@@ -84,7 +98,8 @@ class SiteChoice:
     @property
     def needs_entropy(self) -> bool:
         """Whether the rule needs measured statistics (EP, energy or resolution), so that a profile must be at hand."""
-        return self.rule in ("top", "bottom", "at-least", "at-most") or self.within == "resolution"
+        ranks = self.rule in ("top", "bottom", "at-least", "at-most") and self.by != "depth"
+        return ranks or self.within == "resolution" or self.control_of is not None
 
     def candidates(self, sites: Sequence[AttentionSite]) -> list[AttentionSite]:
         """The sites among which the rule chooses.
@@ -92,6 +107,8 @@ class SiteChoice:
         Raises:
             UsageError: there are none.
         """
+        if self.control_of is not None:
+            return self.control_of.candidates(sites)
         among = select_sites(sites, list(self.names) if self.names else None)
         if self.kind is None:
             return among
@@ -107,6 +124,7 @@ class SiteChoice:
         ep: Mapping[str, int | float] | None = None,
         energy: Mapping[str, int | float] | None = None,
         resolution: Mapping[str, int | float] | None = None,
+        **screened: Mapping[str, int | float],
     ) -> list[AttentionSite]:
         """The chosen sites, in order of execution.
 
@@ -115,14 +133,18 @@ class SiteChoice:
             ep: entropy percentage by site name; needed for the rules that compare it.
             energy: energy by site name, where it ranks.
             resolution: tokens per frame by site name, where the rule is applied within one resolution.
+            screened: effects by site name, where one of them ranks.
 
         Raises:
             UsageError: nothing matches, or a site has no measured statistic that the rule needs.
         """
         among = self.candidates(sites)
-        statistic, what = (energy, "energy") if self.by == "energy" else (ep, "entropy")
+        if self.control_of is not None:
+            return self._control(self.control_of.choose(sites, ep, energy, resolution, **screened), among, resolution)
+        depth = {site.name: site.order for site in sites}
+        statistic = {"ep": ep, "energy": energy, "depth": depth, **screened}.get(self.by)
         if self.rule in ("top", "bottom", "at-least", "at-most"):
-            _require(among, statistic, what)
+            _require(among, statistic, "entropy" if self.by == "ep" else self.by)
         if self.within == "resolution":
             _require(among, resolution, "resolution")
         values, sizes = statistic or {}, (resolution or {}) if self.within == "resolution" else {}
@@ -135,6 +157,23 @@ class SiteChoice:
             ranges = ", ".join(f"{kind} {each}" for kind, each in ep_of.items())
             raise UsageError(f"no site has EP {self.rule} {self.amount:g}", got=f"EP of {ranges}")
         return [site for site in among if site in chosen]
+
+    def _control(
+        self,
+        chosen: Sequence[AttentionSite],
+        among: Sequence[AttentionSite],
+        resolution: Mapping[str, int | float] | None,
+    ) -> list[AttentionSite]:
+        """As many sites of each kind and resolution as another choice took, at random."""
+        _require(among, resolution, "resolution")
+        sizes = resolution or {}
+        groups: dict[tuple[str, int | float], list[AttentionSite]] = {}
+        for site in among:
+            groups.setdefault((site.kind, sizes[site.name]), []).append(site)
+        drawn, choice = set[AttentionSite](), random.Random(self.seed)  # noqa: S311 (a control, not a secret)
+        for group in groups.values():
+            drawn.update(choice.sample(group, sum(site in group for site in chosen)))
+        return [site for site in among if site in drawn]
 
     def _from_group(self, group: list[AttentionSite], values: Mapping[str, int | float]) -> list[AttentionSite]:
         if self.rule == "middle":
@@ -246,10 +285,13 @@ def _around_the_middle(group: list[AttentionSite], count: int) -> list[Attention
 def _require(among: Sequence[AttentionSite], statistics: Mapping[str, int | float] | None, what: str) -> None:
     unknown = [site.name for site in among if statistics is None or site.name not in statistics]
     if unknown:
+        remedy, without = "measure this model first and pass the profile, or name the sites", "no profile"
+        if what in SCREENED:
+            remedy, without = "pass the folder of `ieadapt screen` as the profile, or name the sites", "no screen"
         raise UsageError(
             f"the choice of sites needs their {what}",
-            got="no profile" if statistics is None else f"a profile without {unknown[0]} and {len(unknown) - 1} more",
-            remedy="measure this model first and pass the profile, or name the sites",
+            got=without if statistics is None else f"a profile without {unknown[0]} and {len(unknown) - 1} more",
+            remedy=remedy,
         )
 
 

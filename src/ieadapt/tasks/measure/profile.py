@@ -54,6 +54,7 @@ KEY = ("site", "keys_of", "head", "step", "branch")
 _MAY_BE_NULL = (*LATER, "temporal_entropy", "spatial_entropy", "temporal_ep", "spatial_ep", "text_mass")
 _ROUNDING = 0.01
 _TABLE, _DESCRIPTION = "profile.parquet", "profile.json"
+EFFECTS_FILE = "effects.parquet"  # what a screen predicts
 _METADATA = {
     "format": int,
     "sha256": str,
@@ -90,6 +91,7 @@ class EntropyProfile:
             `ep_error` the standard error of `ep` where only a sample of the rows was measured, null where it is exact;
             `keys_of` tells apart the attentions of a module that makes several.
         metadata: what was measured: model, prompts, seeds, steps, versions.
+        effects: what a screen predicted of these sites (`site`, `effect`, `value`, ...), or None.
 
     Example:
         >>> row = dict(site="mid.attn1", kind="spatial", order=0, head=0, step=0, branch="cond", videos=1, n_keys=16.0,
@@ -99,9 +101,12 @@ class EntropyProfile:
         [<spatial #0 mid.attn1, 1 heads>]
     """
 
-    def __init__(self, table: pl.DataFrame, metadata: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, table: pl.DataFrame, metadata: Mapping[str, Any] | None = None, effects: pl.DataFrame | None = None
+    ) -> None:
         self.table = table
         self.metadata = dict(metadata or {})
+        self.effects = effects
 
     @classmethod
     def from_rows(cls, rows: Iterable[Mapping[str, Any]], metadata: Mapping[str, Any] | None = None) -> EntropyProfile:
@@ -173,13 +178,17 @@ class EntropyProfile:
 
     @property
     def statistics(self) -> dict[str, dict[str, float]]:
-        """What `SiteChoice.choose` compares, by site name: `ep`, `energy`, and `resolution` in tokens per frame."""
+        """What `SiteChoice.choose` compares, by site name: `ep`, `energy`, `resolution` in tokens per frame.
+
+        From a screen also every effect that it predicts, mean over what the maps were replaced by.
+        """
         rows = EntropyProfile(self.for_choosing()).by_site()
         resolutions = self.table.drop_nulls("resolution").group_by("site").agg(pl.col("resolution").max())
         return {
             "ep": dict(zip(rows["site"], rows["ep"], strict=True)),
             "energy": dict(zip(rows["site"], rows["energy"], strict=True)),
             "resolution": dict(resolutions.iter_rows()),
+            **({} if self.effects is None else _means_by_site(self.effects)),
         }
 
     def select(
@@ -211,11 +220,14 @@ class EntropyProfile:
         """Write `profile.parquet`, and `profile.json` with its hash, into a folder, each whole or not at all."""
         folder, buffer = Path(folder), io.BytesIO()
         self.table.write_parquet(buffer)
-        content = buffer.getvalue()
+        content, effects = buffer.getvalue(), io.BytesIO()
         described = {"format": FORMAT, "sha256": hashlib.sha256(content).hexdigest(), **self.metadata}
         try:
             write_atomically(folder / _TABLE, content)
             write_atomically(folder / _DESCRIPTION, record_text(described).encode())
+            if self.effects is not None:
+                self.effects.write_parquet(effects)
+                write_atomically(folder / EFFECTS_FILE, effects.getvalue())
         except OSError as error:
             raise FailureError("the profile cannot be written", got=error.strerror, where=folder) from error
         return folder
@@ -252,7 +264,8 @@ class EntropyProfile:
             raise UsageError(
                 "the measured values of the profile are damaged", got=problem, where=folder / _TABLE, remedy=_REMEDY
             )
-        return cls(_with_later(table).select(list(SCHEMA)), {"ep_definition": "all rows", **metadata})
+        metadata = {"ep_definition": "all rows", **metadata}
+        return cls(_with_later(table).select(list(SCHEMA)), metadata, _read_effects(folder / EFFECTS_FILE))
 
     def plot(self) -> Figure:
         """Energy, energy share and EP per site in order of execution, one column per kind (the paper's figure 4)."""
@@ -262,6 +275,20 @@ class EntropyProfile:
     def __repr__(self) -> str:
         kinds = ", ".join(f"{n} {kind}" for kind, n in self.by_site().group_by("kind").len().sort("kind").iter_rows())
         return f"EntropyProfile({kinds} sites, {self.table['step'].n_unique()} steps)"
+
+
+def _means_by_site(effects: pl.DataFrame) -> dict[str, dict[str, float]]:
+    means = effects.group_by("effect", "site", maintain_order=True).agg(pl.col("value").mean())
+    return {name: dict(rows.select("site", "value").rows()) for (name,), rows in means.group_by("effect")}
+
+
+def _read_effects(path: Path) -> pl.DataFrame | None:
+    if not path.exists():
+        return None
+    try:
+        return pl.read_parquet(path).cast({"site": pl.String, "effect": pl.String, "value": pl.Float64})
+    except (Exception, pl.exceptions.PanicException) as error:  # as polars raises for a damaged file
+        raise UsageError("the effects beside the profile are damaged", where=path, remedy="screen again") from error
 
 
 def _error_of_mean() -> pl.Expr:

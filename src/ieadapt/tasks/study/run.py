@@ -14,6 +14,7 @@ import polars as pl
 from diffusers import DiffusionPipeline
 from torch import nn
 
+from ieadapt.attention import find_sites
 from ieadapt.errors import FailureError, IEAdaptError, UsageError
 from ieadapt.files import sha256_of
 from ieadapt.metrics import select_metrics
@@ -27,10 +28,10 @@ from ieadapt.runs.workers import RunTasks, Task, make_all, tasks_of
 from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
 from ieadapt.tasks.study.config import StudyConfig
 from ieadapt.tasks.study.folder import REQUEST, StudyFolder
-from ieadapt.tasks.study.grid import Setting
+from ieadapt.tasks.study.grid import Setting, conditions
 from ieadapt.tasks.study.table import compact, table_rows
-from ieadapt.tasks.study.videos import tensor_bytes
-from ieadapt.tasks.study.work import StudyWork
+from ieadapt.tasks.study.videos import first_step, tensor_bytes
+from ieadapt.tasks.study.work import PROFILE_PROMPTS, StudyWork
 
 _WEIGHTS_AND_CONFIGS = (".safetensors", ".json", ".txt", ".model")
 
@@ -200,6 +201,23 @@ def run_study(
             remedy="the others are in study.parquet; --resume tries these again",
         )
     return StudyResult(table, notes, folder.notes())
+
+
+def study_size(request: StudyRun, pipe: DiffusionPipeline) -> tuple[int, int]:
+    """How many videos a study makes, and how many denoising steps they take together.
+
+    Args:
+        request: model, prompts and settings.
+        pipe: its pipeline.
+    """
+    sites = find_sites(pipe)
+    listed = conditions(
+        request.study, sites, {site.name: float(site.order) for site in sites}
+    )  # as many, whatever their EP
+    clips, steps = len(request.prompts) * request.study.seeds, request.generation.num_inference_steps
+    late = steps - first_step(pipe, request.study, request.generation)
+    profile = min(PROFILE_PROMPTS, len(request.prompts))
+    return clips * (1 + len(listed)) + profile, clips * (steps + len(listed) * late) + profile * steps
 
 
 def weights_hash(model: Path | DiffusionPipeline) -> str:

@@ -1,0 +1,1 @@
+"""Screen: what each layer does, predicted from few passes of the denoiser."""

@@ -1,0 +1,115 @@
+"""The config of a screen: which maps are tried where, at which steps; and the effects that it predicts."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ieadapt.attention import StepWindow
+from ieadapt.errors import UsageError, require_types
+from ieadapt.tasks.study.config import StudyConfig
+
+_BUDGET = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[smh])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+MOST_STEPS = 20
+"""More chosen steps than this are a slip."""
+
+
+@dataclass(frozen=True)
+class ScreenedEffect:
+    """An effect on the finished video that a screen predicts.
+
+    Attributes:
+        statistic: the column of a pass that speaks for it, see `ieadapt.tasks.screen.method.statistics`.
+        window: the part of the run whose chosen steps count; where none is inside, there is no prediction.
+        definition: what it is, in a line.
+    """
+
+    statistic: str
+    window: StepWindow
+    definition: str
+
+
+EFFECTS: Mapping[str, ScreenedEffect] = {
+    "structure": ScreenedEffect(
+        "change", StepWindow(0.0, 1.0), "how far the predicted clean video moves, mean over the steps"
+    ),
+    "quality": ScreenedEffect(
+        "change", StepWindow(0.3, 0.6), "how far the predicted clean video moves in the middle of the run"
+    ),
+    "motion": ScreenedEffect("lost", StepWindow(0.1, 0.5), "differences between frames that are lost early in the run"),
+    "flicker": ScreenedEffect(
+        "rise", StepWindow(0.6, 1.0), "differences between frames that appear late where nothing moved"
+    ),
+}
+"""By name; larger is more damage."""
+
+
+@dataclass(frozen=True)
+class ScreenConfig:
+    """What a screen tries, and when.
+
+    Attributes:
+        maps: what the maps become, one at a time: perturbations with commas, as in a study.
+        sites: names, patterns or kinds with commas; None for all.
+        at: the steps at which sites are tried, as fractions of the run with commas.
+        heads: try every head of every site instead of whole sites.
+
+    Raises:
+        UsageError: an unknown perturbation, or steps that are no fractions of a run.
+
+    Example:
+        >>> ScreenConfig(at="0.2,0.45").steps(20)
+        (4, 9)
+    """
+
+    maps: str = field(default="identity,uniform", metadata={"help": "what maps become, with commas: identity, uniform"})
+    sites: str | None = field(default=None, metadata={"help": "names, patterns or kinds, with commas; all by default"})
+    at: str = field(default="0.2,0.45,0.7,0.9", metadata={"help": "steps that are tried, as fractions of the run"})
+    heads: bool = field(default=False, metadata={"help": "try every head of every site"})
+
+    def __post_init__(self) -> None:
+        require_types(self)
+        self.study  # noqa: B018 (which refuses unknown perturbations)
+        self.fractions  # noqa: B018 (which refuses what is no fraction)
+
+    @property
+    def study(self) -> StudyConfig:
+        """The conditions as those of a study."""
+        return StudyConfig(perturb=self.maps, sites=self.sites, mode="per-head" if self.heads else "each")
+
+    @property
+    def fractions(self) -> tuple[float, ...]:
+        """Where in the run sites are tried."""
+        try:
+            listed = tuple(sorted({float(part) for part in self.at.split(",")}))
+        except ValueError:
+            listed = ()
+        if not listed or len(listed) > MOST_STEPS or not all(0 <= each < 1 for each in listed):
+            raise UsageError(
+                "not a choice of steps", expected=f"1 to {MOST_STEPS} fractions in [0, 1)", got=self.at, where="--at"
+            )
+        return listed
+
+    def steps(self, number: int) -> tuple[int, ...]:
+        """The steps that are tried in a run of so many."""
+        return tuple(sorted({min(round(each * number), number - 1) for each in self.fractions}))
+
+
+def parse_seconds(text: str, where: str = "--budget") -> float:
+    """Read a time such as `90s`, `30m` or `2h`, in seconds.
+
+    Raises:
+        UsageError: it is none.
+
+    Example:
+        >>> parse_seconds("1.5h")
+        5400.0
+    """
+    match = _BUDGET.fullmatch(text.strip())
+    seconds = float(match["number"]) * _SECONDS[match["unit"]] if match else 0.0
+    if not match or not math.isfinite(seconds) or seconds <= 0:
+        raise UsageError("not a time", expected="a number with s, m or h, such as 30m", got=text, where=where)
+    return seconds
