@@ -38,7 +38,7 @@ from ieadapt.tasks.study.report_effects import effects_of, site_effects
 
 TRUTH: Mapping[str, tuple[str, ...]] = {
     "structure": ("ssim", "psnr"),
-    "quality": ("testbed_fit_change", "testbed_fidelity_change", "sharpness_change"),
+    "quality": ("testbed_fit_change", "sharpness_change"),
     "motion": ("testbed_motion_change", "motion_change"),
     "flicker": ("testbed_flicker_change", "flicker_change"),
 }
@@ -82,7 +82,7 @@ def compared(
         for effect_name, site, value in own.select("effect", "site", "value").iter_rows():
             each.setdefault(effect_name, {}).setdefault(site, []).append(value)
     order = {row["site"]: row for row in sites.iter_rows(named=True)}
-    both = [set(by_site) for by_site in (*damage.values(), *each.values())]
+    both: list[set[str]] = [set(by_site) for by_site in (*damage.values(), *each.values())]  # type: ignore[call-overload]
     names = [name for name in order if all(name in there for there in both)]
     return Compared(
         [order[name]["kind"] for name in names],

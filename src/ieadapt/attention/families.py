@@ -171,7 +171,13 @@ def _wan_attentions(module: Any) -> tuple[str, ...]:
 _TRANSFORMER_ROWS = frozenset({"hidden_states", "encoder_hidden_states", "timestep"})
 _TEXT_ROWS = frozenset({"encoder_attention_mask", "encoder_hidden_states_2", "encoder_attention_mask_2"})
 _SOUND_ROWS = frozenset(
-    {"audio_hidden_states", "audio_encoder_hidden_states", "audio_timestep", "audio_sigma", "audio_encoder_attention_mask"}
+    {
+        "audio_hidden_states",
+        "audio_encoder_hidden_states",
+        "audio_timestep",
+        "audio_sigma",
+        "audio_encoder_attention_mask",
+    }
 )
 _UNET_ROWS = frozenset({"sample", "encoder_hidden_states", "timestep", "timestep_cond"}) | {
     "down_block_additional_residuals",

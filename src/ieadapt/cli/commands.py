@@ -39,7 +39,6 @@ from ieadapt.tasks.study.report import study_maps, write_study_report
 from ieadapt.tasks.study.run import StudyRun, run_study, study_size
 from ieadapt.tasks.study.table import compact_study, study_status
 
-
 _OWN = "(default: the model's own)"
 
 

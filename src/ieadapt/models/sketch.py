@@ -1,4 +1,4 @@
-"""A pipeline from its configs alone: real modules without weights, on the meta device, to see its sites and its size."""
+"""A pipeline from its configs alone: real modules without weights, on the meta device, to see its sites and size."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def tokens_of(pipe: DiffusionPipeline, size: Sizes) -> dict[AttentionSite, tuple
     frames = (size[0] - 1) // row.stride(pipe) + 1
     found = {}
     for module, site in site_modules(denoisers_of(pipe)).items():
-        config = next(part.config for part in denoisers_of(pipe).values() if module in set(part.modules()))
+        config: Any = next(part.config for part in denoisers_of(pipe).values() if module in set(part.modules()))
         depth = _depth(site.name, len(config.get("block_out_channels") or (0,)))
         pixels = row.token_pixels(pipe) * 2**depth
         height, width = (math.ceil(side / pixels) for side in size[1:])

@@ -44,8 +44,9 @@ _CONTENT = "sha256:"
 
 
 class GivenInput(str):
-    """A picture, a video or another object that a call is given. As a text it is its content, so equal contents are
-    equal; the text is what records hold and what keys are made of.
+    """A picture, a video or another object that a call is given.
+
+    As a text it is its content, so equal contents are equal; the text is what records hold and what keys are made of.
 
     Attributes:
         source: the file as it was named, or what the object is.
@@ -277,5 +278,7 @@ def _described(value: Any) -> str:
         torch.Tensor: lambda tensor: f"a tensor of shape {tuple(tensor.shape)}",
         list: lambda items: f"{len(items)} times {_described(items[0])}" if items else "an empty list",
     }
-    text = next((make(value) for kind, make in describe.items() if isinstance(value, kind)), f"a {type(value).__name__}")
+    text = next(
+        (make(value) for kind, make in describe.items() if isinstance(value, kind)), f"a {type(value).__name__}"
+    )
     return text.removesuffix(" given in Python") + " given in Python"

@@ -23,8 +23,8 @@ from ieadapt.errors import FailureError, UsageError
 from ieadapt.models.memory import check_run
 from ieadapt.models.scheduler_wrapper import STEP_IN_PART, SchedulerWrapper, unfold_frames
 from ieadapt.models.video_latents import Latents, fitting_size, latents_of
-from ieadapt.tasks.edit.noise_schedule import NoiseSchedule, matching_scheduler, noise_schedule
 from ieadapt.runs.inputs import FRAMES, GivenInput, call_values
+from ieadapt.tasks.edit.noise_schedule import NoiseSchedule, matching_scheduler, noise_schedule
 from ieadapt.tasks.generate import call_pipeline, quiet
 
 Frames = Float[Tensor, "video frame channel height width"]
@@ -185,7 +185,9 @@ class PipelineRunner:
         values = call_values(type(self.pipe), self.call, self.size[0])
         if rows == 1 or latents_of(self.pipe).pictures == "one":
             return values
-        return {name: [value] * rows if isinstance(self.call[name], GivenInput) else value for name, value in values.items()}
+        return {
+            name: [value] * rows if isinstance(self.call[name], GivenInput) else value for name, value in values.items()
+        }
 
 
 def check_source_clip(pipe: DiffusionPipeline, frames: Float[Tensor, "frame channel height width"]) -> None:
