@@ -57,7 +57,7 @@ def sketch(model: str | Path) -> DiffusionPipeline:
 
 
 def _part(folder: Path, library: str, class_name: str) -> Any:
-    part = component_class(folder, library, class_name)
+    part: Any = component_class(folder, library, class_name)
     if not issubclass(part, ConfigMixin):
         return None
     config = part.load_config(str(folder), local_files_only=True)
