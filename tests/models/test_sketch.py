@@ -54,7 +54,11 @@ def test_tokens_are_those_that_a_run_has(family: str, saved: Path) -> None:
             seen[call.site] = (call.rows.repeats, call.layout.tokens - call.layout.text)
 
     with intercept(pipe, look):
-        generate(pipe, "a ball", GenerationConfig(1 if family != "mochi" else 2, num_frames=size[0], height=size[1], width=size[2]))
+        generate(
+            pipe,
+            "a ball",
+            GenerationConfig(1 if family != "mochi" else 2, num_frames=size[0], height=size[1], width=size[2]),
+        )
     assert tokens_of(sketch(_configs_of(family, saved)), size) == seen
 
 
@@ -81,9 +85,13 @@ def _pickle_weights(folder: Path) -> None:
 def test_pickled_weights_get_the_line_that_converts_them(tmp_path: Path) -> None:
     build("wan").save_pretrained(tmp_path / "model")
     _pickle_weights(tmp_path / "model")
-    with pytest.raises(UsageError, match=r"the weights of transformer are pickled.*expected a \.safetensors file") as said:
+    with pytest.raises(
+        UsageError, match=r"the weights of transformer are pickled.*expected a \.safetensors file"
+    ) as said:
         load(tmp_path / "model")
-    assert f"python -c \"from diffusers import DiffusionPipeline as P; P.from_pretrained('{tmp_path}/model'" in str(said.value)
+    assert f"python -c \"from diffusers import DiffusionPipeline as P; P.from_pretrained('{tmp_path}/model'" in str(
+        said.value
+    )
     assert len(find_sites(sketch(tmp_path / "model"))) == 4
 
 

@@ -105,11 +105,15 @@ def test_an_entry_without_a_name_or_a_value(text: str) -> None:
 def test_the_call_is_checked_against_the_signature(file: Path) -> None:
     image = given_inputs({"image": file})
     assert call_values(ImagePipeline, {**image, "strength": 0.5})["strength"] == 0.5
-    with pytest.raises(UsageError, match=r"needs an input .*expected image; in ImagePipeline; remedy: pass --image FILE"):
+    with pytest.raises(
+        UsageError, match=r"needs an input .*expected image; in ImagePipeline; remedy: pass --image FILE"
+    ):
         call_values(ImagePipeline, {})
     with pytest.raises(UsageError, match=r"no such argument; expected image, strength, last_image; got mask; in Image"):
         call_values(ImagePipeline, {**image, "mask": 1})
-    with pytest.raises(UsageError, match=r"needs an input .*expected video; in VideoPipeline; remedy: pass --video FILE"):
+    with pytest.raises(
+        UsageError, match=r"needs an input .*expected video; in VideoPipeline; remedy: pass --video FILE"
+    ):
         call_values(VideoPipeline, {})
     with pytest.raises(UsageError, match="a record holds the digest of an input, not the input; got image"):
         call_values(ImagePipeline, {"image": str(image["image"])})

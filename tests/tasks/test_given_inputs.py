@@ -46,7 +46,11 @@ def test_the_input_decides_about_the_video(name: str) -> None:
     torch.testing.assert_close(videos[1:], generate(pipe, PROMPTS[1], config, seeds=4), rtol=0, atol=0.02)
     if CASES[name].call:
         argument, value = next(iter(config.call.items()))
-        changed = [picture(*frame.size, 9) for frame in value.value] if "picture" not in value.source[:9] else picture(48, 32, 9)
+        changed = (
+            [picture(*frame.size, 9) for frame in value.value]
+            if "picture" not in value.source[:9]
+            else picture(48, 32, 9)
+        )
         other = dataclasses.replace(config, call={**config.call, argument: changed})
         assert not torch.equal(videos[:1], generate(pipe, PROMPTS[0], other, seeds=3))
 
@@ -55,22 +59,38 @@ def test_the_input_decides_about_the_video(name: str) -> None:
 def test_without_its_input_one_line_says_which(name: str) -> None:
     option = f"--{CASES[name].needs} FILE" if CASES[name].needs in ("image", "video") else "--input "
     config = config_for(name, call=CASES[name].beside)
-    with pytest.raises(UsageError, match=f"needs an input .*expected {CASES[name].needs}; .*remedy: pass {option}") as said:
+    with pytest.raises(
+        UsageError, match=f"needs an input .*expected {CASES[name].needs}; .*remedy: pass {option}"
+    ) as said:
         generate(pipeline(name), PROMPTS[0], config)
     assert "\n" not in str(said.value)
 
 
 def test_a_pipeline_that_diffusers_has_given_up_says_so() -> None:
-    with pytest.raises(UsageError, match=r"refuses this call; got .*text_model.*maintains this pipeline up to 0.33.1 only"):
+    with pytest.raises(
+        UsageError, match=r"refuses this call; got .*text_model.*maintains this pipeline up to 0.33.1 only"
+    ):
         generate(pipeline("i2vgenxl"), PROMPTS[0], config_for("i2vgenxl"))
 
 
 @pytest.mark.parametrize(
     ("family", "changes", "message"),
     [
-        ("mochi", {"num_inference_steps": 1}, "cannot make a video in one step; expected --steps 2 or more; in MochiPipe"),
-        ("mochi", {"height": 72}, r"cannot make a video of this size; expected height and .* multiples of 16; got 96x72"),
-        ("animatediff", {"num_frames": 33}, r"more frames than the motion adapter has positions for; expected at most 32"),
+        (
+            "mochi",
+            {"num_inference_steps": 1},
+            "cannot make a video in one step; expected --steps 2 or more; in MochiPipe",
+        ),
+        (
+            "mochi",
+            {"height": 72},
+            r"cannot make a video of this size; expected height and .* multiples of 16; got 96x72",
+        ),
+        (
+            "animatediff",
+            {"num_frames": 33},
+            r"more frames than the motion adapter has positions for; expected at most 32",
+        ),
     ],
 )
 def test_settings_over_which_a_pipeline_breaks_inside(family: str, changes: dict[str, int], message: str) -> None:
@@ -118,10 +138,14 @@ def test_a_command_records_the_picture_by_its_content(saved: Path, tmp_path: Pat
     record = read_run(out)
     assert record["config"]["generation"]["call"] == {"image": f"sha256:{sha256_of(Path(image))}"}
     assert f"--image {image}" in record["command"]
-    assert json.loads((tmp_path / "run" / "profile.json").read_text())["inputs"] == {"image": f"sha256:{sha256_of(Path(image))}"}
+    assert json.loads((tmp_path / "run" / "profile.json").read_text())["inputs"] == {
+        "image": f"sha256:{sha256_of(Path(image))}"
+    }
 
 
-def test_a_command_without_the_picture_is_a_bad_request(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_command_without_the_picture_is_a_bad_request(
+    saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     assert main(_command(saved, "measure", "--out", str(tmp_path / "run"))) == 2
     assert "ieadapt: the pipeline needs an input that it was not given; expected image" in capsys.readouterr().err
 

@@ -65,7 +65,9 @@ class Case:
 
 def picture(width: int = 48, height: int = 32, shade: int = 60) -> Image.Image:
     """A picture of coarse stripes."""
-    return Image.linear_gradient("L").resize((width, height)).point(lambda value: (value * 3 + shade) % 256).convert("RGB")
+    return (
+        Image.linear_gradient("L").resize((width, height)).point(lambda value: (value * 3 + shade) % 256).convert("RGB")
+    )
 
 
 def video(frames: int = 9, width: int = 48, height: int = 32) -> list[Image.Image]:
@@ -120,7 +122,10 @@ def _svd() -> StableVideoDiffusionPipeline:
     encoder, images = _vision(16, 224)
     parts = {
         "vae": AutoencoderKLTemporalDecoder(
-            block_out_channels=(32, 32, 32), down_block_types=("DownEncoderBlock2D",) * 3, latent_channels=4, layers_per_block=1
+            block_out_channels=(32, 32, 32),
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            latent_channels=4,
+            layers_per_block=1,
         ),
         "unet": UNetSpatioTemporalConditionModel(
             sample_size=8,
@@ -136,7 +141,9 @@ def _svd() -> StableVideoDiffusionPipeline:
     }
     for offset, part in enumerate(parts.values()):
         randomise(part, 5 + offset)
-    scheduler = EulerDiscreteScheduler(prediction_type="v_prediction", use_karras_sigmas=True, timestep_type="continuous")
+    scheduler = EulerDiscreteScheduler(
+        prediction_type="v_prediction", use_karras_sigmas=True, timestep_type="continuous"
+    )
     return StableVideoDiffusionPipeline(**parts, image_encoder=encoder, feature_extractor=images, scheduler=scheduler)
 
 
@@ -221,7 +228,9 @@ def _size(family: str) -> dict[str, int]:
 CASES: Mapping[str, Case] = {
     "wan-i2v": Case(lambda: wan_from_image()[0], _size("wan"), {"image": "picture"}),
     "wan-v2v": Case(
-        lambda: WanVideoToVideoPipeline(**_parts("wan", "tokenizer", "text_encoder", "vae", "scheduler", "transformer")),
+        lambda: WanVideoToVideoPipeline(
+            **_parts("wan", "tokenizer", "text_encoder", "vae", "scheduler", "transformer")
+        ),
         _size("wan"),
         {"video": "video"},
         needs="video",

@@ -171,7 +171,13 @@ def _wan_attentions(module: Any) -> tuple[str, ...]:
 _TRANSFORMER_ROWS = frozenset({"hidden_states", "encoder_hidden_states", "timestep"})
 _TEXT_ROWS = frozenset({"encoder_attention_mask", "encoder_hidden_states_2", "encoder_attention_mask_2"})
 _SOUND_ROWS = frozenset(
-    {"audio_hidden_states", "audio_encoder_hidden_states", "audio_timestep", "audio_sigma", "audio_encoder_attention_mask"}
+    {
+        "audio_hidden_states",
+        "audio_encoder_hidden_states",
+        "audio_timestep",
+        "audio_sigma",
+        "audio_encoder_attention_mask",
+    }
 )
 _UNET_ROWS = frozenset({"sample", "encoder_hidden_states", "timestep", "timestep_cond"}) | {
     "down_block_additional_residuals",
@@ -196,7 +202,7 @@ WAN = Family(
     name="Wan",
     denoiser=_denoiser("WanTransformer3DModel"),
     guidance="split",
-    kinds=(("blocks.*", "joint"),),
+    kinds=(("*.attn2", "cross"), ("blocks.*", "joint")),
     grid=_patch_grid("batch _ time row column"),
     attentions=_wan_attentions,
     per_row=_TRANSFORMER_ROWS | {"encoder_hidden_states_image"},
@@ -266,7 +272,7 @@ FAMILIES: tuple[Family, ...] = (
         WAN,
         name="Wan VACE",
         denoiser=_denoiser("WanVACETransformer3DModel"),
-        kinds=(("*blocks.*", "joint"),),
+        kinds=(("*.attn2", "cross"), ("*blocks.*", "joint")),
         order=lambda path: (not path.startswith("vace_blocks"),),
         per_row=WAN.per_row | {"control_hidden_states"},
         shared=frozenset({"control_hidden_states_scale"}),
@@ -275,7 +281,7 @@ FAMILIES: tuple[Family, ...] = (
         WAN,
         name="Wan Animate",
         denoiser=_denoiser("WanAnimateTransformer3DModel"),
-        kinds=(("face_adapter.*", "unknown"), ("blocks.*", "joint")),
+        kinds=(("face_adapter.*", "unknown"), *WAN.kinds),
         per_row=WAN.per_row | {"pose_hidden_states", "face_pixel_values"},
     ),
     replace(WAN, name="ChronoEdit", denoiser=_denoiser("ChronoEditTransformer3DModel")),

@@ -232,9 +232,7 @@ VIDEO_LATENTS: Mapping[str, VideoLatents] = {
     "CogVideoX": VideoLatents(
         _cogvideox, "vae_scale_factor_spatial", "vae_scale_factor_temporal", 8, 2, _frames_first, _frames_first
     ),
-    "Wan": VideoLatents(
-        _normalised, "vae_scale_factor_spatial", "vae_scale_factor_temporal", 16, pictures="one"
-    ),
+    "Wan": VideoLatents(_normalised, "vae_scale_factor_spatial", "vae_scale_factor_temporal", 16, pictures="one"),
     "SkyReels V2": VideoLatents(
         _normalised, "vae_scale_factor_spatial", "vae_scale_factor_temporal", 16, pictures="one"
     ),

@@ -277,5 +277,7 @@ def _described(value: Any) -> str:
         torch.Tensor: lambda tensor: f"a tensor of shape {tuple(tensor.shape)}",
         list: lambda items: f"{len(items)} times {_described(items[0])}" if items else "an empty list",
     }
-    text = next((make(value) for kind, make in describe.items() if isinstance(value, kind)), f"a {type(value).__name__}")
+    text = next(
+        (make(value) for kind, make in describe.items() if isinstance(value, kind)), f"a {type(value).__name__}"
+    )
     return text.removesuffix(" given in Python") + " given in Python"

@@ -25,12 +25,22 @@ from ieadapt.models import known_models
 from ieadapt.models.memory import check_run
 from ieadapt.models.video_latents import latents_of
 from ieadapt.runs.folder import Progress, Stages, silent
-from ieadapt.runs.inputs import FRAMES, GivenInput, call_values, given_inputs, inputs_field, inputs_of, media_of, no_input
+from ieadapt.runs.inputs import (
+    FRAMES,
+    GivenInput,
+    call_values,
+    given_inputs,
+    inputs_field,
+    inputs_of,
+    media_of,
+    no_input,
+)
 from ieadapt.runs.pipelines import Hardware, check_prompts, check_seeds
 
 AnyRun = TypeVar("AnyRun", bound="PromptRun")
 State = TypeVar("State")
 Video = Float[Tensor, "frame channel height width"]
+
 
 @dataclass(frozen=True)
 class GenerationConfig:
@@ -56,7 +66,8 @@ class GenerationConfig:
     negative_prompt: str | None = field(default=None, metadata={"help": "what the video should not show"})
     batch_size: int = field(default=4, metadata={"help": "videos that run as one batch"})
     call: Mapping[str, Any] = inputs_field(
-        image="picture that the video begins with or is made from", video="video, or folder of frames, that it is made from"
+        image="picture that the video begins with or is made from",
+        video="video, or folder of frames, that it is made from",
     )
 
     def __post_init__(self) -> None:

@@ -185,7 +185,9 @@ class PipelineRunner:
         values = call_values(type(self.pipe), self.call, self.size[0])
         if rows == 1 or latents_of(self.pipe).pictures == "one":
             return values
-        return {name: [value] * rows if isinstance(self.call[name], GivenInput) else value for name, value in values.items()}
+        return {
+            name: [value] * rows if isinstance(self.call[name], GivenInput) else value for name, value in values.items()
+        }
 
 
 def check_source_clip(pipe: DiffusionPipeline, frames: Float[Tensor, "frame channel height width"]) -> None:
