@@ -72,7 +72,7 @@ def test_a_config_that_does_not_fit_its_class(saved: Path, tmp_path: Path) -> No
     build("wan").save_pretrained(folder)
     config = folder / "transformer" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "num_layers": "two"}))
-    with pytest.raises(UsageError, match="the configs of this model do not make a pipeline; got .*in "):
+    with pytest.raises(UsageError, match=r"the configs of this model do not make a pipeline; got .*in "):
         sketch(folder)
 
 

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import polars as pl
 import typer
-
 from diffusers import DiffusionPipeline
 
 from ieadapt.attention import FAMILIES, AttentionSite, denoisers_of, find_sites, select_sites
@@ -36,7 +35,6 @@ from ieadapt.tasks.perturb import PerturbRun, describe_perturbed, run_perturb, s
 from ieadapt.tasks.study.report import study_maps, write_study_report
 from ieadapt.tasks.study.run import StudyRun, run_study
 from ieadapt.tasks.study.table import compact_study, study_status
-
 
 _OWN = "(default: the model's own)"
 

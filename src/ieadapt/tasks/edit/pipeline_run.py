@@ -23,8 +23,8 @@ from ieadapt.errors import FailureError, UsageError
 from ieadapt.models.memory import check_run
 from ieadapt.models.scheduler_wrapper import STEP_IN_PART, SchedulerWrapper, unfold_frames
 from ieadapt.models.video_latents import Latents, fitting_size, latents_of
-from ieadapt.tasks.edit.noise_schedule import NoiseSchedule, matching_scheduler, noise_schedule
 from ieadapt.runs.inputs import FRAMES, GivenInput, call_values
+from ieadapt.tasks.edit.noise_schedule import NoiseSchedule, matching_scheduler, noise_schedule
 from ieadapt.tasks.generate import call_pipeline, quiet
 
 Frames = Float[Tensor, "video frame channel height width"]
