@@ -58,7 +58,7 @@ def test_objects_are_known_by_their_content_too() -> None:
     video, tensor = [picture(), picture(shade=1)], torch.ones(2, 3)
     assert GivenInput.of(video) == GivenInput.of([picture(), picture(shade=1)]) != GivenInput.of(video[::-1])
     assert GivenInput.of(tensor) == GivenInput.of(tensor.clone()) != GivenInput.of(tensor.T)
-    assert GivenInput.of(video).source == "a list given in Python"
+    assert GivenInput.of(video).source == "list given in Python"
 
 
 def test_an_input_survives_copies_records_and_processes(file: Path) -> None:

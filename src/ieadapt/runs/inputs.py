@@ -37,8 +37,7 @@ _CONTENT = "sha256:"
 
 
 class GivenInput(str):
-    """A picture, a video or another object that a call is given. As a text it is its content, so equal contents are
-    equal; the text is what records hold and what keys are made of.
+    """A picture, a video or another object that a call is given; as a text, which records hold, it is its content.
 
     Attributes:
         source: the file as it was named, or what the object is.
@@ -46,7 +45,7 @@ class GivenInput(str):
     Example:
         >>> picture = GivenInput.of(Image.new("RGB", (8, 4)))
         >>> picture == GivenInput.of(Image.new("RGB", (8, 4))), picture.source
-        (True, 'a Image given in Python')
+        (True, 'Image given in Python')
     """
 
     source: str
@@ -61,7 +60,7 @@ class GivenInput(str):
         """
         is_file = isinstance(value, Path)
         made = cls(_CONTENT + (_file_digest(value.expanduser()) if is_file else _digest(value)))
-        made.source = str(value) if is_file else f"a {type(value).__name__} given in Python"
+        made.source = str(value) if is_file else f"{type(value).__name__} given in Python"
         made._value = None if is_file else value
         return made
 
