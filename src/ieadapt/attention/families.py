@@ -174,7 +174,7 @@ _TRANSFORMER_ROWS = frozenset(
         *("encoder_hidden_states_2", "encoder_attention_mask_2", "encoder_hidden_states_t5", "pooled_projections"),
         *("encoder_hidden_states_image", "image_embeds", "timestep_cond", "timestep_r", "ofs", "fps", "sigma"),
         *("id_cond", "id_vit_hidden", "inpaint_latents", "control_latents", "control_hidden_states", "condition_mask"),
-        *("pose_hidden_states", "face_pixel_values", "video_coords", "audio_coords", "audio_hidden_states"),
+        *("video_coords", "audio_coords", "audio_hidden_states"),
         *("audio_encoder_hidden_states", "audio_encoder_attention_mask", "audio_timestep", "audio_sigma"),
     )
 )
@@ -255,7 +255,6 @@ FAMILIES: tuple[Family, ...] = (
     _row(_PATCHED, "EasyAnimate", "EasyAnimateTransformer3DModel", text="before"),
     _row(_WAN, "Wan", "WanTransformer3DModel"),
     _row(_WAN, "Wan VACE", "WanVACETransformer3DModel", order=lambda path: (not path.startswith("vace_blocks"),)),
-    _row(_WAN, "Wan Animate", "WanAnimateTransformer3DModel", kinds=(("face_adapter.*", "unknown"), *_WAN.kinds)),
     _row(_WAN, "ChronoEdit", "ChronoEditTransformer3DModel"),
     _row(_WAN, "SkyReels V2", "SkyReelsV2Transformer3DModel"),
     _row(
