@@ -1,6 +1,7 @@
 # Every target sets up .venv by itself the first time. Needs Python 3.11 or later with venv, and nothing else.
 #   make demo        measure, enhance and report on the bundled model (core dependencies only)
 #   make test        the fast tests            make test-all   the fast tests, then the slow ones
+#   make test-ranges the seam's tests with the oldest and the newest diffusers and transformers that pass them
 #   make check       format, lint, types, imports, environment, documentation
 #   make chromium    install a browser for the browser tests (Debian, as root); make test-all does it where it is missing
 #   make docs        build the documentation: build/docs/index.html
@@ -20,10 +21,10 @@ export MALLOC_TRIM_THRESHOLD_ := 4294967296
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs
 
-.PHONY: demo test test-all check chromium docs format bench cost tables weights clean
+.PHONY: demo test test-all test-ranges check chromium docs format bench cost tables weights clean
 .DEFAULT_GOAL := help
 help:
-	@sed -n '2,10s/^# *//p' Makefile
+	@sed -n '2,11s/^# *//p' Makefile
 
 # torch goes first and by name: a bare dependency on it would let pip choose another build.
 $(VENV)/core.stamp: pyproject.toml constraints.txt
@@ -51,6 +52,16 @@ test: $(VENV)/dev.stamp
 
 test-all: test chromium
 	$(PYTEST) -m "slow or gpu"
+
+# The oldest and the newest releases (the oldest with the transformers of the environment) with which the seam's tests pass; beside the environment, which stays as it is.
+OLDEST := diffusers==0.40.0
+NEWEST := diffusers==0.42.1 transformers==5.24.0
+test-ranges: $(VENV)/dev.stamp
+	for pair in "$(OLDEST)" "$(NEWEST)"; do \
+		folder=build/ranges/$$(echo $$pair | tr ' =' '--'); \
+		test -d $$folder || $(BIN)/python -m pip install --quiet --no-deps --target $$folder $$pair || exit 1; \
+		PYTHONPATH=$$folder OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m "not slow" tests/attention || exit 1; \
+	done
 
 check: $(VENV)/dev.stamp
 	$(BIN)/python -m ruff format --check .

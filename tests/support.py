@@ -60,7 +60,8 @@ def _tried(act: Callable[[], Any]) -> str:
         try:
             act()
         except IEAdaptError as error:
-            return str(error).split("; ")[0]
+            refused = str(error).startswith("the pipeline refuses")  # whose own words come second
+            return "; ".join(str(error).split("; ")[: 2 if refused else 1]).split(" and ")[0]
     return "yes"
 
 

@@ -46,11 +46,8 @@ def test_the_input_decides_about_the_video(name: str) -> None:
     torch.testing.assert_close(videos[1:], generate(pipe, PROMPTS[1], config, seeds=4), rtol=0, atol=0.02)
     if CASES[name].call:
         argument, value = next(iter(config.call.items()))
-        changed = (
-            [picture(*frame.size, 9) for frame in value.value]
-            if "picture" not in value.source[:9]
-            else picture(48, 32, 9)
-        )
+        given = value.value
+        changed = [picture(*frame.size, 9) for frame in given] if isinstance(given, list) else picture(*given.size, 9)
         other = dataclasses.replace(config, call={**config.call, argument: changed})
         assert not torch.equal(videos[:1], generate(pipe, PROMPTS[0], other, seeds=3))
 

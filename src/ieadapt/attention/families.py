@@ -168,218 +168,128 @@ def _wan_attentions(module: Any) -> tuple[str, ...]:
     return ("image", "text") if getattr(module, "add_k_proj", None) is not None else ()
 
 
-_TRANSFORMER_ROWS = frozenset({"hidden_states", "encoder_hidden_states", "timestep"})
-_TEXT_ROWS = frozenset({"encoder_attention_mask", "encoder_hidden_states_2", "encoder_attention_mask_2"})
-_SOUND_ROWS = frozenset(
-    {
-        "audio_hidden_states",
-        "audio_encoder_hidden_states",
-        "audio_timestep",
-        "audio_sigma",
-        "audio_encoder_attention_mask",
-    }
+_TRANSFORMER_ROWS = frozenset(
+    (
+        *("hidden_states", "encoder_hidden_states", "timestep", "encoder_attention_mask", "attention_mask", "guidance"),
+        *("encoder_hidden_states_2", "encoder_attention_mask_2", "encoder_hidden_states_t5", "pooled_projections"),
+        *("encoder_hidden_states_image", "image_embeds", "timestep_cond", "timestep_r", "ofs", "fps", "sigma"),
+        *("id_cond", "id_vit_hidden", "inpaint_latents", "control_latents", "control_hidden_states", "condition_mask"),
+        *("video_coords", "audio_coords", "audio_hidden_states"),
+        *("audio_encoder_hidden_states", "audio_encoder_attention_mask", "audio_timestep", "audio_sigma"),
+    )
 )
-_UNET_ROWS = frozenset({"sample", "encoder_hidden_states", "timestep", "timestep_cond"}) | {
-    "down_block_additional_residuals",
-    "mid_block_additional_residual",
-}
+_UNET_ROWS = frozenset(
+    (
+        *("sample", "encoder_hidden_states", "timestep", "timestep_cond", "added_cond_kwargs", "added_time_ids"),
+        *("down_block_additional_residuals", "mid_block_additional_residual"),
+    )
+)
+_ANY = Family(name="", denoiser=nn.Module, guidance="batched", kinds=(), grid=None)
 
-COGVIDEOX = Family(
-    name="CogVideoX",
-    denoiser=_denoiser("CogVideoXTransformer3DModel"),
-    guidance="batched",
-    kinds=(("transformer_blocks.*", "joint"),),
+
+def _row(base: Family, name: str, denoiser: str, **changes: Any) -> Family:
+    """A row that is like another one but for what is given; the denoiser by the name of its class in diffusers."""
+    return replace(base, name=name, denoiser=_denoiser(denoiser), **changes)
+
+
+_UNET = replace(
+    _ANY,
+    grid=_unet_grid,
+    latents="sample",
+    per_row=_UNET_ROWS,
+    order=_unet_order,
+    stages=_unet_stages,
+    skips="kept",
+)
+_PATCHED = replace(
+    _ANY,
+    kinds=(("*.attn2", "cross"), ("transformer_blocks.*", "joint")),
+    grid=_patch_grid("batch _ time row column"),
+    per_row=_TRANSFORMER_ROWS,
+    shared=frozenset({"image_rotary_emb", "rope_interpolation_scale", "control_hidden_states_scale", "padding_mask"}),
+    stages=_transformer_stages,
+)
+_COGVIDEOX = replace(
+    _PATCHED,
     grid=_patch_grid("batch time _ row column"),
     guided=_guided_by_argument,
     text="before",
     padding="attended",
-    per_row=_TRANSFORMER_ROWS | {"timestep_cond", "ofs"},
-    shared=frozenset({"image_rotary_emb"}),
-    stages=_transformer_stages,
 )
-
-WAN = Family(
-    name="Wan",
-    denoiser=_denoiser("WanTransformer3DModel"),
+_WAN = replace(
+    _PATCHED,
     guidance="split",
-    kinds=(("blocks.*", "joint"),),
-    grid=_patch_grid("batch _ time row column"),
+    kinds=(("*.attn2", "cross"), ("*blocks.*", "joint")),
     attentions=_wan_attentions,
-    per_row=_TRANSFORMER_ROWS | {"encoder_hidden_states_image"},
     stages=lambda denoiser: list(denoiser.blocks),
     active=_wan_active,
 )
+_HUNYUAN = replace(
+    _PATCHED,
+    guidance="split",
+    kinds=(("context_embedder.*", "text"), ("*transformer_blocks.*", "joint")),
+    text="after",
+)
 
 FAMILIES: tuple[Family, ...] = (
-    Family(
-        name="AnimateDiff",
-        denoiser=_denoiser("UNetMotionModel"),
-        guidance="batched",
-        kinds=(("*motion_modules.*", "temporal"), ("*attentions.*", "spatial")),
-        grid=_unet_grid,
-        latents="sample",
-        per_row=_UNET_ROWS | {"added_cond_kwargs"},
-        order=_unet_order,
-        stages=_unet_stages,
-        skips="kept",
+    _row(
+        _UNET, "AnimateDiff", "UNetMotionModel", kinds=(("*motion_modules.*", "temporal"), ("*attentions.*", "spatial"))
     ),
-    Family(
-        name="ModelScope",
-        denoiser=_denoiser("UNet3DConditionModel"),
-        guidance="batched",
+    _row(
+        _UNET,
+        "ModelScope",
+        "UNet3DConditionModel",
         kinds=(("transformer_in.*", "temporal"), ("*temp_attentions.*", "temporal"), ("*attentions.*", "spatial")),
-        grid=_unet_grid,
         guided=_guided_by_argument,
-        latents="sample",
-        per_row=_UNET_ROWS,
-        order=_unet_order,
-        stages=_unet_stages,
-        skips="kept",
     ),
-    Family(
-        name="SVD",
-        denoiser=_denoiser("UNetSpatioTemporalConditionModel"),
-        guidance="batched",
+    _row(
+        _UNET,
+        "SVD",
+        "UNetSpatioTemporalConditionModel",
         kinds=(("*temporal_transformer_blocks.*", "temporal"), ("*transformer_blocks.*", "spatial")),
         grid=partial(_unet_grid, axes="batch time _ row column"),
-        latents="sample",
         guidance_argument="max_guidance_scale",
-        per_row=_UNET_ROWS | {"added_time_ids"},
-        order=_unet_order,
-        stages=_unet_stages,
-        skips="kept",
     ),
-    COGVIDEOX,
-    replace(
-        COGVIDEOX,
-        name="ConsisID",
-        denoiser=_denoiser("ConsisIDTransformer3DModel"),
-        kinds=(("transformer_blocks.*", "joint"),),
-        per_row=COGVIDEOX.per_row | {"id_cond", "id_vit_hidden"},
-    ),
-    Family(
-        name="EasyAnimate",
-        denoiser=_denoiser("EasyAnimateTransformer3DModel"),
-        guidance="batched",
-        kinds=(("transformer_blocks.*", "joint"),),
-        grid=_patch_grid("batch _ time row column"),
-        text="before",
-        per_row=_TRANSFORMER_ROWS | {"encoder_hidden_states_t5", "inpaint_latents", "control_latents", "timestep_cond"},
-        stages=_transformer_stages,
-    ),
-    WAN,
-    replace(
-        WAN,
-        name="Wan VACE",
-        denoiser=_denoiser("WanVACETransformer3DModel"),
-        kinds=(("*blocks.*", "joint"),),
-        order=lambda path: (not path.startswith("vace_blocks"),),
-        per_row=WAN.per_row | {"control_hidden_states"},
-        shared=frozenset({"control_hidden_states_scale"}),
-    ),
-    replace(
-        WAN,
-        name="Wan Animate",
-        denoiser=_denoiser("WanAnimateTransformer3DModel"),
-        kinds=(("face_adapter.*", "unknown"), ("blocks.*", "joint")),
-        per_row=WAN.per_row | {"pose_hidden_states", "face_pixel_values"},
-    ),
-    replace(WAN, name="ChronoEdit", denoiser=_denoiser("ChronoEditTransformer3DModel")),
-    replace(WAN, name="SkyReels V2", denoiser=_denoiser("SkyReelsV2Transformer3DModel"), per_row=WAN.per_row | {"fps"}),
-    Family(
-        name="HunyuanVideo",
-        denoiser=_denoiser("HunyuanVideoTransformer3DModel"),
-        guidance="split",
-        kinds=(("context_embedder.*", "text"), ("*transformer_blocks.*", "joint")),
-        grid=_patch_grid("batch _ time row column"),
+    _row(_COGVIDEOX, "CogVideoX", "CogVideoXTransformer3DModel"),
+    _row(_COGVIDEOX, "ConsisID", "ConsisIDTransformer3DModel"),
+    _row(_PATCHED, "EasyAnimate", "EasyAnimateTransformer3DModel", text="before"),
+    _row(_WAN, "Wan", "WanTransformer3DModel"),
+    _row(_WAN, "Wan VACE", "WanVACETransformer3DModel", order=lambda path: (not path.startswith("vace_blocks"),)),
+    _row(_WAN, "ChronoEdit", "ChronoEditTransformer3DModel"),
+    _row(_WAN, "SkyReels V2", "SkyReelsV2Transformer3DModel"),
+    _row(
+        _HUNYUAN,
+        "HunyuanVideo",
+        "HunyuanVideoTransformer3DModel",
         guided=_guided_by_second_prompt,
         guidance_argument="true_cfg_scale",
-        text="after",
         padding="masked",
-        per_row=_TRANSFORMER_ROWS | {"encoder_attention_mask", "pooled_projections", "guidance"},
-        stages=_transformer_stages,
     ),
-    Family(
-        name="HunyuanVideo 1.5",
-        denoiser=_denoiser("HunyuanVideo15Transformer3DModel"),
-        guidance="split",
-        kinds=(("context_embedder.*", "text"), ("transformer_blocks.*", "joint")),
-        grid=_patch_grid("batch _ time row column"),
-        text="after",
-        per_row=_TRANSFORMER_ROWS | _TEXT_ROWS | {"image_embeds", "timestep_r"},
-        stages=_transformer_stages,
-    ),
-    Family(
-        name="Allegro",
-        denoiser=_denoiser("AllegroTransformer3DModel"),
-        guidance="batched",
-        kinds=(("transformer_blocks.*.attn2", "cross"), ("transformer_blocks.*", "joint")),
-        grid=_patch_grid("batch _ time row column"),
-        guided=_guided_by_argument,
-        per_row=_TRANSFORMER_ROWS | {"encoder_attention_mask", "attention_mask"},
-        shared=frozenset({"image_rotary_emb"}),
-        stages=_transformer_stages,
-    ),
-    Family(
-        name="Latte",
-        denoiser=_denoiser("LatteTransformer3DModel"),
-        guidance="batched",
+    _row(_HUNYUAN, "HunyuanVideo 1.5", "HunyuanVideo15Transformer3DModel"),
+    _row(_PATCHED, "Allegro", "AllegroTransformer3DModel", guided=_guided_by_argument),
+    _row(
+        _PATCHED,
+        "Latte",
+        "LatteTransformer3DModel",
         kinds=(("temporal_transformer_blocks.*", "temporal"), ("transformer_blocks.*", "spatial")),
-        grid=_patch_grid("batch _ time row column"),
         guided=_guided_by_argument,
-        per_row=_TRANSFORMER_ROWS | {"encoder_attention_mask"},
         order=_latte_order,
+        stages=lambda denoiser: [],  # spatial and temporal blocks hand on tensors of two shapes
     ),
-    Family(
-        name="Cosmos",
-        denoiser=_denoiser("CosmosTransformer3DModel"),
-        guidance="split",
-        kinds=(("transformer_blocks.*.attn2", "cross"), ("transformer_blocks.*", "joint")),
-        grid=_patch_grid("batch _ time row column"),
-        per_row=_TRANSFORMER_ROWS | {"attention_mask", "condition_mask"},
-        shared=frozenset({"padding_mask"}),
-        stages=_transformer_stages,
-    ),
-    Family(
-        name="LTX-2",
-        denoiser=_denoiser("LTX2VideoTransformer3DModel"),
-        guidance="batched",
+    _row(_PATCHED, "Cosmos", "CosmosTransformer3DModel", guidance="split"),
+    _row(
+        _PATCHED,
+        "LTX-2",
+        "LTX2VideoTransformer3DModel",
         kinds=(
             ("transformer_blocks.*.attn1", "joint"),
             ("transformer_blocks.*.attn2", "cross"),
             ("transformer_blocks.*", "unknown"),  # of the sound, and between sound and video
         ),
         grid=_ltx_grid,
-        per_row=_TRANSFORMER_ROWS | _SOUND_ROWS | {"encoder_attention_mask", "sigma", "video_coords", "audio_coords"},
-        stages=_transformer_stages,
     ),
-    Family(
-        name="LTX",
-        denoiser=_denoiser("LTXVideoTransformer3DModel"),
-        guidance="batched",
-        kinds=(("transformer_blocks.*.attn2", "cross"), ("transformer_blocks.*", "joint")),
-        grid=_ltx_grid,
-        per_row=_TRANSFORMER_ROWS | {"encoder_attention_mask", "video_coords"},
-        shared=frozenset({"rope_interpolation_scale"}),
-        stages=_transformer_stages,
-    ),
-    Family(
-        name="Mochi",
-        denoiser=_denoiser("MochiTransformer3DModel"),
-        guidance="batched",
-        kinds=(("transformer_blocks.*", "joint"),),
-        grid=_patch_grid("batch _ time row column"),
-        text="after",
-        calls="per row",
-        per_row=_TRANSFORMER_ROWS | {"encoder_attention_mask"},
-        stages=_transformer_stages,
-    ),
+    _row(_PATCHED, "LTX", "LTXVideoTransformer3DModel", grid=_ltx_grid),
+    _row(_PATCHED, "Mochi", "MochiTransformer3DModel", text="after", calls="per row"),
 )
 
-UNLISTED = Family(
-    name="unlisted",
-    denoiser=nn.Module,
-    guidance="batched",
-    kinds=(("*", "unknown"),),
-    grid=None,
-)
+UNLISTED = replace(_ANY, name="unlisted", kinds=(("*", "unknown"),))

@@ -1,4 +1,4 @@
-"""A pipeline from its configs alone: real modules without weights, on the meta device, to see its sites and size."""
+"""A pipeline from its configs alone: modules without weights, on the meta device, to see its sites and its size."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import ConfigMixin, DiffusionPipeline, ModelMixin
@@ -91,14 +91,13 @@ def tokens_of(pipe: DiffusionPipeline, size: Sizes) -> dict[AttentionSite, tuple
         {'spatial': (16, 1024), 'cross': (16, 1024), 'temporal': (1024, 16)}
     """
     row = latents_of(pipe)
-    frames = (size[0] - 1) // row.stride(pipe) + 1
+    frames, denoiser = (size[0] - 1) // row.stride(pipe) + 1, cast("Any", next(iter(denoisers_of(pipe).values())))
+    together = family_of(denoiser).skips == "none"
     found = {}
-    for module, site in site_modules(denoisers_of(pipe)).items():
-        config: Any = next(part.config for part in denoisers_of(pipe).values() if module in set(part.modules()))
-        depth = _depth(site.name, len(config.get("block_out_channels") or (0,)))
+    for site in site_modules(denoisers_of(pipe)).values():
+        depth = _depth(site.name, len(denoiser.config.get("block_out_channels") or (0,)))
         pixels = row.token_pixels(pipe) * 2**depth
         height, width = (math.ceil(side / pixels) for side in size[1:])
-        together = family_of(next(iter(denoisers_of(pipe).values()))).skips == "none"
         shapes: Mapping[str, tuple[int, int]] = {
             "spatial": (frames, height * width),
             "temporal": (height * width, frames),

@@ -91,10 +91,7 @@ def flags(config: type) -> Iterator[Flag]:
 
 
 def _parts(field: dataclasses.Field[Any], flag: Flag, outer: Mapping[str, Any]) -> Iterator[Flag]:
-    """The flags of a mapping: one for each entry that has its own, and one for all others, typed as NAME=VALUE.
-
-    An entry has none where the outer config has such a flag.
-    """
+    """The flags of a mapping: one for some entries, unless the outer config has such a flag, and one for all others."""
     read, write, parts = (field.metadata[name] for name in ("read", "write", "parts"))
     own = [name for name in parts if name != "input" and name not in outer]
     changes: dict[str, Any] = {"default": None}

@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import json
 import pickle
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,25 +28,16 @@ MEDIA = (
 """Arguments of diffusers' video pipelines that hold pictures, the most usual first."""
 FRAMES = ("num_frames", "frames", "video_length")
 """What pipelines of diffusers call the number of frames."""
-OWN_SETTING: Mapping[str, str] = {
-    "prompt": "--prompt",
-    "negative_prompt": "--negative-prompt",
-    "num_inference_steps": "--steps",
-    "guidance_scale": "--guidance-scale",
-    **dict.fromkeys(FRAMES, "--frames"),
-    "height": "--height",
-    "width": "--width",
-    "generator": "--seed",
-    **dict.fromkeys(("output_type", "return_dict", "latents", "self"), ""),
-}
-"""Arguments that ieadapt passes itself, and the option that sets them, where there is one."""
+OWN_SETTING = (
+    *("prompt", "negative_prompt", "num_inference_steps", "guidance_scale", *FRAMES, "height", "width", "generator"),
+    *("output_type", "return_dict", "latents", "self"),
+)
+"""Arguments that ieadapt passes itself."""
 _CONTENT = "sha256:"
 
 
 class GivenInput(str):
-    """A picture, a video or another object that a call is given.
-
-    As a text it is its content, so equal contents are equal; the text is what records hold and what keys are made of.
+    """A picture, a video or another object that a call is given; as a text, which records hold, it is its content.
 
     Attributes:
         source: the file as it was named, or what the object is.
@@ -54,7 +45,7 @@ class GivenInput(str):
     Example:
         >>> picture = GivenInput.of(Image.new("RGB", (8, 4)))
         >>> picture == GivenInput.of(Image.new("RGB", (8, 4))), picture.source
-        (True, 'a picture of 8x4 given in Python')
+        (True, 'Image given in Python')
     """
 
     source: str
@@ -69,7 +60,7 @@ class GivenInput(str):
         """
         is_file = isinstance(value, Path)
         made = cls(_CONTENT + (_file_digest(value.expanduser()) if is_file else _digest(value)))
-        made.source = str(value) if is_file else _described(value)
+        made.source = str(value) if is_file else f"{type(value).__name__} given in Python"
         made._value = None if is_file else value
         return made
 
@@ -109,11 +100,10 @@ def given_inputs(call: Mapping[str, Any]) -> dict[str, Any]:
         >>> given_inputs({"strength": 0.6})
         {'strength': 0.6}
     """
-    for name in call:
-        if name in OWN_SETTING:
-            option = OWN_SETTING[name]
-            remedy = f"set it with {option}" if option else "leave it out"
-            raise UsageError("this argument of the call is no input", got=name, remedy=remedy)
+    own = [name for name in call if name in OWN_SETTING]
+    if own:
+        remedy = "prompt, seed, steps, guidance and size have options of their own"
+        raise UsageError("this argument of the call is no input", got=", ".join(own), remedy=remedy)
     return {name: _given(value) for name, value in call.items()}
 
 
@@ -227,17 +217,13 @@ def _file_digest(path: Path) -> str:
     if path.is_dir():
         files = frames_of(path)
         return hashlib.sha256("".join(sha256_of(file) for file in files).encode()).hexdigest()
-    _require_media(path)
+    if path.suffix.lower() not in PICTURE_SUFFIXES | VIDEO_SUFFIXES:
+        expected = ", ".join(sorted(PICTURE_SUFFIXES | VIDEO_SUFFIXES))
+        raise UsageError("an input of the call is neither a picture nor a video", expected=expected, where=path)
     try:
         return sha256_of(path)
     except OSError as error:
         raise UsageError("an input of the call cannot be read", got=reason_of(error), where=path) from error
-
-
-def _require_media(path: Path) -> None:
-    if path.suffix.lower() not in PICTURE_SUFFIXES | VIDEO_SUFFIXES:
-        expected = ", ".join(sorted(PICTURE_SUFFIXES | VIDEO_SUFFIXES))
-        raise UsageError("an input of the call is neither a picture nor a video", expected=expected, where=path)
 
 
 def _read(path: Path) -> Any:
@@ -255,30 +241,11 @@ def _read(path: Path) -> Any:
 
 
 def _digest(value: Any) -> str:
-    return hashlib.sha256(b"".join(_parts(value))).hexdigest()
-
-
-def _parts(value: Any) -> Iterable[bytes]:
     if isinstance(value, list | tuple):
-        for each in value:
-            yield from _parts(each)
-    elif isinstance(value, Image.Image):
-        yield from (f"{value.mode}{value.size}".encode(), value.tobytes())
-    elif isinstance(value, torch.Tensor | np.ndarray):
-        array = value.detach().cpu().float().numpy() if isinstance(value, torch.Tensor) else value
-        yield from (f"{array.dtype}{array.shape}".encode(), np.ascontiguousarray(array).tobytes())
+        content = "".join(map(_digest, value)).encode()
+    elif isinstance(value, Image.Image | torch.Tensor | np.ndarray):
+        array = np.ascontiguousarray(value.detach().cpu().float() if isinstance(value, torch.Tensor) else value)
+        content = f"{array.dtype}{array.shape}".encode() + array.tobytes()
     else:
-        yield pickle.dumps(value)
-
-
-def _described(value: Any) -> str:
-    """What an object is, in words, where there is no file whose name would say it."""
-    describe: dict[type, Callable[[Any], str]] = {
-        Image.Image: lambda picture: f"a picture of {picture.width}x{picture.height}",
-        torch.Tensor: lambda tensor: f"a tensor of shape {tuple(tensor.shape)}",
-        list: lambda items: f"{len(items)} times {_described(items[0])}" if items else "an empty list",
-    }
-    text = next(
-        (make(value) for kind, make in describe.items() if isinstance(value, kind)), f"a {type(value).__name__}"
-    )
-    return text.removesuffix(" given in Python") + " given in Python"
+        content = pickle.dumps(value)
+    return hashlib.sha256(content).hexdigest()

@@ -23,19 +23,10 @@ from ieadapt.attention.restore import around
 from ieadapt.errors import FailureError, IEAdaptError, IEAdaptWarning, UsageError, require_types
 from ieadapt.models import known_models
 from ieadapt.models.memory import check_run
-from ieadapt.models.video_latents import latents_of
 from ieadapt.runs.folder import Progress, Stages, silent
-from ieadapt.runs.inputs import (
-    FRAMES,
-    GivenInput,
-    call_values,
-    given_inputs,
-    inputs_field,
-    inputs_of,
-    media_of,
-    no_input,
-)
+from ieadapt.runs.inputs import FRAMES, GivenInput, call_values, given_inputs, inputs_field, inputs_of
 from ieadapt.runs.pipelines import Hardware, check_prompts, check_seeds
+from ieadapt.tasks.refusals import refusal
 
 AnyRun = TypeVar("AnyRun", bound="PromptRun")
 State = TypeVar("State")
@@ -255,7 +246,6 @@ def run_batch(
     size = {name: getattr(config, name) for name in ("num_frames", "height", "width")}
     if config.negative_prompt is not None:
         check_length(pipe, config.negative_prompt, "the negative prompt")
-    _check_positions(pipe, config.num_frames)
     check_run(pipe, size, rows=len(prompts) * _rows_per_video(pipe, config))
     arguments = {
         **size,
@@ -266,28 +256,7 @@ def run_batch(
     }
     named = {_name_in(pipe, name, config): value for name, value in arguments.items() if value is not None}
     named.pop("", None)
-    try:
-        return call_pipeline(pipe, prompts, named | given, seeds)
-    except (RuntimeError, ZeroDivisionError) as error:
-        problem = None if isinstance(error, IEAdaptError) else _unfit(pipe, config)
-        if problem is None:
-            raise
-        raise problem from error
-
-
-def _unfit(pipe: DiffusionPipeline, config: GenerationConfig) -> UsageError | None:
-    """Why a pipeline fails inside over its settings, where some cannot be."""
-    where = type(pipe).__name__
-    if config.num_inference_steps == 1:
-        return UsageError("this pipeline cannot make a video in one step", expected="--steps 2 or more", where=where)
-    try:
-        pixels = latents_of(pipe).pixels(pipe)
-    except UsageError:
-        return None
-    if all(side is None or side % pixels == 0 for side in (config.height, config.width)):
-        return None
-    expected, got = f"height and width in multiples of {pixels}", f"{config.width}x{config.height}"
-    return UsageError("the model cannot make a video of this size", expected=expected, got=got, where=where)
+    return call_pipeline(pipe, prompts, named | given, seeds)
 
 
 def _name_in(pipe: DiffusionPipeline, name: str, config: GenerationConfig) -> str:
@@ -302,20 +271,6 @@ def _name_in(pipe: DiffusionPipeline, name: str, config: GenerationConfig) -> st
 
 def _family(pipe: DiffusionPipeline) -> Family:
     return family_of(next(iter(denoisers_of(pipe).values())))
-
-
-def _check_positions(pipe: Any, frames: int | None) -> None:
-    """Refuse more frames than a motion adapter has positions for; FreeNoise gives it windows of them."""
-    denoiser: Any = next(iter(denoisers_of(pipe).values()))
-    most = denoiser.config.get("motion_max_seq_length") if hasattr(denoiser, "config") else None
-    if frames is not None and most is not None and frames > most and not getattr(pipe, "free_noise_enabled", False):
-        raise UsageError(
-            "more frames than the motion adapter has positions for",
-            expected=f"at most {most}",
-            got=frames,
-            where=type(pipe).__name__,
-            remedy="lower --frames, or call pipe.enable_free_noise() in Python",
-        )
 
 
 def _rows_per_video(pipe: DiffusionPipeline, config: GenerationConfig) -> int:
@@ -351,13 +306,11 @@ def call_pipeline(
     texts = {name: text for name, text in texts.items() if name in parameters}
     try:
         frames = pipe(generator=noise, **{"output_type": "pt", **given, **texts}).frames
-    except (ValueError, TypeError, AttributeError) as error:
-        if isinstance(error, IEAdaptError):
+    except (ValueError, TypeError, AttributeError, RuntimeError, ZeroDivisionError) as error:
+        refused = None if isinstance(error, IEAdaptError) else refusal(pipe, given, error)
+        if refused is None:
             raise
-        refusal = _refused(type(pipe), given, error)
-        if refusal is None:
-            raise
-        raise refusal from error
+        raise refused from error
     frames = torch.as_tensor(frames).float().cpu()
     if not torch.isfinite(frames).all():
         raise FailureError(
@@ -366,19 +319,6 @@ def call_pipeline(
             remedy="use float32 or bfloat16, or a lower guidance or perturbation scale",
         )
     return frames.clamp(0, 1)
-
-
-def _refused(pipeline: type, given: Mapping[str, Any], error: Exception) -> UsageError | None:
-    """What the pipeline was not given, where it fails over that, or its refusal in its own words; None for a fault."""
-    absent, text = media_of(pipeline), str(error)
-    about = [name for name in absent if name in text] or absent[:1] * any(word in text for word in ("None", "PIL"))
-    if about and not set(absent) & set(given):
-        return no_input(pipeline, about[:1], text.splitlines()[0][:200])
-    last = getattr(pipeline, "_last_supported_version", None)
-    if last is None and not isinstance(error, ValueError):
-        return None
-    remedy = last and f"diffusers maintains this pipeline up to {last} only; use another, or the versions of that time"
-    return UsageError("the pipeline refuses this call", got=error, where=pipeline.__name__, remedy=remedy)
 
 
 @contextmanager
