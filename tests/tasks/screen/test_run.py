@@ -15,9 +15,10 @@ from ieadapt.errors import FailureError, UsageError
 from ieadapt.runs.folder import read_run
 from ieadapt.tasks.measure.layer_choice import SCREENED, SiteChoice
 from ieadapt.tasks.measure.profile import EntropyProfile
-from ieadapt.tasks.screen import run as screen_run
+from ieadapt.tasks.screen import work as screen_work
+from ieadapt.tasks.screen.config import ScreenRun
 from ieadapt.tasks.screen.report import sentences
-from ieadapt.tasks.screen.run import ScreenRun, price_screen, run_screen
+from ieadapt.tasks.screen.run import price_screen, run_screen
 from tests.families import tiny_pipeline
 
 PROMPTS = ("a red ball", "a blue ball", "a dog in snow")
@@ -64,7 +65,7 @@ def test_the_folder_holds_effects_profile_and_report(whole: Path) -> None:
 
 
 def test_a_stopped_screen_goes_on_where_it_was(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls, step = [], screen_run.screen_step
+    calls, step = [], screen_work.screen_step
 
     def stopping(*arguments: Any) -> Any:
         calls.append(arguments[3])
@@ -72,7 +73,7 @@ def test_a_stopped_screen_goes_on_where_it_was(whole: Path, tmp_path: Path, monk
             raise KeyboardInterrupt
         return step(*arguments)
 
-    monkeypatch.setattr(screen_run, "screen_step", stopping)
+    monkeypatch.setattr(screen_work, "screen_step", stopping)
     with pytest.raises(KeyboardInterrupt):
         run_screen(_request(), tmp_path / "run", pipe=_pipe())
     cells = sorted(path.name for path in (tmp_path / "run" / "cells").iterdir())
@@ -95,14 +96,14 @@ def test_another_request_is_not_resumed(whole: Path) -> None:
 
 
 def test_a_failed_pass_is_said_and_the_others_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    step = screen_run.screen_step
+    step = screen_work.screen_step
 
     def failing(*arguments: Any) -> Any:
         if arguments[3] == 2:
             raise FailureError("the prediction is not finite")
         return step(*arguments)
 
-    monkeypatch.setattr(screen_run, "screen_step", failing)
+    monkeypatch.setattr(screen_work, "screen_step", failing)
     with pytest.raises(FailureError, match=r"12 passes of the screen could not be made.*not finite.*--resume"):
         run_screen(_request(), tmp_path / "run", pipe=_pipe())
     assert len(list((tmp_path / "run" / "cells").iterdir())) == 12
