@@ -82,7 +82,7 @@ def compared(
         for effect_name, site, value in own.select("effect", "site", "value").iter_rows():
             each.setdefault(effect_name, {}).setdefault(site, []).append(value)
     order = {row["site"]: row for row in sites.iter_rows(named=True)}
-    both = [set(by_site) for by_site in (*damage.values(), *each.values())]
+    both = [*map(set, damage.values()), *map(set, each.values())]
     names = [name for name in order if all(name in there for there in both)]
     return Compared(
         [order[name]["kind"] for name in names],

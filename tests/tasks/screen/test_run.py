@@ -162,9 +162,11 @@ def test_sentences_name_the_largest_and_what_can_be_skipped() -> None:
         "structure": [0.5, 0.9, 0.01, 0.7, 0.8],
         "motion": [0.1, -0.2, 0.3, 0.2, None],
         "flicker": [-0.1] * 5,
+        "quality": [0.9, 0.05, 0.05, 0.05, 0.05],
     }
     assert sentences(pl.DataFrame(rows).sort("structure", descending=True)) == [
-        "Replacing a spatial site is predicted to cost most structure at #1, #4, #3; motion at #2, #3, #0.",
+        "Replacing a spatial site is predicted to cost most structure at #1, #4, #3; quality at #0; "
+        "motion at #2, #3, #0.",
         "Of these, #2 changes the video little: the ones to skip first.",
     ]
 
