@@ -31,9 +31,9 @@ from ieadapt.metrics.intervals import spearman_interval
 from ieadapt.runs.pipelines import Hardware
 from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.profile import EntropyProfile
-from ieadapt.tasks.screen.config import EFFECTS, ScreenConfig
+from ieadapt.tasks.screen.config import EFFECTS, ScreenConfig, ScreenRun
 from ieadapt.tasks.screen.effects import effects_table
-from ieadapt.tasks.screen.run import ScreenRun, run_screen, screened_passes
+from ieadapt.tasks.screen.run import run_screen, screened_passes
 from ieadapt.tasks.study.report_effects import effects_of, site_effects
 
 TRUTH: Mapping[str, tuple[str, ...]] = {
@@ -82,7 +82,7 @@ def compared(
         for effect_name, site, value in own.select("effect", "site", "value").iter_rows():
             each.setdefault(effect_name, {}).setdefault(site, []).append(value)
     order = {row["site"]: row for row in sites.iter_rows(named=True)}
-    both: list[set[str]] = [set(by_site) for by_site in (*damage.values(), *each.values())]  # type: ignore[call-overload]
+    both = [*map(set, damage.values()), *map(set, each.values())]
     names = [name for name in order if all(name in there for there in both)]
     return Compared(
         [order[name]["kind"] for name in names],

@@ -52,7 +52,7 @@ _TASKS = ("index", "find-layers", "better-video", "edit-a-clip", "cluster")
 _SHORT = {
     "maps": {"--steps": "0,1", "--num-inference-steps": "2"},
     "study": {"--steps": "2", "--sites": "mid_block.motion_modules.*", "--seeds": "1"},
-    "screen": {"--budget": "5h"},
+    "screen": {"--steps": "2"},
     "edit": {"--steps": "4"},
 }
 

@@ -33,8 +33,9 @@ from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.measure.run import MeasureRun, describe_profile, profile_table, run_measure
 from ieadapt.tasks.perturb import PerturbRun, describe_perturbed, run_perturb, scores_table
 from ieadapt.tasks.price import price_videos
+from ieadapt.tasks.screen.config import ScreenRun
 from ieadapt.tasks.screen.report import ranked_table
-from ieadapt.tasks.screen.run import ScreenRun, price_screen, run_screen
+from ieadapt.tasks.screen.run import price_screen, run_screen
 from ieadapt.tasks.study.report import study_maps, write_study_report
 from ieadapt.tasks.study.run import StudyRun, run_study, study_size
 from ieadapt.tasks.study.table import compact_study, study_status

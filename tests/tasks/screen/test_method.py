@@ -81,15 +81,15 @@ def test_a_head_alone_moves_the_video_less_than_its_site_and_leaves_the_model_as
 def test_statistics_tell_change_rise_and_loss_apart() -> None:
     torch.manual_seed(0)
     plain = torch.zeros(2, 1, 4, 4, 4)
-    plain[..., :2] = torch.tensor([0.0, 1.0, 0.0, 1.0]).view(1, 1, 4, 1, 1)  # the left half moves, the right is still
+    plain[..., :1] = torch.tensor([0.0, 1.0, 0.0, 1.0]).view(1, 1, 4, 1, 1)  # a quarter moves, the rest is still
     flickering, frozen = plain.clone(), plain.clone()
-    flickering[..., 2:] += torch.tensor([0.0, 0.5, 0.0, 0.5]).view(1, 1, 4, 1, 1)
+    flickering[..., 1:] += torch.tensor([0.0, 0.5, 0.0, 0.5]).view(1, 1, 4, 1, 1)
     frozen[:] = plain[:, :, :1]
     scale = float(plain[0].std())
     assert statistics(plain, plain) == {name: [0.0, 0.0] for name in ("change", "rise", "lost")}
     assert statistics(plain, flickering)["rise"] == pytest.approx([0.5 / scale] * 2)
-    assert statistics(plain, flickering)["lost"] == pytest.approx([0.0] * 2)
-    assert statistics(plain, frozen)["lost"] == pytest.approx([1.0 / scale] * 2)
+    assert statistics(plain, flickering)["lost"] == pytest.approx([-0.5 * 0.75 / scale] * 2)
+    assert statistics(plain, frozen)["lost"] == pytest.approx([0.25 / scale] * 2)
     assert statistics(plain, frozen)["rise"] == pytest.approx([0.0] * 2)
     assert statistics(plain, plain + scale)["change"] == pytest.approx([1.0] * 2)
 

@@ -15,9 +15,10 @@ from ieadapt.errors import FailureError, UsageError
 from ieadapt.runs.folder import read_run
 from ieadapt.tasks.measure.layer_choice import SCREENED, SiteChoice
 from ieadapt.tasks.measure.profile import EntropyProfile
-from ieadapt.tasks.screen import run as screen_run
+from ieadapt.tasks.screen import work as screen_work
+from ieadapt.tasks.screen.config import ScreenRun
 from ieadapt.tasks.screen.report import sentences
-from ieadapt.tasks.screen.run import ScreenRun, price_screen, run_screen
+from ieadapt.tasks.screen.run import price_screen, run_screen
 from tests.families import tiny_pipeline
 
 PROMPTS = ("a red ball", "a blue ball", "a dog in snow")
@@ -64,7 +65,7 @@ def test_the_folder_holds_effects_profile_and_report(whole: Path) -> None:
 
 
 def test_a_stopped_screen_goes_on_where_it_was(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls, step = [], screen_run.screen_step
+    calls, step = [], screen_work.screen_step
 
     def stopping(*arguments: Any) -> Any:
         calls.append(arguments[3])
@@ -72,7 +73,7 @@ def test_a_stopped_screen_goes_on_where_it_was(whole: Path, tmp_path: Path, monk
             raise KeyboardInterrupt
         return step(*arguments)
 
-    monkeypatch.setattr(screen_run, "screen_step", stopping)
+    monkeypatch.setattr(screen_work, "screen_step", stopping)
     with pytest.raises(KeyboardInterrupt):
         run_screen(_request(), tmp_path / "run", pipe=_pipe())
     cells = sorted(path.name for path in (tmp_path / "run" / "cells").iterdir())
@@ -95,14 +96,14 @@ def test_another_request_is_not_resumed(whole: Path) -> None:
 
 
 def test_a_failed_pass_is_said_and_the_others_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    step = screen_run.screen_step
+    step = screen_work.screen_step
 
     def failing(*arguments: Any) -> Any:
         if arguments[3] == 2:
             raise FailureError("the prediction is not finite")
         return step(*arguments)
 
-    monkeypatch.setattr(screen_run, "screen_step", failing)
+    monkeypatch.setattr(screen_work, "screen_step", failing)
     with pytest.raises(FailureError, match=r"12 passes of the screen could not be made.*not finite.*--resume"):
         run_screen(_request(), tmp_path / "run", pipe=_pipe())
     assert len(list((tmp_path / "run" / "cells").iterdir())) == 12
@@ -161,9 +162,11 @@ def test_sentences_name_the_largest_and_what_can_be_skipped() -> None:
         "structure": [0.5, 0.9, 0.01, 0.7, 0.8],
         "motion": [0.1, -0.2, 0.3, 0.2, None],
         "flicker": [-0.1] * 5,
+        "quality": [0.9, 0.05, 0.05, 0.05, 0.05],
     }
     assert sentences(pl.DataFrame(rows).sort("structure", descending=True)) == [
-        "Replacing a spatial site is predicted to cost most structure at #1, #4, #3; motion at #2, #3, #0.",
+        "Replacing a spatial site is predicted to cost most structure at #1, #4, #3; quality at #0; "
+        "motion at #2, #3, #0.",
         "Of these, #2 changes the video little: the ones to skip first.",
     ]
 

@@ -1,4 +1,4 @@
-"""The config of a screen: which maps are tried where, at which steps; and the effects that it predicts."""
+"""The request of a screen: which maps are tried where, at which steps; and the effects that it predicts."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from ieadapt.attention import StepWindow
 from ieadapt.errors import UsageError, require_types
+from ieadapt.runs.engines import check_engine
+from ieadapt.tasks.generate import GenerationConfig, PromptRun
 from ieadapt.tasks.study.config import StudyConfig
 
 _BUDGET = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[smh])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
+DEFAULT_GENERATION = GenerationConfig(20, batch_size=1)
 MOST_STEPS = 20
 """More chosen steps than this are a slip."""
 
@@ -113,3 +117,52 @@ def parse_seconds(text: str, where: str = "--budget") -> float:
     if not match or not math.isfinite(seconds) or seconds <= 0:
         raise UsageError("not a time", expected="a number with s, m or h, such as 30m", got=text, where=where)
     return seconds
+
+
+@dataclass(frozen=True)
+class ScreenRun(PromptRun):
+    """The settings of a screen, beside those of every run with prompts.
+
+    Attributes:
+        screen: what is tried, and when.
+        budget: the most time it may take, such as `30m`; fewer prompts, then fewer steps are taken to keep to it.
+        check: of so many sites of largest, and of smallest, predicted effect one video is generated in full.
+        engine: `local` or `ray`.
+        workers: None for one per GPU, or per core as far as memory goes.
+
+    Raises:
+        UsageError: no prompt, a blank one, no such time, an unknown engine, or no workers.
+    """
+
+    screen: ScreenConfig = field(default_factory=ScreenConfig)
+    generation: GenerationConfig = field(default=DEFAULT_GENERATION)
+    budget: str | None = field(
+        default=None, metadata={"help": "the most time it may take, as in 30m; it then takes fewer prompts and steps"}
+    )
+    check: int = field(
+        default=3, metadata={"help": "strongest and weakest sites that are generated in full as a check"}
+    )
+    engine: str = field(default="local", metadata={"help": "local (processes) or ray (a cluster)"})
+    workers: int | None = field(default=None, metadata={"help": "one per GPU or core by default"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_engine(self.engine, self.workers)
+        if self.check < 0:
+            raise UsageError("a number of sites is negative", expected=">= 0", got=self.check, where="--check")
+        if self.budget is not None:
+            parse_seconds(self.budget)
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """What all passes depend on."""
+        return {
+            "model": self.model,
+            **{name: value for name, value in vars(self.generation).items() if name != "batch_size"},
+        }
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """What a resumed run must share."""
+        own = {"prompts": list(self.prompts), "seed": self.seed, "screen": vars(self.screen)}
+        return {**self.shared, **own, "budget": self.budget, "check": self.check}

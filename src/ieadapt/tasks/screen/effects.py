@@ -35,7 +35,7 @@ def effects_table(passes: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
 
     Example:
         >>> one = dict(site="a", kind="spatial", head=None, map="uniform", prompt="a ball", seed=0)
-        >>> steps = dict(step=9, num_inference_steps=20, change=0.5, rise=0.0, lost=0.0)
+        >>> steps = dict(step=11, num_inference_steps=20, change=0.5, rise=0.0, lost=0.0)
         >>> effects_table([one | steps]).select("effect", "value").rows()
         [('structure', 0.5), ('quality', 0.5)]
     """

@@ -30,7 +30,7 @@ from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.study.grid import Condition
 
 Clean = Float[Tensor, "video channel frame height width"]
-STILL = 0.5
+STILL = 0.75
 """The share of positions and pairs of frames that count as still: those that move least in the plain x0."""
 AGREEMENT = 0.05
 """How far the guided prediction may lie from a combination of its two branches, relative to it."""
@@ -150,8 +150,7 @@ def statistics(plain: Clean, replaced: Clean) -> dict[str, list[float]]:
 
     Returns:
         `change`: mean absolute difference; `rise`: by how much differences between neighbouring frames grew
-        where the plain video is still; `lost`: by how much they shrank where it moves. Each may be negative but
-        `change`.
+        where the plain video is still; `lost`: by how much they shrank everywhere. `rise` and `lost` may be negative.
 
     Example:
         >>> plain = torch.rand(1, 4, 3, 8, 8)
@@ -163,7 +162,7 @@ def statistics(plain: Clean, replaced: Clean) -> dict[str, list[float]]:
     before, after = _frame_differences(plain), _frame_differences(replaced)
     still = before <= before.quantile(STILL, dim=1, keepdim=True)
     rise = ((after - before) * still).sum(dim=1) / still.sum(dim=1).clamp_min(1)
-    lost = ((before - after) * ~still).sum(dim=1) / (~still).sum(dim=1).clamp_min(1)
+    lost = (before - after).mean(dim=1)
     named = {"change": change, "rise": rise, "lost": lost}
     return {name: (value / scale).tolist() for name, value in named.items()}
 

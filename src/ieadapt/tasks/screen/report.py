@@ -19,7 +19,7 @@ from ieadapt.tasks.study.grid import Condition
 NAMED = 3
 """Sites that a sentence names."""
 LITTLE = 0.1
-"""Share of the largest effect below which a site hardly matters."""
+"""Share of the largest effect below which a site hardly matters, and is not named."""
 TRUST = (
     "How far to trust it: these are predictions from single steps, not measured on finished videos. The order of sites "
     "is what they give, within one kind and one map; sizes of different effects cannot be compared. Structure is "
@@ -107,8 +107,9 @@ def sentences(ranked: pl.DataFrame) -> list[str]:
         own = ranked.filter(pl.col("kind") == kind)
         parts = []
         for effect in (name for name in EFFECTS if name in ranked.columns):
-            rows = own.drop_nulls(effect).sort(effect, descending=True)
-            if not rows.is_empty() and rows[effect][0] > 0:
+            most = ranked[effect].drop_nulls().to_numpy().max(initial=0.0)
+            rows = own.filter(pl.col(effect) > LITTLE * most).sort(effect, descending=True)
+            if not rows.is_empty():
                 parts.append(f"{effect} at {', '.join(rows['#'][:NAMED])}")
         if parts:
             found.append(f"Replacing a {kind} site is predicted to cost most {'; '.join(parts)}.")
@@ -149,7 +150,7 @@ def plot_effects(ranked: pl.DataFrame) -> Figure:
     rows = ranked.sort("order", "head", nulls_last=False)
     columns = [name for name in (*EFFECTS, "ep", "energy") if name in rows.columns]
     grid = np.array([rows[name].cast(pl.Float64).fill_null(float("nan")).to_numpy() for name in columns]).T
-    reach = np.nanmax(np.abs(grid), axis=0)
+    reach = np.nanmax(grid, axis=0)
     figure = Figure(figsize=(7.0, max(2.4, 0.8 + 0.17 * len(grid))), layout="constrained")
     axis = figure.subplots()
     image = axis.imshow(

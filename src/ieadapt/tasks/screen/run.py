@@ -6,219 +6,30 @@ import contextlib
 import dataclasses
 import itertools
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from diffusers import DiffusionPipeline
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
 
-from ieadapt.attention import AttentionSite, find_sites, intercept
 from ieadapt.errors import FailureError, UsageError
-from ieadapt.files import read_record, record_text
-from ieadapt.interventions import parse_perturbation
-from ieadapt.runs.engines import check_engine, open_workers
+from ieadapt.runs.engines import open_workers
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import Stages, open_run, silent
 from ieadapt.runs.pipelines import Hardware
 from ieadapt.runs.report import write_report
-from ieadapt.runs.shared_files import fingerprint, write_whole
-from ieadapt.runs.videos import strip
-from ieadapt.runs.workers import LOCKS, RunTasks, Task, Work, make_all, tasks_of
-from ieadapt.tasks.generate import GenerationConfig, PromptRun, generate
-from ieadapt.tasks.measure.method import refuse_another_model
+from ieadapt.runs.workers import LOCKS, RunTasks, Task, make_all, tasks_of
+from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.profile import EFFECTS_FILE, EntropyProfile
 from ieadapt.tasks.measure.run import PROFILE_FILES
-from ieadapt.tasks.price import PassTimes, time_passes
-from ieadapt.tasks.screen.config import EFFECTS, ScreenConfig, parse_seconds
+from ieadapt.tasks.screen.config import DEFAULT_GENERATION, EFFECTS, ScreenConfig, ScreenRun
 from ieadapt.tasks.screen.effects import effects_table
-from ieadapt.tasks.screen.method import follow, screen_step
 from ieadapt.tasks.screen.price import CHUNK, ScreenPlan
 from ieadapt.tasks.screen.report import screen_report
-from ieadapt.tasks.study.folder import CellRow, CellStore
-from ieadapt.tasks.study.grid import Condition, conditions
-
-PRICE, TRAJECTORY = "price.json", "trajectory.safetensors"
-DEFAULT_GENERATION = GenerationConfig(20, batch_size=1)
-Try = tuple[Condition, int, int]
-"""A condition, the index of a prompt, and a step."""
-
-
-@dataclass(frozen=True)
-class ScreenRun(PromptRun):
-    """The settings of a screen, beside those of every run with prompts.
-
-    Attributes:
-        screen: what is tried, and when.
-        budget: the most time it may take, such as `30m`; fewer prompts, then fewer steps are taken to keep to it.
-        check: of so many sites of largest, and of smallest, predicted effect one video is generated in full.
-        engine: `local` or `ray`.
-        workers: None for one per GPU, or per core as far as memory goes.
-
-    Raises:
-        UsageError: no prompt, a blank one, no such time, an unknown engine, or no workers.
-    """
-
-    screen: ScreenConfig = field(default_factory=ScreenConfig)
-    generation: GenerationConfig = field(default_factory=lambda: DEFAULT_GENERATION)
-    budget: str | None = field(
-        default=None, metadata={"help": "the most time it may take, as in 30m; it then takes fewer prompts and steps"}
-    )
-    check: int = field(
-        default=3, metadata={"help": "strongest and weakest sites that are generated in full as a check"}
-    )
-    engine: str = field(default="local", metadata={"help": "local (processes) or ray (a cluster)"})
-    workers: int | None = field(default=None, metadata={"help": "one per GPU or core by default"})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_engine(self.engine, self.workers)
-        if self.check < 0:
-            raise UsageError("a number of sites is negative", expected=">= 0", got=self.check, where="--check")
-        if self.budget is not None:
-            parse_seconds(self.budget)
-
-    @property
-    def shared(self) -> dict[str, Any]:
-        """What all passes depend on."""
-        return {
-            "model": self.model,
-            **{name: value for name, value in vars(self.generation).items() if name != "batch_size"},
-        }
-
-    @property
-    def request(self) -> dict[str, Any]:
-        """What a resumed run must share."""
-        own = {"prompts": list(self.prompts), "seed": self.seed, "screen": vars(self.screen)}
-        return {**self.shared, **own, "budget": self.budget, "check": self.check}
-
-
-@dataclass(frozen=True)
-class ScreenWork(Work):
-    """What a worker of a screen has to know, and how it makes what `run_screen` gives out."""
-
-    request: ScreenRun
-
-    @cached_property
-    def plan(self) -> ScreenPlan:
-        """What is done, once a pass was timed; the same for every worker."""
-        schema = {"seconds": float, "shares": dict[str, float], "sites": list[AttentionSite]}
-        price = read_record(self.folder / PRICE, schema, what="the price", remedy="remove it and repeat")
-        sites = [AttentionSite(**site) for site in price["sites"]]
-        return self._planned(sites, PassTimes(price["seconds"], price["shares"]))
-
-    def _planned(self, sites: Sequence[AttentionSite], times: PassTimes) -> ScreenPlan:
-        request, steps = self.request, self.request.generation.num_inference_steps
-        listed = conditions(request.screen.study, sites, {})
-        plan = ScreenPlan(
-            listed,
-            request.screen.steps(steps),
-            len(request.prompts),
-            self._batch,
-            steps,
-            times,
-            1 + min(2 * request.check, len(listed)) if request.check else 0,
-        )
-        return plan if request.budget is None else plan.within(parse_seconds(request.budget))
-
-    @property
-    def _batch(self) -> int:
-        return min(self.request.generation.batch_size, len(self.request.prompts))
-
-    @cached_property
-    def cells(self) -> CellStore:
-        """The finished passes."""
-        return CellStore(self.folder)
-
-    def price(self, pipe: DiffusionPipeline, items: Mapping[str, None]) -> None:
-        """Time a pass, unless what is requested cannot be."""
-        sites = find_sites(pipe)
-        conditions(self.request.screen.study, sites, {})
-        batch = dataclasses.replace(self.request.generation, batch_size=self._batch)
-        times = time_passes(pipe, self.request.prompts[0], batch, output="latent")
-        self._planned(sites, times)
-        listed = [dataclasses.asdict(site) for site in sites]
-        content = {"seconds": times.seconds, "shares": dict(times.shares), "sites": listed}
-        write_whole(self.folder / PRICE, record_text(content).encode())
-
-    def follow(self, pipe: DiffusionPipeline, items: Mapping[str, None]) -> None:
-        """Follow the plain trajectories, and measure entropy and energy along them."""
-        request, plan = self.request, self.plan
-        prompts = request.prompts[: plan.prompts]
-        made = follow(pipe, prompts, request.generation, plan.steps, seed=request.seed)
-        made.profile.metadata["model"] = request.model
-        made.profile.save(self.folder)
-        tensors = {str(step): latents.cpu().contiguous() for step, latents in made.latents.items()}
-        write_whole(self.folder / TRAJECTORY, save(tensors, metadata={"key": self._trajectory_key}))
-
-    @property
-    def _trajectory_key(self) -> str:
-        own = {"steps": list(self.plan.steps), "number": self.plan.prompts}
-        return fingerprint({"prompts": list(self.request.prompts), **own, **self.request.shared})
-
-    def latents(self, steps: Collection[int] = ()) -> dict[int, Tensor] | None:
-        """The latents with which steps begin; None where the file is not there, damaged or of something else."""
-        try:
-            with safe_open(self.folder / TRAJECTORY, framework="pt") as file:
-                own = (file.metadata() or {}).get("key") == self._trajectory_key
-                return {step: file.get_tensor(str(step)) for step in steps} if own else None
-        except (OSError, SafetensorError):
-            return None
-
-    def tries(self) -> dict[str, Try]:
-        """Every pass by the key of its cell: prompts of a batch together, step by step."""
-        plan = self.plan
-        batches = [range(plan.prompts)[start : start + plan.batch] for start in range(0, plan.prompts, plan.batch)]
-        listed = itertools.product(plan.steps, batches, plan.conditions)
-        every = [(condition, prompt, step) for step, batch, condition in listed for prompt in batch]
-        return {fingerprint(self.identity(tried)): tried for tried in every}
-
-    def identity(self, tried: Try) -> dict[str, Any]:
-        """Everything that a pass depends on."""
-        condition, prompt, step = tried
-        return {
-            **self.request.shared,
-            **{"site": condition.sites[0], "kind": condition.kind, "head": condition.head},
-            **{"map": condition.perturbation, "step": step},
-            **{"prompt": self.request.prompts[prompt], "seed": self.request.seed + prompt},
-        }
-
-    def make(self, pipe: DiffusionPipeline, items: Mapping[str, Try]) -> None:
-        """Run the passes of some conditions and prompts at one step, and store what they give."""
-        missing = {key: tried for key, tried in items.items() if not self.cells.has(key)}
-        if not missing:
-            return
-        listed = list(dict.fromkeys(condition for condition, _, _ in missing.values()))
-        prompts = sorted({prompt for _, prompt, _ in missing.values()})
-        step, sites = next(iter(missing.values()))[2], find_sites(pipe)
-        latents = self.latents([step])
-        if latents is None:
-            remedy = "go on with --resume"
-            raise FailureError("the trajectories are gone", where=self.folder / TRAJECTORY, remedy=remedy)
-        refuse_another_model(EntropyProfile.load(self.folder), pipe, sites)
-        texts = [self.request.prompts[prompt] for prompt in prompts]
-        found = screen_step(pipe, texts, latents[step][prompts], step, listed, sites, self.request.generation)
-        for condition, prompt, _ in missing.values():
-            values = {name: each[prompts.index(prompt)] for name, each in found[listed.index(condition)].items()}
-            self.cells.write(CellRow(self.identity((condition, prompt, step)), values))
-
-    def film(self, pipe: DiffusionPipeline, items: Mapping[str, Condition | None]) -> None:
-        """Generate the first prompt in full, plain or with a map replaced, and keep a strip of its frames."""
-        request = self.request
-        for name, condition in items.items():
-            with contextlib.ExitStack() as stack:
-                if condition is not None:
-                    change = parse_perturbation(condition.perturbation)
-                    heads = None if condition.head is None else (condition.head,)
-                    replacing = intercept(pipe, change, list(condition.sites), guidance="all", heads=heads)
-                    stack.enter_context(replacing)
-                frames = generate(pipe, request.prompts[0], request.generation, request.seed)[0]
-            write_whole(self.folder / name, strip(frames))
+from ieadapt.tasks.screen.work import PRICE, TRAJECTORY, ScreenWork
+from ieadapt.tasks.study.folder import CellRow
+from ieadapt.tasks.study.grid import Condition
 
 
 def screen(
