@@ -5,7 +5,7 @@
 #   make check       format, lint, types, imports, environment, documentation
 #   make chromium    install a browser for the browser tests (Debian, as root); make test-all does it where it is missing
 #   make docs        build the documentation: build/docs/index.html
-#   make bench       the regression gauge: a small part of the testbed benchmark beside its record (two minutes)
+#   make bench       the regression gauge: a small part of the testbed benchmark beside its record (four minutes)
 #   make cost        time a measured and an enhanced step; record under benchmarks/results
 #   make weights     install the optional packages with the weights and parameters of some metrics (250 MB)
 #   make tables      write every table of README.md and docs/ from benchmarks/results

@@ -1,6 +1,6 @@
 """The regression gauge: a small fixed part of `python -m benchmarks.testbed`, beside what it gave when recorded.
 
-Run it from the root of the repository: `python -m benchmarks.gauge`; about two minutes on two cores. Exit status 1
+Run it from the root of the repository: `python -m benchmarks.gauge`; about four minutes on two cores. Exit status 1
 where a mark is off by more than its tolerance; `--record` makes what was found the new record, `testbed-gauge`.
 """
 

@@ -88,5 +88,5 @@ def test_a_command_is_shortened_in_its_numbers_only() -> None:
 
 
 def test_commands_are_found() -> None:
-    text = "```sh\nieadapt sites shapes --json  # all\nieadapt COMMAND --help\nmake test\n```\n"
+    text = "```sh\nieadapt sites scenes --json  # all\nieadapt COMMAND --help\nmake test\n```\n"
     assert commands(text) == [["sites", "scenes", "--json"]]

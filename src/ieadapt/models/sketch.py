@@ -88,7 +88,7 @@ def tokens_of(pipe: DiffusionPipeline, size: Sizes) -> dict[AttentionSite, tuple
     Example:
         >>> found = tokens_of(sketch("scenes"), (16, 128, 128))
         >>> {site.kind: found[site] for site in found if site.order < 4}
-        {'spatial': (16, 1024), 'cross': (16, 1024), 'temporal': (1024, 16)}
+        {'spatial': (16, 256), 'cross': (16, 256), 'temporal': (256, 16)}
     """
     row = latents_of(pipe)
     frames, denoiser = (size[0] - 1) // row.stride(pipe) + 1, cast("Any", next(iter(denoisers_of(pipe).values())))

@@ -178,7 +178,7 @@ def label_of_run(name: str, record: Mapping[str, Any]) -> str:
     Example:
         >>> record = {"config": {"model": "scenes", "prompts": ["a red ball"]}, "started": "2026-01-02T03:04:05"}
         >>> label_of_run("a", record)
-        'a red ball · shapes, 2026-01-02 03:04'
+        'a red ball · scenes, 2026-01-02 03:04'
     """
     config = record["config"]
     prompts = config.get("prompts")

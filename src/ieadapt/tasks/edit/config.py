@@ -60,7 +60,7 @@ class EditConfig:
 
     Example:
         >>> EditConfig(inject="spatial:bottom=0.5", start=0.4).injection
-        SiteChoice(rule='bottom', amount=0.5, kind='spatial', names=None, seed=0, by='ep', within='kind')
+        SiteChoice(rule='bottom', amount=0.5, kind='spatial', names=None, seed=0, by='ep', within='kind', control_of=None)
     """
 
     method: str = setting(
