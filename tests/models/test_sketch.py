@@ -43,6 +43,7 @@ def test_configs_alone_give_the_sites(family: str, saved: Path) -> None:
 
 
 @every_family
+@pytest.mark.slow
 def test_tokens_are_those_that_a_run_has(family: str, saved: Path) -> None:
     """Against what the seam sees: video tokens of a call, and calls per video."""
     arguments = call_arguments(family)
@@ -95,6 +96,7 @@ def test_pickled_weights_get_the_line_that_converts_them(tmp_path: Path) -> None
     assert len(find_sites(sketch(tmp_path / "model"))) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["fp16", "bf16"])
 def test_variants_on_disk_load(variant: str, tmp_path: Path) -> None:
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[variant]

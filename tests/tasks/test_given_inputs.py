@@ -102,6 +102,7 @@ def test_measured_sites_have_kinds(name: str) -> None:
     assert set(profile.metadata.get("inputs", {})) == set(config_for(name).call)
 
 
+@pytest.mark.slow
 def test_a_study_of_late_steps_with_a_picture(tmp_path: Path) -> None:
     """Runs begin at the window, with the latents and the picture of each video; the picture is part of a cell's key."""
     settings = StudyConfig("uniform", sites="blocks.0.attn1", window="0.5:1", metrics="psnr")
@@ -147,6 +148,7 @@ def test_a_command_without_the_picture_is_a_bad_request(
     assert "ieadapt: the pipeline needs an input that it was not given; expected image" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_resume_keeps_pairs_of_the_same_picture_and_makes_those_of_another(saved: Path, tmp_path: Path) -> None:
     out = ["--sites", "blocks.0.attn1", "--out", str(tmp_path / "run")]
     image = saved / "first.png"
