@@ -59,8 +59,9 @@ class EditConfig:
         UsageError: an unknown value, or a number out of range.
 
     Example:
-        >>> EditConfig(inject="spatial:bottom=0.5", start=0.4).injection
-        SiteChoice(rule='bottom', amount=0.5, kind='spatial', names=None, seed=0, by='ep', within='kind', control_of=None)
+        >>> choice = EditConfig(inject="spatial:bottom=0.5", start=0.4).injection
+        >>> choice.rule, choice.amount, choice.kind
+        ('bottom', 0.5, 'spatial')
     """
 
     method: str = setting(
