@@ -133,6 +133,16 @@ def check_seeds(first: int, videos: int = 1) -> None:
         raise UsageError("a seed is out of range", expected="64 bits, with the seeds that count up from it", got=first)
 
 
+def name_of(pipe: DiffusionPipeline) -> str:
+    """Where a pipeline was loaded from, or its class where it was built in memory."""
+    return str(pipe.config.get("_name_or_path") or type(pipe).__name__)
+
+
+def named(model: str | Path | DiffusionPipeline) -> tuple[str, DiffusionPipeline | None]:
+    """The name of a model, and the pipeline itself where that is what was given."""
+    return (name_of(model), model) if isinstance(model, DiffusionPipeline) else (str(model), None)
+
+
 def describe(pipe: DiffusionPipeline) -> dict[str, Any]:
     """What the record of a run says about its pipeline."""
     denoiser = next(iter(denoisers_of(pipe).values()))

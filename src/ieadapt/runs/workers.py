@@ -187,3 +187,26 @@ def make_all(
             time.sleep(WAIT_SECONDS)
         tasks = pending(failed)
     return failed
+
+
+def require_all(
+    run: RunTasks, pending: Callable[[Collection[str]], Sequence[Task]], stages: Stages, stage: str
+) -> None:
+    """`make_all` of what the work cannot go on without.
+
+    Raises:
+        IEAdaptError: why the first of some files could not be made.
+    """
+    for error in make_all(run, pending, stages, stage).values():
+        raise error
+
+
+def require_once(
+    run: RunTasks, make: Callable[..., None], there: Callable[[], bool], stages: Stages, stage: str
+) -> None:
+    """Let one worker make what the work needs one of, unless it is there; errors as of `require_all`."""
+
+    def pending(failed: Collection[str]) -> list[Task]:
+        return [] if failed or there() else [Task(make, {make.__name__: None})]
+
+    require_all(run, pending, stages, stage)

@@ -14,8 +14,7 @@ from ieadapt.runs.report import Block, Clip, Gallery, Picture, Section, Text
 from ieadapt.runs.videos import encode_video, rows_of_frames, side_by_side
 from ieadapt.tasks.edit.method import edit
 from ieadapt.tasks.generate import GenerationConfig
-from ieadapt.testbed.accuracy import COMPONENTS, accuracy_of, checked_clip, look_at
-from ieadapt.testbed.backdrop import place_patterns
+from ieadapt.testbed.accuracy import COMPONENTS, Seen, accuracy_of, checked_clip, look_at
 from ieadapt.testbed.edits import EditPair, edit_pairs, kept_region
 from ieadapt.testbed.rendering import render
 
@@ -73,8 +72,8 @@ def score_edit(frames: Float[Tensor, "frame channel height width"], pair: EditPa
         >>> scores.psnr, scores.success
         (100.0, 1.0)
     """
-    source, perfect = pair.source_frames, fitting_perfect(frames, pair)
     seen = look_at(checked_clip(frames)[None])[0]
+    source, perfect = pair.source_frames, _fitting_perfect(frames, pair, seen)
     named, kept = SEEN_BY.get(pair.kind, pair.kind), kept_region(source, perfect)
     # the changed object by itself, so that the marks of the others do not stand for it
     changed = pair.target if pair.object is None else pair.target.replace(order=(pair.object,))
@@ -102,16 +101,17 @@ def _nearness(frames: Tensor, source: Tensor, perfect: Tensor, region: Tensor) -
     return float(before / (before + after).clamp(min=1e-12))
 
 
-def fitting_perfect(
-    frames: Float[Tensor, "frame channel height width"], pair: EditPair
+def _fitting_perfect(
+    frames: Float[Tensor, "frame channel height width"], pair: EditPair, seen: Seen
 ) -> Float[Tensor, "frame channel height width"]:
     """The perfect edit; where the background is new, with the layout that fits the clip best."""
+    perfect = pair.perfect
     if pair.kind != "background":
-        return pair.perfect
-    placed = place_patterns(checked_clip(frames))[pair.target.background]
+        return perfect
+    placed = seen.patterns[pair.target.background]
     fitted = render(pair.target.replace(variation=placed.within(pair.target.variation)))
-    errors = [float((clip - frames).square().mean()) for clip in (fitted, pair.perfect)]
-    return fitted if errors[0] < errors[1] else pair.perfect
+    errors = [float((clip - frames).square().mean()) for clip in (fitted, perfect)]
+    return fitted if errors[0] < errors[1] else perfect
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from ieadapt.attention import AttentionSite, DenoiserCall, Selection, denoisers_
 from ieadapt.errors import UsageError
 from ieadapt.functional import DEFAULT_MEMORY_LIMIT
 from ieadapt.interventions import Record
+from ieadapt.runs.pipelines import name_of
 from ieadapt.tasks.generate import GenerationConfig, Progress, generate, made_size
 from ieadapt.tasks.measure.profile import EntropyProfile
 
@@ -107,7 +108,7 @@ def identity_of(pipe: DiffusionPipeline) -> dict[str, Any]:
     """What tells a model from another, for a profile's metadata: name, pipeline, denoiser, a sample of its weights."""
     denoiser = next(iter(denoisers_of(pipe).values()))
     return {
-        "model": str(pipe.config.get("_name_or_path") or type(pipe).__name__),
+        "model": name_of(pipe),
         "pipeline": type(pipe).__name__,
         "denoiser": type(denoiser).__name__,
         "weights_sample": _sample(denoiser),

@@ -17,9 +17,9 @@ from ieadapt.errors import FailureError, UsageError
 from ieadapt.runs.engines import open_workers
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import Stages, open_run, silent
-from ieadapt.runs.pipelines import Hardware
+from ieadapt.runs.pipelines import Hardware, named
 from ieadapt.runs.report import write_report
-from ieadapt.runs.workers import LOCKS, RunTasks, Task, make_all, tasks_of
+from ieadapt.runs.workers import LOCKS, RunTasks, Task, make_all, require_all, require_once, tasks_of
 from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.profile import EFFECTS_FILE, EntropyProfile
 from ieadapt.tasks.measure.run import PROFILE_FILES
@@ -81,8 +81,7 @@ def screen(
         >>> profile.effects.filter(effect="structure").sort("value")  # doctest: +SKIP
     """
     listed = (prompts,) if isinstance(prompts, str) else tuple(prompts)
-    pipe = model if isinstance(model, DiffusionPipeline) else None
-    name = str(model) if pipe is None else str(pipe.config.get("_name_or_path") or type(pipe).__name__)
+    name, pipe = named(model)
     request = ScreenRun(
         name,
         listed,
@@ -149,7 +148,7 @@ def run_screen(
             with _leaving_nothing(work.folder):
                 _price(workers, work, stages)
             say(work.plan.summary())
-            _make_once(workers, ScreenWork.follow, lambda: work.latents() is not None, stages, "trajectories")
+            require_once(workers, ScreenWork.follow, lambda: work.latents() is not None, stages, "trajectories")
             cells = _make_passes(workers, work, stages)
             profile = EntropyProfile.load(run.path)
             profile.effects = effects_table([{**row.identity, **row.values} for row in cells])
@@ -179,8 +178,7 @@ def _make_films(
         left = {name: film for name, film in films.items() if name not in failed and not (work.folder / name).exists()}
         return tasks_of(ScreenWork.film, left, 1)
 
-    for error in make_all(workers, pending, stages, "videos generated in full").values():
-        raise error
+    require_all(workers, pending, stages, "videos generated in full")
     return films
 
 
@@ -196,16 +194,7 @@ def _leaving_nothing(folder: Path) -> Iterator[None]:
 
 
 def _price(workers: RunTasks, work: ScreenWork, stages: Stages) -> None:
-    _make_once(workers, ScreenWork.price, (work.folder / PRICE).exists, stages, "timing a pass")
-
-
-def _make_once(
-    workers: RunTasks, make: Callable[..., None], there: Callable[[], bool], stages: Stages, stage: str
-) -> None:
-    """Let one worker make what a screen needs one of, unless it is there."""
-    failed = make_all(workers, lambda failed: [] if failed or there() else [Task(make, {stage: None})], stages, stage)
-    for error in failed.values():
-        raise error
+    require_once(workers, ScreenWork.price, (work.folder / PRICE).exists, stages, "timing a pass")
 
 
 def _make_passes(workers: RunTasks, work: ScreenWork, stages: Stages) -> list[CellRow]:

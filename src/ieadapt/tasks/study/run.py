@@ -23,8 +23,8 @@ from ieadapt.runs.engines import check_engine, open_workers
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import Stages, silent
 from ieadapt.runs.notes import noted
-from ieadapt.runs.pipelines import Hardware, check_prompts, check_seeds
-from ieadapt.runs.workers import RunTasks, Task, make_all, tasks_of
+from ieadapt.runs.pipelines import Hardware, check_prompts, check_seeds, named
+from ieadapt.runs.workers import RunTasks, Task, make_all, require_all, require_once, tasks_of
 from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
 from ieadapt.tasks.study.config import StudyConfig
 from ieadapt.tasks.study.folder import REQUEST, StudyFolder
@@ -140,8 +140,7 @@ def study(
         >>> table = ieadapt.study("scenes", "a big red ball moving left over bricks", "runs/study")  # doctest: +SKIP
     """
     listed = (prompts,) if isinstance(prompts, str) else tuple(prompts)
-    pipe = model if isinstance(model, DiffusionPipeline) else None
-    name = str(model) if pipe is None else str(pipe.config.get("_name_or_path") or type(pipe).__name__)
+    name, pipe = named(model)
     request = StudyRun(
         name,
         listed,
@@ -270,11 +269,7 @@ def _setting(request: StudyRun, folder: StudyFolder, pipe: DiffusionPipeline | N
 
 def _settle(run: RunTasks, folder: StudyFolder, setting: Setting, stages: Stages) -> list[str]:
     """See to the profile and the conditions; notes on where runs begin."""
-
-    def pending(failed: Collection[str]) -> list[Task]:
-        return [] if failed or folder.has_grid() else [Task(StudyWork.settle, {"grid": None})]
-
-    _require(make_all(run, pending, stages, "measuring entropy"))
+    require_once(run, StudyWork.settle, folder.has_grid, stages, "measuring entropy")
     notes = folder.grid()[1]
     if notes["runs_begin_at_step"] < setting.first_step:
         return [f"{notes['scheduler']} keeps a history: every run begins at step 0, not at the window"]
@@ -311,11 +306,5 @@ def _make(run: RunTasks, folder: StudyFolder, work: StudyWork, stages: Stages) -
         groups = groupby(missing, key=lambda item: item[1].condition)
         return [task for _, group in groups for task in tasks_of(StudyWork.make_cells, dict(group), size)]
 
-    _require(make_all(run, baselines, stages, "unperturbed videos"))
+    require_all(run, baselines, stages, "unperturbed videos")
     return make_all(run, cells, stages, "perturbed videos")
-
-
-def _require(failed: dict[str, IEAdaptError]) -> None:
-    """Without its conditions and its unperturbed videos, a study cannot go on."""
-    for error in failed.values():
-        raise error
