@@ -5,7 +5,7 @@ from __future__ import annotations
 from diffusers import AnimateDiffPipeline, AutoencoderKL, DDIMScheduler, MotionAdapter, UNet2DConditionModel
 
 from tests.tiny.text import clip_text_encoder, clip_tokenizer
-from tests.tiny.weights import randomise
+from tests.tiny.weights import randomise_each
 
 CALL = {"height": 16, "width": 24, "num_frames": 5}
 
@@ -18,8 +18,7 @@ def build(seed: int) -> AnimateDiffPipeline:
         "unet": small_unet(),
         "motion_adapter": small_motion_adapter(),
     }
-    for offset, part in enumerate(parts.values()):
-        randomise(part, seed + offset)
+    randomise_each(parts.values(), seed)
     return AnimateDiffPipeline(**parts, tokenizer=clip_tokenizer(), scheduler=ddim())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXPipeline, CogVideoXTransformer3DModel
 
 from tests.tiny.text import t5_encoder, t5_tokenizer
-from tests.tiny.weights import randomise
+from tests.tiny.weights import randomise_each
 
 CALL = {"height": 32, "width": 48, "num_frames": 9, "max_sequence_length": 32}
 
@@ -39,7 +39,6 @@ def build(seed: int) -> CogVideoXPipeline:
             use_rotary_positional_embeddings=True,
         ),
     }
-    for offset, part in enumerate(parts.values()):
-        randomise(part, seed + offset)
+    randomise_each(parts.values(), seed)
     scheduler = CogVideoXDDIMScheduler(prediction_type="v_prediction", rescale_betas_zero_snr=True)
     return CogVideoXPipeline(**parts, tokenizer=t5_tokenizer(226), scheduler=scheduler)

@@ -36,9 +36,10 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWi
 
 from tests.tiny import build, call_arguments
 from tests.tiny.animatediff import ddim, small_unet, small_vae
+from tests.tiny.modelscope import UNET
 from tests.tiny.more import wan_from_image
 from tests.tiny.text import clip_text_encoder, clip_tokenizer
-from tests.tiny.weights import randomise
+from tests.tiny.weights import randomise, randomise_each
 
 BESIDE = ("max_sequence_length",)
 """Arguments of the tiny runs that are no setting of a run."""
@@ -139,8 +140,7 @@ def _svd() -> StableVideoDiffusionPipeline:
             projection_class_embeddings_input_dim=24,
         ),
     }
-    for offset, part in enumerate(parts.values()):
-        randomise(part, 5 + offset)
+    randomise_each(parts.values(), 5)
     scheduler = EulerDiscreteScheduler(
         prediction_type="v_prediction", use_karras_sigmas=True, timestep_type="continuous"
     )
@@ -149,20 +149,9 @@ def _svd() -> StableVideoDiffusionPipeline:
 
 def _i2vgenxl() -> I2VGenXLPipeline:
     encoder, images = _vision(16)
-    unet = I2VGenXLUNet(
-        sample_size=8,
-        block_out_channels=(16, 16),
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
-        up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
-        cross_attention_dim=16,
-        attention_head_dim=8,
-        num_attention_heads=2,
-        norm_num_groups=4,
-    )
+    unet = I2VGenXLUNet(**UNET, num_attention_heads=2)
     vae, text = small_vae(), clip_text_encoder(16)
-    for offset, part in enumerate((unet, vae, text)):
-        randomise(part, 6 + offset)
+    randomise_each((unet, vae, text), 6)
     return I2VGenXLPipeline(
         vae=vae,
         text_encoder=text,
@@ -207,8 +196,7 @@ def _latte() -> LattePipeline:
         video_length=4,
     )
     vae = small_vae()
-    for offset, part in enumerate((transformer, vae)):
-        randomise(part, 9 + offset)
+    randomise_each((transformer, vae), 9)
     return LattePipeline(**parts, vae=vae, transformer=transformer, scheduler=ddim())
 
 

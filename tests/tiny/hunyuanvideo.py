@@ -11,7 +11,7 @@ from diffusers import (
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
 
 from tests.tiny.text import clip_text_encoder, clip_tokenizer, llama_encoder, llama_tokenizer
-from tests.tiny.weights import randomise
+from tests.tiny.weights import randomise_each
 
 CALL = {"height": 32, "width": 48, "num_frames": 9, "max_sequence_length": 32}
 
@@ -50,8 +50,7 @@ def build(seed: int) -> HunyuanVideoPipeline:
             rope_axes_dim=(4, 6, 6),
         ),
     }
-    for offset, part in enumerate(parts.values()):
-        randomise(part, seed + offset)
+    randomise_each(parts.values(), seed)
     return HunyuanVideoPipeline(
         **parts,
         tokenizer=tokenizer,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from diffusers import AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler, LTXPipeline, LTXVideoTransformer3DModel
 
 from tests.tiny.text import t5_encoder, t5_tokenizer
-from tests.tiny.weights import randomise
+from tests.tiny.weights import randomise_each
 
 CALL = {"height": 32, "width": 64, "num_frames": 9, "max_sequence_length": 32}
 
@@ -34,7 +34,6 @@ def build(seed: int) -> LTXPipeline:
             caption_channels=16,
         ),
     }
-    for offset, part in enumerate(parts.values()):
-        randomise(part, seed + offset)
+    randomise_each(parts.values(), seed)
     scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, base_shift=0.95, max_shift=2.05)
     return LTXPipeline(**parts, tokenizer=t5_tokenizer(128), scheduler=scheduler)

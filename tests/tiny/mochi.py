@@ -5,7 +5,7 @@ from __future__ import annotations
 from diffusers import AutoencoderKLMochi, FlowMatchEulerDiscreteScheduler, MochiPipeline, MochiTransformer3DModel
 
 from tests.tiny.text import t5_encoder, t5_tokenizer
-from tests.tiny.weights import randomise
+from tests.tiny.weights import randomise_each
 
 CALL = {"height": 64, "width": 96, "num_frames": 13, "max_sequence_length": 32}
 
@@ -29,7 +29,6 @@ def build(seed: int) -> MochiPipeline:
             max_sequence_length=32,
         ),
     }
-    for offset, part in enumerate(parts.values()):
-        randomise(part, seed + offset)
+    randomise_each(parts.values(), seed)
     scheduler = FlowMatchEulerDiscreteScheduler(invert_sigmas=True)
     return MochiPipeline(**parts, tokenizer=t5_tokenizer(256), scheduler=scheduler)

@@ -23,7 +23,7 @@ from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
 from tests.tiny import build, call_arguments
-from tests.tiny.weights import randomise
+from tests.tiny.weights import randomise, randomise_each
 
 Run = Callable[..., Tensor]
 """Runs the pipeline, two steps to latents unless told otherwise."""
@@ -86,8 +86,7 @@ def wan_from_image() -> tuple[Any, Run]:
         "transformer": WanTransformer3DModel(**{**dict(config), **added}),
         "image_encoder": CLIPVisionModel(vision),
     }
-    for offset, part in enumerate(parts.values()):
-        randomise(part, 5 + offset)
+    randomise_each(parts.values(), 5)
     shared = {name: wan.components[name] for name in ("tokenizer", "text_encoder", "vae", "scheduler")}
     images = CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
     pipe = WanImageToVideoPipeline(**shared, **parts, image_processor=images)

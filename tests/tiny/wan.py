@@ -5,7 +5,7 @@ from __future__ import annotations
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
 
 from tests.tiny.text import t5_tokenizer, umt5_encoder
-from tests.tiny.weights import randomise
+from tests.tiny.weights import randomise_each
 
 CALL = {"height": 32, "width": 48, "num_frames": 9, "max_sequence_length": 32}
 
@@ -37,6 +37,5 @@ def build(seed: int) -> WanPipeline:
             rope_max_seq_len=32,
         ),
     }
-    for offset, part in enumerate(parts.values()):
-        randomise(part, seed + offset)
+    randomise_each(parts.values(), seed)
     return WanPipeline(**parts, tokenizer=t5_tokenizer(512), scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0))

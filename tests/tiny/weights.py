@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 
@@ -21,6 +23,12 @@ def randomise(model: nn.Module, seed: int) -> None:
         for name, parameter in sorted(model.named_parameters()):
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.copy_(noise * _spread(name, parameter) + _centre(name, parameter))
+
+
+def randomise_each(models: Iterable[nn.Module], seed: int) -> None:
+    """Fill several models, each from a seed of its own."""
+    for offset, model in enumerate(models):
+        randomise(model, seed + offset)
 
 
 def _centre(name: str, parameter: torch.Tensor) -> float:
