@@ -1,4 +1,4 @@
-"""Held-out scenes, always the same: those that settings are chosen on, and those that methods are compared on."""
+"""Held-out scenes that methods are compared on, always the same; settings are chosen on `benchmarks.scene_sets`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from diffusers import DiffusionPipeline
 
+from benchmarks.scene_sets import scene_set
 from ieadapt.tasks.generate import GenerationConfig, Progress
 from ieadapt.tasks.measure.method import measure
 from ieadapt.tasks.measure.profile import EntropyProfile
@@ -16,7 +17,7 @@ from ieadapt.testbed.edits import EDIT_KINDS, EditPair, edit_pairs
 
 SCENES = 200
 """Scenes, and pairs of scenes, of the whole benchmark."""
-CHOOSING_SEED, BENCH_SEED = 23, 2027
+BENCH_SEED = 2027
 PROFILE_PROMPTS, PROFILE_STEPS = 8, 8
 
 
@@ -35,13 +36,6 @@ class Asked:
     seed: int
 
 
-def choosing_captions(number: int = SCENES) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Two halves of so many different held-out captions: settings are chosen on the first, reported on the second."""
-    drawn = dict.fromkeys(caption(scene) for scene in sample_scenes(3 * number, CHOOSING_SEED, "heldout"))
-    chosen = tuple(drawn)[:number]
-    return chosen[: number // 2], chosen[number // 2 :]
-
-
 @lru_cache(maxsize=2)
 def bench_scenes(number: int = SCENES) -> tuple[Asked, ...]:
     """Different held-out captions, none of which a setting was chosen on; the first of a longer list are a shorter one.
@@ -50,7 +44,7 @@ def bench_scenes(number: int = SCENES) -> tuple[Asked, ...]:
         >>> bench_scenes(2)[0].name, len({scene.caption for scene in bench_scenes()})
         ('scene-000', 200)
     """
-    used = set(choosing_captions()[0])
+    used = {caption(scene) for scene in scene_set("choosing")}
     drawn = dict.fromkeys(caption(scene) for scene in sample_scenes(10 * SCENES, BENCH_SEED, "heldout"))
     fresh = [text for text in drawn if text not in used]
     return tuple(Asked(f"scene-{index:03d}", text, index) for index, text in enumerate(fresh[:number]))

@@ -6,7 +6,8 @@ from collections import Counter
 
 import pytest
 
-from benchmarks.testbed.scenes import SCENES, bench_pairs, bench_scenes, choosing_captions
+from benchmarks.scene_sets import scene_set
+from benchmarks.testbed.scenes import SCENES, bench_pairs, bench_scenes
 from ieadapt.testbed import caption, sample_scenes
 from ieadapt.testbed.edits import EDIT_KINDS, edit_pairs
 
@@ -14,7 +15,7 @@ from ieadapt.testbed.edits import EDIT_KINDS, edit_pairs
 def test_scenes_are_different_held_out_and_fresh() -> None:
     captions = [scene.caption for scene in bench_scenes()]
     assert len(set(captions)) == SCENES
-    assert not set(captions) & set(choosing_captions()[0])
+    assert not set(captions) & {caption(scene) for scene in scene_set("choosing")}
     assert not set(captions) & {caption(scene) for scene in sample_scenes(2_000, 5, "train")}
 
 
@@ -32,6 +33,6 @@ def test_a_part_is_the_beginning_of_the_whole() -> None:
     assert bench_pairs(6) == bench_pairs()[:6]
 
 
-def test_the_halves_of_the_sweep_share_nothing() -> None:
-    first, second = choosing_captions(40)
-    assert (len(first), len(second), len({*first, *second})) == (20, 20, 40)
+def test_the_sets_to_choose_and_to_confirm_on_share_nothing() -> None:
+    first, second = ({caption(scene) for scene in scene_set(name, 40)} for name in ("choosing", "confirming"))
+    assert (len(first), len(second), len({*first, *second})) == (40, 40, 80)
