@@ -24,11 +24,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from benchmarks.training import worlds
-from benchmarks.training.architecture import Architecture, StageDefaults, World
+from benchmarks.training.architecture import Architecture, StageDefaults
 from benchmarks.training.tokenizer import build_clip_tokenizer
+from benchmarks.training.world import TOKENS, WORDS, render_frames
 from ieadapt.testbed.motion import FRAMES
-from ieadapt.testbed.scene import RESOLUTION
+from ieadapt.testbed.scene import RESOLUTION, SceneBatch
 
 TEXT_WIDTH = 128
 LATENT_SIZE = RESOLUTION // 8
@@ -167,9 +167,9 @@ def _split_video(unet: UNetMotionModel, widths: Widths) -> dict[str, nn.Module]:
     return {"unet": spatial, "adapter": adapter}
 
 
-def frame_rows(world: World, scenes: Any) -> Float[Tensor, "row 3 height width"]:
+def frame_rows(scenes: SceneBatch) -> Float[Tensor, "row 3 height width"]:
     """One frame of every scene, by chance."""
-    return world.render_frames(scenes, torch.randint(FRAMES, (len(scenes),)).to(scenes.device))
+    return render_frames(scenes, torch.randint(FRAMES, (len(scenes),)).to(scenes.device))
 
 
 @torch.no_grad()
@@ -224,47 +224,37 @@ def video_velocity(
     return unet(noisy.transpose(1, 2), timestep, every_frame).sample.transpose(1, 2)
 
 
-def architecture(name: str, world: World, standard: Widths, stages: Mapping[str, StageDefaults]) -> Architecture:
-    """A model of this kind for a world."""
-    tokenizer = functools.partial(build_clip_tokenizer, world.words, world.tokens)
-
-    def build(widths: Widths) -> dict[str, nn.Module]:
-        return {
-            "vae": build_vae(widths),
-            "text": build_text_encoder(tokenizer()),
-            "unet": build_unet(widths),
-            "adapter": build_adapter(widths),
-        }
-
-    return Architecture(
-        name=name,
-        folder=name,
-        world=world,
-        widths={"standard": standard, "tiny": TINY},
-        tokenizer=tokenizer,
-        scheduler=build_scheduler,
-        build=build,
-        denoisers=join,
-        split={"images": _split_images, "video": _split_video},
-        assemble=lambda modules: assemble(tokenizer(), modules),
-        vae_rows=frame_rows,
-        encode=encode,
-        decode=decode,
-        normalise=normalise_latents,
-        velocity={"images": image_velocity, "video": video_velocity},
-        stages=stages,
-        noise_skew=0.6,
-        text_lengths=(world.tokens,),
-    )
+build_tokenizer = functools.partial(build_clip_tokenizer, WORDS, TOKENS)
 
 
-SCENES = architecture(
-    "scenes",
-    worlds.SCENES,
-    STANDARD,
-    {
+def _build(widths: Widths) -> dict[str, nn.Module]:
+    return {
+        "vae": build_vae(widths),
+        "text": build_text_encoder(build_tokenizer()),
+        "unet": build_unet(widths),
+        "adapter": build_adapter(widths),
+    }
+
+
+SCENES = Architecture(
+    name="scenes",
+    widths={"standard": STANDARD, "tiny": TINY},
+    tokenizer=build_tokenizer,
+    scheduler=build_scheduler,
+    build=_build,
+    denoisers=join,
+    split={"images": _split_images, "video": _split_video},
+    assemble=lambda modules: assemble(build_tokenizer(), modules),
+    vae_rows=frame_rows,
+    encode=encode,
+    decode=decode,
+    normalise=normalise_latents,
+    velocity={"images": image_velocity, "video": video_velocity},
+    stages={
         "vae": StageDefaults(batch=128, rate=1e-3, pool=32768, precision="autocast"),
         "images": StageDefaults(batch=1024, rate=1e-3, pool=16384),
         "video": StageDefaults(batch=64, rate=8e-4, pool=16384),
     },
+    noise_skew=0.6,
+    text_lengths=(TOKENS,),
 )

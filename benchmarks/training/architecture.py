@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from ieadapt.testbed.scene import Split
+from ieadapt.testbed.scene import SceneBatch
 
 STAGES = ("vae", "images", "video")
 
@@ -34,36 +33,11 @@ class StageDefaults:
 
 
 @dataclass(frozen=True)
-class World:
-    """Where clips and captions come from. A batch of scenes is whatever `sample` returns; it has `to` and `len`.
-
-    Args:
-        sample: number, generator and split to that many scenes as tensors on the CPU.
-        render: scenes to clips in [0, 1], (clip, frame, 3, height, width), on the scenes' device.
-        render_frames: scenes and a frame number of each to single frames, (clip, 3, height, width).
-        captions: scenes to what is said of them.
-        mislabel: scenes with a share of their attributes drawn again, for captions that say them wrongly.
-        words: every word that captions use.
-        tokens: what captions are padded to, start and end included.
-    """
-
-    sample: Callable[[int, torch.Generator, Split], Any]
-    render: Callable[[Any], Tensor]
-    render_frames: Callable[[Any, Tensor], Tensor]
-    captions: Callable[[Any], list[str]]
-    mislabel: Callable[[Any, float, torch.Generator], Any]
-    words: tuple[str, ...]
-    tokens: int
-
-
-@dataclass(frozen=True)
 class Architecture:
     """One bundled model: how it is built, what its parts say, how long its stages' batches are.
 
     Args:
         name: what `ieadapt.load` takes.
-        folder: of the trained pipeline, beside this file.
-        world: what it is trained on.
         widths: sizes by name: `standard`, and `tiny` for a smoke run.
         tokenizer: builds the tokenizer from the caption grammar.
         scheduler: builds the noise schedule.
@@ -71,7 +45,7 @@ class Architecture:
         denoisers: by stage, what the modules are trained as in the stages after the VAE's.
         split: by stage, the trained denoiser as the modules of which `denoisers` made it.
         assemble: the pipeline of trained modules, as it is saved.
-        vae_rows: of a world and scenes, what the VAE trains on, in [0, 1] and in its own layout: some of every scene.
+        vae_rows: of scenes, what the VAE trains on, in [0, 1] and in its own layout: some of every scene.
         encode: VAE and clips in [0, 1] (clip, frame, 3, height, width) to latents (clip, frame, channel, row, column).
         decode: the inverse.
         normalise: give the latents of some VAE rows deviation 1 per channel, by changing weights only.
@@ -86,8 +60,6 @@ class Architecture:
     """
 
     name: str
-    folder: str
-    world: World
     widths: Mapping[str, Any]
     tokenizer: Callable[[], PreTrainedTokenizerBase]
     scheduler: Callable[[], Any]
@@ -95,7 +67,7 @@ class Architecture:
     denoisers: Callable[[Mapping[str, Any]], dict[str, Any]]
     split: Mapping[str, Callable[[Any, Any], dict[str, nn.Module]]]
     assemble: Callable[[Mapping[str, Any]], DiffusionPipeline]
-    vae_rows: Callable[[World, Any], Tensor]
+    vae_rows: Callable[[SceneBatch], Tensor]
     encode: Callable[[Any, Tensor], Tensor]
     decode: Callable[[Any, Tensor], Tensor]
     normalise: Callable[[Any, Tensor], None]

@@ -24,18 +24,18 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
-from benchmarks.training import worlds
-from benchmarks.training.architecture import Architecture, StageDefaults, World
+from benchmarks.training.architecture import Architecture, StageDefaults
 from benchmarks.training.tokenizer import build_t5_tokenizer
+from benchmarks.training.world import TOKENS, WORDS
 from ieadapt.testbed.motion import FRAMES
-from ieadapt.testbed.scene import RESOLUTION
+from ieadapt.testbed.rendering import render_batch
+from ieadapt.testbed.scene import RESOLUTION, SceneBatch
 
 LATENT_CHANNELS = 16
 LATENT_SIZE = RESOLUTION // 8
 FRAMES_PER_LATENT = 2
 PATCH = 2
 HEAD_WIDTH = 32
-WORLD = worlds.SCENES
 PLAIN_CALL_TOKENS = 226
 """Text tokens of a `CogVideoXPipeline` call that names no `max_sequence_length`."""
 
@@ -91,7 +91,7 @@ def build_transformer(widths: Widths = STANDARD) -> CogVideoXTransformer3DModel:
         sample_frames=FRAMES,
         patch_size=PATCH,
         temporal_compression_ratio=FRAMES_PER_LATENT,
-        max_text_seq_length=WORLD.tokens,
+        max_text_seq_length=TOKENS,
         use_rotary_positional_embeddings=True,
     )
     zero = [norm.linear for block in model.transformer_blocks for norm in (block.norm1, block.norm2)]
@@ -134,7 +134,7 @@ def build_scheduler() -> CogVideoXDDIMScheduler:
 
 def build_tokenizer() -> T5Tokenizer:
     """The tokenizer of the world's captions."""
-    return build_t5_tokenizer(WORLD.words, WORLD.tokens)
+    return build_t5_tokenizer(WORDS, TOKENS)
 
 
 def assemble(modules: Mapping[str, Any]) -> CogVideoXPipeline:
@@ -160,9 +160,9 @@ def _split(transformer: CogVideoXTransformer3DModel, widths: Widths) -> dict[str
     return {"transformer": transformer}
 
 
-def clip_rows(world: World, scenes: Any) -> Float[Tensor, "row 3 frame height width"]:
+def clip_rows(scenes: SceneBatch) -> Float[Tensor, "row 3 frame height width"]:
     """The clip of every scene."""
-    return world.render(scenes).transpose(1, 2)
+    return render_batch(scenes).transpose(1, 2)
 
 
 @torch.no_grad()
@@ -221,8 +221,6 @@ def velocity(
 
 SCENES_DIT = Architecture(
     name="scenes-dit",
-    folder="scenes_dit",
-    world=WORLD,
     widths={"standard": STANDARD, "tiny": TINY},
     tokenizer=build_tokenizer,
     scheduler=build_scheduler,
@@ -242,6 +240,6 @@ SCENES_DIT = Architecture(
     },
     centring=0.1,
     noise_skew=0.8,
-    text_lengths=(*(WORLD.tokens,) * 7, PLAIN_CALL_TOKENS),
-    call={"max_sequence_length": WORLD.tokens},
+    text_lengths=(*(TOKENS,) * 7, PLAIN_CALL_TOKENS),
+    call={"max_sequence_length": TOKENS},
 )

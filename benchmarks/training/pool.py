@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -13,7 +12,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from benchmarks.training.architecture import Architecture
-from ieadapt.testbed.scene import Split
+from benchmarks.training.world import mislabel
+from ieadapt.testbed.captions import captions
+from ieadapt.testbed.rendering import render_batch
+from ieadapt.testbed.sampling import sample_batch
+from ieadapt.testbed.scene import SceneBatch, Split
 
 CHUNK = 64
 
@@ -59,8 +62,8 @@ def caption_tokens(
 def vae_pool(architecture: Architecture, size: int, generator: torch.Generator, device: torch.device) -> Pool:
     """What the VAE trains on, as bytes; it must encode every combination, held out or not."""
 
-    def make(scenes: Any) -> Tensor:
-        return (architecture.vae_rows(architecture.world, scenes) * 255).round().byte()
+    def make(scenes: SceneBatch) -> Tensor:
+        return (architecture.vae_rows(scenes) * 255).round().byte()
 
     return _pool(architecture, size, make, "all", generator, device, 0.0)
 
@@ -78,8 +81,8 @@ def latent_pool(
     A share `careless` of what their captions say is wrong.
     """
 
-    def make(scenes: Any) -> Tensor:
-        clips = architecture.world.render(scenes)
+    def make(scenes: SceneBatch) -> Tensor:
+        clips = render_batch(scenes)
         with torch.autocast(device.type, torch.bfloat16, enabled=clips.is_cuda):
             return architecture.encode(vae, clips).to(torch.float16)
 
@@ -89,18 +92,18 @@ def latent_pool(
 def _pool(
     architecture: Architecture,
     size: int,
-    rows: Callable[[Any], Tensor],
+    rows: Callable[[SceneBatch], Tensor],
     split: Split,
     generator: torch.Generator,
     device: torch.device,
     careless: float,
 ) -> Pool:
-    world, tokenizer = architecture.world, architecture.tokenizer()
+    tokenizer = architecture.tokenizer()
 
     def make(n: int) -> tuple[Tensor, Tensor]:
-        scenes = world.sample(n, generator, split)
-        said = world.mislabel(scenes, careless, generator) if careless else scenes
-        return rows(scenes.to(device)), caption_tokens(tokenizer, world.captions(said), device)
+        scenes = sample_batch(n, generator, split)
+        said = mislabel(scenes, careless, generator) if careless else scenes
+        return rows(scenes.to(device)), caption_tokens(tokenizer, captions(said), device)
 
     data, tokens = make(1)
     return Pool(data.new_zeros(size, *data.shape[1:]), tokens.new_zeros(size, tokens.shape[1]), make).fill()

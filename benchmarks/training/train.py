@@ -30,6 +30,8 @@ from benchmarks.training.loop import Outcome, Schedule, processes
 from benchmarks.training.models import ARCHITECTURES
 from benchmarks.training.pool import Pool, latent_pool, vae_pool
 from benchmarks.training.stages import COMPILED, train_denoiser, train_vae
+from ieadapt.testbed.rendering import render_batch
+from ieadapt.testbed.sampling import sample_batch
 
 VAE_CLIPS = 16
 """Held-out clips by which a VAE is measured."""
@@ -185,8 +187,8 @@ class _Stretch:
 
     def _psnr(self, vae: nn.Module) -> float:
         """Mean PSNR of frames of held-out clips through the VAE, dB."""
-        world, clips_drawn = self.architecture.world, min(VAE_CLIPS, self.recipe.pool or VAE_CLIPS)
-        clips = world.render(world.sample(clips_drawn, torch.Generator().manual_seed(99), "heldout").to(self.device))
+        number = min(VAE_CLIPS, self.recipe.pool or VAE_CLIPS)
+        clips = render_batch(sample_batch(number, torch.Generator().manual_seed(99), "heldout").to(self.device))
         rebuilt = self.architecture.decode(vae, self.architecture.encode(vae, clips))
         error = (rebuilt.clamp(0, 1) - clips).square().mean((2, 3, 4))
         return round(float((-10 * error.log10()).mean()), 2)

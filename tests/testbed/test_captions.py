@@ -1,6 +1,7 @@
 """The tokenizer of the grammar: every word is one token, and other text does not fail."""
 
 from benchmarks.training.animatediff import SCENES
+from benchmarks.training.world import TOKENS
 from ieadapt.testbed.captions import words
 
 
@@ -20,5 +21,5 @@ def test_any_text_tokenises_and_is_read_back() -> None:
 def test_padding_is_the_end_token() -> None:
     tokenizer = SCENES.tokenizer()
     tokens = tokenizer("", padding="max_length").input_ids
-    assert len(tokens) == SCENES.world.tokens
+    assert len(tokens) == TOKENS
     assert set(tokens[1:]) == {tokenizer.eos_token_id}

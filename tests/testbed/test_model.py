@@ -7,6 +7,7 @@ from safetensors import safe_open
 
 from benchmarks.training.animatediff import SCENES, split_unet
 from benchmarks.training.evaluate import generate, held_out_captions
+from benchmarks.training.world import TOKENS
 from ieadapt.testbed import render, sample_scenes, score_scene
 from ieadapt.testbed.model import load_pipeline, model_folder
 
@@ -73,7 +74,7 @@ def test_schedule_ends_in_pure_noise(pipeline: AnimateDiffPipeline) -> None:
 def test_tokenizer_is_the_one_that_the_grammar_builds(pipeline: AnimateDiffPipeline) -> None:
     text = "a small purple cross shrinking over a starry sky"
     assert pipeline.tokenizer(text).input_ids == SCENES.tokenizer()(text).input_ids
-    assert pipeline.tokenizer.model_max_length == SCENES.world.tokens
+    assert pipeline.tokenizer.model_max_length == TOKENS
 
 
 def test_unet_splits_into_what_is_stored(pipeline: AnimateDiffPipeline) -> None:

@@ -8,13 +8,13 @@ from benchmarks.training.cogvideox import (
     PLAIN_CALL_TOKENS,
     SCENES_DIT,
     STANDARD,
-    WORLD,
     build_scheduler,
     build_tokenizer,
     rotary_positions,
     velocity,
 )
 from benchmarks.training.stages import single_frames
+from benchmarks.training.world import TOKENS
 
 PROMPT = "a big red star moving left in front of a small blue ring growing over bricks"
 CPU = torch.device("cpu")
@@ -64,7 +64,7 @@ def test_velocity_is_what_the_pipeline_asks_of_the_transformer(
     monkeypatch.undo()
     arguments, said = seen[0]
     assert arguments["hidden_states"].shape == (2, 8, 16, 16, 16)
-    assert arguments["encoder_hidden_states"].shape[1] == WORLD.tokens
+    assert arguments["encoder_hidden_states"].shape[1] == TOKENS
     with torch.no_grad():
         mine = velocity(
             pipeline.transformer,

@@ -16,8 +16,12 @@ from benchmarks.training.loop import Schedule, Weights, processes, train
 from benchmarks.training.models import ARCHITECTURES
 from benchmarks.training.pool import latent_pool
 from benchmarks.training.train import main
+from benchmarks.training.world import TOKENS
 from ieadapt.errors import FailureError, UsageError
+from ieadapt.testbed.captions import captions
 from ieadapt.testbed.model import load_pipeline, model_folder
+from ieadapt.testbed.rendering import render_batch
+from ieadapt.testbed.sampling import sample_batch
 
 ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")
@@ -26,7 +30,7 @@ PARTS = {"scenes": {"vae", "text", "unet", "adapter"}, "scenes-dit": {"vae", "te
 
 
 def _drawn(architecture: Architecture, n: int) -> Any:
-    return architecture.world.sample(n, torch.Generator().manual_seed(0), "all")
+    return sample_batch(n, torch.Generator().manual_seed(0), "all")
 
 
 every_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES.values(), ids=ARCHITECTURES)
@@ -104,7 +108,7 @@ def test_blocks_are_compiled_one_by_one() -> None:
 def test_latents_are_normalised_without_changing_the_picture(architecture: Architecture) -> None:
     torch.manual_seed(0)
     vae = architecture.build(architecture.widths["tiny"])["vae"].eval()
-    rows = architecture.vae_rows(architecture.world, _drawn(architecture, 4))
+    rows = architecture.vae_rows(_drawn(architecture, 4))
     channels = [axis for axis in range(rows.dim()) if axis != 1]
     with torch.no_grad():
         before = vae.encode(rows * 2 - 1).latent_dist
@@ -124,7 +128,7 @@ def test_latents_are_normalised_without_changing_the_picture(architecture: Archi
 def test_clips_are_encoded_and_decoded_frame_for_frame(architecture: Architecture) -> None:
     torch.manual_seed(0)
     vae = architecture.build(architecture.widths["tiny"])["vae"].eval()
-    clips = architecture.world.render(_drawn(architecture, 2))
+    clips = render_batch(_drawn(architecture, 2))
     latents = architecture.encode(vae, clips)
     assert latents.shape[0] == 2
     assert architecture.decode(vae, latents).shape == clips.shape
@@ -143,10 +147,10 @@ def test_pool_holds_captions_of_its_rows_and_is_renewed_in_turn() -> None:
 @every_architecture
 def test_every_caption_is_whole_words_and_fits(architecture: Architecture) -> None:
     tokenizer = architecture.tokenizer()
-    captions = architecture.world.captions(_drawn(architecture, 300))
-    for caption, row in zip(captions, tokenizer(captions).input_ids, strict=True):
+    said = captions(_drawn(architecture, 300))
+    for caption, row in zip(said, tokenizer(said).input_ids, strict=True):
         assert len(caption.split()) < len(row) <= len(caption.split()) + 2
-        assert len(row) <= architecture.world.tokens == tokenizer.model_max_length
+        assert len(row) <= TOKENS == tokenizer.model_max_length
 
 
 def test_gradients_are_clipped_as_one() -> None:

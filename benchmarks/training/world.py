@@ -1,4 +1,4 @@
-"""What models are trained on: the clips and captions of `ieadapt.testbed`."""
+"""What models are trained on beside whole clips of `ieadapt.testbed`: single frames of them, and careless captions."""
 
 from __future__ import annotations
 
@@ -8,18 +8,23 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from benchmarks.training.architecture import World
-from ieadapt.testbed.captions import captions, words
+from ieadapt.testbed.captions import words
 from ieadapt.testbed.rendering import render_batch
 from ieadapt.testbed.sampling import sample_batch
 from ieadapt.testbed.scene import SceneBatch
 
+WORDS = tuple(words())
+TOKENS = 40
+"""What captions are padded to, start and end included."""
 
-def _frames(batch: SceneBatch, frame: Int[Tensor, " scene"]) -> Float[Tensor, "scene 3 height width"]:
+
+def render_frames(batch: SceneBatch, frame: Int[Tensor, " scene"]) -> Float[Tensor, "scene 3 height width"]:
+    """One chosen frame of each scene, in [0, 1]."""
     return render_batch(batch, frame[:, None])[:, 0]
 
 
-def _mislabel(batch: SceneBatch, share: float, generator: torch.Generator) -> SceneBatch:
+def mislabel(batch: SceneBatch, share: float, generator: torch.Generator) -> SceneBatch:
+    """The scenes with a share of their attributes drawn again, for captions that say them wrongly."""
     other = sample_batch(len(batch), generator)
 
     def mixed(own: Tensor, foreign: Tensor) -> Tensor:
@@ -27,14 +32,3 @@ def _mislabel(batch: SceneBatch, share: float, generator: torch.Generator) -> Sc
 
     kinds, setting = mixed(batch.kinds, other.kinds), mixed(batch.setting, other.setting)
     return dataclasses.replace(batch, kinds=kinds, setting=setting)
-
-
-SCENES = World(
-    sample=sample_batch,
-    render=render_batch,
-    render_frames=_frames,
-    captions=captions,
-    mislabel=_mislabel,
-    words=tuple(words()),
-    tokens=40,
-)
