@@ -220,7 +220,7 @@ def edit(config: EditRun, *, out: Out = None, overwrite: Overwrite = False, resu
 def screen(
     config: ScreenRun, *, out: Out = None, overwrite: Overwrite = False, resume: Resume = False, dry_run: DryRun = False
 ) -> Summary:
-    """Predicted from a few extra passes per layer, where a study makes whole videos; the price is said first.
+    """Where a study makes whole videos, this adds passes along one run of each prompt.
 
     Every finished pass is kept at once: stop the run, or kill it, and go on with `--resume`. The run folder gets the
     effects, entropy and energy, and a report; `--profile` of other commands takes it, to choose sites by any of them.
