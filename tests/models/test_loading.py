@@ -11,6 +11,7 @@ from diffusers import AnimateDiffPipeline
 
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.models import known_models, load, model_folder
+from ieadapt.models.location import RETIRED
 from tests.tiny import build, call_arguments
 
 
@@ -51,10 +52,15 @@ def test_a_bundled_model_without_its_weights_says_so(monkeypatch: pytest.MonkeyP
         load("scenes")
 
 
-def test_a_model_that_has_left_says_so_in_one_line() -> None:
-    with pytest.raises(UsageError, match=r"'shapes-dit' no longer ships with the package.*take 'scenes-dit'") as caught:
-        load("shapes-dit")
+@pytest.mark.parametrize(("gone", "instead"), [("shapes", "scenes"), ("shapes-dit", "scenes-dit")])
+def test_a_model_that_has_left_says_so_in_one_line(gone: str, instead: str) -> None:
+    with pytest.raises(UsageError, match=rf"'{gone}' no longer ships with the package.*take '{instead}'") as caught:
+        load(gone)
     assert "\n" not in str(caught.value)
+
+
+def test_what_has_left_is_not_bundled() -> None:
+    assert not set(RETIRED) & set(known_models())
 
 
 def test_an_unknown_model_names_a_near_one() -> None:

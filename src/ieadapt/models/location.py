@@ -15,7 +15,7 @@ from ieadapt.errors import FailureError, UsageError
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _INDEX = "model_index.json"
 RETIRED: Mapping[str, str] = {
-    "scenes": "take 'scenes'; what was measured on shapes is in docs/test-bed.md",
+    "shapes": "take 'scenes'; what was measured on shapes is in docs/test-bed.md",
     "shapes-dit": "take 'scenes-dit'; what was measured on shapes-dit is in docs/test-bed.md",
 }
 """Models that shipped once, and what to do instead of loading them."""
