@@ -1,6 +1,6 @@
 """The study of a bundled model: every self-attention site replaced by I and by U, on held-out captions.
 
-Run it from the root of the repository: `python -m benchmarks.study shapes --out runs/study [--device cuda]`; it goes on
+Run it from the root of the repository: `python -m benchmarks.study scenes --out runs/study [--device cuda]`; it goes on
 where an earlier run stopped. `--report` then draws the report and writes three records from the finished study:
 
 - `study-MODEL`: every site and perturbation with its EP and its effects: means over clips, bootstrap 95 % intervals;

@@ -127,7 +127,7 @@ def run_testbed(
     asked of a folder later, with the same steps.
 
     Args:
-        model: a bundled model with ground truth: `shapes`.
+        model: a bundled model with ground truth: `scenes` or `scenes-dit`.
         out: gets `testbed-generation.json`, `testbed-editing.json`, their tables and `rows/`.
         config: methods, scenes, workers.
         resume: go on with an earlier run; rows that are there are not made again.

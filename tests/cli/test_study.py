@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from ieadapt.models import known_models
 from tests.cli.conftest import SIZE, Program
 
 SITE = "mid_block.attentions.0.transformer_blocks.0.attn1"
@@ -80,7 +81,8 @@ def test_options_that_cannot_be(
 
 
 def test_a_study_needs_a_model_or_a_folder(program: Program, tmp_path: Path) -> None:
-    assert "there is no model" in program("study", "--prompt", "a").refused()
+    assert "there is no model" in (line := program("study", "--prompt", "a").refused())
+    assert f"such as {next(iter(known_models()))};" in line
     assert "study.json is missing" in program("study", "--status", tmp_path).refused()
     assert "study.json is missing" in program("study", "--compact", tmp_path).refused()
 

@@ -12,6 +12,7 @@ import typer
 
 from ieadapt.cli.console import Summary
 from ieadapt.errors import UsageError
+from ieadapt.models import known_models
 from ieadapt.runs.flags import assemble, flags
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="a bundled name (`ieadapt models`), a folder, or a hub id")]
@@ -89,7 +90,8 @@ def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 def _model_and_prompts(values: dict[str, Any], prompts_from: str | None) -> dict[str, Any]:
     """The model and the prompts of a command line, taken out of its values."""
     if not values["model"]:
-        raise UsageError("there is no model", remedy="name one first, such as shapes; `ieadapt models` lists them")
+        first = next(iter(known_models()))
+        raise UsageError("there is no model", remedy=f"name one first, such as {first}; `ieadapt models` lists them")
     given, file = values.pop("prompt"), values["prompts"]
     brought = prompts_from is not None and values[prompts_from] is not None
     return {"prompts": () if brought and not (given or file) else read_prompts(given, file)}
