@@ -17,9 +17,7 @@ from ieadapt.cli.options import Out, Resume, takes
 def main(
     config: BenchConfig,
     *,
-    model: Annotated[
-        str, typer.Option("--model", help="a bundled model with ground truth: scenes or scenes-dit")
-    ] = "scenes",
+    model: Annotated[str, typer.Option("--model", help="a bundled model: scenes, scenes-dit")] = "scenes",
     out: Out = None,
     resume: Resume = False,
 ) -> Summary:
