@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -231,7 +232,13 @@ def test_a_model_that_lacks_weights_is_no_result(program: Program, tiny: Path, t
     assert not (tmp_path / "run" / "profile.json").exists()
 
 
-def test_our_own_warnings_are_shown(program: Program, tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [[], ["ignore"]])
+def test_our_own_warnings_are_shown_whatever_python_is_told(
+    options: list[str], program: Program, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "warnoptions", options)
+    for option in options:
+        warnings.simplefilter(option)  # type: ignore[arg-type]
     model = shutil.copytree(tiny, tmp_path / "model")
     file = model / "vae" / "diffusion_pytorch_model.safetensors"
     save_file(load_file(file) | {"extra": torch.zeros(1)}, file, metadata={"format": "pt"})

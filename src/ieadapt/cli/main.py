@@ -12,8 +12,9 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NoReturn
 
 import typer
 
@@ -68,9 +69,7 @@ def run_program(
         _stop_on_terminate()
         requested = next((word for word in given if not word.startswith("-")), None)
         quiet = requested is not None and not debug
-        if quiet:
-            _quieten_libraries()
-        with noted(), libraries_heard() if quiet else contextlib.nullcontext():
+        with _libraries_quiet() if quiet else contextlib.nullcontext(), noted():
             status = int(application(requested)(args=given, prog_name=name, standalone_mode=False) or 0)
         return _say("stopped", STOPPED) if status == STOPPED else status
     except (KeyboardInterrupt, typer.Abort):
@@ -127,19 +126,26 @@ def _say(line: str, status: int) -> int:
     return status
 
 
-def _quieten_libraries() -> None:
-    """Progress bars and deprecations are not for the reader of a result; our notes are."""
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", IEAdaptWarning)
-        warnings.showwarning = _note
-        os.environ.setdefault("PYTHONWARNINGS", "ignore")
+@contextlib.contextmanager
+def _libraries_quiet() -> Iterator[None]:
+    """Progress bars and deprecations are not for the reader of a result; our notes are, whatever PYTHONWARNINGS says."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+            os.environ.setdefault("PYTHONWARNINGS", "ignore")
+        warnings.simplefilter("always", IEAdaptWarning)
+        warnings.showwarning = partial(_show, warnings.showwarning)
+        with libraries_heard():
+            yield
 
 
-def _note(message: Warning | str, *_context: object, **_more: object) -> None:
-    print(f"ieadapt: note: {_one_line(str(message))}", file=sys.stderr)
+def _show(before: Callable[..., None], message: Warning | str, category: type[Warning], *more: Any, **named: Any) -> None:
+    if issubclass(category, IEAdaptWarning):
+        print(f"ieadapt: note: {_one_line(str(message))}", file=sys.stderr)
+    else:
+        before(message, category, *more, **named)
 
 
 def _stop_on_terminate() -> None:
