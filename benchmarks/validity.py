@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,9 +95,9 @@ def judged(found: Mapping[str, Rows], diversity: Mapping[str, Sequence[float]], 
     row("guidance: picked less 1", gain, ">= .05, low > .02", gain.mean >= 0.05 and gain.low > 0.02)
     spread = paired_interval(diversity["picked"], diversity["plain"])
     row("guidance: diversity, picked less 1", spread, "high < 0", spread.high < 0)
-    room = _ratio(found, lambda m: m("picked") / m("vae"))
+    room = _ratio(found, lambda m: (m("picked"), m("vae")))
     row("room: picked / truth through the VAE", room, "high <= .85", room.high <= 0.85)
-    closed = _ratio(found, lambda m: (m("picked, twice the steps") - m("picked")) / (m("vae") - m("picked")))
+    closed = _ratio(found, lambda m: (m("picked, twice the steps") - m("picked"), m("vae") - m("picked")))
     bar = "<= .1, high <= .2"
     row("room: share of the gap that twice the steps close", closed, bar, closed.mean <= 0.1 and closed.high <= 0.2)
     holm = 1 - 0.05 / PUBLISHED
@@ -114,16 +115,18 @@ def judged(found: Mapping[str, Rows], diversity: Mapping[str, Sequence[float]], 
 
 
 def _ratio(
-    found: Mapping[str, Rows], ratio: Callable[[Callable[[str], float]], float], resamples: int = 5000
+    found: Mapping[str, Rows], parts: Callable[[Callable[[str], float]], tuple[float, float]], resamples: int = 5000
 ) -> Interval:
-    """A ratio of mean accuracies with its percentile bootstrap interval over scenes."""
+    """A ratio of mean accuracies with its percentile bootstrap interval over scenes; infinite over nothing."""
     values = {name: np.array(column(rows, "accuracy")) for name, rows in found.items()}
     count, random = len(values["plain"]), np.random.default_rng(0)
 
     def of(scenes: np.ndarray) -> float:
-        return ratio(lambda name: float(values[name][scenes].mean()))
+        part, whole = parts(lambda name: float(values[name][scenes].mean()))
+        return part / whole if whole else math.inf
 
-    low, high = np.percentile([of(random.integers(0, count, count)) for _ in range(resamples)], (2.5, 97.5))
+    drawn = [of(random.integers(0, count, count)) for _ in range(resamples)]
+    low, high = np.quantile(drawn, (0.025, 0.975), method="inverted_cdf")  # which does not average infinite ends
     return Interval(of(np.arange(count)), float(low), float(high))
 
 

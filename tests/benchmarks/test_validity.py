@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,14 @@ def test_a_good_model_passes() -> None:
 )
 def test_each_condition_can_fail(condition: str, changes: dict[str, float]) -> None:
     assert not _passed(**changes)[condition]
+
+
+def test_a_truth_that_reads_as_nothing_leaves_no_room_that_could_pass() -> None:
+    nothing: Rows = [{"accuracy": 0.0, "presence": 0.0}] * 200
+    found = {name: _rows(mean, name) for name, mean in GOOD.items()} | {"vae": nothing}
+    rows = {row["condition"]: row for row in judged(found, {"plain": [0.6, 0.7], "picked": [0.5, 0.6]}, PICKS)}
+    room = rows["room: picked / truth through the VAE"]
+    assert (room["high"], room["passed"]) == (math.inf, False)
 
 
 @pytest.mark.slow

@@ -43,6 +43,7 @@ class Family:
         text: where text tokens stand in a joint sequence.
         padding: how text is filled up in a joint sequence: `none`; `attended` (the tokenizer's padding is attended to
             like text); `masked` (an `encoder_attention_mask` hides it).
+        prompts: `together`, or `alone` where a batch of prompts does not give what each gives alone.
         calls: `together` (one attention call holds the whole batch) or `per row` (one call per denoiser row).
         attentions: names of the attentions that a module makes one after the other, where they are several.
         latents: the denoiser's argument that holds the latents.
@@ -63,6 +64,7 @@ class Family:
     guided: Callable[[Any, list[Arguments]], bool] = _guided_by_property
     text: TextPosition = "none"
     padding: Literal["none", "attended", "masked"] = "none"
+    prompts: Literal["together", "alone"] = "together"
     calls: Literal["together", "per row"] = "together"
     attentions: Callable[[Any], tuple[str, ...]] = lambda module: ()
     latents: str = "hidden_states"
@@ -274,6 +276,7 @@ FAMILIES: tuple[Family, ...] = (
         kinds=(("temporal_transformer_blocks.*", "temporal"), ("transformer_blocks.*", "spatial")),
         guided=_guided_by_argument,
         order=_latte_order,
+        prompts="alone",  # padding is cut from a single prompt, and attended to in a batch
         stages=lambda denoiser: [],  # spatial and temporal blocks hand on tensors of two shapes
     ),
     _row(_PATCHED, "Cosmos", "CosmosTransformer3DModel", guidance="split"),

@@ -128,7 +128,7 @@ def _say(line: str, status: int) -> int:
 
 @contextlib.contextmanager
 def _libraries_quiet() -> Iterator[None]:
-    """Progress bars and deprecations are not for the reader of a result; our notes are, whatever PYTHONWARNINGS says."""
+    """Progress bars and deprecations are not for the reader of a result; our notes are, whatever Python is told."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     with warnings.catch_warnings():
@@ -141,7 +141,9 @@ def _libraries_quiet() -> Iterator[None]:
             yield
 
 
-def _show(before: Callable[..., None], message: Warning | str, category: type[Warning], *more: Any, **named: Any) -> None:
+def _show(
+    before: Callable[..., None], message: Warning | str, category: type[Warning], *more: Any, **named: Any
+) -> None:
     if issubclass(category, IEAdaptWarning):
         print(f"ieadapt: note: {_one_line(str(message))}", file=sys.stderr)
     else:

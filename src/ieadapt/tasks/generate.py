@@ -69,11 +69,6 @@ class GenerationConfig:
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be positive", expected=">= 1", got=value)
 
-    @property
-    def videos_at_once(self) -> int:
-        """Videos of one call of the pipeline."""
-        return 1 if any(isinstance(value, GivenInput) for value in self.call.values()) else self.batch_size
-
 
 @dataclass(frozen=True)
 class PromptRun:
@@ -125,8 +120,8 @@ def generate(
 ) -> Float[Tensor, "video frame channel height width"]:
     """Generate one video per prompt; float32 on the CPU, in [0, 1].
 
-    Noise is drawn per video from its own seed, so that a video does not depend on its batch, up to rounding. With a
-    picture or a video among `config.call`, videos are made one at a time: pipelines differ in how they want several.
+    Noise is drawn per video from its own seed, so that a video does not depend on its batch, up to rounding; see
+    `videos_at_once`.
 
     Args:
         pipe: any video pipeline; one that takes no prompt is not given any.
@@ -148,7 +143,7 @@ def generate(
     seeds = list(range(seeds, seeds + len(prompts))) if isinstance(seeds, int) else list(seeds)
     if len(seeds) != len(prompts):
         raise UsageError("as many seeds as prompts are needed", expected=len(prompts), got=len(seeds))
-    size = config.videos_at_once
+    size = videos_at_once(pipe, config)
     starts = range(0, len(prompts), size)
     total = len(starts) * config.num_inference_steps
     videos = []
@@ -257,6 +252,16 @@ def run_batch(
     named = {_name_in(pipe, name, config): value for name, value in arguments.items() if value is not None}
     named.pop("", None)
     return call_pipeline(pipe, prompts, named | given, seeds)
+
+
+def videos_at_once(pipe: DiffusionPipeline, config: GenerationConfig) -> int:
+    """Videos of one call of the pipeline.
+
+    One where a video would depend on its batch, and where a picture or a video is given: pipelines differ in how they
+    want several.
+    """
+    given = any(isinstance(value, GivenInput) for value in config.call.values())
+    return 1 if given or _family(pipe).prompts == "alone" else config.batch_size
 
 
 def _name_in(pipe: DiffusionPipeline, name: str, config: GenerationConfig) -> str:

@@ -14,7 +14,7 @@ from torch import nn
 
 from ieadapt.attention import Prefix, attention_modules, denoisers_of, family_of, find_sites
 from ieadapt.attention.restore import around
-from ieadapt.tasks.generate import GenerationConfig, quiet, run_batch, with_model_defaults
+from ieadapt.tasks.generate import GenerationConfig, quiet, run_batch, videos_at_once, with_model_defaults
 
 TIMED_STEPS = 2
 """The first warms up; the second is timed."""
@@ -91,7 +91,7 @@ def price_videos(config: Any, count: Callable[[DiffusionPipeline], tuple[int | f
     """
     pipe, generation = config.hardware.load(config.model), with_model_defaults(config.generation, config.model)
     videos, steps = count(pipe)
-    size = max(1, min(generation.batch_size, len(config.prompts)))
+    size = min(videos_at_once(pipe, generation), max(1, len(config.prompts)))
     times = time_passes(pipe, config.prompts[0], dataclasses.replace(generation, batch_size=size))
     seconds = (steps * times.seconds + videos * times.decoding) / size
     return (

@@ -24,7 +24,7 @@ from ieadapt.models.scheduler_wrapper import kept_latents
 from ieadapt.models.video_latents import Latents, latents_of, own_size
 from ieadapt.tasks.edit.noise_schedule import NoiseSchedule, matching_scheduler
 from ieadapt.tasks.edit.pipeline_run import StepFunctionWrapper
-from ieadapt.tasks.generate import GenerationConfig, Progress, quiet, reporting, run_batch
+from ieadapt.tasks.generate import GenerationConfig, Progress, quiet, reporting, run_batch, videos_at_once
 from ieadapt.tasks.measure.method import identity_of
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.study.grid import Condition
@@ -68,7 +68,7 @@ def follow(
         seed: of the first prompt; the next ones count up.
         progress: called with (denoising steps done, denoising steps in all).
     """
-    size, listed = generation.batch_size, list(prompts)
+    size, listed = videos_at_once(pipe, generation), list(prompts)
     starts = range(0, len(listed), size)
     total = len(starts) * generation.num_inference_steps
     with ExitStack() as stack:

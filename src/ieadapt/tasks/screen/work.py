@@ -22,7 +22,7 @@ from ieadapt.interventions import parse_perturbation
 from ieadapt.runs.shared_files import fingerprint, write_whole
 from ieadapt.runs.videos import strip
 from ieadapt.runs.workers import Work
-from ieadapt.tasks.generate import generate
+from ieadapt.tasks.generate import generate, videos_at_once
 from ieadapt.tasks.measure.method import refuse_another_model
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.price import PassTimes, time_passes
@@ -46,28 +46,24 @@ class ScreenWork(Work):
     @cached_property
     def plan(self) -> ScreenPlan:
         """What is done, once a pass was timed; the same for every worker."""
-        schema = {"seconds": float, "shares": dict[str, float], "sites": list[AttentionSite]}
+        schema = {"batch": int, "seconds": float, "shares": dict[str, float], "sites": list[AttentionSite]}
         price = read_record(self.folder / PRICE, schema, what="the price", remedy="remove it and repeat")
         sites = [AttentionSite(**site) for site in price["sites"]]
-        return self._planned(sites, PassTimes(price["seconds"], price["shares"]))
+        return self._planned(sites, price["batch"], PassTimes(price["seconds"], price["shares"]))
 
-    def _planned(self, sites: Sequence[AttentionSite], times: PassTimes) -> ScreenPlan:
+    def _planned(self, sites: Sequence[AttentionSite], batch: int, times: PassTimes) -> ScreenPlan:
         request, steps = self.request, self.request.generation.num_inference_steps
         listed = conditions(request.screen.study, sites, {})
         plan = ScreenPlan(
             listed,
             request.screen.steps(steps),
             len(request.prompts),
-            self._batch,
+            batch,
             steps,
             times,
             1 + min(2 * request.check, len(listed)) if request.check else 0,
         )
         return plan if request.budget is None else plan.within(parse_seconds(request.budget))
-
-    @property
-    def _batch(self) -> int:
-        return min(self.request.generation.batch_size, len(self.request.prompts))
 
     @cached_property
     def cells(self) -> CellStore:
@@ -78,11 +74,12 @@ class ScreenWork(Work):
         """Time a pass, unless what is requested cannot be."""
         sites = find_sites(pipe)
         conditions(self.request.screen.study, sites, {})
-        batch = dataclasses.replace(self.request.generation, batch_size=self._batch)
-        times = time_passes(pipe, self.request.prompts[0], batch, output="latent")
-        self._planned(sites, times)
+        batch = min(videos_at_once(pipe, self.request.generation), len(self.request.prompts))
+        alike = dataclasses.replace(self.request.generation, batch_size=batch)
+        times = time_passes(pipe, self.request.prompts[0], alike, output="latent")
+        self._planned(sites, batch, times)
         listed = [dataclasses.asdict(site) for site in sites]
-        content = {"seconds": times.seconds, "shares": dict(times.shares), "sites": listed}
+        content = {"batch": batch, "seconds": times.seconds, "shares": dict(times.shares), "sites": listed}
         write_whole(self.folder / PRICE, record_text(content).encode())
 
     def follow(self, pipe: DiffusionPipeline, items: Mapping[str, None]) -> None:

@@ -28,7 +28,7 @@ from ieadapt.files import difference
 from ieadapt.interventions import parse_perturbation
 from ieadapt.models.scheduler_wrapper import can_start_late, kept_latents, late_start
 from ieadapt.runs.shared_files import set_aside, write_whole
-from ieadapt.tasks.generate import GenerationConfig, generate
+from ieadapt.tasks.generate import GenerationConfig, generate, videos_at_once
 from ieadapt.tasks.study.config import StudyConfig
 from ieadapt.tasks.study.grid import Condition
 
@@ -115,8 +115,9 @@ def make_perturbed(
             return generate(pipe, prompts, together, seeds)
         latents = torch.stack([baseline.latents for baseline in baselines if baseline.latents is not None])
         videos = []
-        for start in range(0, len(pairs), together.videos_at_once):
-            batch = slice(start, start + together.videos_at_once)
+        size = videos_at_once(pipe, together)
+        for start in range(0, len(pairs), size):
+            batch = slice(start, start + size)
             with late_start(pipe, latents[batch], begins):
                 videos.append(generate(pipe, prompts[batch], together, seeds[batch]))
         return torch.cat(videos)
