@@ -33,12 +33,14 @@ def test_a_pass_is_timed_and_shared_out_over_the_sites() -> None:
 
 
 def test_the_line_adds_steps_and_decoding_by_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tiny_pipeline("cogvideox")
+
     def timed(pipe: object, prompt: str, generation: GenerationConfig) -> PassTimes:
-        assert (pipe, prompt, generation.batch_size) == ("pipe", "a ball", 2)
+        assert (pipe, prompt, generation.batch_size) == (own, "a ball", 2)
         return PassTimes(3.0, {}, 10.0)
 
     monkeypatch.setattr(price, "time_passes", timed)
-    hardware = SimpleNamespace(load=lambda model: "pipe")
+    hardware = SimpleNamespace(load=lambda model: own)
     config: Any = SimpleNamespace(hardware=hardware, model="m", prompts=("a ball", "a dog"), generation=GENERATION)
     assert price_videos(config, lambda pipe: (4, 1200)) == (
         "4 videos, 1,200 steps in all: about 30 min on one worker (a step of 2 videos takes 3 s, decoding 10 s)"

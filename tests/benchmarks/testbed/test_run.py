@@ -86,6 +86,7 @@ def test_another_request_needs_another_folder(made: Path) -> None:
         run_testbed("scenes", made, BenchConfig(methods="plain", **SMALL))
 
 
+@pytest.mark.slow
 def test_methods_of_a_pair_stay_together_and_scenes_of_a_method_too() -> None:
     pairs = [pair.name for pair in bench_pairs(2)]
     missing = {"generation": {"plain": ["a", "b", "c"]}, "editing": {"copy": pairs, "default": pairs[:1]}}

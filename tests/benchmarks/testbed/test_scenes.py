@@ -28,6 +28,7 @@ def test_pairs_change_one_attribute_each_and_are_fresh() -> None:
     assert len({pair.name for pair in pairs}) == SCENES
 
 
+@pytest.mark.slow
 def test_a_part_is_the_beginning_of_the_whole() -> None:
     assert bench_scenes(5) == bench_scenes()[:5]
     assert bench_pairs(6) == bench_pairs()[:6]

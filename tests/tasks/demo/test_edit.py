@@ -11,10 +11,13 @@ from ieadapt.testbed import render
 from ieadapt.testbed.edits import ALL_KINDS, edit_pairs
 from ieadapt.testbed.scene import SCENE_NUMBERS
 
+QUICK = ("colour", "motion")
 PAIRS = {kind: edit_pairs(1, [kind])[0] for kind in ALL_KINDS}
 
 
-@pytest.mark.parametrize("kind", ALL_KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind in QUICK else pytest.mark.slow) for kind in ALL_KINDS]
+)
 def test_the_perfect_edit_and_the_copy(kind: str) -> None:
     pair = PAIRS[kind]
     perfect = score_edit(pair.perfect, pair)
