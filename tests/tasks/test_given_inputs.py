@@ -13,8 +13,10 @@ from ieadapt.cli import main
 from ieadapt.errors import UsageError
 from ieadapt.files import sha256_of
 from ieadapt.runs.folder import read_run
-from ieadapt.tasks.generate import GenerationConfig, generate
+from ieadapt.tasks.generate import GenerationConfig, generate, videos_at_once
 from ieadapt.tasks.measure.method import measure
+from ieadapt.tasks.screen.config import ScreenConfig, ScreenRun
+from ieadapt.tasks.screen.run import price_screen
 from ieadapt.tasks.study.config import StudyConfig
 from ieadapt.tasks.study.grid import Cell, Condition, Setting
 from ieadapt.tasks.study.run import study
@@ -50,6 +52,14 @@ def test_the_input_decides_about_the_video(name: str) -> None:
         changed = [picture(*frame.size, 9) for frame in given] if isinstance(given, list) else picture(*given.size, 9)
         other = dataclasses.replace(config, call={**config.call, argument: changed})
         assert not torch.equal(videos[:1], generate(pipe, PROMPTS[0], other, seeds=3))
+
+
+@pytest.mark.parametrize(("name", "batch"), [("wan-i2v", 1), ("latte", 1), ("skyreels", 2)])
+def test_a_screen_puts_as_many_prompts_into_a_call_as_a_run_does(name: str, batch: int) -> None:
+    pipe, config = pipeline(name), config_for(name, batch_size=2)
+    assert videos_at_once(pipe, config) == batch
+    request = ScreenRun("m", tuple(PROMPTS), config, screen=ScreenConfig(at="0.5"), check=0)
+    assert price_screen(request, pipe).batch == batch
 
 
 @pytest.mark.parametrize("name", [name for name in RUNNING if CASES[name].needs])

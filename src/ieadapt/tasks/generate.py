@@ -120,8 +120,9 @@ def generate(
 ) -> Float[Tensor, "video frame channel height width"]:
     """Generate one video per prompt; float32 on the CPU, in [0, 1].
 
-    Noise is drawn per video from its own seed, so that a video does not depend on its batch, up to rounding; see
-    `videos_at_once`.
+    Noise is drawn per video from its own seed, so that a video does not depend on its batch, up to rounding.
+    Several run as one batch, but one at a time where that would not hold, and with a picture or a video among
+    `config.call`.
 
     Args:
         pipe: any video pipeline; one that takes no prompt is not given any.
