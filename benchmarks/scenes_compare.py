@@ -14,11 +14,17 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
+from filelock import FileLock
 
 from benchmarks.scene_sets import scene_set
 from benchmarks.testbed.generating import Variant
@@ -69,43 +75,72 @@ def _enhancement(fields: Mapping[str, Any] | None) -> EnhanceConfig | None:
     return EnhanceConfig.preset(fields["preset"], **rest) if "preset" in fields else EnhanceConfig(**rest)
 
 
-def compare(
-    pipe: DiffusionPipeline,
-    captions: Sequence[str],
-    variants: Mapping[str, Variant],
-    base: GenerationConfig,
-    out: Path,
-    iterations: int = 40,
-) -> dict[str, Rows]:
-    """Make and score every variant that is not there yet.
+@dataclass(frozen=True)
+class Comparison:
+    """What all variants share; a worker process gets it whole.
 
     Args:
-        pipe: the model; clips are scored where it is.
+        model: `scenes` or `scenes-dit`.
         captions: one a clip; clip i has seed i.
-        variants: ways of generating, by name.
         base: steps, guidance and batch size of plain generation.
         out: where each variant is kept.
+        folder: a training folder, instead of the weights that ship.
+        size: of the model.
         iterations: of the fit that quality rests on.
-
-    Returns:
-        Rows by variant.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    profile = _profile(pipe, captions, base, out) if any(each.needs_profile for each in variants.values()) else None
-    found = {}
-    for name, variant in variants.items():
-        path = out / f"{name}.json"
-        if not path.is_file():
-            rows: Rows = []
-            for start in range(0, len(captions), base.batch_size):
-                prompts = captions[start : start + base.batch_size]
-                clips = variant.videos(pipe, prompts, list(range(start, start + len(prompts))), base, profile)
-                scores = score_scenes(clips.to(pipe.device), prompts, iterations)
-                rows += [{"scene": start + index, **score.as_dict()} for index, score in enumerate(scores)]
-            write_atomically(path, json.dumps(rows).encode())
-            print(f"{name}: " + ", ".join(f"{key} {mean(rows, key):.4f}" for key in FIGURES), flush=True)
-        found[name] = json.loads(path.read_text())
-    return found
+
+    model: str
+    captions: tuple[str, ...]
+    base: GenerationConfig
+    out: Path
+    folder: Path | None = None
+    size: str = "standard"
+    iterations: int = 40
+
+    def make(self, name: str, variant: Variant, device: str) -> None:
+        """Make and score one variant, where its file is not there yet; clips are scored where they are made."""
+        path = self.out / f"{name}.json"
+        if path.is_file():
+            return
+        pipe = pipeline_of(self.model, self.folder, self.size, device)
+        profile = _profile(pipe, self.captions, self.base, self.out) if variant.needs_profile else None
+        rows: Rows = []
+        for start in range(0, len(self.captions), self.base.batch_size):
+            prompts = self.captions[start : start + self.base.batch_size]
+            clips = variant.videos(pipe, prompts, list(range(start, start + len(prompts))), self.base, profile)
+            scores = score_scenes(clips.to(pipe.device), prompts, self.iterations)
+            rows += [{"scene": start + index, **score.as_dict()} for index, score in enumerate(scores)]
+        write_atomically(path, json.dumps(rows).encode())
+        print(f"{name}: " + ", ".join(f"{key} {mean(rows, key):.4f}" for key in FIGURES), flush=True)
+
+
+def compare(comparison: Comparison, variants: Mapping[str, Variant], device: str, workers: int = 1) -> dict[str, Rows]:
+    """Make and score every variant that is not there yet; rows by variant.
+
+    Args:
+        comparison: what all variants share.
+        variants: ways of generating, by name.
+        device: `cpu` or `cuda`; with several workers, all GPUs.
+        workers: processes, shared by the GPUs evenly; each has one variant at a time.
+    """
+    comparison.out.mkdir(parents=True, exist_ok=True)
+    if workers == 1:
+        for name, variant in variants.items():
+            comparison.make(name, variant, device)
+    else:
+        devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())] if device == "cuda" else [device]
+        with ExitStack() as stack:
+            pools = [
+                stack.enter_context(ProcessPoolExecutor(-(-workers // len(devices)), get_context("spawn")))
+                for _ in devices
+            ]
+            made = [
+                pools[number % len(pools)].submit(comparison.make, name, variant, devices[number % len(pools)])
+                for number, (name, variant) in enumerate(variants.items())
+            ]
+            for each in as_completed(made):
+                each.result()
+    return {name: json.loads((comparison.out / f"{name}.json").read_text()) for name in variants}
 
 
 def column(rows: Rows, figure: str) -> list[float]:
@@ -120,8 +155,9 @@ def mean(rows: Rows, figure: str) -> float:
 
 def _profile(pipe: DiffusionPipeline, captions: Sequence[str], base: GenerationConfig, out: Path) -> EntropyProfile:
     """EP of the model's sites on a few captions, measured once a folder."""
-    if not (out / "profile.parquet").is_file():
-        quick_profile(pipe, list(captions), base, seed=0).save(out)
+    with FileLock(out / "profile.lock"):
+        if not (out / "profile.parquet").is_file():
+            quick_profile(pipe, list(captions), base, seed=0).save(out)
     return EntropyProfile.load(out)
 
 
@@ -142,6 +178,7 @@ def differences(found: Mapping[str, Rows], against: str = PLAIN) -> list[dict[st
     return rows
 
 
+@cache
 def pipeline_of(model: str, folder: Path | None, size: str, device: str) -> DiffusionPipeline:
     """The model as it ships, or from a training folder."""
     trained = load_pipeline(model_folder(model)) if folder is None else load_trained(ARCHITECTURES[model], folder, size)
@@ -162,13 +199,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--fit", type=int, default=40, help="iterations of the fit that quality rests on")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--workers", type=int, default=1, help="processes, shared by all GPUs evenly")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
-    captions = [caption(scene) for scene in scene_set(options.set, options.scenes)]
+    captions = tuple(caption(scene) for scene in scene_set(options.set, options.scenes))
     base = GenerationConfig(options.steps, guidance_scale=1.0, batch_size=options.batch)
     variants = read_variants(json.loads(options.variants.read_text()))
-    pipe = pipeline_of(options.model, options.folder, options.size, options.device)
-    rows = differences(compare(pipe, captions, variants, base, options.out, options.fit), options.against)
+    comparison = Comparison(options.model, captions, base, options.out, options.folder, options.size, options.fit)
+    rows = differences(compare(comparison, variants, options.device, options.workers), options.against)
     write_atomically(options.out / "differences.json", (json.dumps(rows, indent=1) + "\n").encode())
     for row in rows:
         interval = f"{row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]"

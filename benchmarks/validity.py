@@ -24,7 +24,7 @@ from diffusers import DiffusionPipeline
 
 from benchmarks.results import FOLDER, Value, load, record
 from benchmarks.scene_sets import scene_set
-from benchmarks.scenes_compare import Rows, column, compare, mean, pipeline_of, read_variants
+from benchmarks.scenes_compare import Comparison, Rows, column, compare, mean, pipeline_of, read_variants
 from benchmarks.training.architecture import Architecture
 from benchmarks.training.models import ARCHITECTURES
 from ieadapt.metrics.intervals import Interval, mean_interval, paired_interval
@@ -168,16 +168,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--fit", type=int, default=20, help="iterations of the fit that quality rests on")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--workers", type=int, default=1, help="processes, shared by all GPUs evenly")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--record", action="store_true", help="write the record")
     options = parser.parse_args(arguments)
     picks = Picks(**json.loads(options.picks.read_text()))
     scenes = scene_set("confirming", options.scenes)
-    captions = [caption(scene) for scene in scenes]
+    captions = tuple(caption(scene) for scene in scenes)
     base = GenerationConfig(options.steps, guidance_scale=1.0, batch_size=options.batch)
-    pipe = pipeline_of(picks.model, options.folder, options.size, options.device)
     entries = picks.variants()
-    found = compare(pipe, captions, read_variants(entries), base, options.out / picks.model, options.fit)
+    out = options.out / picks.model
+    comparison = Comparison(picks.model, captions, base, out, options.folder, options.size, options.fit)
+    found = compare(comparison, read_variants(entries), options.device, options.workers)
+    pipe = pipeline_of(picks.model, options.folder, options.size, options.device)
     found["vae"] = through_vae(pipe, ARCHITECTURES[picks.model], scenes, options.fit)
     few = captions[:DIVERSITY_CAPTIONS]
     diversity = {name: diversity_of(pipe, few, entries[name], base) for name in ("plain", "picked")}

@@ -57,7 +57,7 @@ def test_variants_are_made_once_and_go_on(tmp_path: Path, model: str, capsys: py
     first = (tmp_path / "out" / "plain.json").read_bytes()
     entropy = {"sites": "spatial/joint:top=0.5", "start": 0.0}
     variants.write_text(json.dumps({"plain": {"guidance": 1}, "top": {"guidance": 2, "enhance": entropy}}))
-    main(words)
+    main([*words, "--workers", "2"])
     assert (tmp_path / "out" / "plain.json").read_bytes() == first
     rows = json.loads((tmp_path / "out" / "top.json").read_text())
     assert [row["scene"] for row in rows] == [0, 1]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
@@ -20,7 +21,7 @@ from ieadapt.tasks.measure.method import measure
 from ieadapt.tasks.study.folder import CellRow, StudyFolder
 from ieadapt.tasks.study.grid import Cell, Setting, conditions
 from ieadapt.tasks.study.videos import Baseline, Strip, make_baselines, make_perturbed, to_strip_frames, write_strip
-from ieadapt.testbed import score_scene
+from ieadapt.testbed import score_scenes
 
 PROFILE_PROMPTS = 8
 """Entropy and energy are means over so many of the prompts."""
@@ -108,9 +109,11 @@ class StudyWork(Work):
         baselines = self._baselines(pipe, pairs)
         videos = make_perturbed(pipe, condition, list(pairs.values()), baselines, setting.study, setting.generation)
         changed = {name: getattr(condition, name) for name in ("kind", "perturbation", "head", "rank")}
-        for (key, cell), video, baseline in zip(missing.items(), videos, baselines, strict=True):
+        self._score_baselines(pipe, pairs, baselines)
+        scores = self._testbed_scores(pipe, videos, [cell.prompt for cell in missing.values()])
+        for (key, cell), video, baseline, scored in zip(missing.items(), videos, baselines, scores, strict=True):
             self._write_strip(key, video, cell.prompt, cell.seed, sites=",".join(condition.sites), **changed)
-            self._files.cells.write(CellRow(setting.identity(cell), self._measure(video, baseline, cell)))
+            self._files.cells.write(CellRow(setting.identity(cell), self._measure(video, baseline, cell, scored)))
 
     def _baselines(self, pipe: DiffusionPipeline, pairs: Mapping[str, tuple[str, int]]) -> list[Baseline]:
         """The unperturbed videos of some prompts and seeds; missing ones are made, and damaged ones again."""
@@ -124,26 +127,47 @@ class StudyWork(Work):
                 stored[key] = baseline
         return [baseline for baseline in stored.values() if baseline is not None]
 
-    def _measure(self, video: Tensor, baseline: Baseline, cell: Cell) -> dict[str, float]:
+    def _score_baselines(
+        self, pipe: DiffusionPipeline, pairs: Mapping[str, tuple[str, int]], baselines: Sequence[Baseline]
+    ) -> None:
+        """Measure the unperturbed videos that were not measured yet."""
+        single = [
+            metric for metric in select_metrics(list(self.setting.metrics)) if metric.compares in ("single", "timed")
+        ]
+        new = {key: each for key, each in zip(pairs, baselines, strict=True) if key not in self._baseline_values}
+        if new:
+            frames = torch.stack([each.frames for each in new.values()])
+            scores = self._testbed_scores(pipe, frames, [pairs[key][0] for key in new])
+            for (key, each), scored in zip(new.items(), scores, strict=True):
+                self._baseline_values[key] = {**evaluate(each.frames, None, single), **scored}
+
+    def _measure(self, video: Tensor, baseline: Baseline, cell: Cell, scores: Mapping[str, float]) -> dict[str, float]:
         metrics = select_metrics(list(self.setting.metrics))
-        key = self.setting.baseline_key(cell.prompt, cell.seed)
-        if key not in self._baseline_values:
-            single = [metric for metric in metrics if metric.compares in ("single", "timed")]
-            scores = self._testbed_scores(baseline.frames, cell.prompt)
-            self._baseline_values[key] = {**evaluate(baseline.frames, None, single), **scores}
-        before, scores = self._baseline_values[key], self._testbed_scores(video, cell.prompt)
+        before = self._baseline_values[self.setting.baseline_key(cell.prompt, cell.seed)]
         values = evaluate(video, baseline.frames, metrics, reference_values=before)
         changes = {f"{name}_change": value - before[name] for name, value in scores.items()}
         return {name: float(value) for name, value in {**values, **scores, **changes}.items()}
 
-    def _testbed_scores(self, frames: Tensor, prompt: str) -> dict[str, float]:
-        """Ground-truth scores of a video of the testbed; nothing for other models, prompts and sizes."""
+    def _testbed_scores(
+        self, pipe: DiffusionPipeline, videos: Tensor, prompts: Sequence[str]
+    ) -> list[dict[str, float]]:
+        """Ground-truth scores of videos of the testbed; nothing for other models, prompts and sizes.
+
+        They are scored together where the model is: a fit takes as long for one clip as for sixteen on a GPU.
+        """
         if self.model not in known_models():
-            return {}
+            return [{} for _ in prompts]
         try:
-            return {f"testbed_{name}": value for name, value in score_scene(frames, prompt).as_dict().items()}
+            scores = score_scenes(videos.to(pipe.device), prompts)
         except UsageError:
-            return {}
+            if len(prompts) == 1:
+                return [{}]
+            # one that is no scene must not take the others with it
+            return [
+                self._testbed_scores(pipe, video, [prompt])[0]
+                for video, prompt in zip(videos.split(1), prompts, strict=True)
+            ]
+        return [{f"testbed_{name}": value for name, value in score.as_dict().items()} for score in scores]
 
     def _write_strip(self, key: str, frames: Tensor, prompt: str, seed: int, **condition: Any) -> None:
         if prompt in self.prompts[: self.strips] and seed == self.setting.study.seed:
