@@ -143,7 +143,6 @@ def diversity_of(
     ]
 
 
-@torch.no_grad()
 def through_vae(
     pipe: DiffusionPipeline, architecture: Architecture, scenes: Sequence[Scene], fit: int, batch: int = 16
 ) -> Rows:
@@ -152,7 +151,8 @@ def through_vae(
     for start in range(0, len(scenes), batch):
         part = scenes[start : start + batch]
         clips = torch.stack([render(scene) for scene in part]).to(pipe.device)
-        rebuilt = architecture.decode(pipe.vae, architecture.encode(pipe.vae, clips)).float().clamp(0, 1)
+        with torch.no_grad():  # the score's fit needs gradients
+            rebuilt = architecture.decode(pipe.vae, architecture.encode(pipe.vae, clips)).float().clamp(0, 1)
         rows += [score.as_dict() for score in score_scenes(rebuilt, [caption(scene) for scene in part], fit)]
     return rows
 
