@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 from diffusers import DiffusionPipeline
 
@@ -27,9 +28,12 @@ from benchmarks.scene_sets import scene_set
 from benchmarks.scenes_compare import Comparison, Rows, column, compare, mean, pipeline_of, read_variants
 from benchmarks.training.architecture import Architecture
 from benchmarks.training.models import ARCHITECTURES
+from ieadapt.files import write_atomically
 from ieadapt.metrics.intervals import Interval, mean_interval, paired_interval
 from ieadapt.metrics.structure import ssim
 from ieadapt.tasks.generate import GenerationConfig
+from ieadapt.tasks.measure.method import quick_profile
+from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.testbed import Scene, caption, render, score_scenes
 
 NAME = "testbed-validity"
@@ -114,6 +118,18 @@ def judged(found: Mapping[str, Rows], diversity: Mapping[str, Sequence[float]], 
     return rows
 
 
+def ep_rows(model: str, profile: EntropyProfile) -> list[dict[str, Value]]:
+    """EP of each kind of site: mean, least and most; reported, no bar."""
+    by_kind = profile.by_site().filter(pl.col("kind") != "cross").group_by("kind", maintain_order=True)
+    rows: list[dict[str, Value]] = []
+    for (kind,), sites in by_kind:
+        ep = sites["ep"].to_numpy()
+        ends: dict[str, Value] = {"value": float(ep.mean()), "low": float(ep.min()), "high": float(ep.max())}
+        bar = "reported: mean, least, most"
+        rows.append({"model": model, "condition": f"ep: {kind} sites", **ends, "bar": bar, "passed": None})
+    return rows
+
+
 def _ratio(
     found: Mapping[str, Rows], parts: Callable[[Callable[[str], float]], tuple[float, float]], resamples: int = 5000
 ) -> Interval:
@@ -157,6 +173,13 @@ def through_vae(
     return rows
 
 
+def _kept(path: Path, make: Callable[[], Any]) -> Any:
+    """What a JSON file holds, made first where it is not there."""
+    if not path.is_file():
+        write_atomically(path, json.dumps(make()).encode())
+    return json.loads(path.read_text())
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Read the command line, make what is missing, judge, and record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -181,10 +204,13 @@ def main(arguments: list[str] | None = None) -> None:
     comparison = Comparison(picks.model, captions, base, out, options.folder, options.size, options.fit)
     found = compare(comparison, read_variants(entries), options.device, options.workers)
     pipe = pipeline_of(picks.model, options.folder, options.size, options.device)
-    found["vae"] = through_vae(pipe, ARCHITECTURES[picks.model], scenes, options.fit)
-    few = captions[:DIVERSITY_CAPTIONS]
-    diversity = {name: diversity_of(pipe, few, entries[name], base) for name in ("plain", "picked")}
-    rows = judged(found, diversity, picks)
+    architecture, few = ARCHITECTURES[picks.model], captions[:DIVERSITY_CAPTIONS]
+    found["vae"] = _kept(out / "vae.json", lambda: through_vae(pipe, architecture, scenes, options.fit))
+    diversity = _kept(
+        out / "diversity.json",
+        lambda: {name: diversity_of(pipe, few, entries[name], base) for name in ("plain", "picked")},
+    )
+    rows = judged(found, diversity, picks) + ep_rows(picks.model, quick_profile(pipe, few, base, seed=0))
     for row in rows:
         interval = f"{row['value']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]"
         print(f"{row['condition']:48} {interval} {row['bar']:24} {row['passed']}")
