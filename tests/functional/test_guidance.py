@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from ieadapt.functional import cfg, guidance_delta, rescale_std
+from ieadapt.errors import FailureError
+from ieadapt.functional import cfg, cfg_scale_of, guidance_delta, rescale_std
 
 
 def test_cfg_ends() -> None:
@@ -37,3 +39,11 @@ def test_without_a_shift_the_spread_of_a_guided_prediction_stays() -> None:
     uncond, cond = torch.randn(2, 1, 3, 4)
     guided = cfg(uncond, cond, 5.0)
     torch.testing.assert_close(rescale_std(guided, guided, 1.0), guided)
+
+
+def test_the_guidance_scale_is_read_off_and_another_form_is_refused() -> None:
+    torch.manual_seed(0)
+    cond, uncond, other = torch.randn(3, 1, 64)
+    assert cfg_scale_of(uncond + 6.5 * (cond - uncond), cond, uncond) == pytest.approx(6.5, rel=1e-4)
+    with pytest.raises(FailureError, match=r"does not combine its guidance branches linearly.*guidance_rescale"):
+        cfg_scale_of(other, cond, uncond)

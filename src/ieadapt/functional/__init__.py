@@ -5,7 +5,7 @@ dot-product attention takes them; masks are as it takes them too.
 """
 
 from ieadapt.functional.attention import DEFAULT_MEMORY_LIMIT, Attention, Scope, VideoTokens
-from ieadapt.functional.guidance import cfg, guidance_delta, rescale_std
+from ieadapt.functional.guidance import cfg, cfg_scale_of, guidance_delta, rescale_std
 from ieadapt.functional.map_rows import (
     cross_frame_intensity,
     map_rows,
@@ -40,6 +40,7 @@ __all__ = [
     "VideoTokens",
     "attention_statistics",
     "cfg",
+    "cfg_scale_of",
     "cross_frame_intensity",
     "energy",
     "guidance_delta",

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from ieadapt.errors import FailureError
+
+AGREEMENT = 0.05
+"""How far a guided prediction may lie from a sum of its two branches, relative to it: room for half precision."""
 
 
 def cfg(uncond: Float[Tensor, "*shape"], cond: Float[Tensor, "*shape"], scale: float) -> Float[Tensor, "*shape"]:
@@ -37,6 +43,33 @@ def guidance_delta(
         tensor([True])
     """
     return scale * (cond - weak)
+
+
+def cfg_scale_of(
+    guided: Float[Tensor, "*shape"], cond: Float[Tensor, "*shape"], uncond: Float[Tensor, "*shape"]
+) -> float:
+    """The scale with which a pipeline combined its branches, from what it gave its scheduler.
+
+    Raises:
+        FailureError: no scale gives it.
+
+    Example:
+        >>> import torch
+        >>> cond, uncond = torch.tensor([3.0, 1.0]), torch.tensor([1.0, 2.0])
+        >>> cfg_scale_of(cfg(uncond, cond, 4.0), cond, uncond)
+        4.0
+    """
+    along = cond - uncond
+    scale = float(((guided - uncond) * along).sum() / along.square().sum().clamp_min(1e-12))
+    error = float((guided - torch.lerp(uncond, cond, scale)).norm() / guided.norm().clamp_min(1e-12))
+    if error > AGREEMENT:
+        raise FailureError(
+            "the pipeline does not combine its guidance branches linearly, so that a replaced branch cannot be guided",
+            expected="uncond + scale (cond - uncond)",
+            got=f"a prediction {100 * error:.0f} % off",
+            remedy="switch guidance_rescale off",
+        )
+    return scale
 
 
 def rescale_std(

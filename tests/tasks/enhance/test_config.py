@@ -15,7 +15,7 @@ DIRECT: dict[str, Any] = {"mode": "direct", "perturbation": "uniform"}
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"mode": "both"}, "unknown mode of an enhancement; expected guidance, direct; got both"),
+        ({"mode": "both"}, "unknown mode of an enhancement; expected guidance, direct, combine; got both"),
         ({"weighting": "much"}, "unknown weighting of an enhancement; expected even, ep"),
         ({"scope": "text"}, "unknown scope of an enhancement; expected video, video-renormalised, all"),
         ({"branch": "uncond"}, "unknown branch of an enhancement; expected both, cond"),
@@ -40,6 +40,13 @@ DIRECT: dict[str, Any] = {"mode": "direct", "perturbation": "uniform"}
             {"mode": "direct", "perturbation": "freeu:1:1:1:1", "start": 0.5},
             "freeu has no start; expected start=0.0",
         ),
+        ({"mode": "combine"}, "combine mode has no identity; expected mode=guidance"),
+        ({"perturbation": "interval"}, "guidance mode has no interval; expected mode=combine"),
+        ({"mode": "combine", "perturbation": "apg:15:0"}, "unknown perturbation; expected .*apg:RADIUS:ETA:MOMENTUM"),
+        ({"mode": "combine", "perturbation": "cfg-zero:inf"}, "an amount of cfg-zero is out of range"),
+        ({"mode": "combine", "perturbation": "interval", "scale": 2}, "interval has no share; expected scale=0 or 1"),
+        ({"mode": "combine", "perturbation": "interval", "sites": "spatial"}, "interval has no sites"),
+        ({"mode": "combine", "perturbation": "interval", "rescale": 0.5}, "combine mode has no rescale"),
         (
             {"mode": "direct", "perturbation": "freeu:1:1:1:1", "start": 0.0, "scale": 0.5},
             "freeu has no share; expected scale=0 or 1",
@@ -72,6 +79,7 @@ def test_configurations_that_cannot_be(arguments: dict[str, Any], message: str) 
         (EnhanceConfig(start=0, entropy="online"), False),
         (EnhanceConfig(start=0, scale=0), False),
         (EnhanceConfig(start=0, sites="temporal"), False),
+        (EnhanceConfig.preset("apg"), False),
         (EnhanceConfig(start=0, sites="temporal:random=2"), False),
         (EnhanceConfig(start=0, sites="temporal:middle=2"), False),
         (EnhanceConfig(start=0, sites="temporal:level-random=2"), True),

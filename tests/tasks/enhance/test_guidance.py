@@ -296,7 +296,7 @@ def test_image_to_video() -> None:
         weak = call.module(**call.arguments)[0]
     torch.testing.assert_close(delta[1:], 1.7 * (prediction[1:] - weak[1:]), rtol=1e-3, atol=1e-4)
     assert (enhanced - plain).abs().max() > 1e-3
-    with pytest.raises(UsageError, match="cannot be rescaled"):
+    with pytest.raises(UsageError, match="cannot be replaced there"):
         made(EnhanceConfig(start=0, sites=one_site("ltx"), rescale=0.5))
 
 

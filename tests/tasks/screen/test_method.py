@@ -7,13 +7,12 @@ import torch
 from torch import Tensor
 
 from ieadapt.attention import AttentionSite, find_sites, intercept
-from ieadapt.errors import FailureError
 from ieadapt.interventions import parse_perturbation
 from ieadapt.models.video_latents import Latents, latents_of, own_size
 from ieadapt.tasks.edit.noise_schedule import NoiseSchedule, matching_scheduler
 from ieadapt.tasks.edit.pipeline_run import StepFunctionWrapper
 from ieadapt.tasks.generate import GenerationConfig, run_batch
-from ieadapt.tasks.screen.method import follow, guidance_scale, screen_step, statistics
+from ieadapt.tasks.screen.method import follow, screen_step, statistics
 from ieadapt.tasks.study.grid import Condition
 from tests.families import every_family, tiny_pipeline
 from tests.tiny import call_arguments
@@ -92,11 +91,3 @@ def test_statistics_tell_change_rise_and_loss_apart() -> None:
     assert statistics(plain, frozen)["lost"] == pytest.approx([0.25 / scale] * 2)
     assert statistics(plain, frozen)["rise"] == pytest.approx([0.0] * 2)
     assert statistics(plain, plain + scale)["change"] == pytest.approx([1.0] * 2)
-
-
-def test_the_guidance_scale_is_read_off_and_another_form_is_refused() -> None:
-    torch.manual_seed(0)
-    cond, uncond, other = torch.randn(3, 1, 64)
-    assert guidance_scale(uncond + 6.5 * (cond - uncond), cond, uncond) == pytest.approx(6.5, rel=1e-4)
-    with pytest.raises(FailureError, match=r"does not combine its guidance branches linearly.*guidance_rescale"):
-        guidance_scale(other, cond, uncond)

@@ -15,13 +15,14 @@ from ieadapt.notation import parse_term
 from ieadapt.tasks.enhance.presets import PRESETS
 from ieadapt.tasks.measure.layer_choice import HeadChoice, SiteChoice
 
-Mode = Literal["guidance", "direct"]
+Mode = Literal["guidance", "direct", "combine"]
 Weighting = Literal["even", "ep"]
 
 AUTO = "temporal/joint:top=0.5"
 """What `sites="auto"` means."""
 ONLINE_STEPS = 2
-FORMS = (*PERTURBATION_FORMS, "skip-block", "cross-frame:WEIGHT", "freeu:S1:S2:B1:B2")
+COMBINATION_FORMS = ("interval", "apg:RADIUS:ETA:MOMENTUM", "cfg-zero:STEPS", "fdg:LOW:HIGH")
+FORMS = (*PERTURBATION_FORMS, "skip-block", "cross-frame:WEIGHT", "freeu:S1:S2:B1:B2", *COMBINATION_FORMS)
 """How a perturbation is written."""
 ENTROPY_FORMS = ("profile", "online", "online:STEPS")
 SCHEDULE_FORMS = ("constant", "linear:A:B", "cosine", "cosine:A:B", "one factor per step with commas")
@@ -112,7 +113,7 @@ class Adaptation:
 
 
 _WHOLE_SITES = {"heads": "all", "weighting": "even", "scope": "video", "sharpen": 1.0}
-_EVERY_STEP = {"start": 0.0, "stop": 1.0, "schedule": "constant", "branch": "both", "entropy": "profile"}
+_WHOLE_NETWORK = _WHOLE_SITES | {"sites": "auto", "schedule": "constant", "branch": "both", "entropy": "profile"}
 ADAPTATIONS: Mapping[str, Adaptation] = {
     "maps": Adaptation(("guidance", "direct"), "the attention maps became {change} at {sites}"),
     "skip-block": Adaptation(("guidance",), "the transformer blocks around {sites} were left out", _WHOLE_SITES),
@@ -124,9 +125,18 @@ ADAPTATIONS: Mapping[str, Adaptation] = {
     "freeu": Adaptation(
         ("direct",),
         "backbone and skip connections of the U-Net were reweighted ({change})",
-        _WHOLE_SITES | _EVERY_STEP,
+        _WHOLE_NETWORK | {"start": 0.0, "stop": 1.0},
         acts_on="network",
     ),
+    **{
+        form.partition(":")[0]: Adaptation(
+            ("combine",),
+            "the conditional and the unconditional prediction were combined by {change}",
+            _WHOLE_NETWORK,
+            acts_on="network",
+        )
+        for form in COMBINATION_FORMS
+    },
 }
 """By the name of the perturbation; every perturbation of `ieadapt.interventions` changes `maps`."""
 
@@ -141,11 +151,13 @@ class EnhanceConfig:
 
     Attributes:
         mode: `guidance`: a second, weak pass with changed maps, and the prediction pushed away from it; `direct`: one
-            pass, with the maps themselves changed.
+            pass, with the maps themselves changed; `combine`: no pass and no map, only the sum of the conditional and
+            the unconditional prediction.
         perturbation: what the chosen maps become: `identity`, `uniform`, `mix:WEIGHT`, `temperature:T`,
             `blur:SIGMA` (`blur:inf`), `skip`; in `guidance` also `skip-block` (the weak pass leaves out the transformer
             block around each chosen site); in `direct` also `cross-frame:WEIGHT` (Enhance-A-Video) and
-            `freeu:S1:S2:B1:B2`.
+            `freeu:S1:S2:B1:B2`; in `combine` instead `interval`, `apg:RADIUS:ETA:MOMENTUM`, `cfg-zero:STEPS` or
+            `fdg:LOW:HIGH`.
         sites: which maps, as `SiteChoice` reads them: `[KIND:]RULE=AMOUNT` or names. `auto` is
             `temporal/joint:top=0.5`.
         heads: which heads of the chosen sites: `all`, or `RULE=AMOUNT` over all of them, kind by kind, as in
@@ -176,7 +188,11 @@ class EnhanceConfig:
         (EnhanceConfig(sites='temporal:top=3', scale=0.5), 50)
     """
 
-    mode: str = _option("guidance", "guidance (a weak pass to push away from) or direct (one pass)", _VALUES["mode"])
+    mode: str = _option(
+        "guidance",
+        "guidance (a weak pass), direct (maps change), combine (the sum of the branches)",
+        _VALUES["mode"],
+    )
     perturbation: str = _option("identity", ", ".join(FORMS))
     sites: str = _option("auto", "auto, names, or [KIND:][resolution-][energy-]RULE=AMOUNT, as in temporal:top=3")
     heads: str = _option("all", "all, or heads of the sites by EP, as in top=0.25 or at-least=90")
@@ -214,7 +230,7 @@ class EnhanceConfig:
             raise UsageError(
                 "nothing is sharpened at these sites", got=got, remedy="pass a --sharpen below 1 with them"
             )
-        self._refuse_changed(self.mode, {name: _DEFAULTS[name] for name in _OF_THE_OTHER_MODE[self.mode]})
+        self._refuse_changed(self.mode, {name: _DEFAULTS[name] for name in _OF_OTHER_MODES[self.mode]})
         self._check_perturbation()
         StepWindow(self.start, self.stop)
         Schedule.parse(self.schedule)
@@ -234,8 +250,9 @@ class EnhanceConfig:
             )
         if name in PERTURBATIONS:
             parse_perturbation(self.perturbation, scope=self.scope)  # type: ignore[arg-type]
-        elif not all(math.isfinite(amount) and amount > 0 for amount in amounts):
-            raise UsageError(f"an amount of {name} is out of range", expected="> 0", got=self.perturbation)
+        elif not all(math.isfinite(amount) and (amount > 0 or self.mode == "combine") for amount in amounts):
+            expected = "finite numbers" if self.mode == "combine" else "> 0"
+            raise UsageError(f"an amount of {name} is out of range", expected=expected, got=self.perturbation)
         self._refuse_changed(name, self.adaptation.fixed)
         if self.adaptation.acts_on == "network" and self.scale not in (0, 1):
             raise UsageError(f"{name} has no share", expected="scale=0 or 1", got=self.scale)
@@ -324,7 +341,7 @@ class EnhanceConfig:
         A weak pass counts whole, though the blocks before the first changed site are replayed.
         """
         own = steps * (2 if guided else 1)
-        if self.mode == "direct" or self.scale == 0:
+        if self.mode != "guidance" or self.scale == 0:
             return own
         return own + sum(self.strength(step, steps) > 0 for step in range(self.online_steps, steps))
 
@@ -358,7 +375,11 @@ class EnhanceConfig:
 
 
 _DEFAULTS = {each.name: each.default for each in fields(EnhanceConfig)}
-_OF_THE_OTHER_MODE = {"guidance": ("sharpen", "branch"), "direct": ("rescale",)}
+_OF_OTHER_MODES = {
+    "guidance": ("sharpen", "branch"),
+    "direct": ("rescale",),
+    "combine": ("sharpen", "branch", "rescale"),
+}
 
 
 def _read_online_steps(text: str) -> int:

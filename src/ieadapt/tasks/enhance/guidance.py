@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -52,39 +53,48 @@ class Rescale:
     @contextmanager
     def installed(self, pipe: DiffusionPipeline) -> Iterator[None]:
         """Stand between the pipeline and its scheduler for the length of the block."""
-        if self._share == 0.0:
-            yield
-            return
-        step = pipe.scheduler.step
-
-        def rescaled(model_output: Tensor, *args: Any, **kwargs: Any) -> Any:
-            return step(self._rescaled(model_output, pipe), *args, **kwargs)
-
-        with attribute(pipe.scheduler, "step", rescaled):
+        rescaled = partial(self._rescaled, pipe=pipe)
+        with changed_prediction(pipe, rescaled) if self._share else nullcontext():
             yield
 
     def _rescaled(self, shifted: Tensor, pipe: DiffusionPipeline) -> Tensor:
         if self._delta is None:
             return shifted
         videos = self._delta.shape[0]
-        delta, self._delta = _as_scheduled(self._delta, shifted, pipe).to(shifted), None
+        delta, self._delta = as_scheduled(self._delta, shifted, pipe).to(shifted), None
         of_video, plain = (tensor.unflatten(0, (videos, -1)) for tensor in (shifted, shifted - delta))
         return rescale_std(of_video, plain, self._share).flatten(0, 1)
 
 
-def _as_scheduled(delta: Tensor, like: Tensor, pipe: DiffusionPipeline) -> Tensor:
-    """The term in the form in which the pipeline hands predictions to its scheduler."""
-    if delta.shape == like.shape:
-        return delta
-    frame_by_frame = delta.transpose(1, 2).flatten(0, 1) if delta.ndim == 5 else delta
+@contextmanager
+def changed_prediction(pipe: DiffusionPipeline, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Inside the block the scheduler gets `change(prediction)` where the pipeline hands it a guided prediction."""
+    step = pipe.scheduler.step
+
+    def changed(model_output: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return step(change(model_output), *args, **kwargs)
+
+    with attribute(pipe.scheduler, "step", changed):
+        yield
+
+
+def as_scheduled(tensor: Tensor, like: Tensor, pipe: DiffusionPipeline) -> Tensor:
+    """What the denoiser predicts in the form in which the pipeline hands predictions to its scheduler.
+
+    Raises:
+        UsageError: the pipeline changes it in a way that is not known.
+    """
+    if tensor.shape == like.shape:
+        return tensor
+    frame_by_frame = tensor.transpose(1, 2).flatten(0, 1) if tensor.ndim == 5 else tensor
     if frame_by_frame.shape == like.shape:
         return frame_by_frame
     raise UsageError(
-        "this pipeline changes the prediction's form before its scheduler, so that it cannot be rescaled",
-        expected=tuple(delta.shape),
+        "this pipeline changes the prediction's form before its scheduler, so that it cannot be replaced there",
+        expected=tuple(tensor.shape),
         got=tuple(like.shape),
         where=type(pipe).__name__,
-        remedy="leave rescale at 0",
+        remedy="leave rescale at 0, and choose another mode than combine",
     )
 
 

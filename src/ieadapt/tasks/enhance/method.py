@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ieadapt.attention import find_sites, intercept, wrap_denoiser
+from ieadapt.tasks.enhance.combining import combining
 from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.enhance.direct import changing_maps, freeu, scaling_cross_frame
 from ieadapt.tasks.enhance.guidance import guiding
@@ -38,7 +39,7 @@ def enhancement(
     In guidance mode, with `d = scale (eps_cond - eps_weak)`, `d` is added to the conditional and the unconditional
     prediction, which makes the guided prediction `eps_u + w (eps_c - eps_u) + d` for every guidance scale w, also a
     changing one. Without classifier-free guidance the prediction becomes `eps + d`. Costs one more pass over the
-    conditional rows per step. In direct mode nothing is added to the passes.
+    conditional rows per step. In direct and combine mode nothing is added to the passes.
 
     Args:
         pipe: any pipeline of a known family; its own call stays as it is.
@@ -62,7 +63,7 @@ def enhancement(
         return
     name = config.perturbation.partition(":")[0]
     direct = {"cross-frame": scaling_cross_frame, "freeu": freeu}.get(name, changing_maps)
-    install = guiding if config.mode == "guidance" else direct
+    install = {"guidance": guiding, "direct": direct, "combine": combining}[config.mode]
     with ExitStack() as stack:
         if config.online_steps:
             stack.enter_context(intercept(pipe, state.measure, state.candidates, guidance="all"))

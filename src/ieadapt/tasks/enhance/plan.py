@@ -222,7 +222,8 @@ class Enhancement:
             raise FailureError(
                 "no step was enhanced",
                 got=f"window {self.config.start}..{self.config.stop}{first}",
-                remedy="call the pipeline inside the block, with enough steps for the window",
+                remedy="call the pipeline inside the block, with enough steps for the window"
+                + (", and with guidance" if self.config.mode == "combine" else ""),
             )
 
     def _notice(self, step: int) -> None:

@@ -62,6 +62,46 @@ _ROWS = (
         {"start": 0.0, "mode": "direct", "perturbation": "cross-frame:4", "sites": "temporal/joint"},
     ),
     Preset(
+        "slg",
+        "skip-layer guidance; diffusers' SkipLayerGuidance and Stable Diffusion 3.5's scale and window",
+        "three middle transformer blocks left out of the weak pass in the first fifth of the steps. The source leaves "
+        "out 7 to 9 of 24; layers of other models were not tried there",
+        {
+            "start": 0.01,
+            "stop": 0.2,
+            "perturbation": "skip-block",
+            "sites": "spatial+temporal/joint:middle=3",
+            "scale": 2.8,
+        },
+    ),
+    Preset(
+        "interval",
+        "guidance interval, arXiv 2404.07724",
+        "classifier-free guidance in the middle half of the steps only, none before and after. The source gives noise "
+        "levels per model; the half is ours",
+        {"mode": "combine", "perturbation": "interval", "start": 0.25, "stop": 0.75},
+    ),
+    Preset(
+        "apg",
+        "APG, arXiv 2410.02416; diffusers' normalized_guidance, the source's values for Stable Diffusion XL",
+        "of the difference of the two predictions what is orthogonal to the conditional one, at most 15 long; half of "
+        "the sum of earlier steps is taken off",
+        {"start": 0.0, "mode": "combine", "perturbation": "apg:15:0:-0.5"},
+    ),
+    Preset(
+        "cfg-zero",
+        "CFG-Zero*, arXiv 2503.18886; diffusers' cfg_zero_star_scale",
+        "the unconditional prediction scaled to fit the conditional one. The source's zero first steps are for flow "
+        "matching: write cfg-zero:1 there",
+        {"start": 0.0, "mode": "combine", "perturbation": "cfg-zero:0"},
+    ),
+    Preset(
+        "fdg",
+        "frequency-decoupled guidance, arXiv 2506.19713; diffusers' FrequencyDecoupledGuidance (scales 10 and 5)",
+        "fine structure guided twice as much as coarse, about the pipeline's own scale; a reconstruction of two levels",
+        {"start": 0.0, "mode": "combine", "perturbation": "fdg:0.67:1.33"},
+    ),
+    Preset(
         "freeu",
         "FreeU, arXiv 2309.11497; diffusers' own enable_freeu, values for Stable Diffusion 1.5",
         "backbone features up, low frequencies of skip features down; U-Nets only",

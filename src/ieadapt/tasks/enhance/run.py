@@ -301,6 +301,8 @@ def summarize(method: EnhanceConfig, sites: Sequence[AttentionSite]) -> str:
     change = method.adaptation.description.format(change=method.perturbation, sites=where)
     if method.mode == "guidance":
         return f"In a weak pass {change}, and the prediction was pushed away from it with scale {method.scale:g}."
+    if method.mode == "combine":
+        return f"From {method.start:.0%} to {method.stop:.0%} of the steps {change}. No pass was added."
     return f"In the one pass {change}, with a share of {method.scale:g}."
 
 

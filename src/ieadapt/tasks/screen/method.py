@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ieadapt.attention import AttentionCall, AttentionSite, DenoiserCall, attention_modules, intercept, wrap_denoiser
 from ieadapt.attention.restore import attribute
-from ieadapt.errors import FailureError
+from ieadapt.functional import cfg_scale_of
 from ieadapt.interventions import Record, parse_perturbation
 from ieadapt.models.scheduler_wrapper import kept_latents
 from ieadapt.models.video_latents import Latents, latents_of, own_size
@@ -32,8 +32,6 @@ from ieadapt.tasks.study.grid import Condition
 Clean = Float[Tensor, "video channel frame height width"]
 STILL = 0.75
 """The share of positions and pairs of frames that count as still: those that move least in the plain x0."""
-AGREEMENT = 0.05
-"""How far the guided prediction may lie from a combination of its two branches, relative to it."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +219,7 @@ class ProbePasses:
         """The guided predictions: the plain one, and that of every probe; None where its site did not run."""
         yield prediction
         cond, uncond = (self._branches[0].get(branch) for branch in ("cond", "uncond"))
-        scale = 1.0 if cond is None or uncond is None else guidance_scale(prediction, cond.float(), uncond.float())
+        scale = 1.0 if cond is None or uncond is None else cfg_scale_of(prediction, cond.float(), uncond.float())
         for branches in self._branches[1:]:
             if not branches:
                 yield None
@@ -229,22 +227,3 @@ class ProbePasses:
                 yield torch.lerp(branches["uncond"].float(), branches["cond"].float(), scale)
             else:
                 yield branches["cond"].float()
-
-
-def guidance_scale(guided: Tensor, cond: Tensor, uncond: Tensor) -> float:
-    """The scale with which a pipeline combined its branches, from what it gave its scheduler.
-
-    Raises:
-        FailureError: no scale gives it.
-    """
-    along = cond - uncond
-    scale = float(((guided - uncond) * along).sum() / along.square().sum().clamp_min(1e-12))
-    error = float((guided - torch.lerp(uncond, cond, scale)).norm() / guided.norm().clamp_min(1e-12))
-    if error > AGREEMENT:
-        raise FailureError(
-            "the pipeline does not combine its guidance branches linearly, so that a replaced branch cannot be guided",
-            expected="uncond + scale (cond - uncond)",
-            got=f"a prediction {100 * error:.0f} % off",
-            remedy="switch guidance_rescale off",
-        )
-    return scale
