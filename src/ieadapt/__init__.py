@@ -37,6 +37,8 @@ _PUBLIC = {
     "study": "ieadapt.tasks.study.run",
     "ScreenConfig": "ieadapt.tasks.screen.config",
     "screen": "ieadapt.tasks.screen.run",
+    "TuneConfig": "ieadapt.tasks.tune.config",
+    "tune": "ieadapt.tasks.tune.run",
     "Frames": "ieadapt.runs.sources",
     "SourceConfig": "ieadapt.runs.sources",
     "read_source": "ieadapt.runs.sources",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,6 +40,8 @@ from ieadapt.tasks.screen.run import price_screen, run_screen
 from ieadapt.tasks.study.report import study_maps, write_study_report
 from ieadapt.tasks.study.run import StudyRun, run_study, study_size
 from ieadapt.tasks.study.table import compact_study, study_status
+from ieadapt.tasks.tune.config import TuneRun
+from ieadapt.tasks.tune.run import BLIND, PRESET, RESULT, price_tune, run_tune
 
 _OWN = "(default: the model's own)"
 
@@ -235,6 +238,30 @@ def screen(
         profile = run_screen(config, folder, overwrite=overwrite, resume=resume, stages=stages, say=say)
     effects = [] if profile.effects is None else profile.effects.to_dicts()
     return Summary({"effects": effects}, [ranked_table(profile)], folder)
+
+
+@takes(TuneRun)
+def tune(
+    config: TuneRun, *, out: Out = None, overwrite: Overwrite = False, resume: Resume = False, dry_run: DryRun = False
+) -> Summary:
+    """Enhancements race on half of the prompts; the best one is compared with plain generation on the other half.
+
+    Every comparison is at equal network passes. The run folder gets a preset for `ieadapt enhance --preset`, a report,
+    and a page that compares the videos blindly. Stop the run, or kill it, and go on with `--resume`.
+
+    Example: `ieadapt tune MODEL --prompts prompts.txt --metric sharpness --budget 2h --out runs/tune`
+    """
+    if dry_run:
+        price = price_tune(config)
+        return Summary({"price": price}, [price])
+    say = functools.partial(print, file=sys.stderr, flush=True)
+    with run_in(out, "tune") as (folder, stages):
+        found = run_tune(config, folder, overwrite=overwrite, resume=resume, stages=stages, say=say)
+    content = json.loads((folder / RESULT).read_text())
+    rows = [[test.against, f"{test.interval:.4g}", str(len(test.gains))] for test in found.tests]
+    table = Table(("against", "gain", "prompts"), rows, f"{config.tune.metric}, {found.best.name}:")
+    lines = [f"{found.verdict.word}: {found.verdict.sentence}", location("blind comparison", folder / BLIND)]
+    return Summary(content, [table, *lines, location("preset", folder / PRESET)], folder)
 
 
 @takes(StudyRun, instead=("status", "compact"))

@@ -30,6 +30,7 @@ COMMANDS = {
     "enhance": "Generate videos plain and enhanced, side by side.",
     "edit": "Change a video to what a sentence says, and nothing else.",
     "screen": "Predict what each layer does, from a few extra passes per layer; the price is said first.",
+    "tune": "Find an enhancement for a model on half of the prompts, and prove it on the other half.",
     "study": "Find out what each layer does: replace its attention, and measure how far the videos move.",
     "evaluate": "Measure any folder of videos, alone or against a reference, with intervals.",
     "compare": "Compare two folders of videos, pair by pair: every metric with its difference and interval.",

@@ -87,7 +87,7 @@ def test_a_stopped_screen_goes_on_where_it_was(whole: Path, tmp_path: Path, monk
     assert again is not None
     assert before is not None
     assert again.drop("value", "low", "high").equals(before.drop("value", "low", "high"))
-    assert again["value"].to_list() == pytest.approx(before["value"].to_list(), rel=1e-4)  # of another batch
+    assert again["value"].to_list() == pytest.approx(before["value"].to_list(), rel=1e-3)  # of another batch
 
 
 def test_another_request_is_not_resumed(whole: Path) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ieadapt.attention import GuidanceChoice, StepWindow
 from ieadapt.errors import UsageError, require_types
+from ieadapt.files import read_record
 from ieadapt.functional import Scope
 from ieadapt.interventions import PERTURBATION_FORMS, PERTURBATIONS, Perturbation, parse_perturbation
 from ieadapt.notation import parse_term
 from ieadapt.tasks.enhance.presets import PRESETS
+from ieadapt.tasks.enhance.schedule import Schedule
 from ieadapt.tasks.measure.layer_choice import HeadChoice, SiteChoice
 
 Mode = Literal["guidance", "direct", "combine"]
@@ -25,7 +28,6 @@ COMBINATION_FORMS = ("interval", "apg:RADIUS:ETA:MOMENTUM", "cfg-zero:STEPS", "f
 FORMS = (*PERTURBATION_FORMS, "skip-block", "cross-frame:WEIGHT", "freeu:S1:S2:B1:B2", *COMBINATION_FORMS)
 """How a perturbation is written."""
 ENTROPY_FORMS = ("profile", "online", "online:STEPS")
-SCHEDULE_FORMS = ("constant", "linear:A:B", "cosine", "cosine:A:B", "one factor per step with commas")
 
 _VALUES: Mapping[str, Sequence[str]] = {
     "mode": get_args(Mode),
@@ -33,66 +35,6 @@ _VALUES: Mapping[str, Sequence[str]] = {
     "scope": get_args(Scope),
     "branch": ("both", "cond"),
 }
-_SHAPES: Mapping[str, Callable[[float, float, float], float]] = {
-    "constant": lambda first, last, way: first,
-    "linear": lambda first, last, way: first + (last - first) * way,
-    "cosine": lambda first, last, way: last + (first - last) * (1 + math.cos(math.pi * way)) / 2,
-}
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """A factor >= 0 for every step of a run: a shape between two ends, or one factor per step.
-
-    Attributes:
-        shape: `constant`, `linear` or `cosine` (half a wave).
-        first: factor of the first step.
-        last: factor of the last step.
-        listed: one factor per step instead of a shape.
-
-    Example:
-        >>> Schedule.parse("linear:1:0").factors(3)
-        [1.0, 0.5, 0.0]
-    """
-
-    shape: str = "constant"
-    first: int | float = 1.0
-    last: int | float = 0.0
-    listed: tuple[int | float, ...] = ()
-
-    @classmethod
-    def parse(cls, text: str) -> Schedule:
-        """Read `constant`, `linear:A:B`, `cosine[:A:B]`, or factors with commas.
-
-        Raises:
-            UsageError: none of these, or a factor that is negative or not finite.
-        """
-        try:
-            schedule = cls(listed=tuple(float(part) for part in text.split(",")))
-        except ValueError:
-            name, ends = parse_term(text, SCHEDULE_FORMS[:-1], "schedule of the scale")
-            first, last = ends or (1.0, 0.0)
-            schedule = cls(name, first, last)
-        factors = (*schedule.listed, schedule.first, schedule.last)
-        if not all(math.isfinite(factor) and factor >= 0 for factor in factors):
-            raise UsageError("a factor of the scale's schedule is out of range", expected=">= 0", got=text)
-        return schedule
-
-    def factors(self, steps: int) -> list[int | float]:
-        """The factor of every step of a run of so many.
-
-        Raises:
-            UsageError: one factor per step was given, and not for so many steps.
-        """
-        if not self.listed:
-            return [_SHAPES[self.shape](self.first, self.last, step / max(steps - 1, 1)) for step in range(steps)]
-        if len(self.listed) != steps:
-            raise UsageError(
-                "the schedule of the scale has another length than the run",
-                expected=f"{steps} factors, one per step",
-                got=f"{len(self.listed)}",
-            )
-        return list(self.listed)
 
 
 @dataclass(frozen=True)
@@ -356,22 +298,41 @@ class EnhanceConfig:
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> EnhanceConfig:
-        """A method of the literature by name, see `ieadapt.tasks.PRESETS`, with some values changed.
+        """A method of the literature by name, or what `ieadapt tune` wrote as `preset.json`, with some values changed.
+
+        Args:
+            name: one of `ieadapt.tasks.enhance.presets.PRESETS`, or the path of a JSON file.
+            changes: values that win over the preset's.
 
         Raises:
-            UsageError: no such preset.
+            UsageError: no such preset, or the file holds none.
 
         Example:
             >>> EnhanceConfig.preset("pag", scale=2).sites
             'spatial/joint:middle=1'
         """
-        if name not in PRESETS:
-            raise UsageError("unknown preset", expected=", ".join(PRESETS), got=name)
-        return cls(**{**PRESETS[name].settings, **changes})
+        if name in PRESETS:
+            return cls(**{**PRESETS[name].settings, **changes})
+        if not name.endswith(".json"):
+            raise UsageError("unknown preset", expected=f"{', '.join(PRESETS)}, or a .json file", got=name)
+        return cls(**{**_read_preset(Path(name)), **changes})
 
     def __repr__(self) -> str:
         changed = {name: value for name, default in _DEFAULTS.items() if (value := getattr(self, name)) != default}
         return f"EnhanceConfig({', '.join(f'{name}={value!r}' for name, value in changed.items())})"
+
+
+def _read_preset(path: Path) -> dict[str, Any]:
+    """The settings in a preset file."""
+    remedy = "`ieadapt tune` writes one"
+    try:
+        settings = read_record(path, {"format": int, "enhance": dict[str, Any]}, what="the preset", remedy=remedy)
+    except FileNotFoundError as error:
+        raise UsageError("no such preset file", where=path, remedy=remedy) from error
+    unknown = sorted(set(settings["enhance"]) - set(_DEFAULTS))
+    if unknown:
+        raise UsageError("the preset holds settings that an enhancement has not", got=", ".join(unknown), where=path)
+    return dict(settings["enhance"])
 
 
 _DEFAULTS = {each.name: each.default for each in fields(EnhanceConfig)}

@@ -106,8 +106,7 @@ class EnhanceRun(PromptRun):
     preset: str | None = field(
         default=None,
         metadata={
-            "help": "a method by name: pag, seg, stg-a, stg-r, enhance-a-video or freeu",
-            "choices": tuple(PRESETS),
+            "help": f"a method by name ({', '.join(PRESETS)}), or the preset.json of a tune",
         },
     )
     force: bool = field(default=False, metadata={"help": "go on with a profile of another model or size"})

@@ -14,14 +14,13 @@ from torch import Tensor
 from ieadapt.attention import denoisers_of, find_sites
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.metrics import evaluate, select_metrics
-from ieadapt.models import known_models
 from ieadapt.models.scheduler_wrapper import can_start_late
 from ieadapt.runs.workers import Work
 from ieadapt.tasks.measure.method import measure
+from ieadapt.tasks.scores import scores_on_testbed
 from ieadapt.tasks.study.folder import CellRow, StudyFolder
 from ieadapt.tasks.study.grid import Cell, Setting, conditions
 from ieadapt.tasks.study.videos import Baseline, Strip, make_baselines, make_perturbed, to_strip_frames, write_strip
-from ieadapt.testbed import score_scenes
 
 PROFILE_PROMPTS = 8
 """Entropy and energy are means over so many of the prompts."""
@@ -110,7 +109,7 @@ class StudyWork(Work):
         videos = make_perturbed(pipe, condition, list(pairs.values()), baselines, setting.study, setting.generation)
         changed = {name: getattr(condition, name) for name in ("kind", "perturbation", "head", "rank")}
         self._score_baselines(pipe, pairs, baselines)
-        scores = self._testbed_scores(pipe, videos, [cell.prompt for cell in missing.values()])
+        scores = scores_on_testbed(self.model, videos, [cell.prompt for cell in missing.values()], pipe.device)
         for (key, cell), video, baseline, scored in zip(missing.items(), videos, baselines, scores, strict=True):
             self._write_strip(key, video, cell.prompt, cell.seed, sites=",".join(condition.sites), **changed)
             self._files.cells.write(CellRow(setting.identity(cell), self._measure(video, baseline, cell, scored)))
@@ -137,7 +136,7 @@ class StudyWork(Work):
         new = {key: each for key, each in zip(pairs, baselines, strict=True) if key not in self._baseline_values}
         if new:
             frames = torch.stack([each.frames for each in new.values()])
-            scores = self._testbed_scores(pipe, frames, [pairs[key][0] for key in new])
+            scores = scores_on_testbed(self.model, frames, [pairs[key][0] for key in new], pipe.device)
             for (key, each), scored in zip(new.items(), scores, strict=True):
                 self._baseline_values[key] = {**evaluate(each.frames, None, single), **scored}
 
@@ -147,27 +146,6 @@ class StudyWork(Work):
         values = evaluate(video, baseline.frames, metrics, reference_values=before)
         changes = {f"{name}_change": value - before[name] for name, value in scores.items()}
         return {name: float(value) for name, value in {**values, **scores, **changes}.items()}
-
-    def _testbed_scores(
-        self, pipe: DiffusionPipeline, videos: Tensor, prompts: Sequence[str]
-    ) -> list[dict[str, float]]:
-        """Ground-truth scores of videos of the testbed; nothing for other models, prompts and sizes.
-
-        They are scored together where the model is: a fit takes as long for one clip as for sixteen on a GPU.
-        """
-        if self.model not in known_models():
-            return [{} for _ in prompts]
-        try:
-            scores = score_scenes(videos.to(pipe.device), prompts)
-        except UsageError:
-            if len(prompts) == 1:
-                return [{}]
-            # one that is no scene must not take the others with it
-            return [
-                self._testbed_scores(pipe, video, [prompt])[0]
-                for video, prompt in zip(videos.split(1), prompts, strict=True)
-            ]
-        return [{f"testbed_{name}": value for name, value in score.as_dict().items()} for score in scores]
 
     def _write_strip(self, key: str, frames: Tensor, prompt: str, seed: int, **condition: Any) -> None:
         if prompt in self.prompts[: self.strips] and seed == self.setting.study.seed:
