@@ -10,7 +10,7 @@ import torch
 
 from ieadapt.errors import FailureError
 from ieadapt.tasks.edit.config import EditConfig
-from ieadapt.tasks.edit.inversion_cache import InversionCache, default_cache
+from ieadapt.tasks.edit.inversion_cache import cached_inversion, default_cache
 from ieadapt.tasks.generate import GenerationConfig
 from tests.tiny import build
 
@@ -20,15 +20,15 @@ CLIP = torch.rand(5, 3, 16, 24, generator=torch.Generator().manual_seed(0))
 
 
 def test_a_clip_is_inverted_once(tmp_path: Path) -> None:
-    pipe, cache = build("animatediff"), InversionCache(tmp_path / "deep" / "cache")
-    first, there = cache.invert(pipe, CLIP, "a ball", CONFIG, GENERATION)
-    again, there_again = cache.invert(pipe, CLIP, "a ball", CONFIG, GENERATION)
+    pipe, folder = build("animatediff"), tmp_path / "deep" / "cache"
+    first, there = cached_inversion(folder, pipe, CLIP, "a ball", CONFIG, GENERATION)
+    again, there_again = cached_inversion(folder, pipe, CLIP, "a ball", CONFIG, GENERATION)
     assert (there, there_again) == (False, True)
     assert torch.equal(first.reconstruction, again.reconstruction)
     assert first.trajectory is not None
     assert again.trajectory is not None
     assert torch.equal(first.trajectory, again.trajectory)
-    assert [path.name for path in cache.folder.iterdir()] == [f"{first.key}.safetensors"]
+    assert [path.name for path in folder.iterdir()] == [f"{first.key}.safetensors"]
 
 
 @pytest.mark.parametrize(
@@ -43,28 +43,25 @@ def test_a_clip_is_inverted_once(tmp_path: Path) -> None:
 def test_another_question_is_another_inversion(
     prompt: str, config: EditConfig, generation: GenerationConfig, clip: torch.Tensor, tmp_path: Path
 ) -> None:
-    pipe, cache = build("animatediff"), InversionCache(tmp_path)
-    first, _ = cache.invert(pipe, CLIP, "a ball", CONFIG, GENERATION)
-    other, there = cache.invert(pipe, clip, prompt, config, generation)
+    pipe = build("animatediff")
+    first, _ = cached_inversion(tmp_path, pipe, CLIP, "a ball", CONFIG, GENERATION)
+    other, there = cached_inversion(tmp_path, pipe, clip, prompt, config, generation)
     assert not there
     assert other.key != first.key
 
 
 def test_a_damaged_file_is_replaced(tmp_path: Path) -> None:
-    pipe, cache = build("animatediff"), InversionCache(tmp_path)
-    first, _ = cache.invert(pipe, CLIP, "", CONFIG, GENERATION)
-    path = cache.path(first.key)
+    pipe = build("animatediff")
+    first, _ = cached_inversion(tmp_path, pipe, CLIP, "", CONFIG, GENERATION)
+    path = tmp_path / f"{first.key}.safetensors"
     path.write_bytes(path.read_bytes()[:100])
-    assert cache.find(first.key) is None
-    _, there = cache.invert(pipe, CLIP, "", CONFIG, GENERATION)
-    assert not there
-    assert cache.find(first.key) is not None
+    assert [cached_inversion(tmp_path, pipe, CLIP, "", CONFIG, GENERATION)[1] for _ in range(2)] == [False, True]
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(FailureError, match=r"cannot be kept in this folder; got Not a directory.*another --cache"):
-        InversionCache(tmp_path / "file" / "cache").invert(build("animatediff"), CLIP, "", CONFIG, GENERATION)
+        cached_inversion(tmp_path / "file" / "cache", build("animatediff"), CLIP, "", CONFIG, GENERATION)
 
 
 def test_the_users_cache_folder_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:

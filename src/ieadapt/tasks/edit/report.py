@@ -13,6 +13,7 @@ from ieadapt.tasks.edit.config import EditRun
 from ieadapt.tasks.edit.jobs import JobRecord
 from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
 from ieadapt.tasks.measure.run import report_record
+from ieadapt.tasks.pairs import scores_table
 
 REPORTED_EDITS = 24
 GOOD_RECONSTRUCTION = 25.0
@@ -22,6 +23,7 @@ _INVERSION = {
     "ssim": ("SSIM", ".3f"),
     "vae_psnr": ("decoder alone dB", ".1f"),
     "inversion_psnr": ("inversion alone dB", ".1f"),
+    "seconds": ("s to invert", ".1f"),
 }
 _MEASURES = {
     "psnr": ("PSNR dB", ".1f"),
@@ -72,40 +74,24 @@ def edit_report(request: EditRun, records: Sequence[JobRecord], run: RunFolder, 
 
 def inversion_table(records: Sequence[JobRecord]) -> Table:
     """One row per source: how close its reconstruction is, and how close the decoder alone is."""
-    headings = ("source", *(heading for heading, _ in _INVERSION.values()), "s to invert")
-    rows = [
-        [
-            record.source,
-            *(_cell(record.inversion[name], form) for name, (_, form) in _INVERSION.items()),
-            f"{record.seconds.get('inversion', 0):.1f}",
-        ]
-        for record in records
-    ]
     caption = (
         "PSNR and SSIM of the reconstruction to the source, higher is closer; the decoder alone is the most that an "
         "edit can keep, the inversion alone is the reconstruction against that."
     )
-    return Table(headings, rows, caption, numeric=range(1, len(headings)))
+    values = [{**record.inversion, "seconds": record.seconds.get("inversion", 0.0)} for record in records]
+    scores = [{name: each[name] for name in _INVERSION} for each in values]
+    return scores_table({"source": [record.source for record in records]}, scores, _INVERSION, caption)
 
 
 def measures_table(records: Sequence[JobRecord]) -> Table:
     """One row per edit: its measures against the source."""
     edits = [(record, edit) for record in records for edit in record.edits]
-    present = {name: shown for name, shown in _MEASURES.items() if any(name in edit.measures for _, edit in edits)}
-    rows = [
-        [record.name, edit.prompt, *(_cell(edit.measures.get(name), form) for name, (_, form) in present.items())]
-        for record, edit in edits
-    ]
-    headings = ("source", "edit", *(heading for heading, _ in present.values()))
+    labels = {"source": [record.name for record, _ in edits], "edit": [edit.prompt for _, edit in edits]}
     caption = (
         "Each edit against its source. Close to the source is not good by itself: a copy of the source is closest. "
         "Flicker in 255ths and motion in pixels are the edit's less the source's."
     )
-    return Table(headings, rows, caption, numeric=range(2, len(headings)))
-
-
-def _cell(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)
+    return scores_table(labels, [edit.measures for _, edit in edits], _MEASURES, caption)
 
 
 def _method(request: EditRun) -> str:

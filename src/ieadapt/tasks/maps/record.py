@@ -216,12 +216,13 @@ class RecordMaps:
         if not call.of_text:
             return
         layout = _known_layout(call)
-        frames, size = layout.frames, (layout.height, layout.width)
         if call.site.kind == "spatial":
-            frames = call.rows.repeats
-        if call.site.kind == "temporal":  # a call holds one position; the latent grid says later which they are
-            self._positions, size = call.rows.repeats, (None, None)
-        _check_inside(self._query, (frames, *size))
+            _check_inside(self._query, (call.rows.repeats, layout.height, layout.width))
+        elif call.site.kind == "temporal":  # a row is one position; only the latent grid says which they are
+            self._positions = call.rows.repeats
+            _check_inside(self._query, (layout.frames, None, None))
+        else:
+            _check_inside(self._query, (layout.frames, layout.height, layout.width))
         if call.step not in self.steps or call.step in self.maps:
             return
         heads = slice(None) if self._head is None else slice(self._head, self._head + 1)
