@@ -107,6 +107,20 @@ def encode_video(
         return row.encode(pipe, video.to(pipe._execution_device, pipe.vae.dtype)).float()
 
 
+def run_size(pipe: Any, requested: Mapping[str, Any]) -> tuple[int, int, int]:
+    """(frames, height, width) of a run: what is requested, the model's own where that is None or not said.
+
+    Args:
+        pipe: the pipeline.
+        requested: `num_frames`, `height`, `width`; other settings are left alone.
+
+    Raises:
+        UsageError: the model does not say its own.
+    """
+    frames, height, width = (requested.get(name) or own_size(pipe, name) for name in ("num_frames", "height", "width"))
+    return frames, height, width
+
+
 def own_size(pipe: Any, name: str) -> int:
     """What the pipeline's call would choose for `num_frames`, `height` or `width`.
 

@@ -14,11 +14,12 @@ from torch import Tensor
 from ieadapt.attention import DenoiserCall, family_of, wrap_denoiser
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.models.memory import memory_estimate
+from ieadapt.models.noise_schedule import NoiseSchedule
+from ieadapt.models.scheduler_wrapper import StepFunctionWrapper
 from ieadapt.models.video_latents import encode_video
 from ieadapt.tasks.edit.inversion import invert
 from ieadapt.tasks.edit.method import edit
-from ieadapt.tasks.edit.noise_schedule import NoiseSchedule
-from ieadapt.tasks.edit.pipeline_run import PipelineRunner, StepFunctionWrapper, check_source_clip
+from ieadapt.tasks.edit.pipeline_run import PipelineRunner, check_source_clip
 from tests.families import captured, every_family, tiny_pipeline
 from tests.tasks.edit.fixture import SOURCE, TARGET, clip, run_from
 from tests.tiny import call_arguments

@@ -16,7 +16,7 @@ from ieadapt.runs.sources import SourceConfig, read_source
 from ieadapt.runs.videos import encode_video
 from ieadapt.runs.workers import Task, Work
 from ieadapt.tasks.edit.config import edit_preset
-from ieadapt.tasks.edit.inversion_cache import cached_inversion
+from ieadapt.tasks.edit.inversion import cached_inversion
 from ieadapt.tasks.edit.jobs import EditJob
 from ieadapt.tasks.edit.method import edit
 from ieadapt.tasks.edit.run import frames_for

@@ -1,4 +1,7 @@
-"""Inversion: the noisy latents from which a model makes a given clip, step by step, and how well it does."""
+"""Inversion: the noisy latents from which a model makes a given clip, step by step, and how well it does.
+
+A source is inverted once, whatever it is edited into: inversions are kept on disk.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,14 +24,15 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ieadapt.attention import DenoiserCall, denoisers_of, wrap_denoiser
-from ieadapt.errors import UsageError
+from ieadapt.errors import FailureError, UsageError, reason_of
 from ieadapt.files import write_atomically
 from ieadapt.functional.fixed_point import fixed_point
 from ieadapt.metrics.structure import psnr, ssim
+from ieadapt.models.noise_schedule import NoiseSchedule
+from ieadapt.models.scheduler_wrapper import StepFunctionWrapper
 from ieadapt.models.video_latents import Latents, encode_video
 from ieadapt.tasks.edit.config import EditConfig
-from ieadapt.tasks.edit.noise_schedule import NoiseSchedule
-from ieadapt.tasks.edit.pipeline_run import PipelineRunner, StepFunctionWrapper, check_source_clip
+from ieadapt.tasks.edit.pipeline_run import PipelineRunner, check_source_clip
 from ieadapt.tasks.generate import GenerationConfig, Progress, check_length
 
 Clip = Float[Tensor, "frame channel height width"]
@@ -211,6 +217,58 @@ def _add_weights(digest: hashlib._Hash, module: nn.Module) -> None:
         samples.append(parameter.detach().flatten()[:: max(1, parameter.numel() // 4)][:4].float())
     together = torch.cat([sample.to(samples[0].device) for sample in samples])  # the same wherever the weights are
     digest.update(together.cpu().numpy().tobytes())
+
+
+def default_cache() -> Path:
+    """Where inversions are kept: `ieadapt/inversions` in the user's cache folder (XDG_CACHE_HOME)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ieadapt" / "inversions"
+
+
+def cached_inversion(
+    folder: Path,
+    pipe: DiffusionPipeline,
+    frames: Clip,
+    prompt: str,
+    config: EditConfig,
+    generation: GenerationConfig,
+    progress: Progress | None = None,
+) -> tuple[Inversion, bool]:
+    """The inversion of a clip, and whether it was there already; a damaged file is replaced.
+
+    Args:
+        folder: of inversions, one safetensors file each, named by what they depend on; made with the first one.
+        pipe: as for `invert`, and so are the others.
+        frames: the clip.
+        prompt: what it shows.
+        config: of the edit.
+        generation: its number of steps.
+        progress: called with (steps done, steps in all).
+
+    Raises:
+        UsageError: as `invert` does.
+        FailureError: as `invert` does, or the folder cannot be written.
+    """
+    key = inversion_key(pipe, frames, prompt, config, generation)
+    file = folder / f"{key}.safetensors"
+    with suppress(UsageError):
+        kept = Inversion.load(file)
+        if kept.key == key:
+            return kept, True
+    with _writing(folder):  # what cannot be kept shall be known before it is made
+        folder.mkdir(parents=True, exist_ok=True)
+    inversion = invert(pipe, frames, prompt, config, generation, progress)
+    with _writing(folder):
+        inversion.save(file)
+    return inversion, False
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        problem, remedy = "inversions cannot be kept in this folder", "name another --cache"
+        raise FailureError(problem, got=reason_of(error), where=folder, remedy=remedy) from error
 
 
 def _with_trajectory(

@@ -1,84 +1,29 @@
 """Running a pipeline along its noise schedule: from given latents, part of the way, forwards or backwards.
 
-The pipeline's own call is what runs. For its length a wrapper takes the scheduler's place: it asks the scheduler for
-its tables, tells the pipeline the timesteps of the part that is wanted, and makes the steps itself.
+The pipeline's own call is what runs. For its length a `StepFunctionWrapper` takes the scheduler's place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from inspect import signature
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
 from ieadapt.attention import denoisers_of, family_of
 from ieadapt.errors import UsageError
 from ieadapt.models.memory import check_run
-from ieadapt.models.scheduler_wrapper import STEP_IN_PART, SchedulerWrapper, unfold_frames
+from ieadapt.models.noise_schedule import NoiseSchedule, matching_scheduler
+from ieadapt.models.scheduler_wrapper import STEP_IN_PART, StepFunctionWrapper
 from ieadapt.models.video_latents import Latents, fitting_size, latents_of
 from ieadapt.runs.inputs import FRAMES, GivenInput, call_values
-from ieadapt.tasks.edit.noise_schedule import NoiseSchedule, matching_scheduler, noise_schedule
 from ieadapt.tasks.generate import call_pipeline, quiet
 
 Frames = Float[Tensor, "video frame channel height width"]
-StepFunction = Callable[[NoiseSchedule, int, Latents, Latents], Latents]
-"""Where a step leads: (schedule, step, latents at hand, prediction) -> the next latents."""
-
-
-class StepFunctionWrapper(SchedulerWrapper):
-    """Takes the place of a pipeline's scheduler and makes the steps by a function, in float32.
-
-    Args:
-        scheduler: gives the tables and, to whoever asks, its config.
-        latents: with which the run begins.
-        steps: which steps of the schedule are run, in which order.
-        step_function: makes a step.
-        done: called after each step.
-
-    Attributes:
-        latents: as they are now, in the pipeline's own form.
-        schedule: of the run, from when the pipeline has asked for timesteps.
-    """
-
-    schedule: NoiseSchedule
-
-    def __init__(
-        self,
-        scheduler: Any,
-        latents: Latents,
-        steps: Iterable[int],
-        step_function: StepFunction = NoiseSchedule.forward,
-        done: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._steps, self._step_function, self._done = list(steps), step_function, done
-        super().__init__(scheduler, latents.float(), list(self._steps))
-
-    def _set_timesteps(self, *args: Any, **kwargs: Any) -> None:
-        super()._set_timesteps(*args, **kwargs)
-        self.schedule = noise_schedule(self._scheduler)
-
-    @property
-    def step_index(self) -> int:
-        """The step of the schedule that is running."""
-        return self._steps[0]
-
-    def step(self, model_output: Tensor, timestep: Any, sample: Tensor, return_dict: bool = True) -> Any:
-        """Make a step; what the pipeline hands back may be rounded, so the wrapper goes on from its own latents."""
-        prediction = unfold_frames(model_output, self.latents.shape).float()
-        self.latents = self._step_function(self.schedule, self.step_index, self.latents, prediction)
-        self._steps.pop(0)
-        self._done()
-        following = self.latents
-        if following.shape != sample.shape:  # ModelScope's frames, see `unfold_frames`
-            following = rearrange(following, "video channel frame height width -> (video frame) channel height width")
-        following = following.to(sample.dtype)
-        return SimpleNamespace(prev_sample=following) if return_dict else (following,)
 
 
 class PipelineRunner:

@@ -16,15 +16,14 @@ from torch import Tensor
 from ieadapt.files import record_text
 from ieadapt.metrics import select_metrics
 from ieadapt.metrics.structure import region_psnr
-from ieadapt.models.video_latents import fitting_size, own_size
+from ieadapt.models.video_latents import fitting_size, run_size
 from ieadapt.runs.folder import Batch, RunFolder, Stages, silent
 from ieadapt.runs.pipelines import Hardware, Load, describe, open_model_run
 from ieadapt.runs.report import write_report
 from ieadapt.runs.sources import Frames, Source, read_source
 from ieadapt.runs.videos import FRAMES_PER_SECOND, Sound, encode_video, rows_of_frames, side_by_side
 from ieadapt.tasks.edit.config import EditRun
-from ieadapt.tasks.edit.inversion import Inversion
-from ieadapt.tasks.edit.inversion_cache import cached_inversion, default_cache
+from ieadapt.tasks.edit.inversion import Inversion, cached_inversion, default_cache
 from ieadapt.tasks.edit.jobs import MASKED, RECORD, EditJob, EditRecord, JobRecord, job_key
 from ieadapt.tasks.edit.method import EditResult, edit
 from ieadapt.tasks.edit.report import edit_report
@@ -207,10 +206,7 @@ def frames_for(pipe: DiffusionPipeline, generation: GenerationConfig) -> Frames:
         >>> frames_for(load("scenes"), GenerationConfig(height=100))
         Frames(number=16, height=96, width=128)
     """
-    number, height, width = (
-        getattr(generation, name) or own_size(pipe, name) for name in ("num_frames", "height", "width")
-    )
-    return Frames(*fitting_size(pipe, number, height, width))
+    return Frames(*fitting_size(pipe, *run_size(pipe, vars(generation))))
 
 
 def write_videos(
