@@ -97,7 +97,7 @@ def test_a_vae_without_encoder(without_encoder: Any) -> None:
 
 
 def test_an_unlisted_family(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ieadapt.models.video_latents.denoisers_of", lambda pipe: {"unet": nn.Identity()})
+    monkeypatch.setattr("ieadapt.models.video_latents.first_denoiser", lambda pipe: nn.Identity())
     with pytest.raises(
         UsageError, match=r"clips of this model family cannot be encoded; expected AnimateDiff, .*Mochi"
     ):

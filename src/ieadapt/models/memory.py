@@ -13,7 +13,7 @@ import torch
 from diffusers import DiffusionPipeline
 from safetensors import SafetensorError, safe_open
 
-from ieadapt.attention import denoisers_of
+from ieadapt.attention import first_denoiser
 from ieadapt.errors import IEAdaptWarning, UsageError
 from ieadapt.models.components import weight_files
 from ieadapt.models.video_latents import FRAMES_AT_ONCE, latents_of, run_size
@@ -50,7 +50,7 @@ def memory_estimate(pipe: DiffusionPipeline, frames: int, height: int, width: in
         width: in pixels.
         rows: of the denoiser's batch.
     """
-    denoiser: Any = next(iter(denoisers_of(pipe).values()))
+    denoiser = first_denoiser(pipe)
     row = latents_of(pipe)
     vae = getattr(pipe, "vae", None)
     decoding = 0

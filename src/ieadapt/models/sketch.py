@@ -7,12 +7,12 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from diffusers import ConfigMixin, DiffusionPipeline, ModelMixin
 
-from ieadapt.attention import AttentionSite, denoisers_of, family_of
+from ieadapt.attention import AttentionSite, denoisers_of, family_of, first_denoiser
 from ieadapt.attention.discovery import site_modules
 from ieadapt.errors import UsageError
 from ieadapt.models.components import component_class
@@ -89,7 +89,7 @@ def tokens_of(pipe: DiffusionPipeline, size: Sizes) -> dict[AttentionSite, tuple
         {'spatial': (16, 256), 'cross': (16, 256), 'temporal': (256, 16)}
     """
     row = latents_of(pipe)
-    frames, denoiser = (size[0] - 1) // row.stride(pipe) + 1, cast("Any", next(iter(denoisers_of(pipe).values())))
+    frames, denoiser = (size[0] - 1) // row.stride(pipe) + 1, first_denoiser(pipe)
     together = family_of(denoiser).skips == "none"
     found = {}
     for site in site_modules(denoisers_of(pipe)).values():

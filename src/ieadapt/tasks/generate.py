@@ -16,8 +16,7 @@ from diffusers import DiffusionPipeline
 from jaxtyping import Float
 from torch import Tensor
 
-from ieadapt.attention import denoisers_of, family_of
-from ieadapt.attention.families import Family
+from ieadapt.attention import family_of, first_denoiser
 from ieadapt.attention.restore import around
 from ieadapt.errors import FailureError, IEAdaptError, IEAdaptWarning, UsageError, require_types
 from ieadapt.models import known_models
@@ -213,7 +212,7 @@ def videos_at_once(pipe: DiffusionPipeline, config: GenerationConfig) -> int:
     want several.
     """
     given = any(isinstance(value, GivenInput) for value in config.call.values())
-    return 1 if given or _family(pipe).prompts == "alone" else config.batch_size
+    return 1 if given or family_of(first_denoiser(pipe)).prompts == "alone" else config.batch_size
 
 
 def _name_in(pipe: DiffusionPipeline, name: str, config: GenerationConfig) -> str:
@@ -223,17 +222,13 @@ def _name_in(pipe: DiffusionPipeline, name: str, config: GenerationConfig) -> st
         return name
     if name == "num_frames":
         return next((each for each in FRAMES if each in parameters), "" if config.call else name)
-    return _family(pipe).guidance_argument if name == "guidance_scale" else name
-
-
-def _family(pipe: DiffusionPipeline) -> Family:
-    return family_of(next(iter(denoisers_of(pipe).values())))
+    return family_of(first_denoiser(pipe)).guidance_argument if name == "guidance_scale" else name
 
 
 def _rows_per_video(pipe: DiffusionPipeline, config: GenerationConfig) -> int:
     """Rows of the denoiser's batch for one video: two where both guidance branches run in one call."""
     unguided = config.guidance_scale is not None and config.guidance_scale <= 1
-    batched = _family(pipe).guidance == "batched"
+    batched = family_of(first_denoiser(pipe)).guidance == "batched"
     return 2 if batched and not unguided else 1
 
 

@@ -95,16 +95,16 @@ def price_videos(config: Any, count: Callable[[DiffusionPipeline], tuple[int | f
     times = time_passes(pipe, config.prompts[0], dataclasses.replace(generation, batch_size=size))
     seconds = (steps * times.seconds + videos * times.decoding) / size
     return (
-        f"{format_count(videos, 'video')}, {format_count(steps, 'step')} in all: about {format_duration(seconds)} on one worker "
-        f"(a step of {format_count(size, 'video')} takes {times.seconds:.2g} s, decoding {times.decoding:.2g} s)"
+        f"{counted(videos, 'video')}, {counted(steps, 'step')} in all: about {format_duration(seconds)} on one worker "
+        f"(a step of {counted(size, 'video')} takes {times.seconds:.2g} s, decoding {times.decoding:.2g} s)"
     )
 
 
-def format_count(number: int | float, noun: str) -> str:
+def counted(number: int | float, noun: str) -> str:
     """A number with its noun.
 
     Example:
-        >>> format_count(1, "site"), format_count(1200, "video")
+        >>> counted(1, "site"), counted(1200, "video")
         ('1 site', '1,200 videos')
     """
     return f"{number:,.0f} {noun}{'' if number == 1 else 's'}"

@@ -42,8 +42,8 @@ FORMAT = 4
 """Of the key; another number, and inversions kept so far are made again."""
 SSIM_WINDOW = 11
 
-POOR_RECONSTRUCTION = 25.0
-"""PSNR in dB below which a reconstruction is warned about."""
+GOOD_RECONSTRUCTION = 25.0
+"""PSNR in dB; below it an edit begins from another clip than the source, which is warned about."""
 
 
 @dataclass(frozen=True)
@@ -333,13 +333,13 @@ def _closeness(source: Clip, decoded: Clip, reconstruction: Clip) -> dict[str, A
 
 def _warnings(inversion: Inversion) -> list[str]:
     warnings = []
-    if inversion.psnr < POOR_RECONSTRUCTION:
+    if inversion.psnr < GOOD_RECONSTRUCTION:
         cause, remedy = "the VAE", "use a clip closer to what the model was made for, at its own size"
         if inversion.vae_psnr >= inversion.inversion_psnr:
             cause = "the inversion"
             remedy = "raise iterations or the number of steps, start later, or describe the clip in the source prompt"
         warnings.append(
-            f"warning: the reconstruction has {inversion.psnr:.1f} dB, under {POOR_RECONSTRUCTION:g} (VAE alone "
+            f"warning: the reconstruction has {inversion.psnr:.1f} dB, under {GOOD_RECONSTRUCTION:g} (VAE alone "
             f"{inversion.vae_psnr:.1f}, inversion {inversion.inversion_psnr:.1f}); most is lost in {cause}: {remedy}"
         )
     if inversion.std_ratio < 0.5:

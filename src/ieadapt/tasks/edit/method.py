@@ -23,8 +23,8 @@ from ieadapt.attention import (
     StepWindow,
     Stream,
     active_sites,
-    denoisers_of,
     family_of,
+    first_denoiser,
     intercept,
     wrap_denoiser,
 )
@@ -233,7 +233,7 @@ class Editor:
         if not any(site.kind == "cross" for site in self._reached):
             raise UsageError(
                 "this model has no cross-attention, so words cannot be controlled",
-                got=family_of(next(iter(denoisers_of(self._pipe).values()))).name,
+                got=family_of(first_denoiser(self._pipe)).name,
                 remedy='leave words at "none"; a mask cross:WORD works on this model too',
             )
 
@@ -309,7 +309,7 @@ def coarse_sites(pipe: DiffusionPipeline, sites: Sequence[AttentionSite]) -> lis
 
     Source: Free-Prompt-Editing, arXiv 2403.03431: at most 32 x 32 tokens where the finest resolution has 64 x 64.
     """
-    denoiser = next(iter(denoisers_of(pipe).values()))
+    denoiser = first_denoiser(pipe)
     family = family_of(denoiser)
     if family.skips == "none":
         raise UsageError(

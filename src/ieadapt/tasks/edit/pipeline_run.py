@@ -14,7 +14,7 @@ from diffusers import DiffusionPipeline
 from jaxtyping import Float
 from torch import Tensor
 
-from ieadapt.attention import denoisers_of, family_of
+from ieadapt.attention import family_of, first_denoiser
 from ieadapt.errors import UsageError
 from ieadapt.models.memory import check_run
 from ieadapt.models.noise_schedule import NoiseSchedule, matching_scheduler
@@ -97,7 +97,7 @@ class PipelineRunner:
             guidance_scale: of the pipeline's classifier-free guidance; 1 runs none.
             negative: prompt of the unconditional rows.
         """
-        argument = family_of(next(iter(denoisers_of(self.pipe).values()))).guidance_argument
+        argument = family_of(first_denoiser(self.pipe)).guidance_argument
         guidance: dict[str, Any] = {argument: float(guidance_scale)}
         if guidance_scale > 1:
             guidance["negative_prompt"] = [negative] * len(prompts)

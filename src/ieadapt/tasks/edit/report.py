@@ -10,14 +10,13 @@ from ieadapt.runs.folder import RunFolder
 from ieadapt.runs.pipelines import spoken_folder
 from ieadapt.runs.report import Clip, Gallery, Picture, Report, Section, Table, Text
 from ieadapt.tasks.edit.config import EditRun
+from ieadapt.tasks.edit.inversion import GOOD_RECONSTRUCTION
 from ieadapt.tasks.edit.jobs import JobRecord
 from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
 from ieadapt.tasks.measure.run import report_record
 from ieadapt.tasks.pairs import scores_table
 
 REPORTED_EDITS = 24
-GOOD_RECONSTRUCTION = 25.0
-"""Below this many dB an edit begins from another clip than the source."""
 _INVERSION = {
     "psnr": ("reconstruction dB", ".1f"),
     "ssim": ("SSIM", ".3f"),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ieadapt.errors import UsageError
-from ieadapt.tasks.price import PassTimes, format_count, format_duration
+from ieadapt.tasks.price import PassTimes, counted, format_duration
 from ieadapt.tasks.study.grid import Condition
 
 CHUNK = 32
@@ -61,10 +61,10 @@ class ScreenPlan:
         """What is done and what it takes, in a line."""
         share = sum(self.times.shares[each.sites[0]] for each in self.conditions) / len(self.conditions)
         sites = len({each.sites for each in self.conditions})
-        check = f"{format_count(self.films, 'video')} as a check, " if self.films else ""
+        check = f"{counted(self.films, 'video')} as a check, " if self.films else ""
         return (
-            f"{len(self.conditions)} replacements at {format_count(sites, 'site')} x {format_count(len(self.steps), 'step')} x "
-            f"{format_count(self.prompts, 'prompt')}: {self.passes:,} passes of {100 * share:.0f} % of the network, "
+            f"{len(self.conditions)} replacements at {counted(sites, 'site')} x {counted(len(self.steps), 'step')} x "
+            f"{counted(self.prompts, 'prompt')}: {self.passes:,} passes of {100 * share:.0f} % of the network, "
             f"{check}about {format_duration(self.seconds)} (a whole pass takes {self.times.seconds:.2g} s)"
         )
 
