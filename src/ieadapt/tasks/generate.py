@@ -29,7 +29,6 @@ from ieadapt.runs.inputs import (
     call_values,
     given_inputs,
     inputs_field,
-    inputs_of,
     media_of,
     no_input,
 )
@@ -249,7 +248,6 @@ def call_pipeline(
     unknown = [name for name in given if name not in parameters]
     if unknown:
         raise UsageError("the pipeline has no such argument", got=", ".join(unknown), where=type(pipe).__name__)
-    call_values(type(pipe), {name: value for name, value in given.items() if name in inputs_of(type(pipe))})
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     texts = {"prompt": prompts, **{name: given[name] for name in ("negative_prompt",) if name in given}}
     noise: Any = generators

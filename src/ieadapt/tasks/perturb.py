@@ -34,6 +34,7 @@ from ieadapt.tasks.pairs import (
     pairs_section,
     scores_table,
 )
+from ieadapt.tasks.price import counted
 
 BRANCHES: Mapping[str, GuidanceChoice] = {"both": "all", "cond": "cond", "uncond": "uncond"}
 _METRICS = ("psnr", "ssim", "flicker", "motion")
@@ -199,14 +200,13 @@ def _report(config: PerturbRun, result: PerturbResult, profile: EntropyProfile |
 
 def describe_perturbed(config: PerturbRun, result: PerturbResult) -> list[str]:
     """What was replaced and how far the videos moved, in sentences."""
-    kinds = ", ".join(sorted({site.kind for site in result.sites}))
-    number = f"{len(result.sites)} attention site{'' if len(result.sites) == 1 else 's'}"
+    kinds, number = ", ".join(sorted({site.kind for site in result.sites})), len(result.sites)
     window = (
         "at every step"
         if (config.start, config.stop) == (0, 1)
         else f"from {config.start:.0%} to {config.stop:.0%} of the steps"
     )
-    sentences = [f"The maps of {number} ({kinds}) became {config.perturbation}, {window}."]
+    sentences = [f"The maps of {counted(number, 'attention site')} ({kinds}) became {config.perturbation}, {window}."]
     likeness = [each.measures["psnr"] for each in result.videos if "psnr" in each.measures]
     if likeness:
         mean = sum(likeness) / len(likeness)

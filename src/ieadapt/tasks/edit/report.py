@@ -15,6 +15,7 @@ from ieadapt.tasks.edit.jobs import JobRecord
 from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
 from ieadapt.tasks.measure.run import report_record
 from ieadapt.tasks.pairs import scores_table
+from ieadapt.tasks.price import counted
 
 REPORTED_EDITS = 24
 _INVERSION = {
@@ -58,12 +59,10 @@ def edit_report(request: EditRun, records: Sequence[JobRecord], run: RunFolder, 
     if sites:
         caption = "In these the target took queries and keys, and so the maps, of the source."
         sections.append(Section("The sites", [Table(("site",), [[name] for name in sites], caption)]))
-    number = " of ".join(
-        f"{count} {noun}{'s' if count != 1 else ''}" for count, noun in ((len(edits), "edit"), (len(records), "source"))
-    )
     return Report(
         title=f"Edited with {request.model}",
-        asked=f"{number}, {request.sampling.num_inference_steps} steps, {_method(request)}.",
+        asked=f"{counted(len(edits), 'edit')} of {counted(len(records), 'source')}, "
+        f"{request.sampling.num_inference_steps} steps, {_method(request)}.",
         found=[*_findings(records), *left_out],
         sections=sections,
         repeat={"Command line": str(run.record["command"]), "Python": _python(request, records[0])},

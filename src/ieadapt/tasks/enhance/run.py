@@ -29,6 +29,7 @@ from ieadapt.tasks.generate import GenerationConfig, PromptRun
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.measure.run import own_profile, profile_blocks, report_record, sites_table
 from ieadapt.tasks.pairs import PairTask, VideoPair, generate_pairs, pair_tasks, pairs_section
+from ieadapt.tasks.price import counted
 
 FILES = ("plain.mp4", "plain.png", "enhanced.mp4", "enhanced.png", "side-by-side.mp4")
 """Of a pair, behind its name: each video and its strip, and both side by side."""
@@ -253,7 +254,7 @@ def _report(
 def summarize(method: EnhanceConfig, sites: Sequence[AttentionSite]) -> str:
     """What the enhancement did, in a sentence."""
     kinds = ", ".join(sorted({site.kind for site in sites}))
-    where = f"{len(sites)} attention site{'' if len(sites) == 1 else 's'} ({kinds})"
+    where = f"{counted(len(sites), 'attention site')} ({kinds})"
     change = method.adaptation.description.format(change=method.perturbation, sites=where)
     if method.mode == "guidance":
         return f"In a weak pass {change}, and the prediction was pushed away from it with scale {method.scale:g}."

@@ -56,7 +56,7 @@ class PromptWords:
         return member
 
 
-def prompt_words(pipe: DiffusionPipeline, prompt: str) -> PromptWords:
+def prompt_words(pipe: Any, prompt: str) -> PromptWords:
     """The words of a prompt as the pipeline's denoiser gets them.
 
     A pipeline that puts the prompt into a template and crops the template's head off (HunyuanVideo) says so in the
@@ -65,13 +65,19 @@ def prompt_words(pipe: DiffusionPipeline, prompt: str) -> PromptWords:
     Args:
         pipe: the pipeline, with its tokenizer.
         prompt: what the video shows.
+
+    Raises:
+        UsageError: the tokenizer is written in Python; those of all known families are not.
     """
     template = _template(pipe)
     text = template["template"].replace("{}", prompt)
     start = template["template"].index("{}")
     spans = [(start + match.start(), start + match.end(), match.group()) for match in _WORD.finditer(prompt)]
-    tokens = _character_spans(pipe, text)
-    cropped = tokens[template["crop_start"] :]
+    if not pipe.tokenizer.is_fast:
+        name = type(pipe.tokenizer).__name__
+        raise UsageError("the tokenizer does not say which characters a token stands for", got=name)
+    characters = pipe.tokenizer(text, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+    cropped = characters[template["crop_start"] :]
     members = tuple(
         tuple(index for index, (low, high) in enumerate(cropped) if low < stop and high > begin)
         for begin, stop, _ in spans
@@ -82,20 +88,6 @@ def prompt_words(pipe: DiffusionPipeline, prompt: str) -> PromptWords:
 def _template(pipe: DiffusionPipeline) -> Mapping[str, Any]:
     parameter = inspect.signature(type(pipe).__call__).parameters.get("prompt_template")
     return {"template": "{}", "crop_start": 0} if parameter is None else parameter.default
-
-
-def _character_spans(pipe: Any, text: str) -> list[tuple[int, int]]:
-    """The characters that each token stands for; (0, 0) for a token that stands for none."""
-    tokenizer = pipe.tokenizer
-    if tokenizer.is_fast:
-        return [tuple(span) for span in tokenizer(text, return_offsets_mapping=True, verbose=False)["offset_mapping"]]
-    spans, position = [], 0
-    for token in tokenizer(text, verbose=False).input_ids:
-        piece = tokenizer.decode([token], skip_special_tokens=True).strip()
-        begin = text.lower().find(piece.lower(), position) if piece else -1
-        spans.append((begin, begin + len(piece)) if begin >= 0 else (0, 0))
-        position = spans[-1][1] or position
-    return spans
 
 
 class Token(NamedTuple):
