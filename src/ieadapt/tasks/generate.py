@@ -7,7 +7,7 @@ import inspect
 import itertools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ieadapt.attention import family_of, first_denoiser
-from ieadapt.attention.restore import around
+from ieadapt.attention.restore import around, attribute
 from ieadapt.errors import FailureError, IEAdaptError, IEAdaptWarning, UsageError, require_types
 from ieadapt.models import known_models
 from ieadapt.models.memory import check_run
@@ -331,15 +331,10 @@ def reporting(pipe: DiffusionPipeline, progress: Progress | None, done: int, tot
         yield
 
 
-@contextmanager
-def quiet(pipe: DiffusionPipeline) -> Iterator[None]:
+def quiet(pipe: DiffusionPipeline) -> AbstractContextManager[None]:
     """Switch the pipeline's own progress bar off for the length of the block."""
-    before = getattr(pipe, "_progress_bar_config", {})
-    pipe.set_progress_bar_config(**{**before, "disable": True})
-    try:
-        yield
-    finally:
-        pipe.set_progress_bar_config(**before)
+    own = getattr(pipe, "_progress_bar_config", {})  # what `set_progress_bar_config` sets
+    return attribute(pipe, "_progress_bar_config", {**own, "disable": True})
 
 
 def check_length(pipe: Any, prompt: str, what: str = "the prompt") -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ieadapt.runs.folder import RunFolder
@@ -11,7 +11,7 @@ from ieadapt.runs.pipelines import spoken_folder
 from ieadapt.runs.report import Clip, Gallery, Picture, Report, Section, Table, Text
 from ieadapt.tasks.edit.config import EditRun
 from ieadapt.tasks.edit.inversion import GOOD_RECONSTRUCTION
-from ieadapt.tasks.edit.jobs import JobRecord
+from ieadapt.tasks.edit.jobs import EditJob, JobRecord
 from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
 from ieadapt.tasks.measure.run import report_record
 from ieadapt.tasks.pairs import scores_table
@@ -35,8 +35,22 @@ _MEASURES = {
 }
 
 
-def edit_report(request: EditRun, records: Sequence[JobRecord], run: RunFolder, left_out: Sequence[str] = ()) -> Report:
-    """What was edited, how well its sources were reconstructed, and how far the edits moved from them."""
+def edit_report(
+    request: EditRun,
+    jobs: Mapping[str, EditJob],
+    records: Sequence[JobRecord],
+    run: RunFolder,
+    left_out: Sequence[str] = (),
+) -> Report:
+    """What was edited, how well its sources were reconstructed, and how far the edits moved from them.
+
+    Args:
+        request: of the run.
+        jobs: by name.
+        records: of those that are finished.
+        run: where their files are.
+        left_out: a line for each of the others.
+    """
     edits = [(record, edit) for record in records for edit in record.edits]
     clips, strips = list[Clip](), list[Picture]()
     for record, edit in edits[:REPORTED_EDITS]:
@@ -59,13 +73,14 @@ def edit_report(request: EditRun, records: Sequence[JobRecord], run: RunFolder, 
     if sites:
         caption = "In these the target took queries and keys, and so the maps, of the source."
         sections.append(Section("The sites", [Table(("site",), [[name] for name in sites], caption)]))
+    python = _python(request, jobs[records[0].name], records[0])
     return Report(
         title=f"Edited with {request.model}",
         asked=f"{counted(len(edits), 'edit')} of {counted(len(records), 'source')}, "
         f"{request.sampling.num_inference_steps} steps, {_method(request)}.",
         found=[*_findings(records), *left_out],
         sections=sections,
-        repeat={"Command line": str(run.record["command"]), "Python": _python(request, records[0])},
+        repeat={"Command line": str(run.record["command"]), "Python": python},
         record=report_record(run.record),
     )
 
@@ -120,9 +135,8 @@ def _findings(records: Sequence[JobRecord]) -> list[str]:
     return sentences
 
 
-def _python(request: EditRun, record: JobRecord) -> str:
+def _python(request: EditRun, job: EditJob, record: JobRecord) -> str:
     """The Python lines of a job."""
-    job = next(job for job in request.list_jobs() if job.name == record.name)
     number, height, width = record.frames
     sampling = GenerationConfig(request.sampling.num_inference_steps)
     if job.video is not None:

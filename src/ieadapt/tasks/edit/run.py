@@ -78,7 +78,7 @@ def run_edit(
         if len(jobs) > 1:
             batch.each(jobs, runner.check)
         records = batch.each(jobs, runner.edit)
-        write_report(run, edit_report(request, records, run, batch.notes))
+        write_report(run, edit_report(request, jobs, records, run, batch.notes))
     batch.mark(run)
     return records, batch
 
