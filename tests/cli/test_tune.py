@@ -20,7 +20,10 @@ def prompts(tmp_path: Path) -> Path:
 
 
 def test_a_preset_from_nothing_with_two_commands(program: Program, tiny: Path, prompts: Path, tmp_path: Path) -> None:
-    run, words = tmp_path / "run", ("--prompts", prompts, "--metric", "sharpness", "--candidates", "2", "--workers", "1")
+    run, words = (
+        tmp_path / "run",
+        ("--prompts", prompts, "--metric", "sharpness", "--candidates", "2", "--workers", "1"),
+    )
     done = program("tune", tiny, *words, *SIZE, "--out", run, "--json")
     assert done.status == 0, done.err
     assert "2 candidates on 6 prompts, the best one on 6 others: at most " in done.err

@@ -97,12 +97,12 @@ def test_weights_that_do_not_fit_are_refused_before_they_are_read(
 def test_a_size_that_the_model_does_not_say_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     limit(monkeypatch, 1)
     pipe = build("wan")
-    monkeypatch.setattr("ieadapt.models.memory.own_size", _unknown)
+    monkeypatch.setattr("ieadapt.models.memory.run_size", _unknown)
     monkeypatch.setattr("ieadapt.tasks.generate.call_pipeline", lambda *given: torch.zeros(1, 2, 3, 4, 4))
     assert generate(pipe, PROMPTS[0], GenerationConfig(num_inference_steps=1)).shape == (1, 2, 3, 4, 4)
 
 
-def _unknown(pipe: object, name: str) -> int:
+def _unknown(pipe: object, requested: object) -> object:
     raise UsageError("the model does not say its own size")
 
 

@@ -36,7 +36,7 @@ def _through_the_vae(pipe: Any, frames: Tensor, image_vae: bool) -> Tensor:
 @every_family
 def test_the_pipeline_decodes_what_the_vae_alone_would(family: str) -> None:
     pipe, frames = tiny_pipeline(family), clip(family)
-    decoded = PipelineRunner.of(pipe, frames, 2).decode(encode_video(pipe, frames))
+    decoded = PipelineRunner(pipe, frames, 2).decode(encode_video(pipe, frames))
     expected = _through_the_vae(pipe, frames, family in ("animatediff", "modelscope"))
     torch.testing.assert_close(decoded[0], expected, rtol=1e-3, atol=1e-4)
     assert expected.std() > 0.02
@@ -76,7 +76,7 @@ def test_cogvideox_gives_back_as_many_frames_as_fit(frames: int) -> None:
     pipe, size = tiny_pipeline("cogvideox"), call_arguments("cogvideox")
     kept, height, width = fitting_size(pipe, frames, size["height"], size["width"])
     given = torch.rand(kept, 3, height, width)
-    assert len(PipelineRunner.of(pipe, given, 2).decode(encode_video(pipe, given))[0]) == kept
+    assert len(PipelineRunner(pipe, given, 2).decode(encode_video(pipe, given))[0]) == kept
     assert kept in {6: (1,), 8: (8,), 9: (9,), 12: (9,), 15: (9,), 16: (16,), 17: (17,)}[frames]
 
 
@@ -97,7 +97,7 @@ def test_a_vae_without_encoder(without_encoder: Any) -> None:
 
 
 def test_an_unlisted_family(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ieadapt.models.video_latents.denoisers_of", lambda pipe: {"unet": nn.Identity()})
+    monkeypatch.setattr("ieadapt.models.video_latents.first_denoiser", lambda pipe: nn.Identity())
     with pytest.raises(
         UsageError, match=r"clips of this model family cannot be encoded; expected AnimateDiff, .*Mochi"
     ):

@@ -8,7 +8,7 @@ from ieadapt.attention import AttentionSite
 from ieadapt.errors import UsageError
 from ieadapt.interventions import Mix
 from ieadapt.runs.flags import command_line
-from ieadapt.tasks.perturb import Perturbed, PerturbResult, PerturbRun, describe_perturbed, scores_table
+from ieadapt.tasks.perturb import Perturbed, PerturbResult, PerturbRun, describe_perturbed, perturbed_table
 
 RED = ("a red ball",)
 
@@ -46,6 +46,6 @@ def test_the_sentences_say_what_was_replaced_when_and_how_far_it_moved() -> None
     told = describe_perturbed(asked, PerturbResult(sites, videos))
     assert told[0] == "The maps of 2 attention sites (spatial, temporal) became uniform, from 25% to 100% of the steps."
     assert told[1] == "PSNR to the original: 25.0 dB on average."
-    table = scores_table(videos)
+    table = perturbed_table(videos)
     assert list(table.headings) == ["seed", "prompt", "PSNR dB", "SSIM"]
     assert [list(row) for row in table.rows] == [["0", "a", "20.0", "–"], ["1", "b", "30.0", "0.500"]]

@@ -9,6 +9,7 @@ from ieadapt.attention.discovery import (
     attention_modules,
     denoisers_of,
     find_sites,
+    first_denoiser,
     without_projection,
 )
 from ieadapt.attention.families import FAMILIES, Family, family_of
@@ -57,6 +58,7 @@ __all__ = [
     "denoisers_of",
     "family_of",
     "find_sites",
+    "first_denoiser",
     "intercept",
     "select_sites",
     "without_projection",

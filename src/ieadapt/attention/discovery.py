@@ -18,6 +18,15 @@ from ieadapt.errors import UsageError
 USUAL_COMPONENTS = ("unet", "transformer", "transformer_2", "denoiser")
 
 
+def first_denoiser(model: DiffusionPipeline | nn.Module) -> Any:
+    """The denoiser that stands for a pipeline: its first; where there are two, both are of one family and size.
+
+    Raises:
+        UsageError: as `denoisers_of` does.
+    """
+    return next(iter(denoisers_of(model).values()))
+
+
 def denoisers_of(model: DiffusionPipeline | nn.Module) -> dict[str, nn.Module]:
     """The denoisers of a pipeline by component name, or the bare denoiser under the name "".
 

@@ -32,7 +32,7 @@ from ieadapt.tasks.evaluate.tables import comparison_table, verdict
 from ieadapt.tasks.maps.run import MapsRun, describe_maps, run_maps
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.measure.run import MeasureRun, describe_profile, profile_table, run_measure
-from ieadapt.tasks.perturb import PerturbRun, describe_perturbed, run_perturb, scores_table
+from ieadapt.tasks.perturb import PerturbRun, describe_perturbed, perturbed_table, run_perturb
 from ieadapt.tasks.price import price_videos
 from ieadapt.tasks.screen.config import ScreenRun
 from ieadapt.tasks.screen.report import ranked_table
@@ -161,7 +161,7 @@ def perturb(config: PerturbRun, *, out: Out = None, overwrite: Overwrite = False
     files = [location("video", folder / f"{each.name}-side-by-side.mp4") for each in result.videos]
     videos = [dataclasses.asdict(each) for each in result.videos]
     content = {"sites": [site.name for site in result.sites], "videos": videos}
-    return Summary(content, [*describe_perturbed(config, result), scores_table(result.videos), *files], folder)
+    return Summary(content, [*describe_perturbed(config, result), perturbed_table(result.videos), *files], folder)
 
 
 @takes(EnhanceRun)

@@ -13,10 +13,10 @@ import torch
 from diffusers import DiffusionPipeline
 from safetensors import SafetensorError, safe_open
 
-from ieadapt.attention import denoisers_of
+from ieadapt.attention import first_denoiser
 from ieadapt.errors import IEAdaptWarning, UsageError
 from ieadapt.models.components import weight_files
-from ieadapt.models.video_latents import FRAMES_AT_ONCE, latents_of, own_size
+from ieadapt.models.video_latents import FRAMES_AT_ONCE, latents_of, run_size
 
 GIB = 2**30
 MAPS_AT_ONCE, ACTIVATIONS_AT_ONCE = 6, 16
@@ -50,7 +50,7 @@ def memory_estimate(pipe: DiffusionPipeline, frames: int, height: int, width: in
         width: in pixels.
         rows: of the denoiser's batch.
     """
-    denoiser: Any = next(iter(denoisers_of(pipe).values()))
+    denoiser = first_denoiser(pipe)
     row = latents_of(pipe)
     vae = getattr(pipe, "vae", None)
     decoding = 0
@@ -77,7 +77,7 @@ def check_run(pipe: DiffusionPipeline, size: Mapping[str, int | None], rows: int
         UsageError: the estimate is more than twice what is free.
     """
     try:
-        frames, height, width = (size[name] or own_size(pipe, name) for name in ("num_frames", "height", "width"))
+        frames, height, width = run_size(pipe, size)
         needed = memory_estimate(pipe, frames, height, width, rows)
     except UsageError:
         return

@@ -8,8 +8,9 @@ gives what the run shall begin with. The pipeline's own code is what runs.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -27,11 +28,16 @@ from torch import Tensor
 
 from ieadapt.attention.restore import around, attribute
 from ieadapt.errors import FailureError, UsageError
+from ieadapt.models.noise_schedule import NoiseSchedule, noise_schedule
+from ieadapt.models.video_latents import Latents
 
 ONE_STEP = (DDIMScheduler, CogVideoXDDIMScheduler, FlowMatchEulerDiscreteScheduler)
 """Schedulers whose step needs the present latents only, and draws no noise."""
 STEP_IN_PART = (LTXImageToVideoPipeline, LTXConditionPipeline)
 """Pipelines that step a part of their latents, and keep those of the given picture as they are."""
+
+StepFunction = Callable[[NoiseSchedule, int, Latents, Latents], Latents]
+"""Where a step leads: (schedule, step, latents at hand, prediction) -> the next latents."""
 
 
 class SchedulerWrapper:
@@ -87,6 +93,56 @@ class SchedulerWrapper:
 
         with attribute(pipe, "scheduler", self), around(pipe, "prepare_latents", prepare_latents):
             yield
+
+
+class StepFunctionWrapper(SchedulerWrapper):
+    """Takes the place of a pipeline's scheduler and makes the steps by a function, in float32.
+
+    Args:
+        scheduler: gives the tables and, to whoever asks, its config.
+        latents: with which the run begins.
+        steps: which steps of the schedule are run, in which order.
+        step_function: makes a step.
+        done: called after each step.
+
+    Attributes:
+        latents: as they are now, in the pipeline's own form.
+        schedule: of the run, from when the pipeline has asked for timesteps.
+    """
+
+    schedule: NoiseSchedule
+
+    def __init__(
+        self,
+        scheduler: Any,
+        latents: Latents,
+        steps: Iterable[int],
+        step_function: StepFunction = NoiseSchedule.forward,
+        done: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._steps, self._step_function, self._done = list(steps), step_function, done
+        super().__init__(scheduler, latents.float(), list(self._steps))
+
+    def _set_timesteps(self, *args: Any, **kwargs: Any) -> None:
+        super()._set_timesteps(*args, **kwargs)
+        self.schedule = noise_schedule(self._scheduler)
+
+    @property
+    def step_index(self) -> int:
+        """The step of the schedule that is running."""
+        return self._steps[0]
+
+    def step(self, model_output: Tensor, timestep: Any, sample: Tensor, return_dict: bool = True) -> Any:
+        """Make a step; what the pipeline hands back may be rounded, so the wrapper goes on from its own latents."""
+        prediction = unfold_frames(model_output, self.latents.shape).float()
+        self.latents = self._step_function(self.schedule, self.step_index, self.latents, prediction)
+        self._steps.pop(0)
+        self._done()
+        following = self.latents
+        if following.shape != sample.shape:  # ModelScope's frames, see `unfold_frames`
+            following = rearrange(following, "video channel frame height width -> (video frame) channel height width")
+        following = following.to(sample.dtype)
+        return SimpleNamespace(prev_sample=following) if return_dict else (following,)
 
 
 def _prepared(result: Any) -> tuple[Any, ...]:

@@ -7,18 +7,18 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from diffusers import ConfigMixin, DiffusionPipeline, ModelMixin
 
-from ieadapt.attention import AttentionSite, denoisers_of, family_of
+from ieadapt.attention import AttentionSite, denoisers_of, family_of, first_denoiser
 from ieadapt.attention.discovery import site_modules
 from ieadapt.errors import UsageError
 from ieadapt.models.components import component_class
 from ieadapt.models.loading import pipeline_class_of
 from ieadapt.models.location import model_folder, pipeline_index
-from ieadapt.models.video_latents import latents_of, own_size
+from ieadapt.models.video_latents import latents_of, run_size
 
 Sizes = tuple[int, int, int]
 """(frames, height, width)."""
@@ -67,13 +67,11 @@ def _part(folder: Path, library: str, class_name: str) -> Any:
 
 def requested_size(pipe: DiffusionPipeline, frames: int | None, height: int | None, width: int | None) -> Sizes | None:
     """The size of a video in frames and pixels, the model's own where none is given; None where it does not say one."""
-    given = {"num_frames": frames, "height": height, "width": width}
     try:
-        size = tuple(value or own_size(pipe, name) for name, value in given.items())
         latents_of(pipe)
+        return run_size(pipe, {"num_frames": frames, "height": height, "width": width})
     except UsageError:
         return None
-    return size[0], size[1], size[2]
 
 
 def tokens_of(pipe: DiffusionPipeline, size: Sizes) -> dict[AttentionSite, tuple[int, int]]:
@@ -91,7 +89,7 @@ def tokens_of(pipe: DiffusionPipeline, size: Sizes) -> dict[AttentionSite, tuple
         {'spatial': (16, 256), 'cross': (16, 256), 'temporal': (256, 16)}
     """
     row = latents_of(pipe)
-    frames, denoiser = (size[0] - 1) // row.stride(pipe) + 1, cast("Any", next(iter(denoisers_of(pipe).values())))
+    frames, denoiser = (size[0] - 1) // row.stride(pipe) + 1, first_denoiser(pipe)
     together = family_of(denoiser).skips == "none"
     found = {}
     for site in site_modules(denoisers_of(pipe)).values():

@@ -14,7 +14,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from ieadapt.attention import denoisers_of, family_of
+from ieadapt.attention import family_of, first_denoiser
 from ieadapt.errors import UsageError
 
 FRAMES_AT_ONCE = 16
@@ -53,7 +53,7 @@ class VideoLatents:
 
     def token_pixels(self, pipe: Any) -> int:
         """Height and width of a token of the denoiser, in pixels."""
-        patch = _config(pipe).get("patch_size", 1)
+        patch = first_denoiser(pipe).config.get("patch_size", 1)
         return int(getattr(pipe, self.space)) * (patch if isinstance(patch, int) else patch[-1])
 
     def stride(self, pipe: Any) -> int:
@@ -77,7 +77,7 @@ class VideoLatents:
 
     def longest(self, pipe: Any) -> int | None:
         """The most frames that the denoiser has positions for, or None."""
-        return _config(pipe).get("motion_max_seq_length")
+        return first_denoiser(pipe).config.get("motion_max_seq_length")
 
 
 def encode_video(
@@ -107,6 +107,20 @@ def encode_video(
         return row.encode(pipe, video.to(pipe._execution_device, pipe.vae.dtype)).float()
 
 
+def run_size(pipe: Any, requested: Mapping[str, Any]) -> tuple[int, int, int]:
+    """(frames, height, width) of a run: what is requested, the model's own where that is None or not said.
+
+    Args:
+        pipe: the pipeline.
+        requested: `num_frames`, `height`, `width`; other settings are left alone.
+
+    Raises:
+        UsageError: the model does not say its own.
+    """
+    frames, height, width = (requested.get(name) or own_size(pipe, name) for name in ("num_frames", "height", "width"))
+    return frames, height, width
+
+
 def own_size(pipe: Any, name: str) -> int:
     """What the pipeline's call would choose for `num_frames`, `height` or `width`.
 
@@ -122,7 +136,7 @@ def own_size(pipe: Any, name: str) -> int:
     for default in (parameter and parameter.default, getattr(pipe, f"default_{name}", None)):
         if isinstance(default, int):
             return default
-    config = _config(pipe)  # in latents, but for frames
+    config = first_denoiser(pipe).config  # in latents, but for frames
     keys = ("sample_frames",) if name == "num_frames" else (f"sample_{name}", "sample_size")
     latent: int | None = next((config[key] for key in keys if isinstance(config.get(key), int)), None)
     if latent is None:
@@ -150,7 +164,7 @@ def latents_of(pipe: DiffusionPipeline) -> VideoLatents:
     Raises:
         UsageError: the family is unknown.
     """
-    name = family_of(next(iter(denoisers_of(pipe).values()))).name
+    name = family_of(first_denoiser(pipe)).name
     if name not in VIDEO_LATENTS:
         raise UsageError(
             "clips of this model family cannot be encoded",
@@ -220,10 +234,6 @@ def _ltx_patches(pipe: Any) -> tuple[int, int]:
 
 def _per_channel(values: Any, like: Tensor) -> Tensor:
     return torch.as_tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1, 1)
-
-
-def _config(pipe: Any) -> Any:
-    return next(iter(denoisers_of(pipe).values())).config
 
 
 VIDEO_LATENTS: Mapping[str, VideoLatents] = {

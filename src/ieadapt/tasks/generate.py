@@ -5,32 +5,36 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import itertools
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from diffusers import DiffusionPipeline
 from jaxtyping import Float
 from torch import Tensor
 
-from ieadapt.attention import denoisers_of, family_of
-from ieadapt.attention.families import Family
-from ieadapt.attention.restore import around
+from ieadapt.attention import family_of, first_denoiser
+from ieadapt.attention.restore import around, attribute
 from ieadapt.errors import FailureError, IEAdaptError, IEAdaptWarning, UsageError, require_types
 from ieadapt.models import known_models
 from ieadapt.models.memory import check_run
-from ieadapt.runs.folder import Progress, Stages, silent
-from ieadapt.runs.inputs import FRAMES, GivenInput, call_values, given_inputs, inputs_field, inputs_of
+from ieadapt.models.video_latents import latents_of
+from ieadapt.runs.folder import Progress
+from ieadapt.runs.inputs import (
+    FRAMES,
+    GivenInput,
+    call_values,
+    given_inputs,
+    inputs_field,
+    media_of,
+    no_input,
+)
 from ieadapt.runs.pipelines import Hardware, check_prompts, check_seeds
-from ieadapt.tasks.refusals import refusal
 
 AnyRun = TypeVar("AnyRun", bound="PromptRun")
-State = TypeVar("State")
-Video = Float[Tensor, "frame channel height width"]
 
 
 @dataclass(frozen=True)
@@ -157,61 +161,6 @@ def generate(
     return made
 
 
-@dataclass(frozen=True)
-class VideoPair(Generic[State]):
-    """Two videos of one prompt from the same noise: plain, and made inside a block that changes the model.
-
-    Attributes:
-        plain: frames in [0, 1].
-        changed: frames in [0, 1].
-        plain_seconds: time that the plain video took; videos of one batch share its time evenly.
-        changed_seconds: time that the changed video took.
-        state: what the block of its batch yielded.
-    """
-
-    plain: Video = field(repr=False)
-    changed: Video = field(repr=False)
-    plain_seconds: float
-    changed_seconds: float
-    state: State
-
-
-def generate_pairs(
-    pipe: DiffusionPipeline,
-    prompts: Sequence[str],
-    config: GenerationConfig,
-    seeds: Sequence[int],
-    change: Callable[[], AbstractContextManager[State]],
-    stages: Stages = silent,
-    *,
-    names: tuple[str, str],
-) -> Iterator[VideoPair[State]]:
-    """Generate every prompt plain and changed, batch by batch.
-
-    Args:
-        pipe: any text-to-video pipeline.
-        prompts: what the videos show.
-        config: steps, size, guidance, videos of a batch.
-        seeds: one per prompt.
-        change: opens the block in which a batch is changed.
-        stages: gets the name of each stage as it begins, and how far it is.
-        names: of the two stages.
-    """
-    size, total = config.batch_size, len(prompts)
-    for start in range(0, total, size):
-        batch, noise = prompts[start : start + size], seeds[start : start + size]
-        span = f"{start + 1}" if len(batch) == 1 else f"{start + 1}–{start + len(batch)}"
-        plain_stage, changed_stage = (f"{name} {span} of {total}" if total > size else name for name in names)
-        began = time.perf_counter()
-        plain = generate(pipe, batch, config, noise, stages(plain_stage))
-        between = time.perf_counter()
-        with change() as state:
-            changed = generate(pipe, batch, config, noise, stages(changed_stage))
-        seconds = (between - began) / len(batch), (time.perf_counter() - between) / len(batch)
-        for one, other in zip(plain, changed, strict=True):
-            yield VideoPair(one, other, *seconds, state)
-
-
 def made_size(videos: Float[Tensor, "*video frame channel height width"]) -> dict[str, int]:
     """What was made, for a record: a model rounds the number of frames, and the size, to what it can make.
 
@@ -262,7 +211,7 @@ def videos_at_once(pipe: DiffusionPipeline, config: GenerationConfig) -> int:
     want several.
     """
     given = any(isinstance(value, GivenInput) for value in config.call.values())
-    return 1 if given or _family(pipe).prompts == "alone" else config.batch_size
+    return 1 if given or family_of(first_denoiser(pipe)).prompts == "alone" else config.batch_size
 
 
 def _name_in(pipe: DiffusionPipeline, name: str, config: GenerationConfig) -> str:
@@ -272,17 +221,13 @@ def _name_in(pipe: DiffusionPipeline, name: str, config: GenerationConfig) -> st
         return name
     if name == "num_frames":
         return next((each for each in FRAMES if each in parameters), "" if config.call else name)
-    return _family(pipe).guidance_argument if name == "guidance_scale" else name
-
-
-def _family(pipe: DiffusionPipeline) -> Family:
-    return family_of(next(iter(denoisers_of(pipe).values())))
+    return family_of(first_denoiser(pipe)).guidance_argument if name == "guidance_scale" else name
 
 
 def _rows_per_video(pipe: DiffusionPipeline, config: GenerationConfig) -> int:
     """Rows of the denoiser's batch for one video: two where both guidance branches run in one call."""
     unguided = config.guidance_scale is not None and config.guidance_scale <= 1
-    batched = _family(pipe).guidance == "batched"
+    batched = family_of(first_denoiser(pipe)).guidance == "batched"
     return 2 if batched and not unguided else 1
 
 
@@ -303,7 +248,6 @@ def call_pipeline(
     unknown = [name for name in given if name not in parameters]
     if unknown:
         raise UsageError("the pipeline has no such argument", got=", ".join(unknown), where=type(pipe).__name__)
-    call_values(type(pipe), {name: value for name, value in given.items() if name in inputs_of(type(pipe))})
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     texts = {"prompt": prompts, **{name: given[name] for name in ("negative_prompt",) if name in given}}
     noise: Any = generators
@@ -313,7 +257,7 @@ def call_pipeline(
     try:
         frames = pipe(generator=noise, **{"output_type": "pt", **given, **texts}).frames
     except (ValueError, TypeError, AttributeError, RuntimeError, ZeroDivisionError) as error:
-        refused = None if isinstance(error, IEAdaptError) else refusal(pipe, given, error)
+        refused = None if isinstance(error, IEAdaptError) else _refusal(pipe, given, error)
         if refused is None:
             raise
         raise refused from error
@@ -325,6 +269,43 @@ def call_pipeline(
             remedy="use float32 or bfloat16, or a lower guidance or perturbation scale",
         )
     return frames.clamp(0, 1)
+
+
+def _refusal(pipe: DiffusionPipeline, given: Mapping[str, Any], error: Exception) -> UsageError | None:
+    """The request's fault in an error that a pipeline's call raised; None where it is a fault of the program."""
+    where, absent, text = type(pipe).__name__, media_of(type(pipe)), str(error)
+    about = [name for name in absent if name in text] or absent[:1] * any(word in text for word in ("None", "PIL"))
+    if about and not set(absent) & set(given):
+        return no_input(type(pipe), about[:1], text.splitlines()[0][:200])
+    last = getattr(pipe, "_last_supported_version", None)
+    if isinstance(error, ValueError) or last is not None:
+        remedy = last and f"diffusers maintains this pipeline up to {last} only; use another, or versions of that time"
+        return UsageError("the pipeline refuses this call", got=text, where=where, remedy=remedy)
+    if isinstance(error, ZeroDivisionError) and given.get("num_inference_steps") == 1:
+        return UsageError("this pipeline cannot make a video in one step", expected="--steps 2 or more", where=where)
+    return _unfit(pipe, given) if isinstance(error, RuntimeError) else None
+
+
+def _unfit(pipe: Any, given: Mapping[str, Any]) -> UsageError | None:
+    """A size or number of frames that the model's grid or positions do not take."""
+    try:
+        row = latents_of(pipe)
+        pixels, longest = row.pixels(pipe), row.longest(pipe)
+    except UsageError:
+        return None
+    frames, height, width = (given.get(name) for name in ("num_frames", "height", "width"))
+    if longest and (frames or 0) > longest:
+        return UsageError(
+            "more frames than the motion adapter has positions for",
+            expected=f"at most {longest}",
+            got=frames,
+            where=type(pipe).__name__,
+            remedy="lower --frames, or call pipe.enable_free_noise() in Python",
+        )
+    if all(side is None or side % pixels == 0 for side in (height, width)):
+        return None
+    expected, got = f"height and width in multiples of {pixels}", f"{width}x{height}"
+    return UsageError("the model cannot make a video of this size", expected=expected, got=got)
 
 
 @contextmanager
@@ -350,15 +331,10 @@ def reporting(pipe: DiffusionPipeline, progress: Progress | None, done: int, tot
         yield
 
 
-@contextmanager
-def quiet(pipe: DiffusionPipeline) -> Iterator[None]:
+def quiet(pipe: DiffusionPipeline) -> AbstractContextManager[None]:
     """Switch the pipeline's own progress bar off for the length of the block."""
-    before = getattr(pipe, "_progress_bar_config", {})
-    pipe.set_progress_bar_config(**{**before, "disable": True})
-    try:
-        yield
-    finally:
-        pipe.set_progress_bar_config(**before)
+    own = getattr(pipe, "_progress_bar_config", {})  # what `set_progress_bar_config` sets
+    return attribute(pipe, "_progress_bar_config", {**own, "disable": True})
 
 
 def check_length(pipe: Any, prompt: str, what: str = "the prompt") -> None:

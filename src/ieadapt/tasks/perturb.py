@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
@@ -14,18 +14,29 @@ from ieadapt.attention import AttentionSite, GuidanceChoice, StepWindow, find_si
 from ieadapt.errors import UsageError
 from ieadapt.functional import Scope
 from ieadapt.interventions import PERTURBATION_FORMS, Perturbation, parse_perturbation
-from ieadapt.metrics import evaluate
+from ieadapt.metrics import select_metrics
+from ieadapt.runs.flags import setting
 from ieadapt.runs.folder import RunFolder, Stages, silent
 from ieadapt.runs.pipelines import Hardware, Load, open_model_run
-from ieadapt.runs.report import Block, Clip, Gallery, Picture, Report, Section, Table, write_report
+from ieadapt.runs.report import Picture, Report, Section, Table, write_report
 from ieadapt.runs.videos import encode_video, rows_of_frames, side_by_side
-from ieadapt.tasks.generate import PromptRun, VideoPair, generate_pairs
+from ieadapt.tasks.evaluate.run import clip_values
+from ieadapt.tasks.generate import PromptRun
 from ieadapt.tasks.measure.layer_choice import SiteChoice
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.measure.run import own_profile, report_record, sites_table
+from ieadapt.tasks.pairs import (
+    REPORTED_PAIRS,
+    PairTask,
+    VideoPair,
+    generate_pairs,
+    pair_tasks,
+    pairs_section,
+    scores_table,
+)
+from ieadapt.tasks.price import counted
 
 BRANCHES: Mapping[str, GuidanceChoice] = {"both": "all", "cond": "cond", "uncond": "uncond"}
-REPORTED = 24
 _METRICS = ("psnr", "ssim", "flicker", "motion")
 _COLUMNS = {
     "psnr": ("PSNR dB", ".1f"),
@@ -53,23 +64,13 @@ class PerturbRun(PromptRun):
         UsageError: anything here that cannot be.
     """
 
-    perturbation: str = field(default="identity", metadata={"help": ", ".join(PERTURBATION_FORMS)})
-    sites: str = field(
-        default="temporal/joint",
-        metadata={"help": "kinds, names or patterns, or [KIND:]RULE=AMOUNT, as temporal:top=3"},
-    )
-    start: float = field(default=0.0, metadata={"help": "fraction of the steps at which it begins"})
-    stop: float = field(default=1.0, metadata={"help": "fraction of the steps at which it ends"})
-    scope: str = field(
-        default="video",
-        metadata={"help": "part of a joint map: video, video-renormalised, all", "choices": get_args(Scope)},
-    )
-    branch: str = field(
-        default="both", metadata={"help": "guidance branches: both, cond or uncond", "choices": tuple(BRANCHES)}
-    )
-    profile: Path | None = field(
-        default=None, metadata={"help": "folder of a measure run; without one it measures first where it must"}
-    )
+    perturbation: str = setting("identity", ", ".join(PERTURBATION_FORMS))
+    sites: str = setting("temporal/joint", "kinds, names or patterns, or [KIND:]RULE=AMOUNT, as temporal:top=3")
+    start: float = setting(0.0, "fraction of the steps at which it begins")
+    stop: float = setting(1.0, "fraction of the steps at which it ends")
+    scope: str = setting("video", "part of a joint map: video, video-renormalised, all", choices=get_args(Scope))
+    branch: str = setting("both", "guidance branches: both, cond or uncond", choices=tuple(BRANCHES))
+    profile: Path | None = setting(None, "folder of a measure run; without one it measures first where it must")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -98,25 +99,14 @@ class PerturbRun(PromptRun):
 
 
 @dataclass(frozen=True)
-class Perturbed:
-    """One prompt, original and perturbed.
+class Perturbed(PairTask):
+    """One prompt and seed, original and perturbed.
 
     Attributes:
-        name: in the names of its files.
-        prompt: what the video shows.
-        seed: of its noise.
         measures: the perturbed video against the original one, by metric; metrics that refuse it are left out.
     """
 
-    name: str
-    prompt: str
-    seed: int
     measures: Mapping[str, float]
-
-    @property
-    def caption(self) -> str:
-        """Below its videos in a report."""
-        return f"{self.prompt} (seed {self.seed})"
 
 
 @dataclass(frozen=True)
@@ -164,13 +154,11 @@ def run_perturb(
         def perturbing() -> AbstractContextManager[object]:
             return intercept(pipe, config.intervention, sites, config.steps, guidance=BRANCHES[config.branch])
 
-        names = ("original", "perturbed")
-        pairs = generate_pairs(
-            pipe, config.prompts, config.generation, config.prompt_seeds, perturbing, stages, names=names
-        )
+        tasks, names = pair_tasks(config.prompts, config.seed), ("original", "perturbed")
+        pairs = generate_pairs(pipe, tasks, config.generation, perturbing, stages, names=names)
         videos = [
-            Perturbed(f"{index:02d}", prompt, config.seed + index, _write_pair(run, f"{index:02d}", pair))
-            for index, (prompt, pair) in enumerate(zip(config.prompts, pairs, strict=True))
+            Perturbed(**vars(task), measures=_write_pair(run, task.name, pair))
+            for task, pair in zip(tasks, pairs, strict=True)
         ]
         result = PerturbResult(sites, videos)
         run.write("perturbed.json", json.dumps([dataclasses.asdict(each) for each in videos], ensure_ascii=False))
@@ -185,33 +173,24 @@ def _write_pair(run: RunFolder, name: str, pair: VideoPair[object]) -> dict[str,
         run.write(f"{name}-{label}.mp4", encode_video(frames))
     run.write(f"{name}-side-by-side.mp4", encode_video(side_by_side(videos)))
     run.write(f"{name}-strip.png", rows_of_frames(videos))
-    scores: dict[str, float] = {}
-    for metric in _METRICS:
-        try:
-            scores |= evaluate(pair.changed, pair.plain, [metric])
-        except UsageError:  # too small or too short for this one
-            continue
-    return scores
+    measured, _ = clip_values(select_metrics(_METRICS), pair.changed, pair.plain, None)
+    return {name: value for name, value in measured.items() if value is not None}
 
 
 def _report(config: PerturbRun, result: PerturbResult, profile: EntropyProfile | None, run: RunFolder) -> Report:
-    shown = result.videos[:REPORTED]
-    clips = [Clip((run.path / f"{each.name}-side-by-side.mp4").read_bytes(), each.caption) for each in shown]
-    strips: list[Block] = [
-        Picture(
-            (run.path / f"{each.name}-strip.png").read_bytes(), each.caption, "frames, original above perturbed", 560
-        )
-        for each in shown
+    about = "frames, original above perturbed"
+    strips = [
+        Picture((run.path / f"{each.name}-strip.png").read_bytes(), each.caption, about, 560)
+        for each in result.videos[:REPORTED_PAIRS]
     ]
-    more = "" if len(shown) == len(result.videos) else f" (the first {len(shown)} of {len(result.videos)})"
     return Report(
         title=f"Perturbed with {config.model}",
         asked=config.summary,
         found=describe_perturbed(config, result),
         sections=[
-            Section(f"Original and perturbed{more}", [Gallery(clips)]),
+            pairs_section("Original and perturbed", result.videos, run),
             Section("Frame by frame", strips),
-            Section("How far the videos moved", [scores_table(result.videos)]),
+            Section("How far the videos moved", [perturbed_table(result.videos)]),
             Section("The sites", [sites_table(result.sites, profile)]),
         ],
         repeat={"Command line": str(run.record["command"]), "Python": _python(config, result)},
@@ -221,14 +200,13 @@ def _report(config: PerturbRun, result: PerturbResult, profile: EntropyProfile |
 
 def describe_perturbed(config: PerturbRun, result: PerturbResult) -> list[str]:
     """What was replaced and how far the videos moved, in sentences."""
-    kinds = ", ".join(sorted({site.kind for site in result.sites}))
-    number = f"{len(result.sites)} attention site{'' if len(result.sites) == 1 else 's'}"
+    kinds, number = ", ".join(sorted({site.kind for site in result.sites})), len(result.sites)
     window = (
         "at every step"
         if (config.start, config.stop) == (0, 1)
         else f"from {config.start:.0%} to {config.stop:.0%} of the steps"
     )
-    sentences = [f"The maps of {number} ({kinds}) became {config.perturbation}, {window}."]
+    sentences = [f"The maps of {counted(number, 'attention site')} ({kinds}) became {config.perturbation}, {window}."]
     likeness = [each.measures["psnr"] for each in result.videos if "psnr" in each.measures]
     if likeness:
         mean = sum(likeness) / len(likeness)
@@ -237,23 +215,14 @@ def describe_perturbed(config: PerturbRun, result: PerturbResult) -> list[str]:
     return sentences
 
 
-def scores_table(videos: Sequence[Perturbed]) -> Table:
+def perturbed_table(videos: Sequence[Perturbed]) -> Table:
     """One row per prompt: the perturbed video against its original."""
-    present = [name for name in _COLUMNS if any(name in each.measures for each in videos)]
-    rows = [
-        [
-            *(str(each.seed), each.prompt),
-            *(format(each.measures[name], _COLUMNS[name][1]) if name in each.measures else "–" for name in present),
-        ]
-        for each in videos
-    ]
+    labels = {"seed": [str(each.seed) for each in videos], "prompt": [each.prompt for each in videos]}
     caption = (
         "PSNR and SSIM: higher is closer to the original. Changes are perturbed less original; flicker in "
         "255ths, motion in pixels."
     )
-    return Table(
-        ("seed", "prompt", *(_COLUMNS[name][0] for name in present)), rows, caption, (0, *range(2, 2 + len(present)))
-    )
+    return scores_table(labels, [each.measures for each in videos], _COLUMNS, caption)
 
 
 def _python(config: PerturbRun, result: PerturbResult) -> str:

@@ -95,7 +95,7 @@ def price_videos(config: Any, count: Callable[[DiffusionPipeline], tuple[int | f
     times = time_passes(pipe, config.prompts[0], dataclasses.replace(generation, batch_size=size))
     seconds = (steps * times.seconds + videos * times.decoding) / size
     return (
-        f"{counted(videos, 'video')}, {counted(steps, 'step')} in all: about {spoken_time(seconds)} on one worker "
+        f"{counted(videos, 'video')}, {counted(steps, 'step')} in all: about {format_duration(seconds)} on one worker "
         f"(a step of {counted(size, 'video')} takes {times.seconds:.2g} s, decoding {times.decoding:.2g} s)"
     )
 
@@ -110,11 +110,11 @@ def counted(number: int | float, noun: str) -> str:
     return f"{number:,.0f} {noun}{'' if number == 1 else 's'}"
 
 
-def spoken_time(seconds: int | float) -> str:
+def format_duration(seconds: int | float) -> str:
     """A time as a person says it.
 
     Example:
-        >>> spoken_time(42), spoken_time(1260), spoken_time(148_000)
+        >>> format_duration(42), format_duration(1260), format_duration(148_000)
         ('42 s', '21 min', '41 h')
     """
     if seconds < 90:

@@ -11,8 +11,9 @@ from anyio import to_thread
 
 from ieadapt.errors import UsageError
 from ieadapt.tasks.edit.config import EditRun
+from ieadapt.tasks.edit.inversion import GOOD_RECONSTRUCTION
 from ieadapt.tasks.edit.jobs import RECORD, JobRecord
-from ieadapt.tasks.edit.report import GOOD_RECONSTRUCTION, inversion_table, measures_table
+from ieadapt.tasks.edit.report import inversion_table, measures_table
 from ieadapt.tasks.edit.run import run_edit
 from ieadapt.web.app import App, RunView
 from ieadapt.web.forms import Field, prompts_field

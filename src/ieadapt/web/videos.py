@@ -13,7 +13,7 @@ from ieadapt.errors import IEAdaptError
 from ieadapt.runs.report import Table
 from ieadapt.tasks.enhance.run import EnhanceRun, run_enhance
 from ieadapt.tasks.measure.profile import EntropyProfile
-from ieadapt.tasks.perturb import Perturbed, PerturbRun, run_perturb, scores_table
+from ieadapt.tasks.perturb import Perturbed, PerturbRun, perturbed_table, run_perturb
 from ieadapt.web.app import App, RunView
 from ieadapt.web.measure import heat_maps
 from ieadapt.web.page import PICK, QUIET, Workflow, WorkflowPage
@@ -58,7 +58,7 @@ def show_perturbed(app: App, run: RunView) -> str:
         pairs=[(each.name, f"{each.prompt} (seed {each.seed})") for each in videos],
         labels=("original", "perturbed"),
         strips=True,
-        table=scores_table(videos) if videos else None,
+        table=perturbed_table(videos) if videos else None,
         title="How far the videos moved",
     )
 

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from ieadapt.attention import denoisers_of
 from ieadapt.attention.denoiser_calls import prediction_of, with_prediction
+from ieadapt.models.noise_schedule import NoiseSchedule
+from ieadapt.models.scheduler_wrapper import StepFunction, StepFunctionWrapper
 from ieadapt.tasks.edit.config import EDIT_PRESETS
-from ieadapt.tasks.edit.noise_schedule import NoiseSchedule
-from ieadapt.tasks.edit.pipeline_run import PipelineRunner, StepFunction, StepFunctionWrapper
+from ieadapt.tasks.edit.pipeline_run import PipelineRunner
 from ieadapt.tasks.generate import GenerationConfig
 from tests.families import tiny_pipeline
 from tests.tiny import call_arguments

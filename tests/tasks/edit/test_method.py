@@ -51,7 +51,7 @@ def on_its_own_run(family: str) -> Inversion:
         kept.append(schedule.forward(step, latents, prediction))
         return kept[-1]
 
-    runner = PipelineRunner.of(tiny_pipeline(family), clip(family), 4)
+    runner = PipelineRunner(tiny_pipeline(family), clip(family), 4)
     free = run_from(runner, begin, [SOURCE], inversion.first, step_function=keeping)
     return dataclasses.replace(inversion, trajectory=torch.cat([begin, *kept]), reconstruction=runner.decode(free)[0])
 
@@ -62,7 +62,7 @@ def test_without_injection_the_target_is_a_plain_run(family: str) -> None:
     found = made(family, [TARGET], FREE)
     trajectory = found.inversion.trajectory
     assert trajectory is not None
-    runner = PipelineRunner.of(tiny_pipeline(family), clip(family), 4)
+    runner = PipelineRunner(tiny_pipeline(family), clip(family), 4)
     plain = run_from(runner, trajectory[:1], [TARGET], found.inversion.first, guidance_scale=3.0)
     torch.testing.assert_close(found.edited, runner.decode(plain), rtol=1e-3, atol=2e-3)
 
@@ -172,7 +172,7 @@ def test_the_source_branch_has_its_own_weight(family: str) -> None:
 
 def test_sdedit_is_the_target_alone_from_the_noised_clip() -> None:
     found = made("wan", [TARGET], EditConfig(method="sdedit", start=0.5, seed=3))
-    runner, clean = PipelineRunner.of(tiny_pipeline("wan"), clip("wan"), 4), found.inversion.clean
+    runner, clean = PipelineRunner(tiny_pipeline("wan"), clip("wan"), 4), found.inversion.clean
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(3))
     noised = runner.schedule_for(clean).levels[2].mix(clean, noise)
     expected = runner.decode(run_from(runner, noised, [TARGET], 2, guidance_scale=3.0))
@@ -183,7 +183,7 @@ def test_flowedit_follows_the_difference_of_two_velocities() -> None:
     """Against FlowEdit as it is written: an edited clip z that moves by (velocity target - velocity source)."""
     config = EditConfig(start=0.5, guidance_scale=1.0, seed=5, inject="none", words="none")
     found = made("wan", [TARGET], config)
-    runner, clean = PipelineRunner.of(tiny_pipeline("wan"), clip("wan"), 4), found.inversion.clean
+    runner, clean = PipelineRunner(tiny_pipeline("wan"), clip("wan"), 4), found.inversion.clean
     schedule, velocities = runner.schedule_for(clean), {}
 
     def velocity(latents: Tensor, prompt: str, step: int) -> Tensor:

@@ -14,11 +14,12 @@ from torch import Tensor
 from ieadapt.attention import DenoiserCall, family_of, wrap_denoiser
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.models.memory import memory_estimate
+from ieadapt.models.noise_schedule import NoiseSchedule
+from ieadapt.models.scheduler_wrapper import StepFunctionWrapper
 from ieadapt.models.video_latents import encode_video
 from ieadapt.tasks.edit.inversion import invert
 from ieadapt.tasks.edit.method import edit
-from ieadapt.tasks.edit.noise_schedule import NoiseSchedule
-from ieadapt.tasks.edit.pipeline_run import PipelineRunner, StepFunctionWrapper, check_source_clip
+from ieadapt.tasks.edit.pipeline_run import PipelineRunner, check_source_clip
 from tests.families import captured, every_family, tiny_pipeline
 from tests.tasks.edit.fixture import SOURCE, TARGET, clip, run_from
 from tests.tiny import call_arguments
@@ -33,7 +34,7 @@ def _noise(family: str, videos: int) -> Tensor:
 @pytest.mark.parametrize("scale", [1.0, 3.0])
 def test_a_whole_run_is_the_pipelines_own(family: str, scale: float) -> None:
     pipe, noise = tiny_pipeline(family), _noise(family, 2)
-    runner = PipelineRunner.of(pipe, clip(family), 3)
+    runner = PipelineRunner(pipe, clip(family), 3)
     argument = family_of(captured(family)[0]).guidance_argument
     size = {name: value for name, value in call_arguments(family).items() if name != "max_sequence_length"}
     guided: dict[str, Any] = {argument: scale, "negative_prompt": ["grey"] * 2} if scale > 1 else {argument: scale}
@@ -47,7 +48,7 @@ def test_a_whole_run_is_the_pipelines_own(family: str, scale: float) -> None:
 
 @every_family
 def test_the_rest_of_a_run_ends_where_the_whole_run_ends(family: str) -> None:
-    runner, kept = PipelineRunner.of(tiny_pipeline(family), clip(family), 4), []
+    runner, kept = PipelineRunner(tiny_pipeline(family), clip(family), 4), []
 
     def keeping(schedule: NoiseSchedule, step: int, latents: Tensor, prediction: Tensor) -> Tensor:
         kept.append(latents)
@@ -60,7 +61,7 @@ def test_the_rest_of_a_run_ends_where_the_whole_run_ends(family: str) -> None:
 
 @every_family
 def test_the_way_back_takes_the_same_steps_in_the_other_order(family: str) -> None:
-    runner, seen = PipelineRunner.of(tiny_pipeline(family), clip(family), 4), []
+    runner, seen = PipelineRunner(tiny_pipeline(family), clip(family), 4), []
 
     def step_back(schedule: NoiseSchedule, step: int, latents: Tensor, prediction: Tensor) -> Tensor:
         assert prediction.shape == latents.shape
@@ -84,7 +85,7 @@ def test_the_way_back_takes_the_same_steps_in_the_other_order(family: str) -> No
 def test_the_pipeline_is_as_before(family: str) -> None:
     pipe = tiny_pipeline(family)
     before = dict(vars(pipe))
-    runner = PipelineRunner.of(pipe, clip(family), 2)
+    runner = PipelineRunner(pipe, clip(family), 2)
     runner.decode(_noise(family, 1))
     with pytest.raises(FailureError, match=r"the latents are of another run; expected .*got \(1, 2, 3\)"):
         run_from(runner, torch.zeros(1, 2, 3), [SOURCE], 0)
@@ -100,7 +101,7 @@ def test_free_init_is_refused() -> None:
         with pytest.raises(
             UsageError, match=r"FreeInit draws noise anew during a run.*remedy: call pipe\.disable_free_init"
         ):
-            PipelineRunner.of(pipe, clip("animatediff"), 2)
+            PipelineRunner(pipe, clip("animatediff"), 2)
     finally:
         pipe.disable_free_init()
 

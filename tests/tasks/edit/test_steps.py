@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ieadapt.errors import FailureError
-from ieadapt.tasks.edit.noise_schedule import NoiseLevel, NoiseSchedule
+from ieadapt.models.noise_schedule import NoiseLevel, NoiseSchedule
 from ieadapt.tasks.edit.steps import ChangeMask, SourceTrajectory, source_anchored
 
 

@@ -11,11 +11,13 @@ import torch
 from ieadapt.runs.folder import open_run
 from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.enhance.plan import Cost
-from ieadapt.tasks.enhance.run import PairTask, Seconds, finished, pair_key, pair_tasks, write_pair
-from ieadapt.tasks.generate import GenerationConfig, VideoPair
+from ieadapt.tasks.enhance.run import FILES, Seconds, finished, pair_key, write_pair
+from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.profile import EntropyProfile
+from ieadapt.tasks.pairs import PairTask, VideoPair, pair_tasks
 
 TASK = PairTask("00", "a ball", 3)
+NAMES = [*(f"00-{name}" for name in FILES), "00.json"]
 
 
 def _key(task: PairTask = TASK, profile: EntropyProfile | None = None, **changes: object) -> str:
@@ -63,10 +65,10 @@ def test_a_whole_pair_counts_as_finished(made: Path) -> None:
     assert _found(made, "other") is None
 
 
-@pytest.mark.parametrize("file", [*TASK.files, "00.json"])
+@pytest.mark.parametrize("file", NAMES)
 @pytest.mark.parametrize("content", [None, b"", b"x"])
 def test_a_pair_with_a_damaged_file_is_made_again(file: str, content: bytes | None, made: Path) -> None:
-    assert sorted(path.name for path in made.iterdir()) == sorted([*TASK.files, "00.json", "config.json"])
+    assert sorted(path.name for path in made.iterdir()) == sorted([*NAMES, "config.json"])
     (made / file).unlink()
     if content is not None:
         (made / file).write_bytes(content)

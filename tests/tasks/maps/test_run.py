@@ -10,7 +10,7 @@ import torch
 from ieadapt.attention import AttentionSite
 from ieadapt.errors import UsageError
 from ieadapt.runs.flags import assemble, command_line, flags
-from ieadapt.tasks.maps.record import PromptWords, StepMap, Token
+from ieadapt.tasks.maps.record import PromptWords, Token
 from ieadapt.tasks.maps.result import AttentionMaps
 from ieadapt.tasks.maps.run import MapsRun, describe_maps
 
@@ -18,7 +18,8 @@ from ieadapt.tasks.maps.run import MapsRun, describe_maps
 def make(kind: Any, query: Token | None = None, **parts: torch.Tensor) -> AttentionMaps:
     words = PromptWords(("red", "ball"), ((1,), (2,)))
     site = AttentionSite("block", kind, 0, 2)
-    return AttentionMaps(site, "red ball", 0, query, None, (4,), words, (StepMap(**parts),), 2, torch.zeros(2, 3, 8, 8))
+    weights = {name: part[None].numpy() for name, part in parts.items()}
+    return AttentionMaps(site, "red ball", 0, query, None, (4,), words, weights, 2, torch.zeros(2, 3, 8, 8))
 
 
 def test_a_spatial_token() -> None:

@@ -10,7 +10,7 @@ import pytest
 from ieadapt.errors import UsageError
 from ieadapt.metrics.intervals import mean_interval
 from ieadapt.tasks.measure.layer_choice import SCREENED
-from ieadapt.tasks.price import PassTimes, spoken_time
+from ieadapt.tasks.price import PassTimes, format_duration
 from ieadapt.tasks.screen.config import EFFECTS, ScreenConfig, parse_seconds
 from ieadapt.tasks.screen.effects import effects_table
 from ieadapt.tasks.screen.price import CHUNK, ScreenPlan
@@ -81,7 +81,7 @@ def test_a_budget_takes_fewer_prompts_then_fewer_steps() -> None:
 
 
 def test_times_as_a_person_says_them() -> None:
-    assert [spoken_time(each) for each in (0.2, 89, 90, 5399, 5400, 36_000)] == [
+    assert [format_duration(each) for each in (0.2, 89, 90, 5399, 5400, 36_000)] == [
         *("1 s", "89 s", "2 min", "90 min", "1.5 h", "10 h"),
     ]
 

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from ieadapt.attention import AttentionSite, find_sites, intercept
 from ieadapt.interventions import parse_perturbation
+from ieadapt.models.noise_schedule import NoiseSchedule, matching_scheduler
+from ieadapt.models.scheduler_wrapper import StepFunctionWrapper
 from ieadapt.models.video_latents import Latents, latents_of, own_size
-from ieadapt.tasks.edit.noise_schedule import NoiseSchedule, matching_scheduler
-from ieadapt.tasks.edit.pipeline_run import StepFunctionWrapper
 from ieadapt.tasks.generate import GenerationConfig, run_batch
 from ieadapt.tasks.screen.method import follow, screen_step, statistics
 from ieadapt.tasks.study.grid import Condition

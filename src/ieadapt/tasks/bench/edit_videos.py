@@ -16,7 +16,7 @@ from ieadapt.runs.sources import SourceConfig, read_source
 from ieadapt.runs.videos import encode_video
 from ieadapt.runs.workers import Task, Work
 from ieadapt.tasks.edit.config import edit_preset
-from ieadapt.tasks.edit.inversion_cache import InversionCache
+from ieadapt.tasks.edit.inversion import cached_inversion
 from ieadapt.tasks.edit.jobs import EditJob
 from ieadapt.tasks.edit.method import edit
 from ieadapt.tasks.edit.run import frames_for
@@ -96,8 +96,8 @@ class EditWork(Work):
 
     def _edited(self, pipe: DiffusionPipeline, row: str, job: EditJob, frames: Video) -> list[bytes]:
         config = edit_preset(INVERTING if row == RECONSTRUCTION else row)
-        generation, cache = self.generation, InversionCache(self.cache)
-        inversion, _ = cache.invert(pipe, frames, job.source_prompt, config, generation)
+        generation = self.generation
+        inversion, _ = cached_inversion(self.cache, pipe, frames, job.source_prompt, config, generation)
         if row == RECONSTRUCTION:
             return [encode_video(inversion.reconstruction)] * len(job.prompts)
         result = edit(

@@ -25,7 +25,7 @@ from ieadapt.runs.sources import SourceConfig
 from ieadapt.runs.workers import Task
 from ieadapt.tasks.bench.edit_videos import EditWork
 from ieadapt.tasks.edit.config import Sampling, edit_preset
-from ieadapt.tasks.edit.inversion_cache import default_cache
+from ieadapt.tasks.edit.inversion import default_cache
 from ieadapt.tasks.edit.jobs import EditJob, read_jobs
 from ieadapt.tasks.evaluate.run import clip_values, parquet, read_places
 from ieadapt.tasks.evaluate.tables import MetricSummary, markdown, summarise

@@ -20,12 +20,13 @@ from ieadapt.runs.report import Clip, Gallery, Report, Section, Table, Text, ren
 from ieadapt.tasks.demo.edit import DemoEdit, demo_edit
 from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.enhance.plan import make_plan
-from ieadapt.tasks.enhance.run import Seconds, enhanced_pairs, pair_tasks, write_pair
+from ieadapt.tasks.enhance.run import Seconds, enhanced_pairs, write_pair
 from ieadapt.tasks.evaluate.tables import Comparison, compare, comparison_table, verdict
 from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
 from ieadapt.tasks.measure.method import measure
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.measure.run import describe_profile, profile_blocks, report_record, sites_table, write_profile
+from ieadapt.tasks.pairs import pair_tasks
 from ieadapt.testbed import caption, sample_scenes, score_scene
 
 MODEL = "scenes"

@@ -137,11 +137,6 @@ class EditConfig:
         return _parse_injection(self.inject, self.seed)
 
     @property
-    def needs_entropy(self) -> bool:
-        """Whether sites are chosen by what is measured of the source's own run."""
-        return self.injection is not None and self.injection.needs_entropy
-
-    @property
     def injected_guidance(self) -> GuidanceChoice:
         """The rows of which guidance get the source's maps."""
         return "cond" if self.inject_branch == "cond" else "all"

@@ -1,18 +1,21 @@
-"""Inversion: the noisy latents from which a model makes a given clip, step by step, and how well it does."""
+"""Inversion: the noisy latents from which a model makes a given clip, step by step, and how well it does.
+
+A source is inverted once, whatever it is edited into: inversions are kept on disk.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import itertools
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import torch
 from diffusers import DiffusionPipeline
 from jaxtyping import Float
@@ -20,28 +23,27 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ieadapt.attention import DenoiserCall, active_sites, denoisers_of, intercept, wrap_denoiser
-from ieadapt.errors import UsageError
+from ieadapt.attention import DenoiserCall, denoisers_of, wrap_denoiser
+from ieadapt.errors import FailureError, UsageError, reason_of
 from ieadapt.files import write_atomically
 from ieadapt.functional.fixed_point import fixed_point
-from ieadapt.interventions import Record
 from ieadapt.metrics.structure import psnr, ssim
+from ieadapt.models.noise_schedule import NoiseSchedule
+from ieadapt.models.scheduler_wrapper import StepFunctionWrapper
 from ieadapt.models.video_latents import Latents, encode_video
 from ieadapt.tasks.edit.config import EditConfig
-from ieadapt.tasks.edit.noise_schedule import NoiseSchedule
-from ieadapt.tasks.edit.pipeline_run import PipelineRunner, StepFunctionWrapper, check_source_clip
+from ieadapt.tasks.edit.pipeline_run import PipelineRunner, check_source_clip
 from ieadapt.tasks.generate import GenerationConfig, Progress, check_length
-from ieadapt.tasks.measure.profile import EntropyProfile
 
 Clip = Float[Tensor, "frame channel height width"]
 TENSORS = ("clean", "trajectory", "source", "decoded", "reconstruction")
 """Fields of an inversion that its file holds as tensors."""
-FORMAT = 3
+FORMAT = 4
 """Of the key; another number, and inversions kept so far are made again."""
 SSIM_WINDOW = 11
 
-POOR_RECONSTRUCTION = 25.0
-"""PSNR in dB below which a reconstruction is warned about."""
+GOOD_RECONSTRUCTION = 25.0
+"""PSNR in dB; below it an edit begins from another clip than the source, which is warned about."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,6 @@ class Inversion:
         inversion_psnr: reconstruction against `decoded`: what is lost on the way.
         std_ratio: standard deviation of the first latents of the trajectory over that of the clean ones.
         notes: what was chosen and what to beware of, in sentences.
-        profile: entropies of the source's own run, where a choice of sites asked for them.
     """
 
     key: str
@@ -83,19 +84,13 @@ class Inversion:
     inversion_psnr: float
     std_ratio: float
     notes: tuple[str, ...] = ()
-    profile: EntropyProfile | None = None
 
     def save(self, path: str | Path) -> Path:
         """Write everything into one safetensors file, whole or not at all."""
-        tensors = {name: value for name in TENSORS if (value := getattr(self, name)) is not None}
-        numbers = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name not in TENSORS}
-        if self.profile is not None:
-            table = io.BytesIO()
-            self.profile.table.write_parquet(table)
-            tensors["profile"] = torch.frombuffer(bytearray(table.getvalue()), dtype=torch.uint8)
-        numbers["profile"] = None if self.profile is None else self.profile.metadata
-        whole = {name: value.contiguous().clone() for name, value in tensors.items()}
-        write_atomically(Path(path), save(whole, metadata={"inversion": json.dumps(numbers)}))
+        fields = vars(self)
+        tensors = {name: fields[name].contiguous().clone() for name in TENSORS if fields[name] is not None}
+        numbers = json.dumps({name: value for name, value in fields.items() if name not in TENSORS})
+        write_atomically(Path(path), save(tensors, metadata={"inversion": numbers}))
         return Path(path)
 
     @classmethod
@@ -109,12 +104,7 @@ class Inversion:
             with safe_open(path, framework="pt") as file:
                 numbers = json.loads(file.metadata()["inversion"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            profile = None
-            if numbers["profile"] is not None:
-                table = pl.read_parquet(io.BytesIO(tensors.pop("profile").numpy().tobytes()))
-                profile = EntropyProfile(table, numbers["profile"])
-            numbers |= {"notes": tuple(numbers["notes"]), "profile": profile}
-            return cls(**{"trajectory": None, **tensors, **numbers})
+            return cls(**{"trajectory": None, **tensors, **numbers, "notes": tuple(numbers["notes"])})
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise UsageError("not an inversion", got=error, where=path, remedy="invert the clip again") from error
 
@@ -152,7 +142,7 @@ def invert(
     shown = prompt if config.inversion_prompt == "source" else ""
     check_length(pipe, shown)
     clean = encode_video(pipe, frames)
-    runner = PipelineRunner.of(pipe, frames, generation.num_inference_steps, generation.call)
+    runner = PipelineRunner(pipe, frames, generation.num_inference_steps, generation.call)
     decoded, schedule = runner.decode(clean)[0], runner.schedule_for(clean)
     inversion = Inversion(
         key=inversion_key(pipe, frames, prompt, config, generation),
@@ -202,7 +192,7 @@ def inversion_key(
         "steps": generation.num_inference_steps,
         **({"call": dict(generation.call)} if generation.call else {}),
         "method": "inversion" if config.method == "inversion" else "none",
-        "settings": [config.start, config.iterations, config.tolerance, config.needs_entropy],
+        "settings": [config.start, config.iterations, config.tolerance],
         "shape": list(frames.shape),
         "pipeline": type(pipe).__name__,
         "scheduler": {"class": type(pipe.scheduler).__name__, **_settings(pipe.scheduler)},
@@ -229,24 +219,72 @@ def _add_weights(digest: hashlib._Hash, module: nn.Module) -> None:
     digest.update(together.cpu().numpy().tobytes())
 
 
+def default_cache() -> Path:
+    """Where inversions are kept: `ieadapt/inversions` in the user's cache folder (XDG_CACHE_HOME)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ieadapt" / "inversions"
+
+
+def cached_inversion(
+    folder: Path,
+    pipe: DiffusionPipeline,
+    frames: Clip,
+    prompt: str,
+    config: EditConfig,
+    generation: GenerationConfig,
+    progress: Progress | None = None,
+) -> tuple[Inversion, bool]:
+    """The inversion of a clip, and whether it was there already; a damaged file is replaced.
+
+    Args:
+        folder: of inversions, one safetensors file each, named by what they depend on; made with the first one.
+        pipe: as for `invert`, and so are the others.
+        frames: the clip.
+        prompt: what it shows.
+        config: of the edit.
+        generation: its number of steps.
+        progress: called with (steps done, steps in all).
+
+    Raises:
+        UsageError: as `invert` does.
+        FailureError: as `invert` does, or the folder cannot be written.
+    """
+    key = inversion_key(pipe, frames, prompt, config, generation)
+    file = folder / f"{key}.safetensors"
+    with suppress(UsageError):
+        kept = Inversion.load(file)
+        if kept.key == key:
+            return kept, True
+    with _writing(folder):  # what cannot be kept shall be known before it is made
+        folder.mkdir(parents=True, exist_ok=True)
+    inversion = invert(pipe, frames, prompt, config, generation, progress)
+    with _writing(folder):
+        inversion.save(file)
+    return inversion, False
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        problem, remedy = "inversions cannot be kept in this folder", "name another --cache"
+        raise FailureError(problem, got=reason_of(error), where=folder, remedy=remedy) from error
+
+
 def _with_trajectory(
     inversion: Inversion, runner: PipelineRunner, clean: Latents, config: EditConfig, progress: Progress | None
 ) -> Inversion:
     steps = inversion.steps - inversion.first
     done = step_counter(progress, 2 * steps)
     trajectory, corrections = _invert_latents(runner, inversion, clean, config, done)
-    profile: EntropyProfile | None = None
-    if config.needs_entropy:
-        reconstruction, profile = run_source_profiled(runner, inversion, trajectory[:1], done)
-    else:
-        reconstruction = _run_source(runner, inversion, trajectory[:1], done)
+    forward = StepFunctionWrapper(runner.scheduler, trajectory[:1], range(inversion.first, inversion.steps), done=done)
+    reconstruction = runner.decode(runner.run(forward, [inversion.prompt]))[0]
     inverted = dataclasses.replace(
         inversion,
         trajectory=trajectory.cpu(),
         reconstruction=reconstruction,
         **_closeness(inversion.source, inversion.decoded, reconstruction),
         std_ratio=float(trajectory[0].std() / clean.std()),
-        profile=profile,
     )
     note = f"inverted {steps} of {inversion.steps} steps with {corrections / steps:.1f} corrections a step"
     return dataclasses.replace(inverted, notes=(*inversion.notes, note, *_warnings(inverted)))
@@ -255,66 +293,33 @@ def _with_trajectory(
 def _invert_latents(
     runner: PipelineRunner, inversion: Inversion, clean: Latents, config: EditConfig, done: Callable[[], None]
 ) -> tuple[Float[Tensor, "step ..."], int]:
-    """The trajectory from the beginning of the first step to the clean latents, and how many corrections were made."""
-    backwards: list[Tensor] = [clean]
+    """The trajectory from the beginning of the first step to the clean latents, and how many corrections were made.
+
+    The prediction of each step back is made again where it leads, until that place stays.
+    """
+    backwards, corrections = [clean], 0
 
     def step_back(schedule: NoiseSchedule, step: int, latents: Tensor, prediction: Tensor) -> Tensor:
         backwards.append(schedule.backward(step, latents, prediction))
         return backwards[-1]
 
-    steps = range(inversion.steps - 1, inversion.first - 1, -1)
-    scheduler = StepFunctionWrapper(runner.scheduler, clean, steps, step_back, done)
-    refinement = Refinement(scheduler, config.iterations, config.tolerance)
-    with wrap_denoiser(runner.pipe, refinement):
-        runner.run(scheduler, [inversion.prompt])
-    return torch.cat([latents.to(clean.device) for latents in reversed(backwards)]), refinement.corrections
-
-
-def _run_source(runner: PipelineRunner, inversion: Inversion, latents: Latents, done: Callable[[], None]) -> Clip:
-    """The clip that a free run of the source gives, from the latents at the inversion's first step."""
-    steps = range(inversion.first, inversion.steps)
-    scheduler = StepFunctionWrapper(runner.scheduler, latents, steps, done=done)
-    return runner.decode(runner.run(scheduler, [inversion.prompt]))[0]
-
-
-def run_source_profiled(
-    runner: PipelineRunner, inversion: Inversion, latents: Latents, done: Callable[[], None] = lambda: None
-) -> tuple[Clip, EntropyProfile]:
-    """The clip that a free run of the source gives, from the latents at the inversion's first step; its entropies."""
-    reached = active_sites(runner.pipe, runner.schedule_for(latents).timesteps[inversion.first :].tolist())
-    with intercept(runner.pipe, Record(), reached, guidance="all") as record:
-        frames = _run_source(runner, inversion, latents, done)
-    return frames, EntropyProfile.from_rows(record.records(), {"measured": "on the source", "prompt": inversion.prompt})
-
-
-class Refinement:
-    """Makes each prediction of a backwards run again where it leads, until that place stays.
-
-    Args:
-        scheduler: knows schedule, step and latents.
-        iterations: most corrections of a step.
-        tolerance: relative move of the latents that counts as none.
-    """
-
-    def __init__(self, scheduler: StepFunctionWrapper, iterations: int, tolerance: float) -> None:
-        self._scheduler, self._iterations, self._tolerance = scheduler, iterations, tolerance
-        self.corrections = 0
-
-    def __call__(self, call: DenoiserCall, prediction: Tensor) -> Tensor:
-        """The prediction whose step leads back to the latents at hand most closely."""
-        scheduler = self._scheduler
+    def refine(call: DenoiserCall, prediction: Tensor) -> Tensor:
         schedule, step, later = scheduler.schedule, scheduler.step_index, scheduler.latents
 
         def correct(used: Tensor) -> tuple[Tensor, float]:
+            nonlocal corrections
+            corrections += 1
             earlier = schedule.backward(step, later, used)
             made = call.forward_rows(range(len(call.rows)), latents=earlier.to(call.latents.dtype)).float()
-            self.corrections += 1
             return made, float((schedule.backward(step, later, made) - earlier).norm() / earlier.norm())
 
-        return fixed_point(prediction.float(), correct, self._iterations, self._tolerance).to(prediction.dtype)
+        return fixed_point(prediction.float(), correct, config.iterations, config.tolerance).to(prediction.dtype)
 
-    def __repr__(self) -> str:
-        return f"fixed-point refinement, up to {self._iterations} corrections a step"
+    steps = range(inversion.steps - 1, inversion.first - 1, -1)
+    scheduler = StepFunctionWrapper(runner.scheduler, clean, steps, step_back, done)
+    with wrap_denoiser(runner.pipe, refine):
+        runner.run(scheduler, [inversion.prompt])
+    return torch.cat([latents.to(clean.device) for latents in reversed(backwards)]), corrections
 
 
 def _closeness(source: Clip, decoded: Clip, reconstruction: Clip) -> dict[str, Any]:
@@ -328,13 +333,13 @@ def _closeness(source: Clip, decoded: Clip, reconstruction: Clip) -> dict[str, A
 
 def _warnings(inversion: Inversion) -> list[str]:
     warnings = []
-    if inversion.psnr < POOR_RECONSTRUCTION:
+    if inversion.psnr < GOOD_RECONSTRUCTION:
         cause, remedy = "the VAE", "use a clip closer to what the model was made for, at its own size"
         if inversion.vae_psnr >= inversion.inversion_psnr:
             cause = "the inversion"
             remedy = "raise iterations or the number of steps, start later, or describe the clip in the source prompt"
         warnings.append(
-            f"warning: the reconstruction has {inversion.psnr:.1f} dB, under {POOR_RECONSTRUCTION:g} (VAE alone "
+            f"warning: the reconstruction has {inversion.psnr:.1f} dB, under {GOOD_RECONSTRUCTION:g} (VAE alone "
             f"{inversion.vae_psnr:.1f}, inversion {inversion.inversion_psnr:.1f}); most is lost in {cause}: {remedy}"
         )
     if inversion.std_ratio < 0.5:

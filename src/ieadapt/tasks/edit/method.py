@@ -23,20 +23,21 @@ from ieadapt.attention import (
     StepWindow,
     Stream,
     active_sites,
-    denoisers_of,
     family_of,
+    first_denoiser,
     intercept,
     wrap_denoiser,
 )
 from ieadapt.errors import UsageError
-from ieadapt.interventions import Inject
+from ieadapt.interventions import Inject, Record
 from ieadapt.interventions.prompt_to_prompt import PromptToPrompt
+from ieadapt.models.noise_schedule import NoiseSchedule
+from ieadapt.models.scheduler_wrapper import StepFunctionWrapper
 from ieadapt.models.video_latents import Latents, latents_of
 from ieadapt.tasks.edit.config import EditConfig
-from ieadapt.tasks.edit.inversion import Clip, Inversion, invert, run_source_profiled, step_counter
+from ieadapt.tasks.edit.inversion import Clip, Inversion, invert, step_counter
 from ieadapt.tasks.edit.jobs import check_targets
-from ieadapt.tasks.edit.noise_schedule import NoiseSchedule
-from ieadapt.tasks.edit.pipeline_run import PipelineRunner, StepFunctionWrapper
+from ieadapt.tasks.edit.pipeline_run import PipelineRunner
 from ieadapt.tasks.edit.steps import ChangeMask, RowGuidance, SourceTrajectory, difference_evidence, source_anchored
 from ieadapt.tasks.edit.words import WordEvidence, text_sites, word_control
 from ieadapt.tasks.generate import GenerationConfig, Progress, check_length
@@ -136,7 +137,7 @@ class Editor:
         profile: EntropyProfile | None = None,
     ) -> None:
         self._pipe, self._inversion, self._batch_size = pipe, inversion, generation.batch_size
-        self._runner = PipelineRunner.of(pipe, inversion.source, generation.num_inference_steps, generation.call)
+        self._runner = PipelineRunner(pipe, inversion.source, generation.num_inference_steps, generation.call)
         self._clean = inversion.clean.to(pipe._execution_device)
         self._schedule = self._runner.schedule_for(self._clean)
         self.first = self._schedule.first(config.start)
@@ -144,7 +145,7 @@ class Editor:
         self._config = config.resolved(self._free_kinds(config))
         self._source = self._source_trajectory()
         self._negative = source_prompt if config.negative == "source" else ""
-        self.profile = profile or inversion.profile
+        self.profile = profile
         self._check_words()
         self.sites = self._choose_sites()
 
@@ -232,7 +233,7 @@ class Editor:
         if not any(site.kind == "cross" for site in self._reached):
             raise UsageError(
                 "this model has no cross-attention, so words cannot be controlled",
-                got=family_of(next(iter(denoisers_of(self._pipe).values()))).name,
+                got=family_of(first_denoiser(self._pipe)).name,
                 remedy='leave words at "none"; a mask cross:WORD works on this model too',
             )
 
@@ -259,9 +260,18 @@ class Editor:
         if self._config.inject == "coarse":
             own = coarse_sites(self._pipe, own)
         if choice.needs_entropy and self.profile is None:
-            begin = self._source.begin(self._inversion.first).to(self._clean)
-            self.profile = run_source_profiled(self._runner, self._inversion, begin)[1]
+            self.profile = self._measure_source()
         return choice.choose(own, **(self.profile.statistics if self.profile else {}))
+
+    def _measure_source(self) -> EntropyProfile:
+        """The entropies of the source's own run, from where its trajectory begins."""
+        prompt, first = self._inversion.prompt, self._inversion.first
+        begin = self._source.begin(first).to(self._clean)
+        free_run = StepFunctionWrapper(self._runner.scheduler, begin, range(first, len(self._schedule)))
+        reached = active_sites(self._pipe, self._schedule.timesteps[first:].tolist())
+        with intercept(self._pipe, Record(), reached, guidance="all") as record:
+            self._runner.run(free_run, [prompt])
+        return EntropyProfile.from_rows(record.records(), {"measured": "on the source", "prompt": prompt})
 
     def _window(self, name: str) -> StepWindow:
         """A window of the whole run as the edit counts it, which may begin late; by the name of its field."""
@@ -299,7 +309,7 @@ def coarse_sites(pipe: DiffusionPipeline, sites: Sequence[AttentionSite]) -> lis
 
     Source: Free-Prompt-Editing, arXiv 2403.03431: at most 32 x 32 tokens where the finest resolution has 64 x 64.
     """
-    denoiser = next(iter(denoisers_of(pipe).values()))
+    denoiser = first_denoiser(pipe)
     family = family_of(denoiser)
     if family.skips == "none":
         raise UsageError(

@@ -1,126 +1,57 @@
 """Running a pipeline along its noise schedule: from given latents, part of the way, forwards or backwards.
 
-The pipeline's own call is what runs. For its length a wrapper takes the scheduler's place: it asks the scheduler for
-its tables, tells the pipeline the timesteps of the part that is wanted, and makes the steps itself.
+The pipeline's own call is what runs. For its length a `StepFunctionWrapper` takes the scheduler's place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from inspect import signature
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from ieadapt.attention import denoisers_of, family_of
-from ieadapt.errors import FailureError, UsageError
+from ieadapt.attention import family_of, first_denoiser
+from ieadapt.errors import UsageError
 from ieadapt.models.memory import check_run
-from ieadapt.models.scheduler_wrapper import STEP_IN_PART, SchedulerWrapper, unfold_frames
+from ieadapt.models.noise_schedule import NoiseSchedule, matching_scheduler
+from ieadapt.models.scheduler_wrapper import STEP_IN_PART, StepFunctionWrapper
 from ieadapt.models.video_latents import Latents, fitting_size, latents_of
 from ieadapt.runs.inputs import FRAMES, GivenInput, call_values
-from ieadapt.tasks.edit.noise_schedule import NoiseSchedule, matching_scheduler, noise_schedule
 from ieadapt.tasks.generate import call_pipeline, quiet
 
 Frames = Float[Tensor, "video frame channel height width"]
-StepFunction = Callable[[NoiseSchedule, int, Latents, Latents], Latents]
-"""Where a step leads: (schedule, step, latents at hand, prediction) -> the next latents."""
 
 
-class StepFunctionWrapper(SchedulerWrapper):
-    """Takes the place of a pipeline's scheduler and makes the steps by a function, in float32.
+class PipelineRunner:
+    """A pipeline for clips of one size, with a scheduler that has an inverse.
 
     Args:
-        scheduler: gives the tables and, to whoever asks, its config.
-        latents: with which the run begins.
-        steps: which steps of the schedule are run, in which order.
-        step_function: makes a step.
-        done: called after each step.
+        pipe: any text-to-video pipeline of a known family.
+        frames: a clip of the size.
+        steps: of a whole run.
+        call: further inputs of the pipeline's call, the same for all rows, as `GenerationConfig.call` holds them.
 
     Attributes:
-        latents: as they are now, in the pipeline's own form.
+        size: (frames, height, width) in pixels.
+        scheduler: gives the noise schedule.
+        notes: what to tell the user about the scheduler.
+
+    Raises:
+        UsageError: the scheduler has no inverse, or the pipeline draws its noise anew during a run, steps only a part
+            of its latents, or lacks an input.
     """
 
     def __init__(
         self,
-        scheduler: Any,
-        latents: Latents,
-        steps: Iterable[int],
-        step_function: StepFunction = NoiseSchedule.forward,
-        done: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._steps, self._step_function, self._done = list(steps), step_function, done
-        self._schedule: NoiseSchedule | None = None
-        super().__init__(scheduler, latents.float(), list(self._steps))
-
-    def _set_timesteps(self, *args: Any, **kwargs: Any) -> None:
-        super()._set_timesteps(*args, **kwargs)
-        self._schedule = noise_schedule(self._scheduler)
-
-    @property
-    def schedule(self) -> NoiseSchedule:
-        """The schedule, once the pipeline has asked for timesteps."""
-        if self._schedule is None:
-            raise FailureError("the pipeline has not asked its scheduler for timesteps")
-        return self._schedule
-
-    @property
-    def step_index(self) -> int:
-        """The step of the schedule that is running."""
-        return self._steps[0]
-
-    def step(self, model_output: Tensor, timestep: Any, sample: Tensor, return_dict: bool = True) -> Any:
-        """Make a step; what the pipeline hands back may be rounded, so the wrapper goes on from its own latents."""
-        prediction = unfold_frames(model_output, self.latents.shape).float()
-        self.latents = self._step_function(self.schedule, self.step_index, self.latents, prediction)
-        self._steps.pop(0)
-        self._done()
-        following = self.latents
-        if following.shape != sample.shape:  # ModelScope's frames, see `unfold_frames`
-            following = rearrange(following, "video channel frame height width -> (video frame) channel height width")
-        following = following.to(sample.dtype)
-        return SimpleNamespace(prev_sample=following) if return_dict else (following,)
-
-
-@dataclass(frozen=True)
-class PipelineRunner:
-    """A pipeline, the scheduler that gives its noise schedule, and the size of the clip that it works on.
-
-    Attributes:
-        pipe: any text-to-video pipeline of a known family.
-        scheduler: one with an inverse.
-        steps: of a whole run.
-        size: (frames, height, width) in pixels.
-        notes: what to tell the user about the scheduler.
-        call: further inputs of the pipeline's call, the same for all rows, as `GenerationConfig.call` holds them.
-    """
-
-    pipe: DiffusionPipeline
-    scheduler: Any
-    steps: int
-    size: tuple[int, int, int]
-    notes: tuple[str, ...] = ()
-    call: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(
-        cls,
         pipe: DiffusionPipeline,
         frames: Float[Tensor, "frame channel height width"],
         steps: int,
         call: Mapping[str, Any] | None = None,
-    ) -> PipelineRunner:
-        """The pipeline for clips of this size.
-
-        Raises:
-            UsageError: the scheduler has no inverse, or the pipeline draws its noise anew during a run, steps only a
-                part of its latents, or lacks an input.
-        """
+    ) -> None:
         call_values(type(pipe), call or {})
         in_part, own = isinstance(pipe, STEP_IN_PART), not set(FRAMES) & set(signature(type(pipe).__call__).parameters)
         if in_part or own:
@@ -136,10 +67,10 @@ class PipelineRunner:
                 where=type(pipe).__name__,
                 remedy="call pipe.disable_free_init() first",
             )
-        scheduler, note = matching_scheduler(pipe.scheduler)
-        size = (frames.shape[0], frames.shape[2], frames.shape[3])
-        notes = () if note is None else (note,)
-        return cls(pipe, scheduler, steps, size, notes, call or {})
+        self.pipe, self.steps, self._inputs = pipe, steps, call or {}
+        self.size: tuple[int, int, int] = (frames.shape[0], frames.shape[2], frames.shape[3])
+        self.scheduler, note = matching_scheduler(pipe.scheduler)
+        self.notes = () if note is None else (note,)
 
     def decode(self, latents: Latents) -> Frames:
         """The frames of clean latents, by the pipeline's own last lines (a run of no steps), one video at a time.
@@ -166,7 +97,7 @@ class PipelineRunner:
             guidance_scale: of the pipeline's classifier-free guidance; 1 runs none.
             negative: prompt of the unconditional rows.
         """
-        argument = family_of(next(iter(denoisers_of(self.pipe).values()))).guidance_argument
+        argument = family_of(first_denoiser(self.pipe)).guidance_argument
         guidance: dict[str, Any] = {argument: float(guidance_scale)}
         if guidance_scale > 1:
             guidance["negative_prompt"] = [negative] * len(prompts)
@@ -177,17 +108,11 @@ class PipelineRunner:
         frames, height, width = self.size
         size = {"num_frames": frames, "height": height, "width": width, "num_inference_steps": self.steps}
         with torch.no_grad(), quiet(self.pipe), wrapper.installed(self.pipe):
-            given = {**size, **self._inputs(len(prompts)), **arguments}
-            return call_pipeline(self.pipe, prompts, given, [0] * len(prompts))
-
-    def _inputs(self, rows: int) -> dict[str, Any]:
-        """The further inputs of a call of so many rows."""
-        values = call_values(type(self.pipe), self.call, self.size[0])
-        if rows == 1 or latents_of(self.pipe).pictures == "one":
-            return values
-        return {
-            name: [value] * rows if isinstance(self.call[name], GivenInput) else value for name, value in values.items()
-        }
+            inputs = call_values(type(self.pipe), self._inputs, frames)
+            if latents_of(self.pipe).pictures == "each" and len(prompts) > 1:
+                given = {name for name, value in self._inputs.items() if isinstance(value, GivenInput)}
+                inputs |= {name: [inputs[name]] * len(prompts) for name in given}
+            return call_pipeline(self.pipe, prompts, {**size, **inputs, **arguments}, [0] * len(prompts))
 
 
 def check_source_clip(pipe: DiffusionPipeline, frames: Float[Tensor, "frame channel height width"]) -> None:

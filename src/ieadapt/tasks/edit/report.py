@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ieadapt.runs.folder import RunFolder
 from ieadapt.runs.pipelines import spoken_folder
 from ieadapt.runs.report import Clip, Gallery, Picture, Report, Section, Table, Text
 from ieadapt.tasks.edit.config import EditRun
-from ieadapt.tasks.edit.jobs import JobRecord
+from ieadapt.tasks.edit.inversion import GOOD_RECONSTRUCTION
+from ieadapt.tasks.edit.jobs import EditJob, JobRecord
 from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
 from ieadapt.tasks.measure.run import report_record
+from ieadapt.tasks.pairs import scores_table
+from ieadapt.tasks.price import counted
 
 REPORTED_EDITS = 24
-GOOD_RECONSTRUCTION = 25.0
-"""Below this many dB an edit begins from another clip than the source."""
 _INVERSION = {
     "psnr": ("reconstruction dB", ".1f"),
     "ssim": ("SSIM", ".3f"),
     "vae_psnr": ("decoder alone dB", ".1f"),
     "inversion_psnr": ("inversion alone dB", ".1f"),
+    "seconds": ("s to invert", ".1f"),
 }
 _MEASURES = {
     "psnr": ("PSNR dB", ".1f"),
@@ -33,8 +35,22 @@ _MEASURES = {
 }
 
 
-def edit_report(request: EditRun, records: Sequence[JobRecord], run: RunFolder, left_out: Sequence[str] = ()) -> Report:
-    """What was edited, how well its sources were reconstructed, and how far the edits moved from them."""
+def edit_report(
+    request: EditRun,
+    jobs: Mapping[str, EditJob],
+    records: Sequence[JobRecord],
+    run: RunFolder,
+    left_out: Sequence[str] = (),
+) -> Report:
+    """What was edited, how well its sources were reconstructed, and how far the edits moved from them.
+
+    Args:
+        request: of the run.
+        jobs: by name.
+        records: of those that are finished.
+        run: where their files are.
+        left_out: a line for each of the others.
+    """
     edits = [(record, edit) for record in records for edit in record.edits]
     clips, strips = list[Clip](), list[Picture]()
     for record, edit in edits[:REPORTED_EDITS]:
@@ -57,55 +73,38 @@ def edit_report(request: EditRun, records: Sequence[JobRecord], run: RunFolder, 
     if sites:
         caption = "In these the target took queries and keys, and so the maps, of the source."
         sections.append(Section("The sites", [Table(("site",), [[name] for name in sites], caption)]))
-    number = " of ".join(
-        f"{count} {noun}{'s' if count != 1 else ''}" for count, noun in ((len(edits), "edit"), (len(records), "source"))
-    )
+    python = _python(request, jobs[records[0].name], records[0])
     return Report(
         title=f"Edited with {request.model}",
-        asked=f"{number}, {request.sampling.num_inference_steps} steps, {_method(request)}.",
+        asked=f"{counted(len(edits), 'edit')} of {counted(len(records), 'source')}, "
+        f"{request.sampling.num_inference_steps} steps, {_method(request)}.",
         found=[*_findings(records), *left_out],
         sections=sections,
-        repeat={"Command line": str(run.record["command"]), "Python": _python(request, records[0])},
+        repeat={"Command line": str(run.record["command"]), "Python": python},
         record=report_record(run.record),
     )
 
 
 def inversion_table(records: Sequence[JobRecord]) -> Table:
     """One row per source: how close its reconstruction is, and how close the decoder alone is."""
-    headings = ("source", *(heading for heading, _ in _INVERSION.values()), "s to invert")
-    rows = [
-        [
-            record.source,
-            *(_cell(record.inversion[name], form) for name, (_, form) in _INVERSION.items()),
-            f"{record.seconds.get('inversion', 0):.1f}",
-        ]
-        for record in records
-    ]
     caption = (
         "PSNR and SSIM of the reconstruction to the source, higher is closer; the decoder alone is the most that an "
         "edit can keep, the inversion alone is the reconstruction against that."
     )
-    return Table(headings, rows, caption, numeric=range(1, len(headings)))
+    values = [{**record.inversion, "seconds": record.seconds.get("inversion", 0.0)} for record in records]
+    scores = [{name: each[name] for name in _INVERSION} for each in values]
+    return scores_table({"source": [record.source for record in records]}, scores, _INVERSION, caption)
 
 
 def measures_table(records: Sequence[JobRecord]) -> Table:
     """One row per edit: its measures against the source."""
     edits = [(record, edit) for record in records for edit in record.edits]
-    present = {name: shown for name, shown in _MEASURES.items() if any(name in edit.measures for _, edit in edits)}
-    rows = [
-        [record.name, edit.prompt, *(_cell(edit.measures.get(name), form) for name, (_, form) in present.items())]
-        for record, edit in edits
-    ]
-    headings = ("source", "edit", *(heading for heading, _ in present.values()))
+    labels = {"source": [record.name for record, _ in edits], "edit": [edit.prompt for _, edit in edits]}
     caption = (
         "Each edit against its source. Close to the source is not good by itself: a copy of the source is closest. "
         "Flicker in 255ths and motion in pixels are the edit's less the source's."
     )
-    return Table(headings, rows, caption, numeric=range(2, len(headings)))
-
-
-def _cell(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)
+    return scores_table(labels, [edit.measures for _, edit in edits], _MEASURES, caption)
 
 
 def _method(request: EditRun) -> str:
@@ -136,9 +135,8 @@ def _findings(records: Sequence[JobRecord]) -> list[str]:
     return sentences
 
 
-def _python(request: EditRun, record: JobRecord) -> str:
+def _python(request: EditRun, job: EditJob, record: JobRecord) -> str:
     """The Python lines of a job."""
-    job = next(job for job in request.list_jobs() if job.name == record.name)
     number, height, width = record.frames
     sampling = GenerationConfig(request.sampling.num_inference_steps)
     if job.video is not None:

@@ -7,9 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from diffusers import DiffusionPipeline
 from jaxtyping import Float
@@ -18,23 +16,24 @@ from torch import Tensor
 from ieadapt.files import record_text
 from ieadapt.metrics import select_metrics
 from ieadapt.metrics.structure import region_psnr
-from ieadapt.models.video_latents import fitting_size, own_size
+from ieadapt.models.video_latents import fitting_size, run_size
 from ieadapt.runs.folder import Batch, RunFolder, Stages, silent
 from ieadapt.runs.pipelines import Hardware, Load, describe, open_model_run
 from ieadapt.runs.report import write_report
 from ieadapt.runs.sources import Frames, Source, read_source
 from ieadapt.runs.videos import FRAMES_PER_SECOND, Sound, encode_video, rows_of_frames, side_by_side
 from ieadapt.tasks.edit.config import EditRun
-from ieadapt.tasks.edit.inversion import Inversion
-from ieadapt.tasks.edit.inversion_cache import InversionCache, default_cache
+from ieadapt.tasks.edit.inversion import Inversion, cached_inversion, default_cache
 from ieadapt.tasks.edit.jobs import MASKED, RECORD, EditJob, EditRecord, JobRecord, job_key
-from ieadapt.tasks.edit.method import Editor, EditResult
+from ieadapt.tasks.edit.method import EditResult, edit
 from ieadapt.tasks.edit.report import edit_report
 from ieadapt.tasks.evaluate.run import clip_values
 from ieadapt.tasks.generate import GenerationConfig, check_length, generate, with_model_defaults
 from ieadapt.tasks.measure.profile import EntropyProfile
 
 Video = Float[Tensor, "frame channel height width"]
+INVERSION_SCORES = ("key", "psnr", "ssim", "vae_psnr", "inversion_psnr", "std_ratio")
+"""Of an inversion, for a record; PSNR in dB, higher is closer."""
 
 
 def run_edit(
@@ -79,7 +78,7 @@ def run_edit(
         if len(jobs) > 1:
             batch.each(jobs, runner.check)
         records = batch.each(jobs, runner.edit)
-        write_report(run, edit_report(request, records, run, batch.notes))
+        write_report(run, edit_report(request, jobs, records, run, batch.notes))
     batch.mark(run)
     return records, batch
 
@@ -97,15 +96,14 @@ class JobRunner:
 
     def check(self, job: EditJob) -> None:
         """Refuse a job whose prompts or source cannot be read, unless its result is there."""
-        if JobRecord.finished(self.run, self._folder(job), job_key(job, self._settings)) is None:
+        if JobRecord.finished(self.run, self._folder(job), self._key(job)) is None:
             self._check_lengths(job)
             if job.video is not None:
                 self._source(job)
 
     def edit(self, job: EditJob) -> JobRecord:
-        """Edit one job and write its files, unless its result is there."""
-        folder, key = self._folder(job), job_key(job, self._settings)
-        prefix = f"{job.name}: " if folder else ""
+        """Edit one job and write its files, last its record, unless its result is there."""
+        folder, key, prefix = self._folder(job), self._key(job), f"{job.name}: " if self.request.jobs else ""
         earlier = JobRecord.finished(self.run, folder, key)
         if earlier is not None:
             self.say(f"{prefix}finished earlier")
@@ -114,7 +112,21 @@ class JobRunner:
         source = self._source(job)
         label = f"{job.source_label}: {source.chosen}"
         self.say(f"{prefix}source {label}")
-        result, seconds = self._edit(job, source, prefix)
+        began = time.perf_counter()
+        inversion = self._invert(job, source, prefix)
+        between = time.perf_counter()
+        result = edit(
+            self.pipe,
+            source.frames,
+            job.prompts,
+            source_prompt=job.source_prompt,
+            config=self.request.config,
+            generation=self.request.sampling.generation,
+            inversion=inversion,
+            profile=self.profile,
+            progress=self.stages(f"{prefix}editing"),
+        )
+        seconds = {"inversion": round(between - began, 2), "edits": round(time.perf_counter() - between, 2)}
         record = JobRecord(
             name=job.name,
             folder=folder,
@@ -122,13 +134,31 @@ class JobRunner:
             source=label,
             source_prompt=job.source_prompt,
             frames=[source.frames.shape[0], *source.frames.shape[2:]],
-            inversion={name: getattr(result.inversion, name) for name in INVERSION_SCORES},
-            edits=[],
+            inversion={name: getattr(inversion, name) for name in INVERSION_SCORES},
+            edits=write_videos(self.run, folder, job.source_prompt, source, result),
             sites=[site.name for site in result.sites],
             notes=list(dict.fromkeys([*source.damage, *result.notes])),
             seconds=seconds,
         )
-        return write_job(self.run, record, source, result)
+        self.run.write(f"{folder}{RECORD}", record_text(dataclasses.asdict(record)))
+        return record
+
+    def _invert(self, job: EditJob, source: Source, prefix: str) -> Inversion:
+        """The inversion of the source, new or kept; says how well that reconstructs it."""
+        cache, progress = self.request.cache or default_cache(), self.stages(f"{prefix}inverting")
+        config, generation = self.request.config, self.request.sampling.generation
+        inversion, kept = cached_inversion(
+            cache, self.pipe, source.frames, job.source_prompt, config, generation, progress
+        )
+        begin = "inversion kept from an earlier run; " if kept else ""
+        likeness = "" if inversion.ssim is None else f", SSIM {inversion.ssim:.3f}"
+        reconstruction = (
+            f"{begin}reconstruction: PSNR {inversion.psnr:.1f} dB{likeness} to the source "
+            f"(its decoder alone reaches {inversion.vae_psnr:.1f} dB)"
+        )
+        for message in (reconstruction, *inversion.notes):
+            self.say(f"{prefix}{message}")
+        return inversion
 
     def _check_lengths(self, job: EditJob) -> None:
         for prompt in (job.source_prompt, *job.prompts):
@@ -137,21 +167,6 @@ class JobRunner:
     def _folder(self, job: EditJob) -> str:
         """Where the files of a job go, within the run."""
         return f"{job.name}/" if self.request.jobs else ""
-
-    def _edit(self, job: EditJob, source: Source, prefix: str) -> tuple[EditResult, dict[str, float]]:
-        """Invert the source, say how well that reconstructs it, and edit it; with the time of both, in seconds."""
-        config, generation = self.request.config, self.request.sampling.generation
-        cache = InversionCache(self.request.cache or default_cache())
-        began = time.perf_counter()
-        progress = self.stages(f"{prefix}inverting")
-        inversion, kept = cache.invert(self.pipe, source.frames, job.source_prompt, config, generation, progress)
-        between = time.perf_counter()
-        for message in (reconstruction_message(inversion, kept=kept), *inversion.notes):
-            self.say(f"{prefix}{message}")
-        editor = Editor(self.pipe, job.source_prompt, config, generation, inversion, self.profile)
-        result = editor.edit(job.prompts, self.stages(f"{prefix}editing"))
-        seconds = {"inversion": round(between - began, 2), "edits": round(time.perf_counter() - between, 2)}
-        return result, seconds
 
     def _source(self, job: EditJob) -> Source:
         """The frames of a job, read or generated."""
@@ -168,16 +183,16 @@ class JobRunner:
         chosen = f"“{job.source_prompt}”, {frames.number} frames of {frames.width}x{frames.height}"
         return Source(video, Fraction(FRAMES_PER_SECOND), None, chosen)
 
-    @cached_property
-    def _settings(self) -> dict[str, Any]:
-        """What decides about every job of the run."""
-        return {
+    def _key(self, job: EditJob) -> str:
+        """A hash of all that decides about a job's result."""
+        settings = {
             "config": dataclasses.asdict(self.request.config),
             "sampling": dataclasses.asdict(self.request.sampling),
             "source": self.request.source_config().as_key(),
             "profile": None if self.profile is None else self.profile.ep,
             "model": describe(self.pipe),
         }
+        return job_key(job, settings)
 
 
 def frames_for(pipe: DiffusionPipeline, generation: GenerationConfig) -> Frames:
@@ -191,58 +206,31 @@ def frames_for(pipe: DiffusionPipeline, generation: GenerationConfig) -> Frames:
         >>> frames_for(load("scenes"), GenerationConfig(height=100))
         Frames(number=16, height=96, width=128)
     """
-    number, height, width = (
-        getattr(generation, name) or own_size(pipe, name) for name in ("num_frames", "height", "width")
-    )
-    return Frames(*fitting_size(pipe, number, height, width))
+    return Frames(*fitting_size(pipe, *run_size(pipe, vars(generation))))
 
 
-INVERSION_SCORES = ("key", "psnr", "ssim", "vae_psnr", "inversion_psnr", "std_ratio")
-"""Of an inversion, for a record; PSNR in dB, higher is closer."""
+def write_videos(
+    run: RunFolder, folder: str, source_prompt: str, source: Source, result: EditResult
+) -> list[EditRecord]:
+    """Write the videos and pictures of a job into a folder of the run, and measure its edits."""
 
+    def write(name: str, frames: Video, sound: Sound | None = source.sound) -> None:
+        run.write(f"{folder}{name}", encode_video(frames, source.rate, sound))
 
-def reconstruction_message(inversion: Inversion, *, kept: bool) -> str:
-    """What the reconstruction check says, before the edit begins."""
-    begin = "inversion kept from an earlier run; " if kept else ""
-    likeness = "" if inversion.ssim is None else f", SSIM {inversion.ssim:.3f}"
-    return (
-        f"{begin}reconstruction: PSNR {inversion.psnr:.1f} dB{likeness} to the source "
-        f"(its decoder alone reaches {inversion.vae_psnr:.1f} dB)"
-    )
-
-
-def write_job(run: RunFolder, record: JobRecord, source: Source, result: EditResult) -> JobRecord:
-    """Write the videos and pictures of a job, measure its edits, and last its record; returns it with the measures."""
-
-    def put(name: str, frames: Video, sound: Sound | None = source.sound) -> None:
-        run.write(name, encode_video(frames, source.rate, sound))
-
-    put(f"{record.folder}source.mp4", result.source)
-    put(f"{record.folder}reconstruction.mp4", result.reconstruction)
+    write("source.mp4", result.source)
+    write("reconstruction.mp4", result.reconstruction)
+    masks = result.mask if result.mask is not None else [None] * len(result.prompts)
     edits = []
-    for index, prompt in enumerate(result.prompts):
-        frames = result.edited[index]
-        mask = None if result.mask is None else result.mask[index]
-        edit = EditRecord(prompt, f"{index:02d}", measure_edit(frames, result.source, mask))
-        put(record.file(edit, "edit.mp4"), frames)
+    for index, (prompt, frames, mask) in enumerate(zip(result.prompts, result.edited, masks, strict=True)):
+        measured, _ = clip_values(select_metrics(), frames, result.source, None)
+        scores = {name: value for name, value in measured.items() if value is not None}  # the others refuse the clip
+        write(f"{index:02d}-edit.mp4", frames)
         clips = {"source": result.source, "reconstruction": result.reconstruction, "edit": frames}
-        put(record.file(edit, "side-by-side.mp4"), side_by_side(clips))
-        rows = {f"source: {record.source_prompt}".rstrip(": "): result.source, f"edit: {prompt}": frames}
-        run.write(record.file(edit, "strip.png"), rows_of_frames(rows))
+        write(f"{index:02d}-side-by-side.mp4", side_by_side(clips))
+        rows = {f"source: {source_prompt}".rstrip(": "): result.source, f"edit: {prompt}": frames}
+        run.write(f"{folder}{index:02d}-strip.png", rows_of_frames(rows))
         if mask is not None:
-            put(record.file(edit, "mask.mp4"), mask.float()[:, None].expand(-1, 3, -1, -1), None)
-        edits.append(edit)
-    full = dataclasses.replace(record, edits=edits)
-    run.write(f"{record.folder}{RECORD}", record_text(dataclasses.asdict(full)))
-    return full
-
-
-def measure_edit(
-    frames: Video, source: Video, mask: Float[Tensor, "frame height width"] | None = None
-) -> dict[str, float]:
-    """Every metric of the edit against its source; those that refuse clips of this size are left out."""
-    measured, _ = clip_values(select_metrics(), frames, source, None)
-    values = {name: value for name, value in measured.items() if value is not None}
-    if mask is not None:
-        values[MASKED] = region_psnr(frames, source, mask < 0.5)
-    return values
+            scores[MASKED] = region_psnr(frames, result.source, mask < 0.5)
+            write(f"{index:02d}-mask.mp4", mask.float()[:, None].expand(-1, 3, -1, -1), None)
+        edits.append(EditRecord(prompt, f"{index:02d}", scores))
+    return edits

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ieadapt.attention import DenoiserCall, DenoiserWrapper, StepWindow
 from ieadapt.errors import FailureError, UsageError
+from ieadapt.models.noise_schedule import NoiseSchedule
+from ieadapt.models.scheduler_wrapper import StepFunction, StepFunctionWrapper
 from ieadapt.models.video_latents import Latents
-from ieadapt.tasks.edit.noise_schedule import NoiseSchedule
-from ieadapt.tasks.edit.pipeline_run import StepFunction, StepFunctionWrapper
 
 Grid = Float[Tensor, "target frame height width"]
 

@@ -203,8 +203,8 @@ class Enhancement:
             if list(self._size) != running:
                 raise UsageError(
                     "the profile was measured at another size",
-                    expected=_spelled(running),
-                    got=_spelled(self._size),
+                    expected=_format_grid(running),
+                    got=_format_grid(self._size),
                     remedy="measure at this size, or force the run (--force)",
                 )
         if self.config.mode == "direct" and self.plan_at(call.step) and self.config.strength(call.step, call.steps):
@@ -236,7 +236,7 @@ class Enhancement:
         return f"Enhancement({self.config!r}, {len(self.sites)} sites)"
 
 
-def _spelled(grid: Sequence[int]) -> str:
+def _format_grid(grid: Sequence[int]) -> str:
     frames, rows, columns = grid
     return f"{frames} frames of {rows} x {columns} tokens"
 

@@ -16,45 +16,23 @@ from diffusers import DiffusionPipeline
 from ieadapt.attention import AttentionSite, find_sites
 from ieadapt.errors import UsageError
 from ieadapt.files import read_record, record_text
+from ieadapt.runs.flags import setting
 from ieadapt.runs.folder import RunFolder, Stages, silent, versions
 from ieadapt.runs.pipelines import Hardware, Load, check_seeds, open_model_run, spoken_folder
-from ieadapt.runs.report import Clip, Gallery, Report, Section, figure_png, write_report
+from ieadapt.runs.report import Report, Section, figure_png, write_report
 from ieadapt.runs.videos import encode_video, side_by_side, strip
 from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.enhance.method import enhancement
 from ieadapt.tasks.enhance.plan import Cost, Enhancement
 from ieadapt.tasks.enhance.presets import PRESETS
-from ieadapt.tasks.generate import GenerationConfig, PromptRun, VideoPair, generate_pairs
+from ieadapt.tasks.generate import GenerationConfig, PromptRun
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.measure.run import own_profile, profile_blocks, report_record, sites_table
+from ieadapt.tasks.pairs import PairTask, VideoPair, generate_pairs, pair_tasks, pairs_section
+from ieadapt.tasks.price import counted
 
-REPORTED_CLIPS = 24
-
-
-@dataclass(frozen=True)
-class PairTask:
-    """One prompt and seed: a pair of videos to be made.
-
-    Attributes:
-        name: in the names of its files.
-        prompt: what the videos show.
-        seed: of their noise.
-    """
-
-    name: str
-    prompt: str
-    seed: int
-
-    @property
-    def files(self) -> list[str]:
-        """The names of its files: each video and its strip, and both side by side."""
-        parts = ("plain.mp4", "plain.png", "enhanced.mp4", "enhanced.png", "side-by-side.mp4")
-        return [f"{self.name}-{part}" for part in parts]
-
-    @property
-    def caption(self) -> str:
-        """Below its videos in a report."""
-        return f"{self.prompt} (seed {self.seed})"
+FILES = ("plain.mp4", "plain.png", "enhanced.mp4", "enhanced.png", "side-by-side.mp4")
+"""Of a pair, behind its name: each video and its strip, and both side by side."""
 
 
 @dataclass(frozen=True)
@@ -68,17 +46,6 @@ class Seconds:
     def mean(cls, times: Sequence[Seconds]) -> Seconds:
         """The mean over videos."""
         return cls(*(sum(getattr(each, name) for each in times) / len(times) for name in ("plain", "enhanced")))
-
-
-def pair_tasks(prompts: Sequence[str], seed: int, seeds: int = 1) -> list[PairTask]:
-    """Every prompt with every seed, prompt after prompt; seeds count up over the prompts first, then over the repeats.
-
-    Example:
-        >>> [(task.name, task.seed) for task in pair_tasks(["a ball", "a star"], seed=5, seeds=2)]
-        [('00', 5), ('01', 7), ('02', 6), ('03', 8)]
-    """
-    pairs = [(prompt, seed + i + repeat * len(prompts)) for i, prompt in enumerate(prompts) for repeat in range(seeds)]
-    return [PairTask(f"{number:02d}", prompt, own) for number, (prompt, own) in enumerate(pairs)]
 
 
 @dataclass(frozen=True)
@@ -99,17 +66,10 @@ class EnhanceRun(PromptRun):
     """
 
     enhancement: EnhanceConfig | None = field(default=None, metadata={"base": EnhanceConfig.preset})
-    profile: Path | None = field(
-        default=None, metadata={"help": "folder of a measure run; without one it measures first"}
-    )
-    seeds: int = field(default=1, metadata={"help": "videos of each prompt"})
-    preset: str | None = field(
-        default=None,
-        metadata={
-            "help": f"a method by name ({', '.join(PRESETS)}), or the preset.json of a tune",
-        },
-    )
-    force: bool = field(default=False, metadata={"help": "go on with a profile of another model or size"})
+    profile: Path | None = setting(None, "folder of a measure run; without one it measures first")
+    seeds: int = setting(1, "videos of each prompt")
+    preset: str | None = setting(None, f"a method by name ({', '.join(PRESETS)}), or the preset.json of a tune")
+    force: bool = setting(False, "go on with a profile of another model or size")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -210,8 +170,7 @@ def enhanced_pairs(
     def enhancing() -> AbstractContextManager[Enhancement]:
         return enhancement(pipe, config, profile, force=force)
 
-    prompts, seeds = [task.prompt for task in tasks], [task.seed for task in tasks]
-    return generate_pairs(pipe, prompts, generation, seeds, enhancing, stages, names=("plain", "enhanced"))
+    return generate_pairs(pipe, tasks, generation, enhancing, stages, names=("plain", "enhanced"))
 
 
 def write_pair(run: RunFolder, task: PairTask, pair: VideoPair[Any], key: str = "") -> bytes:
@@ -219,8 +178,8 @@ def write_pair(run: RunFolder, task: PairTask, pair: VideoPair[Any], key: str = 
     videos = {"plain": pair.plain, "enhanced": pair.changed}
     joined = encode_video(side_by_side(videos))
     contents = [part for frames in videos.values() for part in (encode_video(frames), strip(frames, count=16))]
-    for name, content in zip(task.files, [*contents, joined], strict=True):
-        run.write(name, content)
+    for name, content in zip(FILES, [*contents, joined], strict=True):
+        run.write(f"{task.name}-{name}", content)
     if key:
         seconds = {"plain": pair.plain_seconds, "enhanced": pair.changed_seconds}
         record = {"key": key, "prompt": task.prompt, "seed": task.seed, "seconds": seconds}
@@ -234,7 +193,7 @@ def finished(run: RunFolder, task: PairTask, key: str) -> Seconds | None:
     None where it must be made: there is no record of it, or a file of it is gone or was changed.
     """
     file = f"{task.name}.json"
-    if not run.holds(file, *task.files):
+    if not run.holds(file, *(f"{task.name}-{name}" for name in FILES)):
         return None
     try:
         record = read_record(run.path / file, {"key": str, "seconds": Seconds}, what="a pair", remedy="make it again")
@@ -268,9 +227,6 @@ def _report(
     cost: Cost,
     seconds: Seconds,
 ) -> Report:
-    shown = config.tasks[:REPORTED_CLIPS]
-    clips = [Clip((run.path / f"{task.name}-side-by-side.mp4").read_bytes(), task.caption) for task in shown]
-    more = "" if len(shown) == len(config.tasks) else f" (the first {len(shown)} of {len(config.tasks)})"
     results = [
         summarize(config.method, sites),
         f"A plain video took {seconds.plain:.1f} s, an enhanced one {seconds.enhanced:.1f} s "
@@ -285,7 +241,7 @@ def _report(
         asked=config.summary,
         found=results,
         sections=[
-            Section(f"Plain and enhanced{more}", [Gallery(clips)]),
+            pairs_section("Plain and enhanced", config.tasks, run),
             Section("The sites", [sites_table(sites, profile), *plots]),
         ],
         repeat={"Command line": str(run.record["command"]), "Python": _python(config, out, profile)},
@@ -296,7 +252,7 @@ def _report(
 def summarize(method: EnhanceConfig, sites: Sequence[AttentionSite]) -> str:
     """What the enhancement did, in a sentence."""
     kinds = ", ".join(sorted({site.kind for site in sites}))
-    where = f"{len(sites)} attention site{'' if len(sites) == 1 else 's'} ({kinds})"
+    where = f"{counted(len(sites), 'attention site')} ({kinds})"
     change = method.adaptation.description.format(change=method.perturbation, sites=where)
     if method.mode == "guidance":
         return f"In a weak pass {change}, and the prediction was pushed away from it with scale {method.scale:g}."

@@ -83,8 +83,7 @@ def attention_maps(
             where=chosen.name,
             remedy="a pipeline with two denoisers runs each at some steps only: ask for others",
         )
-    maps = tuple(record.with_grid(step) for step in step_numbers)
-    return AttentionMaps(chosen, prompt, seed, token, head, step_numbers, words, maps, record.frames, clip)
+    return AttentionMaps(chosen, prompt, seed, token, head, step_numbers, words, record.weights(), record.frames, clip)
 
 
 def one_site(sites: Sequence[AttentionSite], name: str | AttentionSite) -> AttentionSite:

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from ieadapt.attention import AttentionSite
 from ieadapt.errors import UsageError
-from ieadapt.tasks.maps.record import PromptWords, StepMap, Token
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from ieadapt.tasks.maps.record import PromptWords, Token
 
 COLUMNS = 8
-BLANK = "#e6eaf0"
-MARK = "#19c3ff"
-BAR = "#2563a8"
-SPARE = "#9aa3b2"
+COLOURS = colormaps["magma"].with_extremes(bad="#e6eaf0")
+MARK, BAR, SPARE = "#19c3ff", "#2563a8", "#9aa3b2"
+BARE: Any = {"xticks": [], "yticks": []}
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,12 @@ class AttentionMaps:
         head: one head; None for the mean over heads.
         steps: denoising steps, rising.
         words: the words of the prompt and their tokens.
-        maps: one per step; weights in [0, 1].
+        weights: attention weights in [0, 1] over all steps, by part; a kind of site has some of the parts.
+            `video` (step, frame, height, width): the weight on every video token. Spatial: sums to 1 in each frame.
+            Temporal: at every position, the weight on each frame. Joint: sums to 1 together with `words`.
+            `frames` (step, query_frame, key_frame): mean weight of the tokens of one frame on all tokens of another.
+            `words` (step, label): weight on each word, the last one for all other text tokens.
+            `word_maps` (step, label, frame, height, width): the weight that every video token gives each word.
         frames: frames of the site's grid (latent frames), of which each stands for one or more of the video's.
         clip: the generated video, in [0, 1].
     """
@@ -50,7 +54,7 @@ class AttentionMaps:
     head: int | None
     steps: tuple[int, ...]
     words: PromptWords
-    maps: tuple[StepMap, ...]
+    weights: Mapping[str, Float[np.ndarray, "step ..."]]
     frames: int
     clip: Float[Tensor, "frame channel height width"]
 
@@ -59,27 +63,23 @@ class AttentionMaps:
         """Frame of the first video map: a token of a spatial site looks at its own frame only."""
         return self.query.frame if self.query is not None and self.site.kind == "spatial" else 0
 
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """The parts of `StepMap` that this kind of site has."""
-        return tuple(name for name, _ in self.maps[0].tensors())
-
     def part(self, name: str) -> Float[np.ndarray, "step ..."]:
-        """One part of `StepMap` over all steps.
+        """One part of the weights over all steps.
 
         Raises:
             UsageError: the site has no such part.
         """
-        if name not in self.parts:
-            raise UsageError(f"{self.site.kind} maps have no such part", expected=", ".join(self.parts), got=name)
-        return np.stack([getattr(each, name).numpy() for each in self.maps])
+        if name not in self.weights:
+            raise UsageError(f"{self.site.kind} maps have no such part", expected=", ".join(self.weights), got=name)
+        return self.weights[name]
 
     def npz(self) -> bytes:
         """The numbers as a compressed NumPy archive: `steps`, `words` (labels) and the parts as `weights_PART`."""
-        parts: dict[str, Any] = {f"weights_{name}": self.part(name) for name in self.parts}
-        labels: dict[str, Any] = {"words": np.array(self.words.labels)} if "words" in self.parts else {}
+        content: dict[str, Any] = {f"weights_{name}": weights for name, weights in self.weights.items()}
+        if "words" in self.weights:
+            content["words"] = np.array(self.words.labels)
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, steps=np.array(self.steps), **labels, **parts)
+        np.savez_compressed(buffer, steps=np.array(self.steps), **content)
         return buffer.getvalue()
 
     def figures(self, threshold: float | None = None) -> dict[str, Figure]:
@@ -90,101 +90,47 @@ class AttentionMaps:
                 below it left blank.
         """
         figures: dict[str, Figure] = {}
-        if "video" in self.parts:
-            rows = [(f"step {step}", weights) for step, weights in zip(self.steps, self.part("video"), strict=True)]
-            figures["looks"] = _plot_rows(self, rows, threshold)
-        if "frames" in self.parts:
+        if "video" in self.weights:
+            labels = [f"step {step}" for step in self.steps]
+            figures["looks"] = _plot_maps(self, labels, self.weights["video"], threshold)
+        if "frames" in self.weights:
             figures["frames"] = _plot_frames(self, threshold)
-        if "word_maps" in self.parts:
-            totals = self.part("words")
-            for index, step in enumerate(self.steps):
-                names = [name.replace(", ", ",\n") for name in self.words.labels]
-                labels = [f"{name}\n{100 * share:.1f} %" for name, share in zip(names, totals[index], strict=True)]
-                rows = list(zip(labels, self.part("word_maps")[index], strict=True))
-                figures[f"words-step-{step}"] = _plot_rows(self, rows, threshold, f", step {step}")
-        elif "words" in self.parts:
+        if "word_maps" in self.weights:
+            names = [name.replace(", ", ",\n") for name in self.words.labels]
+            for step, shares, maps in zip(self.steps, self.weights["words"], self.weights["word_maps"], strict=True):
+                labels = [f"{name}\n{100 * share:.1f} %" for name, share in zip(names, shares, strict=True)]
+                figures[f"words-step-{step}"] = _plot_maps(self, labels, maps, threshold, f", step {step}")
+        elif "words" in self.weights:
             figures["words"] = _plot_word_bars(self)
         return figures
 
 
-def _plot_rows(
+def _plot_maps(
     maps: AttentionMaps,
-    rows: Sequence[tuple[str, Float[np.ndarray, "frame height width"]]],
+    labels: Sequence[str],
+    weights: Float[np.ndarray, "row frame height width"],
     threshold: float | None,
     title: str = "",
 ) -> Figure:
     """The video on top, then a row per map and, with a threshold, one below it with the small weights blank."""
-    from matplotlib.figure import Figure
-
-    shown, views = _columns(maps, rows[0][1].shape[0]), _views(threshold)
-    number = 1 + len(views) * len(rows)
-    figure = Figure(figsize=_size(len(shown), number, maps), layout="constrained")
-    axes = figure.subplots(number, len(shown), squeeze=False)
+    shown = _columns(maps, weights.shape[1])
+    views = [view for row in zip(labels, weights[:, shown], strict=True) for view in _views(*row, threshold)]
+    height, width = maps.clip.shape[-2:]
+    size = max(4.2, 1.5 + 1.15 * len(shown)), 0.7 + (1 + len(views)) * (1.15 * min(height / width, 1.3) + 0.1)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(1 + len(views), len(shown), squeeze=False, subplot_kw=BARE)
     _draw_video(figure, axes[0], maps, shown)
-    for index, (label, weights) in enumerate(rows):
-        for offset, cut in enumerate(views):
-            row = axes[1 + index * len(views) + offset]
-            _draw_row(figure, row, weights[shown], _label(label, cut), cut)
-            _mark_query(row, maps, shown)
+    for row, (label, frames) in zip(axes[1:], views, strict=True):
+        top = float(np.nanmax(frames)) or 1.0  # one scale for the row
+        for axis, each, frame in zip(row, frames, shown, strict=True):
+            drawn = axis.imshow(each, cmap=COLOURS, vmin=0, vmax=top, interpolation="nearest")
+            if maps.query is not None and frame + maps.first_frame == maps.query.frame:
+                corner = (maps.query.column - 0.5, maps.query.row - 0.5)
+                axis.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=MARK, linewidth=1.4))
+        row[0].set_ylabel(label, fontsize=7)
+        _colour_bar(figure, row, drawn, ticks=[0, top]).ax.set_yticklabels(["0", f"{top:.2g}"], fontsize=6)
     figure.suptitle(f"{_title(maps)}{title}", fontsize=9)
     return figure
-
-
-def _plot_frames(maps: AttentionMaps, threshold: float | None) -> Figure:
-    """Between frames: rows look, columns are looked at; one column of pictures per step."""
-    from matplotlib.figure import Figure
-
-    weights, views = maps.part("frames"), _views(threshold)
-    figure = Figure(figsize=(1.2 + 2.6 * len(maps.steps), 0.7 + 2.5 * len(views)), layout="constrained")
-    axes = figure.subplots(len(views), len(maps.steps), squeeze=False)
-    for row, cut in enumerate(views):
-        for index, step in enumerate(maps.steps):
-            axis = axes[row][index]
-            drawn = axis.imshow(_cut(weights[index], cut), cmap=_colours(), vmin=0, vmax=weights[index].max())
-            figure.colorbar(drawn, ax=axis, shrink=0.8).ax.tick_params(labelsize=6)
-            axis.set_title(_label(f"step {step}", cut), fontsize=8)
-            axis.tick_params(labelsize=6)
-            axis.set_xlabel("frame looked at", fontsize=7)
-            axis.set_ylabel("frame that looks", fontsize=7)
-    figure.suptitle(_title(maps), fontsize=9)
-    return figure
-
-
-def _plot_word_bars(maps: AttentionMaps) -> Figure:
-    """The share of each word, one row of bars per step."""
-    from matplotlib.figure import Figure
-
-    weights, labels = maps.part("words"), maps.words.labels
-    figure = Figure(figsize=(max(5.0, 1 + 0.55 * len(labels)), 0.9 + 1.3 * len(maps.steps)), layout="constrained")
-    axes = figure.subplots(len(maps.steps), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
-    positions = range(len(labels))
-    for index, step in enumerate(maps.steps):
-        axes[index].bar(positions, 100 * weights[index], color=[BAR] * len(maps.words.words) + [SPARE])
-        axes[index].set_ylabel(f"step {step}\n% of weight", fontsize=7)
-        axes[index].tick_params(labelsize=7)
-        axes[index].spines[["top", "right"]].set_visible(False)
-    axes[-1].set_xticks(positions, labels, rotation=35, ha="right", fontsize=8)
-    figure.suptitle(_title(maps), fontsize=9)
-    return figure
-
-
-def _views(threshold: float | None) -> list[float | None]:
-    """Every map is drawn whole and, with a threshold, a second time without the weights below it."""
-    return [None] if threshold is None else [None, threshold]
-
-
-def _label(label: str, cut: float | None) -> str:
-    return label if cut is None else f"≥ {100 * cut:g} % of max"
-
-
-def _columns(maps: AttentionMaps, frames: int) -> list[int]:
-    """Evenly spaced frames of the map, first, last and the query's among them."""
-    even = np.linspace(0, frames - 1, min(COLUMNS, frames)).round().astype(int).tolist()
-    if maps.query is None or frames == 1 or maps.query.frame in even:
-        return even
-    inner = even[1:-1] or even
-    nearest = min(inner, key=lambda frame: abs(frame - maps.query.frame))  # type: ignore[union-attr]
-    return sorted({maps.query.frame if frame == nearest else frame for frame in even})
 
 
 def _draw_video(figure: Figure, axes: Any, maps: AttentionMaps, shown: Sequence[int]) -> None:
@@ -194,56 +140,64 @@ def _draw_video(figure: Figure, axes: Any, maps: AttentionMaps, shown: Sequence[
         number = frame + maps.first_frame
         drawn = axis.imshow(clip[round(number / max(maps.frames - 1, 1) * (len(clip) - 1))])
         axis.set_title(f"frame {number}", fontsize=7)
-        _bare(axis)
     axes[0].set_ylabel("video", fontsize=7)
-    figure.colorbar(drawn, ax=list(axes), **_bar(axes)).ax.set_visible(False)  # as wide as the maps below
+    _colour_bar(figure, axes, drawn).ax.set_visible(False)  # as wide as the maps below
 
 
-def _draw_row(
-    figure: Figure, axes: Any, weights: Float[np.ndarray, "frame ..."], label: str, cut: float | None
-) -> None:
-    """Heat maps in one scale, from 0 to the largest weight of the row."""
-    top = float(weights.max()) or 1.0
-    for axis, each in zip(axes, weights, strict=True):
-        drawn = axis.imshow(_cut(each, cut, top), cmap=_colours(), vmin=0, vmax=top, interpolation="nearest")
-        _bare(axis)
-    axes[0].set_ylabel(label, fontsize=7)
-    bar = figure.colorbar(drawn, ax=list(axes), **_bar(axes), ticks=[0, top])
-    bar.ax.set_yticklabels(["0", f"{top:.2g}"], fontsize=6)
+def _colour_bar(figure: Figure, axes: Any, drawn: Any, **options: Any) -> Any:
+    return figure.colorbar(drawn, ax=list(axes), fraction=0.02 if len(axes) > 1 else 0.05, pad=0.01, **options)
 
 
-def _bar(axes: Any) -> dict[str, Any]:
-    return {"fraction": 0.02 if len(axes) > 1 else 0.05, "pad": 0.01}
+def _plot_frames(maps: AttentionMaps, threshold: float | None) -> Figure:
+    """Between frames: rows look, columns are looked at; one column of pictures per step."""
+    columns = [
+        _views(f"step {step}", weights, threshold)
+        for step, weights in zip(maps.steps, maps.part("frames"), strict=True)
+    ]
+    figure = Figure(figsize=(1.2 + 2.6 * len(columns), 0.7 + 2.5 * len(columns[0])), layout="constrained")
+    axes = figure.subplots(len(columns[0]), len(columns), squeeze=False)
+    for axis, (label, weights) in zip(axes.T.flat, itertools.chain(*columns), strict=True):
+        drawn = axis.imshow(weights, cmap=COLOURS, vmin=0, vmax=np.nanmax(weights))
+        figure.colorbar(drawn, ax=axis, shrink=0.8).ax.tick_params(labelsize=6)
+        axis.set_title(label, fontsize=8)
+        axis.tick_params(labelsize=6)
+        axis.set_xlabel("frame looked at", fontsize=7)
+        axis.set_ylabel("frame that looks", fontsize=7)
+    figure.suptitle(_title(maps), fontsize=9)
+    return figure
 
 
-def _mark_query(axes: Any, maps: AttentionMaps, shown: Sequence[int]) -> None:
-    from matplotlib.patches import Rectangle
+def _plot_word_bars(maps: AttentionMaps) -> Figure:
+    """The share of each word, one row of bars per step."""
+    labels = maps.words.labels
+    figure = Figure(figsize=(max(5.0, 1 + 0.55 * len(labels)), 0.9 + 1.3 * len(maps.steps)), layout="constrained")
+    axes = figure.subplots(len(maps.steps), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
+    for axis, step, weights in zip(axes, maps.steps, maps.part("words"), strict=True):
+        axis.bar(range(len(labels)), 100 * weights, color=[BAR] * len(maps.words.words) + [SPARE])
+        axis.set_ylabel(f"step {step}\n% of weight", fontsize=7)
+        axis.tick_params(labelsize=7)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[-1].set_xticks(range(len(labels)), labels, rotation=35, ha="right", fontsize=8)
+    figure.suptitle(_title(maps), fontsize=9)
+    return figure
 
-    if maps.query is None:
-        return
-    for axis, frame in zip(axes, shown, strict=True):
-        if frame + maps.first_frame == maps.query.frame:
-            corner = (maps.query.column - 0.5, maps.query.row - 0.5)
-            axis.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=MARK, linewidth=1.4))
 
-
-def _cut(weights: np.ndarray, threshold: float | None, top: float | None = None) -> np.ndarray:
-    """The weights, those below the threshold's share of the largest as not-a-number."""
+def _views(label: str, weights: np.ndarray, threshold: float | None) -> list[tuple[str, np.ndarray]]:
+    """A map as it is and, with a threshold, a second time with the weights below its share of the largest blank."""
     if threshold is None:
-        return weights
-    return np.where(weights >= threshold * (weights.max() if top is None else top), weights, np.nan)
+        return [(label, weights)]
+    cut = np.where(weights >= threshold * weights.max(), weights, np.nan)
+    return [(label, weights), (f"≥ {100 * threshold:g} % of max", cut)]
 
 
-def _colours() -> Any:
-    from matplotlib import colormaps
-
-    return colormaps["magma"].with_extremes(bad=BLANK)
-
-
-def _size(columns: int, rows: int, maps: AttentionMaps) -> tuple[float, float]:
-    height, width = maps.clip.shape[-2:]
-    cell = 1.15
-    return max(4.2, 1.5 + cell * columns), 0.7 + rows * (cell * min(height / width, 1.3) + 0.1)
+def _columns(maps: AttentionMaps, frames: int) -> list[int]:
+    """Evenly spaced frames of the map, first, last and the query's among them."""
+    even = np.linspace(0, frames - 1, min(COLUMNS, frames)).round().astype(int).tolist()
+    if maps.query is None or frames == 1 or maps.query.frame in even:
+        return even
+    own = maps.query.frame
+    nearest = min(even[1:-1] or even, key=lambda frame: abs(frame - own))
+    return sorted({own if frame == nearest else frame for frame in even})
 
 
 def _title(maps: AttentionMaps) -> str:
@@ -251,8 +205,3 @@ def _title(maps: AttentionMaps) -> str:
     who = {"cross": "video tokens on words", "text": "words on words"}.get(maps.site.kind, who)
     heads = "mean over heads" if maps.head is None else f"head {maps.head}"
     return f"{maps.site.name} ({maps.site.kind})\n{who}, {heads}"
-
-
-def _bare(axis: Axes) -> None:
-    axis.set_xticks([])
-    axis.set_yticks([])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ieadapt.errors import UsageError
+from ieadapt.runs.flags import setting
 from ieadapt.runs.folder import Stages, silent
 from ieadapt.runs.pipelines import Hardware, Load, open_model_run
 from ieadapt.runs.report import Block, Clip, Gallery, Picture, Report, Section, Text, figure_png, write_report
@@ -51,16 +52,12 @@ class MapsRun(PromptRun):
         UsageError: anything here that cannot be.
     """
 
-    site: str | None = field(default=None, metadata={"help": "one attention site (`ieadapt sites MODEL`)"})
-    steps: str | None = field(
-        default=None, metadata={"help": "denoising steps to look at, as in 0,12,24; by default first, middle, last"}
-    )
-    query: str | None = field(default=None, metadata={"help": "FRAME,ROW,COL of the token that looks, from 0"})
-    mean: bool = field(default=False, metadata={"help": "the mean over all tokens that look (the default)"})
-    threshold: float | None = field(
-        default=None, metadata={"help": "also a view without weights below this share of the largest, in (0, 1)"}
-    )
-    head: int | None = field(default=None, metadata={"help": "one head, from 0; by default the mean over heads"})
+    site: str | None = setting(None, "one attention site (`ieadapt sites MODEL`)")
+    steps: str | None = setting(None, "denoising steps to look at, as in 0,12,24; by default first, middle, last")
+    query: str | None = setting(None, "FRAME,ROW,COL of the token that looks, from 0")
+    mean: bool = setting(False, "the mean over all tokens that look (the default)")
+    threshold: float | None = setting(None, "also a view without weights below this share of the largest, in (0, 1)")
+    head: int | None = setting(None, "one head, from 0; by default the mean over heads")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -196,17 +193,13 @@ def _spatial(maps: AttentionMaps, index: int) -> str:
             f"the most looked-at token of all frames is row {row}, column {column} of frame {frame}, with "
             f"{tokens * video.max():.1f} times the share of a uniform map."
         )
-    near = _near(video[0], maps.query.row, maps.query.column)
+    rows, columns = np.indices(video[0].shape)
+    near = (abs(rows - maps.query.row) <= 2) & (abs(columns - maps.query.column) <= 2)
     return (
         f"the token gives itself {_percent(video[0, maps.query.row, maps.query.column])}, its neighbours up to two "
         f"tokens away {_percent(video[0][near].sum())} (a uniform map: {_percent(1 / tokens)} and "
         f"{_percent(near.sum() / tokens)})."
     )
-
-
-def _near(weights: np.ndarray, row: int, column: int) -> np.ndarray:
-    rows, columns = np.indices(weights.shape)
-    return np.asarray((abs(rows - row) <= 2) & (abs(columns - column) <= 2))
 
 
 def _temporal(maps: AttentionMaps, index: int) -> str:
@@ -224,7 +217,7 @@ def _temporal(maps: AttentionMaps, index: int) -> str:
 
 def _joint(maps: AttentionMaps, index: int) -> str:
     video = maps.part("video")[index]
-    text = "" if "words" not in maps.parts else f", {_percent(maps.part('words')[index].sum())} to text"
+    text = "" if "words" not in maps.weights else f", {_percent(maps.part('words')[index].sum())} to text"
     if maps.query is None:
         own = float(np.diag(maps.part("frames")[index]).mean())
         return f"{_own_frame('video tokens give their', own, maps.frames)}{text}."

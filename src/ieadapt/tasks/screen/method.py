@@ -20,10 +20,9 @@ from ieadapt.attention import AttentionCall, AttentionSite, DenoiserCall, attent
 from ieadapt.attention.restore import attribute
 from ieadapt.functional import cfg_scale_of
 from ieadapt.interventions import Record, parse_perturbation
-from ieadapt.models.scheduler_wrapper import kept_latents
-from ieadapt.models.video_latents import Latents, latents_of, own_size
-from ieadapt.tasks.edit.noise_schedule import NoiseSchedule, matching_scheduler
-from ieadapt.tasks.edit.pipeline_run import StepFunctionWrapper
+from ieadapt.models.noise_schedule import NoiseSchedule, matching_scheduler
+from ieadapt.models.scheduler_wrapper import StepFunctionWrapper, kept_latents
+from ieadapt.models.video_latents import Latents, latents_of, run_size
 from ieadapt.tasks.generate import GenerationConfig, Progress, quiet, reporting, run_batch, videos_at_once
 from ieadapt.tasks.measure.method import identity_of
 from ieadapt.tasks.measure.profile import EntropyProfile
@@ -115,13 +114,13 @@ def screen_step(
     probes = [Probe(condition, named[condition.sites[0]], pipe) for condition in conditions]
     passes = ProbePasses(probes)
     clean: list[Clean | None] = []
-    frames, height, width = (getattr(generation, n) or own_size(pipe, n) for n in ("num_frames", "height", "width"))
+    size = run_size(pipe, vars(generation))
 
     def step_function(schedule: NoiseSchedule, number: int, at_hand: Latents, prediction: Latents) -> Latents:
         for guided in passes.guided(prediction):
             amounts_to = None if guided is None else schedule.clean(number, at_hand, guided)
             on_grid = latents_of(pipe).grid
-            clean.append(None if amounts_to is None else on_grid(pipe, amounts_to, (frames, height, width)))
+            clean.append(None if amounts_to is None else on_grid(pipe, amounts_to, size))
         return schedule.forward(number, at_hand, prediction)
 
     wrapper = StepFunctionWrapper(matching_scheduler(pipe.scheduler)[0], latents, [step], step_function)

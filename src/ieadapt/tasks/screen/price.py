@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ieadapt.errors import UsageError
-from ieadapt.tasks.price import PassTimes, counted, spoken_time
+from ieadapt.tasks.price import PassTimes, counted, format_duration
 from ieadapt.tasks.study.grid import Condition
 
 CHUNK = 32
@@ -65,7 +65,7 @@ class ScreenPlan:
         return (
             f"{len(self.conditions)} replacements at {counted(sites, 'site')} x {counted(len(self.steps), 'step')} x "
             f"{counted(self.prompts, 'prompt')}: {self.passes:,} passes of {100 * share:.0f} % of the network, "
-            f"{check}about {spoken_time(self.seconds)} (a whole pass takes {self.times.seconds:.2g} s)"
+            f"{check}about {format_duration(self.seconds)} (a whole pass takes {self.times.seconds:.2g} s)"
         )
 
     def within(self, budget: int | float) -> ScreenPlan:
@@ -83,8 +83,8 @@ class ScreenPlan:
         if fitting is None:
             raise UsageError(
                 "the budget is below one prompt at one step",
-                expected=f"at least {spoken_time(plans[-1].seconds)}",
-                got=spoken_time(budget),
+                expected=f"at least {format_duration(plans[-1].seconds)}",
+                got=format_duration(budget),
                 where="--budget",
                 remedy="raise it, or choose fewer --sites",
             )

@@ -12,7 +12,7 @@ from ieadapt.errors import FailureError, UsageError
 from ieadapt.metrics.intervals import Interval, mean_interval
 from ieadapt.runs.folder import Stages
 from ieadapt.runs.workers import RunTasks, Task, make_all, tasks_of
-from ieadapt.tasks.price import counted, spoken_time
+from ieadapt.tasks.price import counted, format_duration
 from ieadapt.tasks.screen.config import parse_seconds
 from ieadapt.tasks.tune.arms import DRAWS, SCALES, Arm, guided
 from ieadapt.tasks.tune.method import (
@@ -73,7 +73,7 @@ class Tuner:
         return (
             f"{counted(len(self.candidates), 'candidate')} on {counted(len(self.first), 'prompt')}, the best one on "
             f"{len(self.second)} others: at most {counted(videos, 'video')}, about "
-            f"{spoken_time(steps * self.work.seconds)} (a step of a video takes {self.work.seconds:.2g} s)"
+            f"{format_duration(steps * self.work.seconds)} (a step of a video takes {self.work.seconds:.2g} s)"
         )
 
     def tune(self, say: Callable[[str], None]) -> Tuned:
@@ -112,7 +112,7 @@ class Tuner:
                 return every[:count]
         raise UsageError(
             "the budget is below one round",
-            expected=f"at least {spoken_time(self._size(every[:2])[1] * self.work.seconds)}",
+            expected=f"at least {format_duration(self._size(every[:2])[1] * self.work.seconds)}",
             got=self.request.budget,
             where="--budget",
             remedy="raise it, or pass fewer prompts",

@@ -18,7 +18,7 @@ from diffusers import (
 )
 
 from ieadapt.errors import UsageError
-from ieadapt.tasks.edit.noise_schedule import NoiseLevel, NoiseSchedule, matching_scheduler, noise_schedule
+from ieadapt.models.noise_schedule import NoiseLevel, NoiseSchedule, matching_scheduler, noise_schedule
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "clip_sample": False}
 ZERO_SNR = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "prediction_type": "v_prediction"}
