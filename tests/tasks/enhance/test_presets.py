@@ -65,7 +65,8 @@ def test_a_preset_with_other_values() -> None:
     assert EnhanceConfig.preset("pag", scale=2, rescale=0.3) == dataclasses.replace(config, scale=2, rescale=0.3)
     assert EnhanceConfig.preset("pag", scale=EnhanceConfig().scale).scale == EnhanceConfig().scale
     with pytest.raises(
-        UsageError, match=r"unknown preset; expected pag, seg, stg-a, stg-r, enhance-a-video, slg, .*, freeu; got"
+        UsageError,
+        match=r"unknown preset; expected pag, seg, stg-a, stg-r, enhance-a-video, slg, .*, freeu, or a .json file; got",
     ):
         EnhanceConfig.preset("best")
 

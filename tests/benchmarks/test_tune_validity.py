@@ -1,0 +1,41 @@
+"""Many tunes are made once, half of them null, and wrong verdicts are counted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import tune_validity
+from benchmarks.tune_validity import captions, main, summary
+
+
+def test_wrong_verdicts_are_counted() -> None:
+    rows = [
+        {"arm": "null", "verdict": "confirmed", "truth_difference": 0.0, "low": 0.0, "high": 0.0},
+        {"arm": "null", "verdict": "undecided", "truth_difference": 0.0, "low": 0.0, "high": 0.0},
+        {"arm": "a", "verdict": "confirmed", "truth_difference": 0.02, "low": 0.01, "high": 0.03},
+        {"arm": "b", "verdict": "confirmed", "truth_difference": -0.02, "low": -0.03, "high": -0.01},
+        {"arm": "c", "verdict": "refuted", "truth_difference": -0.02, "low": -0.03, "high": -0.01},
+    ]
+    assert summary(rows) == "1 of 2 null tunes confirmed; of 2 others confirmed, truth refutes 1; 1 gain on average"
+
+
+def test_captions_of_trials_differ() -> None:
+    assert len(set(captions(30_001, 20))) == 20
+    assert not set(captions(30_001, 20)) & set(captions(30_002, 20))
+
+
+@pytest.mark.slow
+def test_trials_are_made_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["--trials", "2", "--prompts", "12", "--candidates", "2", "--truth", "2", "--steps", "1", "--batch", "6"]
+    words += ["--model", "scenes-dit", "--device", "cpu", "--out", str(tmp_path)]
+    main(words)
+    first = capsys.readouterr().out
+    assert " null " in first
+    assert "of 1 null tunes confirmed" not in first.splitlines()[0]
+    monkeypatch.setattr(tune_validity, "run_tune", None)  # which must not be called again
+    main(words)
+    assert capsys.readouterr().out == first
