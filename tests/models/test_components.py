@@ -140,10 +140,10 @@ def test_a_tensor_that_is_gone_or_of_another_shape_is_named(
                 warnings.simplefilter("ignore", IEAdaptWarning)  # of the new name, which is unexpected
                 with pytest.raises(FailureError) as refused:
                     load(folder)
-            told = str(refused.value)
-            assert told.startswith(f"the weights of {file.parent.name} do not fit its model; expected every tensor of")
-            assert ("1 of another shape: " if change is _reshape else " missing: ") in told
-            assert name.removeprefix("text_model.") in told
+            error = str(refused.value)
+            assert error.startswith(f"the weights of {file.parent.name} do not fit its model; expected every tensor of")
+            assert ("1 of another shape: " if change is _reshape else " missing: ") in error
+            assert name.removeprefix("text_model.") in error
             file.write_bytes(whole)
 
 

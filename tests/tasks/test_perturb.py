@@ -1,4 +1,4 @@
-"""What a perturb run is asked, and what its report says."""
+"""The settings of a perturb run, and what its report says."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ RED = ("a red ball",)
 
 
 def test_the_perturbation_takes_amount_scope_and_branch() -> None:
-    asked = PerturbRun("scenes", RED, perturbation="mix:0.25", scope="all", branch="cond")
-    assert asked.intervention == Mix(0.25, scope="all")
+    config = PerturbRun("scenes", RED, perturbation="mix:0.25", scope="all", branch="cond")
+    assert config.intervention == Mix(0.25, scope="all")
 
 
 def test_the_command_repeats_it() -> None:
@@ -42,10 +42,10 @@ def test_what_cannot_be_is_refused(changed: dict, message: str) -> None:
 def test_the_sentences_say_what_was_replaced_when_and_how_far_it_moved() -> None:
     sites = [AttentionSite("a", "temporal", 0, 2), AttentionSite("b", "spatial", 1, 2)]
     videos = [Perturbed("00", "a", 0, {"psnr": 20.0}), Perturbed("01", "b", 1, {"psnr": 30.0, "ssim": 0.5})]
-    asked = PerturbRun("scenes", ("a", "b"), perturbation="uniform", start=0.25)
-    told = describe_perturbed(asked, PerturbResult(sites, videos))
-    assert told[0] == "The maps of 2 attention sites (spatial, temporal) became uniform, from 25% to 100% of the steps."
-    assert told[1] == "PSNR to the original: 25.0 dB on average."
+    config = PerturbRun("scenes", ("a", "b"), perturbation="uniform", start=0.25)
+    text = describe_perturbed(config, PerturbResult(sites, videos))
+    assert text[0] == "The maps of 2 attention sites (spatial, temporal) became uniform, from 25% to 100% of the steps."
+    assert text[1] == "PSNR to the original: 25.0 dB on average."
     table = perturbed_table(videos)
     assert list(table.headings) == ["seed", "prompt", "PSNR dB", "SSIM"]
     assert [list(row) for row in table.rows] == [["0", "a", "20.0", "–"], ["1", "b", "30.0", "0.500"]]

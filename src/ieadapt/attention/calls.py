@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map_only
 
 from ieadapt.attention.denoiser_calls import DenoiserCall
 from ieadapt.attention.families import UNLISTED, Family
-from ieadapt.attention.layouts import TokenLayout, token_layout
+from ieadapt.attention.layouts import LatentGrid, TokenLayout, token_layout
 from ieadapt.attention.run_state import RowMap
 from ieadapt.attention.sites import AttentionSite
 from ieadapt.errors import FailureError
@@ -47,6 +47,7 @@ class AttentionCall:
         own: whether `attend` is the model's plain attention over these very tensors, so that measuring may compute it.
         indices: denoiser rows and heads of a larger call that this one holds; None for all.
         keys_of: whose tokens the keys are where a module attends more than once (`text`, `image`), else empty.
+        grid: the latents that the denoiser call works on; None for a model outside the family table.
     """
 
     site: AttentionSite
@@ -60,6 +61,7 @@ class AttentionCall:
     own: bool = False
     indices: tuple[Sequence[int] | None, Sequence[int] | None] = field(default=(None, None), repr=False)
     keys_of: str = ""
+    grid: LatentGrid | None = None
 
     @property
     def query(self) -> Tensor:
@@ -235,6 +237,7 @@ def attention_call(
         earlier=tuple(visit.calls) if outer.family.calls == "per row" else (),
         own=not inputs.get("dropout_p"),  # dropout draws at random: what we computed would be another output
         keys_of="" if outer.family.calls == "per row" else _keys_of(outer.family, visit),
+        grid=outer.grid,
     )
 
 

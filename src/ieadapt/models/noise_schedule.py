@@ -50,7 +50,7 @@ class NoiseSchedule:
     """The steps of one run, from noise to video, and back.
 
     Attributes:
-        timesteps: what the denoiser is told at each step.
+        timesteps: what the denoiser gets at each step.
         levels: where each step begins.
         ends: where each step ends; DDIM's may differ from where the next begins by one training timestep.
         prediction: `epsilon`, `v_prediction`, `flow` (towards noise) or `flow to data`.

@@ -44,7 +44,7 @@ class SchedulerWrapper:
     """A scheduler that makes some of its steps, in a run that begins with given latents; all else is the scheduler's.
 
     Args:
-        scheduler: whatever the wrapper does not know is asked of it.
+        scheduler: whatever the wrapper does not have is looked up in it.
         latents: with which a run begins, in the pipeline's own form.
         steps: which of the scheduler's steps are made.
     """
@@ -99,7 +99,7 @@ class StepFunctionWrapper(SchedulerWrapper):
     """Takes the place of a pipeline's scheduler and makes the steps by a function, in float32.
 
     Args:
-        scheduler: gives the tables and, to whoever asks, its config.
+        scheduler: gives the tables and its config.
         latents: with which the run begins.
         steps: which steps of the schedule are run, in which order.
         step_function: makes a step.

@@ -1,4 +1,4 @@
-"""What an edit may be asked for, and what the presets ask for."""
+"""Which configurations of an edit there can be, and what the presets choose."""
 
 from __future__ import annotations
 

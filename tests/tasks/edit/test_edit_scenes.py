@@ -43,7 +43,7 @@ def test_refinement_brings_the_clip_back(pipe: DiffusionPipeline, frames: Tensor
 @pytest.mark.slow
 def test_the_colour_changes_and_the_background_stays(pipe: DiffusionPipeline, frames: Tensor) -> None:
     target = SCENE.replace(0, colour="blue" if SCENE.objects[0].colour != "blue" else "red")
-    wanted = render(target)
+    perfect = render(target)
     found = edit(
         pipe,
         frames,
@@ -52,11 +52,11 @@ def test_the_colour_changes_and_the_background_stays(pipe: DiffusionPipeline, fr
         config=EditConfig("inversion", start=0.1, iterations=2),
         generation=STEPS,
     )
-    edge = torch.zeros_like(wanted, dtype=torch.bool)
+    edge = torch.zeros_like(perfect, dtype=torch.bool)
     edge[..., :10, :] = edge[..., -10:, :] = True  # no object comes here
-    assert (found.edited[0] - wanted).abs()[edge].mean() < 0.03
+    assert (found.edited[0] - perfect).abs()[edge].mean() < 0.03
     mean = {
         name: clip.flatten(2).mean(-1)[:, [0, 2]].diff(dim=1).mean()
-        for name, clip in (("source", frames), ("edit", found.edited[0]), ("wanted", wanted))
+        for name, clip in (("source", frames), ("edit", found.edited[0]), ("perfect", perfect))
     }
-    assert abs(mean["edit"] - mean["wanted"]) < 0.65 * abs(mean["source"] - mean["wanted"])
+    assert abs(mean["edit"] - mean["perfect"]) < 0.65 * abs(mean["source"] - mean["perfect"])

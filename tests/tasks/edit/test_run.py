@@ -1,4 +1,4 @@
-"""A model's own number and size of frames, in every family, and what is asked rounded down to what it takes."""
+"""A model's own number and size of frames, in every family, and a requested size rounded down to what it takes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tests.tiny import FAMILIES, build, call_arguments
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_a_family_is_called_with_fits_it(family: str) -> None:
-    asked = {name: call_arguments(family)[name] for name in ("num_frames", "height", "width")}
-    wanted = frames_for(build(family), GenerationConfig(**asked))
-    assert (wanted.number, wanted.height, wanted.width) == tuple(asked.values())
+    requested = {name: call_arguments(family)[name] for name in ("num_frames", "height", "width")}
+    fitting = frames_for(build(family), GenerationConfig(**requested))
+    assert (fitting.number, fitting.height, fitting.width) == tuple(requested.values())
 
 
 @pytest.mark.parametrize(
@@ -36,13 +36,13 @@ def test_where_the_pipeline_has_none_the_denoiser_says_it(family: str, number: i
     config = pipe.transformer.config if family == "cogvideox" else pipe.unet.config
     scale = getattr(pipe, "vae_scale_factor_spatial", None) or pipe.vae_scale_factor
     high = config.sample_height if family == "cogvideox" else config.sample_size
-    wanted = frames_for(pipe, GenerationConfig())
-    assert wanted.height == high * scale
-    assert wanted.number == (config.sample_frames if number is None else number)
+    fitting = frames_for(pipe, GenerationConfig())
+    assert fitting.height == high * scale
+    assert fitting.number == (config.sample_frames if number is None else number)
 
 
 def test_a_size_that_does_not_fit_is_rounded_down() -> None:
-    wanted = frames_for(build("wan"), GenerationConfig(num_frames=8, height=100, width=70))
-    assert wanted.number <= 8
-    assert (wanted.height, wanted.width) < (101, 71)
-    assert wanted == frames_for(build("wan"), GenerationConfig(num_frames=wanted.number, height=wanted.height, width=wanted.width))  # fmt: skip # noqa: E501
+    fitting = frames_for(build("wan"), GenerationConfig(num_frames=8, height=100, width=70))
+    assert fitting.number <= 8
+    assert (fitting.height, fitting.width) < (101, 71)
+    assert fitting == frames_for(build("wan"), GenerationConfig(num_frames=fitting.number, height=fitting.height, width=fitting.width))  # fmt: skip # noqa: E501

@@ -14,7 +14,7 @@ from ieadapt.tasks.enhance.plan import Cost
 from ieadapt.tasks.enhance.run import FILES, Seconds, finished, pair_key, write_pair
 from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.profile import EntropyProfile
-from ieadapt.tasks.pairs import PairTask, VideoPair, pair_tasks
+from ieadapt.tasks.pairs import PairTask, VideoPair
 
 TASK = PairTask("00", "a ball", 3)
 NAMES = [*(f"00-{name}" for name in FILES), "00.json"]
@@ -73,13 +73,6 @@ def test_a_pair_with_a_damaged_file_is_made_again(file: str, content: bytes | No
     if content is not None:
         (made / file).write_bytes(content)
     assert _found(made) is None
-
-
-def test_every_prompt_has_every_seed_once() -> None:
-    tasks = pair_tasks(["a", "b", "c"], seed=10, seeds=3)
-    assert len({task.seed for task in tasks}) == 9
-    assert [task.prompt for task in tasks] == ["a"] * 3 + ["b"] * 3 + ["c"] * 3
-    assert [task.seed for task in pair_tasks(["a", "b"], 5, 1)] == [5, 6]
 
 
 def test_what_was_saved_is_said() -> None:

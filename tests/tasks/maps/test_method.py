@@ -46,8 +46,8 @@ def site_of(family: str, kind: str) -> AttentionSite:
     return [site for site in find_sites(tiny_pipeline(family)) if site.kind == kind][-1]
 
 
-def both(family: str, kind: str, **asked: Any) -> tuple[AttentionMaps, list[Tensor], AttentionCall]:
-    """The maps, the dense maps of the prompt's rows at the asked steps, and the last of these calls."""
+def both(family: str, kind: str, **options: Any) -> tuple[AttentionMaps, list[Tensor], AttentionCall]:
+    """The maps, the dense maps of the prompt's rows at the requested steps, and the last of these calls."""
     calls: list[AttentionCall] = []
 
     def keep(call: AttentionCall) -> None:
@@ -56,7 +56,7 @@ def both(family: str, kind: str, **asked: Any) -> tuple[AttentionMaps, list[Tens
 
     site, pipe = site_of(family, kind), tiny_pipeline(family)
     with intercept(pipe, keep, [site]):
-        maps = attention_maps(pipe, PROMPT, site, settings(family), steps=STEPS, memory_limit=2**16, **asked)
+        maps = attention_maps(pipe, PROMPT, site, settings(family), steps=STEPS, memory_limit=2**16, **options)
     assert len(calls) == len(STEPS)
     rows = [call.rows.index(call.rows.denoiser_rows(("cond",))) for call in calls]
     dense = [dense_logits(call)[index].softmax(-1) for call, index in zip(calls, rows, strict=True)]
@@ -196,8 +196,8 @@ def test_pictures_of_every_kind(family: str, kind: str) -> None:
         }[kind]
     )
     if kind not in {"cross", "text"}:
-        asked = both(family, kind, query=QUERY)[0].figures()
-        assert set(asked) == ({"looks", "words"} if joint else {"looks"})
+        of_query = both(family, kind, query=QUERY)[0].figures()
+        assert set(of_query) == ({"looks", "words"} if joint else {"looks"})
 
 
 @pytest.mark.parametrize("query", [(5, 0, 0), (0, 4, 0), (0, 0, 6), (-1, 0, 0)])
@@ -214,7 +214,7 @@ def test_a_query_outside_a_joint_grid_says_the_grid() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("options", "message"),
     [
         ({"site": "blocks.0.attn9"}, r"matches no attention site; expected a name or pattern such as blocks\.0\.attn"),
         ({"site": "joint"}, r"maps are drawn for one site; got 2: blocks\.0\.attn1, blocks\.1\.attn1"),
@@ -224,9 +224,9 @@ def test_a_query_outside_a_joint_grid_says_the_grid() -> None:
         ({"site": "blocks.0.attn2", "query": QUERY}, "a query on a cross attention site: .* every word"),
     ],
 )
-def test_what_cannot_be_is_refused_before_the_run(asked: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_is_refused_before_the_run(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        attention_maps(tiny_pipeline("wan"), PROMPT, config=settings("wan"), **asked)
+        attention_maps(tiny_pipeline("wan"), PROMPT, config=settings("wan"), **options)
 
 
 def test_a_part_that_the_kind_has_not_is_refused() -> None:

@@ -43,8 +43,8 @@ def test_a_temporal_token_and_the_mean() -> None:
         "Step 4: the token gives its own frame 20.0 % of the weight (a uniform map: 50.0 %); most to frame 1 (80.0 %)."
     )
     between = torch.tensor([[0.6, 0.4], [0.3, 0.7]])
-    said = describe_maps(make("temporal", video=video, frames=between))[0]
-    assert said == "Step 4: tokens give their own frame 65.0 % of the weight (a uniform map: 50.0 %)."
+    sentence = describe_maps(make("temporal", video=video, frames=between))[0]
+    assert sentence == "Step 4: tokens give their own frame 65.0 % of the weight (a uniform map: 50.0 %)."
 
 
 def test_a_joint_token_and_the_mean() -> None:
@@ -53,8 +53,8 @@ def test_a_joint_token_and_the_mean() -> None:
         "Step 4: the token gives its own frame 40.0 % of the weight (a uniform map: 50.0 %), 20.0 % to its own "
         "position over all frames, 20.0 % to text."
     )
-    said = describe_maps(make("joint", video=video, frames=torch.full((2, 2), 0.5)))[0]
-    assert said.endswith("50.0 % of the weight (a uniform map: 50.0 %).")
+    sentence = describe_maps(make("joint", video=video, frames=torch.full((2, 2), 0.5)))[0]
+    assert sentence.endswith("50.0 % of the weight (a uniform map: 50.0 %).")
 
 
 @pytest.mark.parametrize("kind", ["cross", "text"])
@@ -66,7 +66,7 @@ def test_words_are_named_by_weight(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("changed", "message"),
     [
         ({}, "there is no site; remedy: pass --site NAME"),
         ({"site": "a", "query": "1,2"}, "a query is one token; expected FRAME,ROW,COL; got 1,2"),
@@ -79,17 +79,17 @@ def test_words_are_named_by_weight(kind: str) -> None:
         ({"site": "a", "prompts": ()}, "there is no prompt"),
     ],
 )
-def test_what_cannot_be_asked_is_refused(asked: dict[str, Any], message: str) -> None:
+def test_settings_that_cannot_be_are_refused(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        MapsRun(**{"model": "scenes", "prompts": ("a ball",), **asked})
+        MapsRun(**{"model": "scenes", "prompts": ("a ball",), **changed})
 
 
 def test_steps_looked_at_and_steps_of_the_run_are_two_flags() -> None:
     assert [flag.option for flag in flags(MapsRun)].count("--steps") == 1
     values = {"steps": "0,3", "num_inference_steps": 4, "mean": True, "site": "a"}
-    asked = assemble(MapsRun, {"model": "scenes", "prompts": ("a ball",), **values})
-    assert asked.generation.num_inference_steps == 4
-    assert asked.step_numbers == (0, 3)
-    assert command_line("maps", asked, "out") == (
+    config = assemble(MapsRun, {"model": "scenes", "prompts": ("a ball",), **values})
+    assert config.generation.num_inference_steps == 4
+    assert config.step_numbers == (0, 3)
+    assert command_line("maps", config, "out") == (
         "ieadapt maps scenes --prompt 'a ball' --num-inference-steps 4 --site a --steps 0,3 --mean --out out"
     )

@@ -1,4 +1,4 @@
-"""What an edit is asked for: how a video is edited, the published methods by name, and the fields of a run."""
+"""The settings of an edit: how a video is edited, the published methods by name, and the fields of a run."""
 
 from __future__ import annotations
 
@@ -259,7 +259,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class EditRun:
-    """What an edit run is asked for: one source with target prompts, or a file of such jobs.
+    """The settings of an edit run: one source with target prompts, or a file of such jobs.
 
     Attributes:
         model: a bundled name, a folder or a hub id.

@@ -59,7 +59,7 @@ def run_edit(
         out: the run folder.
         overwrite: replace an earlier run in it.
         resume: go on with an earlier edit run in it.
-        stages: told which stage begins and how far it is.
+        stages: gets the name of each stage as it begins, and how far it is.
         say: gets messages about what was chosen and how good it is, while the run goes on.
         load: how the run comes by its pipeline; by default it loads one.
 

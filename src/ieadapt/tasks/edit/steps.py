@@ -43,7 +43,7 @@ class SourceTrajectory:
             first: the step at which it begins.
 
         Raises:
-            UsageError: when a step before the first is asked for.
+            UsageError: a step before the first is requested.
         """
 
         def begin(step: int) -> Latents:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from diffusers import DiffusionPipeline
 
-from ieadapt.attention import AttentionSite, find_sites, intercept, select_sites, wrap_denoiser
+from ieadapt.attention import AttentionSite, find_sites, intercept, select_sites
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.functional import DEFAULT_MEMORY_LIMIT
 from ieadapt.tasks.generate import GenerationConfig, Progress, generate
@@ -73,7 +73,7 @@ def attention_maps(
         )
     words = prompt_words(pipe, prompt)
     record = RecordMaps(step_numbers, words, token, head, memory_limit=memory_limit)
-    with intercept(pipe, record, [chosen]), wrap_denoiser(pipe, record.see_grid):
+    with intercept(pipe, record, [chosen]):
         clip = generate(pipe, [prompt], config, seed, progress)[0]
     missing = [step for step in step_numbers if step not in record.maps]
     if missing:

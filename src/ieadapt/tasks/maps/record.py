@@ -18,7 +18,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from ieadapt.attention import AttentionCall, DenoiserCall, Kind, TokenLayout
+from ieadapt.attention import AttentionCall, Kind, LatentGrid, TokenLayout
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.functional import Attention, map_rows, map_sums, mean_map_rows
 
@@ -200,26 +200,25 @@ class RecordMaps:
     ) -> None:
         self.steps, self.maps, self.frames = frozenset(steps), dict[int, StepMaps](), 1
         self._words, self._query, self._head, self._memory_limit = words, query, head, memory_limit
-        self._positions: int | None = None
-        self._size: tuple[int, int] | None = None
 
     def __call__(self, call: AttentionCall) -> None:
         """Read the call if it is one of a requested step and holds rows of the prompt."""
         if not call.of_text:
             return
-        layout = _known_layout(call)
-        if call.site.kind == "spatial":
-            _check_inside(self._query, (call.rows.repeats, layout.height, layout.width))
-        elif call.site.kind == "temporal":  # a row is one position; only the latent grid says which they are
-            self._positions = call.rows.repeats
-            _check_inside(self._query, (layout.frames, None, None))
-        else:
-            _check_inside(self._query, (layout.frames, layout.height, layout.width))
+        layout, grid = _known_tokens(call)
+        frames, size = grid.frames, (layout.height, layout.width)
+        if call.site.kind == "temporal":  # a row of the call is a position; windows hold some of the frames
+            positions = call.rows.repeats
+            frames, size = layout.frames, next(size for size in grid.resolutions if size[0] * size[1] == positions)
+        _check_inside(self._query, (frames, *size))
+        self.frames = grid.frames
         if call.step not in self.steps or call.step in self.maps:
             return
         heads = slice(None) if self._head is None else slice(self._head, self._head + 1)
         own = replace(call.attention, memory_limit=self._memory_limit).part(slice(call.rows.repeats), heads)
         parts = READERS[call.site.kind](own, layout, self._query, self._words)
+        if call.site.kind == "temporal":
+            parts["video"] = parts["video"].reshape(-1, *size)
         if not all(torch.isfinite(part).all() for part in parts.values()):
             raise FailureError(
                 "attention is not finite",
@@ -228,46 +227,31 @@ class RecordMaps:
             )
         self.maps[call.step] = {name: part.float().cpu() for name, part in parts.items()}
 
-    def see_grid(self, call: DenoiserCall, prediction: Tensor) -> None:
-        """Learn from the denoiser's call which rows and columns the positions of a temporal site are."""
-        if call.grid is not None:
-            self.frames = call.grid.frames
-            if self._positions is not None and self._size is None:
-                self._size = next(size for size in call.grid.resolutions if size[0] * size[1] == self._positions)
-                _check_inside(self._query, (self.frames, *self._size))
-
     def weights(self) -> dict[str, Float[np.ndarray, "step ..."]]:
         """The parts over all steps that were seen, in order of steps."""
         steps = [self.maps[step] for step in sorted(self.maps)]
-        weights = {name: np.stack([parts[name].numpy() for parts in steps]) for name in steps[0]}
-        if self._size is not None:
-            weights["video"] = weights["video"].reshape(len(steps), -1, *self._size)
-        return weights
+        return {name: np.stack([parts[name].numpy() for parts in steps]) for name in steps[0]}
 
     def __repr__(self) -> str:
         return f"RecordMaps(steps={sorted(self.steps)}, query={self._query}, head={self._head})"
 
 
-def _known_layout(call: AttentionCall) -> TokenLayout:
-    if call.layout is None or call.site.kind not in READERS:
+def _known_tokens(call: AttentionCall) -> tuple[TokenLayout, LatentGrid]:
+    if call.layout is None or call.grid is None or call.site.kind not in READERS:
         raise UsageError(
             "this model is outside the family table, so its tokens have no known place in the video",
             where=call.site.name,
             remedy="`ieadapt models` lists the families; a row in ieadapt/attention/families.py describes a new one",
         )
-    return call.layout
+    return call.layout, call.grid
 
 
-def _check_inside(query: Token | None, grid: tuple[int | None, ...]) -> None:
-    """Refuse a token outside (frames, rows, columns); None where a size is not known yet."""
-    if query is None:
-        return
-    if any(size is not None and not 0 <= index < size for index, size in zip(query, grid, strict=True)):
-        names = ("frames", "rows", "columns")
-        sizes = " x ".join(f"{size} {name}" for size, name in zip(grid, names, strict=True) if size is not None)
+def _check_inside(query: Token | None, grid: tuple[int, int, int]) -> None:
+    """Refuse a token outside (frames, rows, columns)."""
+    if query is not None and not all(0 <= index < size for index, size in zip(query, grid, strict=True)):
         raise UsageError(
             "the query is outside this site's grid",
-            expected=f"FRAME,ROW,COL within {sizes}, counted from 0",
+            expected=f"FRAME,ROW,COL within {grid[0]} frames x {grid[1]} rows x {grid[2]} columns, counted from 0",
             got=query,
             where="--query",
         )
