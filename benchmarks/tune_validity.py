@@ -4,7 +4,8 @@
 
 It makes many tunes of a bundled model on disjoint sets of captions, half of them *null*: the candidates are plain with
 other seeds, so that nothing can be confirmed rightly. Of the others the truth is the mean gain of the chosen
-enhancement over plain at equal passes on `--truth` other captions, in accuracy. A finished tune is a folder; the command goes on where it stopped. `--record` writes the rows of this model and metric; others stay.
+enhancement over plain at equal passes on `--truth` other captions, in accuracy. A finished tune
+is a folder; the command goes on where it stopped. `--record` writes the rows of this model and metric; others stay.
 """
 
 from __future__ import annotations

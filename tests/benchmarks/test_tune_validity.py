@@ -30,12 +30,13 @@ def test_captions_of_trials_differ() -> None:
 def test_trials_are_made_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["--trials", "2", "--prompts", "12", "--candidates", "2", "--truth", "2", "--steps", "1", "--batch", "6"]
-    words += ["--model", "scenes-dit", "--device", "cpu", "--out", str(tmp_path)]
+    words = ["--trials", "2", "--prompts", "12", "--candidates", "2", "--truth", "1", "--steps", "1", "--batch", "6"]
+    words += ["--model", "scenes-dit", "--metric", "sharpness", "--device", "cpu", "--out", str(tmp_path)]
     main(words)
     first = capsys.readouterr().out
     assert " null " in first
-    assert "of 1 null tunes confirmed" not in first.splitlines()[0]
+    assert " of 1 null tunes confirmed; " in first.splitlines()[-1]
+    assert (tmp_path / "scenes-dit-sharpness-00" / "truth.json").is_file()
     monkeypatch.setattr(tune_validity, "run_tune", None)  # which must not be called again
     main(words)
     assert capsys.readouterr().out == first
