@@ -157,16 +157,16 @@ def judge(
             "the sites matter": " Its sites are better than random ones of the same resolutions.",
             "not shown to matter": " That its sites are better than random ones is not shown.",
         }[sites]
-        return Verdict("confirmed", sites, f"Better than {tests[-1].against} by {gain:.3g}.{said}")
+        return Verdict("confirmed", sites, f"Better than {tests[-1].against} by {gain:.4g}.{said}")
     interval, number = failed.interval, len(failed.gains)
     if interval.high < matters:
         return Verdict(
-            "refuted", "", f"Against {failed.against}: {interval:.3g}, less than the {matters:.3g} that matter."
+            "refuted", "", f"Against {failed.against}: {interval:.4g}, less than the {matters:.3g} that matter."
         )
     more, shown = max(0, prompts_for(matters, spread) - number), detectable(spread, number)
     return Verdict(
         "undecided",
         "",
-        f"Against {failed.against}: {interval:.3g}. {number} prompts show gains from {shown:.3g} on; "
+        f"Against {failed.against}: {interval:.4g}. {number} prompts show gains from {shown:.3g} on; "
         f"{more} more would show {matters:.3g}.",
     )
