@@ -20,7 +20,7 @@ from ieadapt.models import known_models
 from ieadapt.models.memory import GIB, memory_estimate
 from ieadapt.models.sketch import Sizes, requested_size, sketch, tokens_of
 from ieadapt.runs.folder import read_run
-from ieadapt.runs.pipelines import spoken_folder
+from ieadapt.runs.pipelines import display_path
 from ieadapt.runs.report import Table
 from ieadapt.tasks.demo.run import DemoRun, recorded_table, run_demo
 from ieadapt.tasks.edit.config import EditRun
@@ -282,7 +282,7 @@ def _study_so_far(status: Path | None, compact: Path | None) -> Summary:
     if compact is not None:
         cells = compact_study(compact).height
         content |= {"table_cells": cells}
-        lines.append(f"{cells} cells in {spoken_folder(compact / 'study.parquet')}")
+        lines.append(f"{cells} cells in {display_path(compact / 'study.parquet')}")
     return Summary(content, lines)
 
 

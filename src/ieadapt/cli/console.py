@@ -17,7 +17,7 @@ from rich.progress import Progress as Bars
 
 from ieadapt.errors import IEAdaptError
 from ieadapt.runs.folder import Progress, Stages, default_folder
-from ieadapt.runs.pipelines import spoken_folder
+from ieadapt.runs.pipelines import display_path
 from ieadapt.runs.report import Table
 
 
@@ -115,4 +115,4 @@ def print_table(table: Table) -> None:
 
 def location(label: str, path: Path) -> str:
     """The line that says where a file lies."""
-    return f"{label}: {spoken_folder(path)}"
+    return f"{label}: {display_path(path)}"

@@ -74,12 +74,9 @@ class _Process:
         own = [process for process in multiprocessing.active_children() if process.pid == pid]
         for process in own:
             process.terminate()
-        timers = [threading.Timer(STOP_SECONDS, process.kill) for process in own]
-        for timer in timers:
-            timer.start()
+            process.join(STOP_SECONDS)
+            process.kill()
         self._pool.shutdown(wait=True, cancel_futures=True)
-        for timer in timers:
-            timer.cancel()
 
 
 @cache

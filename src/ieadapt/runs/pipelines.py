@@ -166,7 +166,7 @@ def _attention_backend(denoiser: nn.Module) -> str:
     return str(getattr(named, "value", named or os.environ.get("DIFFUSERS_ATTN_BACKEND", "native")))
 
 
-def spoken_folder(path: str | Path) -> str:
+def display_path(path: str | Path) -> str:
     """A path as a reader would type it: relative to the working folder where it lies below that."""
     full = Path(path).resolve()
     return str(full.relative_to(Path.cwd())) if full.is_relative_to(Path.cwd()) else str(path)

@@ -206,8 +206,8 @@ def _report(config: PerturbRun, result: PerturbResult, profile: EntropyProfile |
     more = "" if len(shown) == len(result.videos) else f" (the first {len(shown)} of {len(result.videos)})"
     return Report(
         title=f"Perturbed with {config.model}",
-        asked=config.summary,
-        found=describe_perturbed(config, result),
+        request=config.summary,
+        results=describe_perturbed(config, result),
         sections=[
             Section(f"Original and perturbed{more}", [Gallery(clips)]),
             Section("Frame by frame", strips),

@@ -21,7 +21,8 @@ _SHOWN = {
     "command": str | None,
     "started": str | None,
     "seconds": float | int | None,
-    "found": list[str] | None,
+    "results": list[str] | None,
+    "found": list[str] | None,  # the results, in records of earlier versions
     "sites": list[str] | None,
     "repeat": dict[str, str] | None,
 }

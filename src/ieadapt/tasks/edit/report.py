@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ieadapt.runs.folder import RunFolder
-from ieadapt.runs.pipelines import spoken_folder
+from ieadapt.runs.pipelines import display_path
 from ieadapt.runs.report import Clip, Gallery, Picture, Report, Section, Table, Text
 from ieadapt.tasks.edit.config import EditRun
 from ieadapt.tasks.edit.jobs import JobRecord
@@ -62,8 +62,8 @@ def edit_report(request: EditRun, records: Sequence[JobRecord], run: RunFolder, 
     )
     return Report(
         title=f"Edited with {request.model}",
-        asked=f"{number}, {request.sampling.num_inference_steps} steps, {_method(request)}.",
-        found=[*_findings(records), *left_out],
+        request=f"{number}, {request.sampling.num_inference_steps} steps, {_method(request)}.",
+        results=[*_findings(records), *left_out],
         sections=sections,
         repeat={"Command line": str(run.record["command"]), "Python": _python(request, records[0])},
         record=report_record(run.record),
@@ -144,7 +144,7 @@ def _python(request: EditRun, record: JobRecord) -> str:
     if job.video is not None:
         size = f"ieadapt.Frames({number}, {height}, {width})"
         config = _constructor(request.source_config())
-        source = f"ieadapt.read_source({spoken_folder(job.video)!r}, {size}, {config}).frames"
+        source = f"ieadapt.read_source({display_path(job.video)!r}, {size}, {config}).frames"
     else:
         sized = dataclasses.replace(sampling, num_frames=number, height=height, width=width)
         made = _constructor(with_model_defaults(sized, request.model))

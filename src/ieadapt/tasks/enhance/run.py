@@ -17,7 +17,7 @@ from ieadapt.attention import AttentionSite, find_sites
 from ieadapt.errors import UsageError
 from ieadapt.files import read_record, record_text
 from ieadapt.runs.folder import RunFolder, Stages, silent, versions
-from ieadapt.runs.pipelines import Hardware, Load, check_seeds, open_model_run, spoken_folder
+from ieadapt.runs.pipelines import Hardware, Load, check_seeds, display_path, open_model_run
 from ieadapt.runs.report import Clip, Gallery, Report, Section, figure_png, write_report
 from ieadapt.runs.videos import encode_video, side_by_side, strip
 from ieadapt.tasks.enhance.config import EnhanceConfig
@@ -283,8 +283,8 @@ def _report(
     plots = profile_blocks(profile, figure_png(profile.plot())) if profile else []
     return Report(
         title=f"Enhanced with {config.model}",
-        asked=config.summary,
-        found=results,
+        request=config.summary,
+        results=results,
         sections=[
             Section(f"Plain and enhanced{more}", [Gallery(clips)]),
             Section("The sites", [sites_table(sites, profile), *plots]),
@@ -306,7 +306,7 @@ def summarize(method: EnhanceConfig, sites: Sequence[AttentionSite]) -> str:
 
 def _python(config: EnhanceRun, out: str | Path, profile: EntropyProfile | None) -> str:
     """The lines that make the enhanced videos again."""
-    load = f'profile = ieadapt.EntropyProfile.load("{spoken_folder(config.profile or out)}")\n' if profile else ""
+    load = f'profile = ieadapt.EntropyProfile.load("{display_path(config.profile or out)}")\n' if profile else ""
     passed = "    profile=profile,\n" if profile else ""
     return (
         f'import ieadapt\n\npipe = ieadapt.load("{config.model}")\n{load}'
