@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +13,7 @@ import typer
 from diffusers import DiffusionPipeline
 
 from ieadapt.attention import FAMILIES, AttentionSite, denoisers_of, find_sites, select_sites
-from ieadapt.cli.console import Summary, location, run_in
+from ieadapt.cli.console import Summary, location, mend_and_resume, print_progress, run_in
 from ieadapt.cli.options import DryRun, Model, Out, Overwrite, Resume, takes
 from ieadapt.models import known_models
 from ieadapt.models.memory import GIB, memory_estimate
@@ -193,7 +192,7 @@ def enhance(
     return Summary({"videos": videos, **content}, [table, *lines], folder)
 
 
-@takes(EditRun, prompts_from="jobs")
+@takes(EditRun)
 def edit(config: EditRun, *, out: Out = None, overwrite: Overwrite = False, resume: Resume = False) -> Summary:
     """The source is a video file, a folder of frames, or generated; how well the model reconstructs it is said first.
 
@@ -204,16 +203,13 @@ def edit(config: EditRun, *, out: Out = None, overwrite: Overwrite = False, resu
     Example: `ieadapt edit scenes --video clip.mp4 --source-prompt "a big red star moving left over hills"
     --prompt "a big blue star moving left over hills" --out runs/edited`
     """
-    say = functools.partial(print, file=sys.stderr, flush=True)
     with run_in(out, "edit") as (folder, stages):
-        records, batch = run_edit(config, folder, overwrite=overwrite, resume=resume, stages=stages, say=say)
+        records, batch = run_edit(config, folder, overwrite=overwrite, resume=resume, stages=stages, say=print_progress)
     table = dataclasses.replace(edits_table(records), caption="Each edit against its source:")
     files = [record.file(edit, "side-by-side.mp4") for record in records for edit in record.edits]
     lines = [location("video", folder / file) for file in files]
-    content = {"jobs": [dataclasses.asdict(record) for record in records], "left_out": batch.left_out}
-    remedy = f"mend that, then repeat with --resume --out {folder}"
-    shortfall = batch.shortfall(remedy=remedy) if batch.left_out else None
-    return Summary(content, [table, *lines], folder, shortfall)
+    content = {"jobs": [dataclasses.asdict(record) for record in records]}
+    return Summary(content, [table, *lines], folder, batch, mend_and_resume(folder))
 
 
 @takes(ScreenRun)
@@ -230,9 +226,8 @@ def screen(
     if dry_run:
         plan = price_screen(config)
         return Summary({"price": plan.summary(), "seconds": plan.seconds}, [plan.summary()])
-    say = functools.partial(print, file=sys.stderr, flush=True)
     with run_in(out, "screen") as (folder, stages):
-        profile = run_screen(config, folder, overwrite=overwrite, resume=resume, stages=stages, say=say)
+        profile = run_screen(config, folder, overwrite=overwrite, resume=resume, stages=stages, say=print_progress)
     effects = [] if profile.effects is None else profile.effects.to_dicts()
     return Summary({"effects": effects}, [ranked_table(profile)], folder)
 

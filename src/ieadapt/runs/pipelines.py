@@ -108,7 +108,7 @@ def check_prompts(prompts: tuple[str, ...]) -> None:
         UsageError: there is no prompt, or one has no text in it.
     """
     if not prompts:
-        raise UsageError("there is no prompt", expected="at least one", remedy="pass --prompt TEXT or --prompts FILE")
+        raise UsageError("there is no prompt", remedy='pass --prompt "a red ball" or --prompts FILE')
     blank = [number for number, prompt in enumerate(prompts, start=1) if not prompt.strip()]
     if blank:
         raise UsageError(

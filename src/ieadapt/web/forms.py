@@ -66,7 +66,7 @@ def flag_field(flag: Flag, value: Any) -> Field:
     seen: dict[str, Any] = {"label": label_of(flag.name), "info": capitalise(flag.help), "min_width": _WIDTH}
     if flag.choices:
         problem = f"unknown {label_of(flag.name)}"
-        return _choice_field(flag.name, flag.choices, value, problem, optional=flag.default is None, **seen)
+        return _choice_field(flag.name, flag.choices, value, problem, **seen)
     if bool in kinds:
         return Field(flag.name, gr.Checkbox(value, **seen), bool, bool)
     if kinds & {int, float}:
@@ -139,20 +139,19 @@ def read_prompts(raw: Any) -> tuple[str, ...]:
     return lines
 
 
-def _choice_field(
-    name: str, choices: Sequence[str], value: Any, problem: str, *, optional: bool = False, **seen: Any
-) -> Field:
-    listed = [*([NONE] if optional else []), *choices]
+def _choice_field(name: str, choices: Sequence[str], value: Any, problem: str, **seen: Any) -> Field:
+    """One of some choices; none of them too, where that is the default."""
+    listed = [*([NONE] if value is None else []), *choices]
 
     def read(raw: Any) -> Any:
-        if optional and raw in (None, NONE):
+        if value is None and raw in (None, NONE):
             return None
         if raw not in choices:
             raise UsageError(problem, expected=", ".join(choices), got=repr(raw))
         return raw
 
-    def show(value: Any) -> Any:
-        shown = NONE if value is None else value
+    def show(chosen: Any) -> Any:
+        shown = NONE if chosen is None else chosen
         return shown if shown in listed else gr.skip()
 
     return Field(name, gr.Dropdown(listed, value=NONE if value is None else value, **seen), read, show)
