@@ -61,15 +61,15 @@ def run_program(
     application: Callable[[str | None], typer.Typer], arguments: Sequence[str] | None = None, name: str = "ieadapt"
 ) -> int:
     """Run a program, given what makes its commands for the first word of the command line; returns its exit status."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in given
-    given = [word for word in given if word != "--debug"]
+    typed = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in typed
+    typed = [argument for argument in typed if argument != "--debug"]
     try:
         _stop_on_terminate()
-        requested = next((word for word in given if not word.startswith("-")), None)
+        requested = next((argument for argument in typed if not argument.startswith("-")), None)
         quiet = requested is not None and not debug
         with _libraries_quiet() if quiet else noted():
-            status = int(application(requested)(args=given, prog_name=name, standalone_mode=False) or 0)
+            status = int(application(requested)(args=typed, prog_name=name, standalone_mode=False) or 0)
         if status == STOPPED:
             raise KeyboardInterrupt
         return status

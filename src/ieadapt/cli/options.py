@@ -52,8 +52,8 @@ def takes(
             else:
                 if "prompts" in values:
                     values |= _model_and_prompts(values)
-                given = {name: value for name, value in values.items() if value is not None}
-                summary = function(assemble(config, given), **others)
+                chosen = {name: value for name, value in values.items() if value is not None}
+                summary = function(assemble(config, chosen), **others)
             summary.show(as_json=as_json)
 
         shown = [*made, *own, _parameter("as_json", _Json, False)]
@@ -92,7 +92,7 @@ def _model_and_prompts(values: dict[str, Any]) -> dict[str, Any]:
     return {"prompts": read_prompts(values.pop("prompt"), values["prompts"])}
 
 
-def read_prompts(given: list[str] | None, file: Path | None) -> tuple[str, ...]:
+def read_prompts(typed: list[str] | None, file: Path | None) -> tuple[str, ...]:
     """The prompts of `--prompt` and of the file of `--prompts`, in this order.
 
     Blank lines at the end of the file are ignored; a blank line between prompts is an error, since the seeds of the
@@ -101,7 +101,7 @@ def read_prompts(given: list[str] | None, file: Path | None) -> tuple[str, ...]:
     Raises:
         UsageError: the file cannot be read or holds no prompt, or a prompt in it is blank.
     """
-    prompts = tuple(given or ())
+    prompts = tuple(typed or ())
     if file is None:
         return prompts
     lines = prompts_text(file).rstrip().splitlines()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -63,21 +63,17 @@ def _caption(name: str) -> str:
 MEASURE = Workflow("measure", MeasureRun, run_measure, show, EMPTY, ("steps", "seed"))
 
 
-def maps_of(config: Mapping[str, Any], site: str) -> MapsRun:
-    """The maps run that looks at one site of what a measure run has measured: its first prompt, noise and settings."""
-    return MapsRun(
-        config["model"],
-        tuple(config["prompts"][:1]),
-        site=site,
-        generation=GenerationConfig(**config["generation"]),
-        seed=config["seed"],
-        hardware=Hardware(**config["hardware"]),
-    )
-
-
 def _maps_run(app: App, name: str, site: str) -> str:
-    """The run that draws the maps of a site of a measure run: an earlier one, or one that begins now."""
-    config = maps_of(app.view(name).config, site)
+    """The run that draws the maps of a site for the first prompt of a measure run: an earlier one, or a new one."""
+    measured = app.view(name).config
+    config = MapsRun(
+        measured["model"],
+        tuple(measured["prompts"][:1]),
+        site=site,
+        generation=GenerationConfig(**measured["generation"]),
+        seed=measured["seed"],
+        hardware=Hardware(**measured["hardware"]),
+    )
     recorded = json.loads(json.dumps(dataclasses.asdict(config)))
     same = (run for run, record in app.workspace.complete("maps") if record["config"] == recorded)
     return next(same, None) or app.start("maps", run_maps, config)

@@ -154,8 +154,8 @@ class Workspace:
 
     def complete(self, workflow: str) -> list[tuple[str, dict[str, Any]]]:
         """Name and record of every finished run of a workflow, the latest first."""
-        wanted = (workflow, "complete")
-        return [(name, record) for name, record in self.runs() if (record["workflow"], record["status"]) == wanted]
+        sought = (workflow, "complete")
+        return [(name, record) for name, record in self.runs() if (record["workflow"], record["status"]) == sought]
 
     def profiles(self) -> list[tuple[str, str]]:
         """Label and name of every finished measure run, the latest first."""
