@@ -19,7 +19,7 @@ from benchmarks.testbed.work import RowWork, row_tasks
 from ieadapt.errors import UsageError
 from ieadapt.models import known_models
 from ieadapt.runs.engines import make_missing
-from ieadapt.runs.flags import flag_words
+from ieadapt.runs.flags import flag_arguments
 from ieadapt.runs.folder import RunFolder, Stages, open_run, silent
 from ieadapt.runs.pipelines import Hardware
 from ieadapt.runs.report import Table
@@ -142,7 +142,7 @@ def run_testbed(
     folder = Path(out).expanduser()
     work = RowWork(folder, model, config.hardware, config.scenes, _settings(model, config))
     wanted = _request(work)
-    command = shlex.join(["ieadapt", "bench", "testbed", "--model", model, *flag_words(config), "--out", str(out)])
+    command = shlex.join(["ieadapt", "bench", "testbed", "--model", model, *flag_arguments(config), "--out", str(out)])
     with open_run(out, "testbed", {"request": wanted}, command=command, resume=resume) as run:
         _settle_profile(work, config, stages)
         notes = _make(work, config, stages)

@@ -13,9 +13,9 @@ import pytest
 from ieadapt.attention import find_sites
 from ieadapt.cli.main import COMMANDS
 from ieadapt.runs.folder import read_run
-from ieadapt.runs.videos import decode_video
 from ieadapt.tasks.measure.profile import EntropyProfile
 from tests.cli.conftest import SIZE, Program
+from tests.runs.files import decode_video
 from tests.tiny import FAMILIES, build, call_arguments
 
 SHAPE_FLAGS = {"height": "--height", "width": "--width", "num_frames": "--frames"}

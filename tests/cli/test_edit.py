@@ -14,10 +14,9 @@ from PIL import Image
 
 from ieadapt.runs.decoding import open_video
 from ieadapt.runs.folder import problem_of, read_run
-from ieadapt.runs.videos import decode_video
 from tests.cli.conftest import Program
 from tests.cli.test_commands import undefined_names
-from tests.runs.files import damaged_copy, grey, greys, write
+from tests.runs.files import damaged_copy, decode_video, grey, greys, write
 
 SIZE = ("--steps", "2", "--height", "16", "--width", "24", "--frames", "5")
 TARGET = ("--prompt", "a blue ball")
@@ -253,7 +252,7 @@ def test_a_file_of_jobs_stands_alone(tiny: Path, tmp_path: Path, program: Progra
 
 
 def test_no_target(tiny: Path, clip: Path, program: Program) -> None:
-    assert "there is no prompt" in program("edit", tiny, "--video", clip).refused()
+    assert "an edit needs a prompt" in program("edit", tiny, "--video", clip).refused()
 
 
 def test_a_prompt_past_the_text_encoder(tiny: Path, clip: Path, tmp_path: Path, program: Program) -> None:

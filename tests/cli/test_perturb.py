@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from ieadapt.runs.folder import read_run
-from ieadapt.runs.videos import decode_video
 from tests.cli.conftest import SIZE, Program
+from tests.runs.files import decode_video
 
 RED = ("--prompt", "a red ball")
 

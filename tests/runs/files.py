@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+import torch
 
 from ieadapt.runs.videos import SOUND_RATE
 
@@ -93,3 +95,10 @@ def damaged_copy(path: Path, copy: Path, at: float = 0.1, number: int = 40) -> P
         content[index] ^= 0xFF
     copy.write_bytes(bytes(content))
     return copy
+
+
+def decode_video(content: bytes) -> torch.Tensor:
+    """The frames of a video file as (frame, channel, height, width), RGB in [0, 1]."""
+    with av.open(io.BytesIO(content)) as container:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255

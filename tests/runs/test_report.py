@@ -44,8 +44,8 @@ def _report() -> Report:
     ]
     return Report(
         title="Measured",
-        asked="one model",
-        found=["First.", "Second."],
+        request="one model",
+        results=["First.", "Second."],
         sections=[Section("What was seen", blocks)],
         repeat={"Command line": "ieadapt measure scenes --prompt 'a red ball'"},
         record={"seed": 0, "torch": "2.13.0"},

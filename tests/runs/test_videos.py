@@ -15,7 +15,8 @@ from PIL import Image
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.runs import videos
 from ieadapt.runs.sources import read_sound
-from ieadapt.runs.videos import SOUND_RATE, Sound, decode_video, encode_video, rows_of_frames, side_by_side, strip
+from ieadapt.runs.videos import SOUND_RATE, Sound, encode_video, rows_of_frames, side_by_side, strip
+from tests.runs.files import decode_video
 
 
 def _clip(frames: int = 6, height: int = 64, width: int = 96) -> torch.Tensor:
@@ -136,7 +137,7 @@ def test_a_fractional_rate_is_kept() -> None:
 def test_frames_stand_in_rows_unchanged() -> None:
     clip = torch.arange(16)[:, None, None, None].expand(16, 3, 20, 30) / 255
     picture = np.asarray(Image.open(io.BytesIO(rows_of_frames({"source": clip, "edit": 1 - clip}, count=4))))
-    assert picture.shape == (2 * (20 + 18 + 4), 4 * 34 - 4, 3)
+    assert picture.shape == (2 * (20 + 20) + 4, 4 * 34 - 4, 3)
     assert [int(picture[25, column, 0]) for column in (0, 34, 68, 102)] == [0, 5, 10, 15]
     assert [int(picture[67, column, 0]) for column in (0, 34, 68, 102)] == [255, 250, 245, 240]
     assert (picture[25, 30:34] == 255).all()
@@ -145,7 +146,7 @@ def test_frames_stand_in_rows_unchanged() -> None:
 
 def test_a_short_clip_gives_a_short_row() -> None:
     picture = Image.open(io.BytesIO(rows_of_frames({"a": torch.zeros(3, 3, 8, 8)}, count=8)))
-    assert picture.size == (3 * 12 - 4, 8 + 18 + 4)
+    assert picture.size == (3 * 12 - 4, 8 + 20)
 
 
 def test_unequal_clips_are_refused() -> None:

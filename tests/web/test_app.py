@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from ieadapt.runs.pipelines import Hardware
-from ieadapt.runs.videos import decode_video
 from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.perturb import PerturbRun, run_perturb
 from ieadapt.web.app import App, ModelCache
 from ieadapt.web.workspace import Workspace
+from tests.runs.files import decode_video
 from tests.tiny import build
 
 CPU = Hardware(device="cpu")

@@ -109,7 +109,7 @@ def test_enhance_with_the_layers_that_entropy_chooses(browse: Open, served: Serv
     page.locator(".pair").wait_for()
     record = read_run(served.app.workspace.folder(run_of(page)))
     assert len(record["sites"]) == 10
-    assert "enhanced" in page.locator(".found").inner_text()
+    assert "enhanced" in page.locator(".results").inner_text()
     page.locator("[data-do=view]").click()
     page.get_by_label("before and after").fill("20")
     assert page.evaluate("() => document.querySelector('.pair').style.getPropertyValue('--cut')") == "20%"

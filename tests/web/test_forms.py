@@ -12,13 +12,15 @@ import pytest
 
 from ieadapt.errors import UsageError
 from ieadapt.runs.flags import flags
+from ieadapt.runs.folder import open_run
 from ieadapt.tasks.edit.config import EditRun
 from ieadapt.tasks.enhance.run import EnhanceRun
 from ieadapt.tasks.measure.run import MeasureRun
 from ieadapt.tasks.perturb import PerturbRun
 from ieadapt.web.edit import EDIT
-from ieadapt.web.forms import Form, model_field, prompts_field, run_field
+from ieadapt.web.forms import Form, model_field, profile_field, prompts_field
 from ieadapt.web.videos import ENHANCE, PERTURB
+from ieadapt.web.workspace import Workspace
 
 CONFIGS = {MeasureRun: ("steps",), PerturbRun: PERTURB.shown, EnhanceRun: ENHANCE.shown, EditRun: EDIT.shown}
 PATHS = {"profile", "video", "jobs", "cache", "image", "input"}
@@ -87,12 +89,10 @@ def test_what_cannot_be_is_refused(changed: dict, message: str) -> None:
         form.config_of(sent(form, **changed))
 
 
-def test_a_run_is_chosen_from_the_list_alone() -> None:
-    with gr.Blocks():
-        field = run_field(
-            "profile", "Measured run", "", lambda: [("first", "measure-1")], lambda name: Path("root", name)
-        )
-    assert field.read("measure-1") == Path("root/measure-1")
+def test_a_run_is_chosen_from_the_list_alone(tmp_path: Path) -> None:
+    with open_run(tmp_path / "measure-1", "measure", {"prompts": ["a"]}), gr.Blocks():
+        field = profile_field(Workspace(tmp_path))
+    assert field.read("measure-1") == tmp_path / "measure-1"
     assert field.read("") is None
     with pytest.raises(UsageError, match=r"there is no such run; got '\.\./secret'"):
         field.read("../secret")

@@ -56,25 +56,25 @@ def test_beyond_this_machine_there_is_always_a_token_and_never_the_same(host: st
     tokens = {Access(host).token for _ in range(20)}
     assert len(tokens) == 20
     assert all(token and len(token) >= 32 for token in tokens)
-    assert Access(host, given=TOKEN).token == TOKEN
+    assert Access(host, fixed_token=TOKEN).token == TOKEN
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.0.0.2"])
 def test_on_this_machine_alone_there_is_one_if_it_is_given(host: str) -> None:
     assert Access(host).token is None
-    assert Access(host, given=TOKEN).token == TOKEN
+    assert Access(host, fixed_token=TOKEN).token == TOKEN
 
 
 @pytest.mark.parametrize("given", ["", "short", "with a space in it", "ünïcödé-tokens-here", "line\nbreak-in-a-token"])
 def test_a_token_that_can_be_guessed_or_breaks_an_address_is_refused(given: str) -> None:
     with pytest.raises(UsageError, match="this token will not do; expected 16 or more letters"):
-        Access(given=given)
+        Access(fixed_token=given)
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
 @pytest.mark.parametrize("shown", ["", "wrong", TOKEN[:-1], TOKEN + "x", "é"])
 def test_without_the_token_nothing_is_answered(address: str, shown: str) -> None:
-    client = guarded(Access("0.0.0.0", given=TOKEN))
+    client = guarded(Access("0.0.0.0", fixed_token=TOKEN))
     cookie = {"Cookie": f"ieadapt-7860={shown}".encode()}
     for answer in (client.get(address), client.post(address), client.get(address, headers=cookie)):
         assert answer.status_code == 401
@@ -83,24 +83,24 @@ def test_without_the_token_nothing_is_answered(address: str, shown: str) -> None
 
 
 def test_the_token_in_the_address_becomes_a_cookie_and_leaves_the_address() -> None:
-    client = guarded(Access("0.0.0.0", given=TOKEN))
+    client = guarded(Access("0.0.0.0", fixed_token=TOKEN))
     answer = client.get(f"/perturb?run=a%2Fb&token={TOKEN}")
     assert (answer.status_code, answer.headers["location"]) == (303, "/perturb?run=a%2Fb")
     assert {"httponly", "path=/", "samesite=lax"} <= set(answer.headers["set-cookie"].lower().split("; "))
     assert client.get("/perturb?run=a%2Fb").text == "in: run=a%2Fb"
     assert client.get("/runs?token=another-one").text == "in: token=another-one"
-    assert guarded(Access("0.0.0.0", given=TOKEN)).get("/runs").status_code == 401
+    assert guarded(Access("0.0.0.0", fixed_token=TOKEN)).get("/runs").status_code == 401
 
 
 def test_a_page_elsewhere_cannot_be_the_target_of_the_way_back() -> None:
-    client = guarded(Access("0.0.0.0", given=TOKEN))
+    client = guarded(Access("0.0.0.0", fixed_token=TOKEN))
     assert client.get(f"http://127.0.0.1:7860//evil.example/?token={TOKEN}").status_code == 404
 
 
 def test_tokens_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
     compared = []
     monkeypatch.setattr(secrets, "compare_digest", lambda *pair: compared.append(pair) or False)
-    assert guarded(Access("0.0.0.0", given=TOKEN)).get(f"/runs?token={TOKEN}").status_code == 401
+    assert guarded(Access("0.0.0.0", fixed_token=TOKEN)).get(f"/runs?token={TOKEN}").status_code == 401
     assert (TOKEN.encode(), TOKEN.encode()) in compared
 
 
@@ -140,7 +140,7 @@ def test_no_websocket_passes() -> None:
 
 def test_the_addresses_that_are_printed_open_the_app() -> None:
     assert Access().urls == ["http://127.0.0.1:7860"]
-    assert Access("::1", 7000, given=TOKEN).urls == [f"http://[::1]:7000/?token={TOKEN}"]
+    assert Access("::1", 7000, fixed_token=TOKEN).urls == [f"http://[::1]:7000/?token={TOKEN}"]
     access = Access("0.0.0.0", names=("video.example",))
     for url in access.urls:
         host, _, rest = url.removeprefix("http://").partition("/")
@@ -151,7 +151,7 @@ def test_the_addresses_that_are_printed_open_the_app() -> None:
 
 @pytest.fixture
 def private(tmp_path: Path) -> Iterator[TestClient]:
-    config = WebConfig(("scenes",), Access("0.0.0.0", given=TOKEN), tmp_path / "root")
+    config = WebConfig(("scenes",), Access("0.0.0.0", fixed_token=TOKEN), tmp_path / "root")
     with TestClient(application_of(config), base_url="http://192.168.0.7:7860") as client:
         yield client
 

@@ -53,7 +53,7 @@ def test_html_in_prompts_and_names_is_text(app: App) -> None:
         run.write(
             "perturbed.json", '[{"name": "00", "prompt": "<img src=x onerror=alert(1)>", "seed": 0, "measures": {}}]'
         )
-        run.note(found=[HTML], repeat={"Python": HTML})
+        run.note(results=[HTML], repeat={"Python": HTML})
     shown = videos.show_perturbed(app, app.view("perturb-1"))
     profile(10.0).save(app.workspace.root / "perturb-1")
     for html in (shown, runs.listed(app), videos.pickable(app, "perturb-1", ())):
@@ -162,7 +162,7 @@ SOUND = {
         "config": {"prompts": ["a"], "model": "scenes"},
         "started": "2026-01-01T00:00:00",
         "seconds": 3.0,
-        "found": ["b"],
+        "results": ["b"],
     },
     **{"sites": ["c"], "repeat": {"Python": "d"}},
 }

@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 
 from ieadapt.errors import UsageError
-from ieadapt.runs.videos import decode_video, encode_video
+from ieadapt.runs.videos import encode_video
 from ieadapt.web.uploads import MEBIBYTE, Limits, Uploads
+from tests.runs.files import decode_video
 
 
 @pytest.fixture

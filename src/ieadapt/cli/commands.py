@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,13 +14,13 @@ import typer
 from diffusers import DiffusionPipeline
 
 from ieadapt.attention import FAMILIES, AttentionSite, denoisers_of, find_sites, select_sites
-from ieadapt.cli.console import Summary, location, run_in
+from ieadapt.cli.console import Summary, location, mend_and_resume, print_progress, run_in
 from ieadapt.cli.options import DryRun, Model, Out, Overwrite, Resume, takes
 from ieadapt.models import known_models
 from ieadapt.models.memory import GIB, memory_estimate
 from ieadapt.models.sketch import Sizes, requested_size, sketch, tokens_of
 from ieadapt.runs.folder import read_run
-from ieadapt.runs.pipelines import spoken_folder
+from ieadapt.runs.pipelines import display_path
 from ieadapt.runs.report import Table
 from ieadapt.tasks.demo.run import DemoRun, recorded_table, run_demo
 from ieadapt.tasks.edit.config import EditRun
@@ -196,7 +195,7 @@ def enhance(
     return Summary({"videos": videos, **content}, [table, *lines], folder)
 
 
-@takes(EditRun, prompts_from="jobs")
+@takes(EditRun)
 def edit(config: EditRun, *, out: Out = None, overwrite: Overwrite = False, resume: Resume = False) -> Summary:
     """The source is a video file, a folder of frames, or generated; how well the model reconstructs it is said first.
 
@@ -207,16 +206,13 @@ def edit(config: EditRun, *, out: Out = None, overwrite: Overwrite = False, resu
     Example: `ieadapt edit scenes --video clip.mp4 --source-prompt "a big red star moving left over hills"
     --prompt "a big blue star moving left over hills" --out runs/edited`
     """
-    say = functools.partial(print, file=sys.stderr, flush=True)
     with run_in(out, "edit") as (folder, stages):
-        records, batch = run_edit(config, folder, overwrite=overwrite, resume=resume, stages=stages, say=say)
+        records, batch = run_edit(config, folder, overwrite=overwrite, resume=resume, stages=stages, say=print_progress)
     table = dataclasses.replace(edits_table(records), caption="Each edit against its source:")
     files = [record.file(edit, "side-by-side.mp4") for record in records for edit in record.edits]
     lines = [location("video", folder / file) for file in files]
-    content = {"jobs": [dataclasses.asdict(record) for record in records], "left_out": batch.left_out}
-    remedy = f"mend that, then repeat with --resume --out {folder}"
-    shortfall = batch.shortfall(remedy=remedy) if batch.left_out else None
-    return Summary(content, [table, *lines], folder, shortfall)
+    content = {"jobs": [dataclasses.asdict(record) for record in records]}
+    return Summary(content, [table, *lines], folder, batch, mend_and_resume(folder))
 
 
 @takes(ScreenRun)
@@ -233,9 +229,8 @@ def screen(
     if dry_run:
         plan = price_screen(config)
         return Summary({"price": plan.summary(), "seconds": plan.seconds}, [plan.summary()])
-    say = functools.partial(print, file=sys.stderr, flush=True)
     with run_in(out, "screen") as (folder, stages):
-        profile = run_screen(config, folder, overwrite=overwrite, resume=resume, stages=stages, say=say)
+        profile = run_screen(config, folder, overwrite=overwrite, resume=resume, stages=stages, say=print_progress)
     effects = [] if profile.effects is None else profile.effects.to_dicts()
     return Summary({"effects": effects}, [ranked_table(profile)], folder)
 
@@ -254,9 +249,8 @@ def tune(
     if dry_run:
         price = price_tune(config)
         return Summary({"price": price}, [price])
-    say = functools.partial(print, file=sys.stderr, flush=True)
     with run_in(out, "tune") as (folder, stages):
-        found = run_tune(config, folder, overwrite=overwrite, resume=resume, stages=stages, say=say)
+        found = run_tune(config, folder, overwrite=overwrite, resume=resume, stages=stages, say=print_progress)
     content = json.loads((folder / RESULT).read_text())
     rows = [[test.against, f"{test.interval:.4g}", str(len(test.gains))] for test in found.tests]
     table = Table(("against", "gain", "prompts"), rows, f"{config.tune.metric}, {found.best.name}:")
@@ -309,7 +303,7 @@ def _study_so_far(status: Path | None, compact: Path | None) -> Summary:
     if compact is not None:
         cells = compact_study(compact).height
         content |= {"table_cells": cells}
-        lines.append(f"{cells} cells in {spoken_folder(compact / 'study.parquet')}")
+        lines.append(f"{cells} cells in {display_path(compact / 'study.parquet')}")
     return Summary(content, lines)
 
 

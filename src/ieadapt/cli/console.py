@@ -15,9 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from ieadapt.errors import IEAdaptError
-from ieadapt.runs.folder import Progress, Stages, default_folder
-from ieadapt.runs.pipelines import spoken_folder
+from ieadapt.runs.folder import Batch, Progress, Stages, default_folder
+from ieadapt.runs.pipelines import display_path
 from ieadapt.runs.report import Table
 
 
@@ -29,27 +28,31 @@ class Summary:
         content: what `--json` prints.
         parts: what is printed otherwise: lines, and tables with blank lines around them.
         folder: of the run, if it is one; it is part of the content, and its report is named in the last line.
-        shortfall: raised once the rest is printed, where something was left out.
+        batch: of the inputs, where some may have been left out; that is part of the content, and ends the command.
+        remedy: for what was left out.
     """
 
     content: Any
     parts: Sequence[Table | str]
     folder: Path | None = None
-    shortfall: IEAdaptError | None = None
+    batch: Batch | None = None
+    remedy: str | None = None
 
     def show(self, *, as_json: bool) -> None:
         """Print it.
 
         Raises:
-            IEAdaptError: the shortfall.
+            FailureError: inputs were left out.
         """
         if as_json:
             content = self.content if self.folder is None else {"folder": str(self.folder), **self.content}
+            if self.batch is not None:
+                content = {**content, "left_out": self.batch.left_out}
             print(json.dumps(content, indent=1, ensure_ascii=False, default=str))
         else:
             self._print()
-        if self.shortfall is not None:
-            raise self.shortfall
+        if self.batch is not None and self.batch.left_out:
+            raise self.batch.shortfall(self.remedy)
 
     def _print(self) -> None:
         parts = list(self.parts)
@@ -91,9 +94,19 @@ def _announce(stage: str) -> Progress:
 
     def report(done: int, total: int) -> None:
         while pending:
-            print(f"{pending.pop()}: {total} steps", file=sys.stderr, flush=True)
+            print_progress(f"{pending.pop()}: {total} steps")
 
     return report
+
+
+def print_progress(line: str) -> None:
+    """Print on standard error how far a command is."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def mend_and_resume(folder: Path) -> str:
+    """The remedy for inputs that a run left out."""
+    return f"mend that, then repeat with --resume --out {folder}"
 
 
 def print_table(table: Table) -> None:
@@ -115,4 +128,4 @@ def print_table(table: Table) -> None:
 
 def location(label: str, path: Path) -> str:
     """The line that says where a file lies."""
-    return f"{label}: {spoken_folder(path)}"
+    return f"{label}: {display_path(path)}"

@@ -13,8 +13,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import typer
 
@@ -63,22 +62,27 @@ def run_program(
     application: Callable[[str | None], typer.Typer], arguments: Sequence[str] | None = None, name: str = "ieadapt"
 ) -> int:
     """Run a program, given what makes its commands for the first word of the command line; returns its exit status."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in given
-    given = [word for word in given if word != "--debug"]
+    typed = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in typed
+    typed = [argument for argument in typed if argument != "--debug"]
     try:
         _stop_on_terminate()
-        requested = next((word for word in given if not word.startswith("-")), None)
+        requested = next((argument for argument in typed if not argument.startswith("-")), None)
         quiet = requested is not None and not debug
-        with _libraries_quiet() if quiet else contextlib.nullcontext(), noted():
-            status = int(application(requested)(args=given, prog_name=name, standalone_mode=False) or 0)
-        return _say("stopped", STOPPED) if status == STOPPED else status
+        with _libraries_quiet() if quiet else noted():
+            status = int(application(requested)(args=typed, prog_name=name, standalone_mode=False) or 0)
+        if status == STOPPED:
+            raise KeyboardInterrupt
+        return status
     except (KeyboardInterrupt, typer.Abort):
-        return _say("stopped", STOPPED)
+        _say("stopped")
+        return STOPPED
     except Exception as error:
         if debug:
             traceback.print_exc()
-        return _say(*_explain(error))
+        line, status = _explain(error)
+        _say(line)
+        return status
 
 
 def _application(requested: str | None) -> typer.Typer:
@@ -111,20 +115,16 @@ def _never_called() -> NoReturn:
 def _explain(error: Exception) -> tuple[str, int]:
     """An error as one line and an exit status."""
     if isinstance(error, IEAdaptError):
-        return _one_line(str(error)), error.exit_code
+        return str(error), error.exit_code
     explain = getattr(error, "format_message", None)  # the parser's own errors, whatever module defines them
     if explain is not None:
-        return f"{_one_line(explain())} (see --help)", 2
-    return f"{type(error).__name__}: {_one_line(str(error))} (--debug shows where)", 1
+        return f"{explain()} (see --help)", 2
+    return f"{type(error).__name__}: {error} (--debug shows where)", 1
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _say(line: str, status: int) -> int:
-    print(f"ieadapt: {line}", file=sys.stderr)
-    return status
+def _say(text: str) -> None:
+    """Print a text on standard error as one line."""
+    print(f"ieadapt: {' '.join(text.split())}", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -137,18 +137,8 @@ def _libraries_quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             os.environ.setdefault("PYTHONWARNINGS", "ignore")
         warnings.simplefilter("always", IEAdaptWarning)
-        warnings.showwarning = partial(_show, warnings.showwarning)
-        with libraries_heard():
+        with libraries_heard(), noted(lambda note: _say(f"note: {note}")):
             yield
-
-
-def _show(
-    before: Callable[..., None], message: Warning | str, category: type[Warning], *more: Any, **named: Any
-) -> None:
-    if issubclass(category, IEAdaptWarning):
-        print(f"ieadapt: note: {_one_line(str(message))}", file=sys.stderr)
-    else:
-        before(message, category, *more, **named)
 
 
 def _stop_on_terminate() -> None:

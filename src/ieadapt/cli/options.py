@@ -13,6 +13,7 @@ import typer
 from ieadapt.cli.console import Summary
 from ieadapt.errors import UsageError
 from ieadapt.models import known_models
+from ieadapt.runs.clip_folders import prompts_text
 from ieadapt.runs.flags import assemble, flags
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="a bundled name (`ieadapt models`), a folder, or a hub id")]
@@ -27,10 +28,7 @@ _MODELS_OWN = {"guidance_scale", "frames", "height", "width", "negative_prompt"}
 
 
 def takes(
-    config: type | None = None,
-    *,
-    instead: Sequence[str] = (),
-    prompts_from: str | None = None,
+    config: type | None = None, *, instead: Sequence[str] = ()
 ) -> Callable[[Callable[..., Summary]], Callable[..., None]]:
     """Make a command of `function(config, **others)`: the config is gathered from its options, the summary printed.
 
@@ -38,7 +36,6 @@ def takes(
         config: a config class of a task; its options come after the model and the prompts, if it has these. None for a
             command that has only options of its own.
         instead: options of the command that stand alone, without a model: given one, the config is None.
-        prompts_from: a flag of the config whose file brings prompts, so that none need be given beside it.
     """
 
     def decorate(function: Callable[..., Summary]) -> Callable[..., None]:
@@ -54,9 +51,9 @@ def takes(
                 summary = function(None, **others)
             else:
                 if "prompts" in values:
-                    values |= _model_and_prompts(values, prompts_from)
-                given = {name: value for name, value in values.items() if value is not None}
-                summary = function(assemble(config, given), **others)
+                    values |= _model_and_prompts(values)
+                chosen = {name: value for name, value in values.items() if value is not None}
+                summary = function(assemble(config, chosen), **others)
             summary.show(as_json=as_json)
 
         shown = [*made, *own, _parameter("as_json", _Json, False)]
@@ -87,35 +84,27 @@ def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
 
 
-def _model_and_prompts(values: dict[str, Any], prompts_from: str | None) -> dict[str, Any]:
+def _model_and_prompts(values: dict[str, Any]) -> dict[str, Any]:
     """The model and the prompts of a command line, taken out of its values."""
     if not values["model"]:
         first = next(iter(known_models()))
         raise UsageError("there is no model", remedy=f"name one first, such as {first}; `ieadapt models` lists them")
-    given, file = values.pop("prompt"), values["prompts"]
-    brought = prompts_from is not None and values[prompts_from] is not None
-    return {"prompts": () if brought and not (given or file) else read_prompts(given, file)}
+    return {"prompts": read_prompts(values.pop("prompt"), values["prompts"])}
 
 
-def read_prompts(given: list[str] | None, file: Path | None) -> tuple[str, ...]:
+def read_prompts(typed: list[str] | None, file: Path | None) -> tuple[str, ...]:
     """The prompts of `--prompt` and of the file of `--prompts`, in this order.
 
     Blank lines at the end of the file are ignored; a blank line between prompts is an error, since the seeds of the
     prompts after it would depend on how it is counted.
 
     Raises:
-        UsageError: neither is given, the file cannot be read or holds no prompt, or a prompt is blank.
+        UsageError: the file cannot be read or holds no prompt, or a prompt in it is blank.
     """
-    prompts = tuple(given or ())
+    prompts = tuple(typed or ())
     if file is None:
-        if not prompts:
-            raise UsageError("there is no prompt", remedy='pass --prompt "a red ball" or --prompts FILE')
         return prompts
-    try:
-        lines = file.expanduser().read_text(encoding="utf-8").rstrip().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise UsageError("the prompts file cannot be read", got=reason, where=file) from error
+    lines = prompts_text(file).rstrip().splitlines()
     if not lines:
         raise UsageError("the prompts file is empty", expected="one prompt per line", where=file)
     blank = next((number for number, line in enumerate(lines, start=1) if not line.strip()), None)

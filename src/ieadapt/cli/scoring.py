@@ -8,7 +8,7 @@ from typing import Annotated, cast
 
 import typer
 
-from ieadapt.cli.console import Summary, location, run_in
+from ieadapt.cli.console import Summary, location, mend_and_resume, run_in
 from ieadapt.cli.options import Model, Out, Overwrite, Resume, takes
 from ieadapt.runs.report import Table
 from ieadapt.tasks.bench.v2v import V2VConfig, run_v2v
@@ -78,11 +78,9 @@ def _evaluate(
         result = run_evaluation(
             videos, folder, reference=reference, prompts=prompts, config=config, overwrite=overwrite, stages=stages
         )
-    left_out = result.batch.left_out
     content = {"summary": [dataclasses.asdict(row) for row in result.rows], "notes": list(result.notes)}
     parts: list[Table | str] = [result.table, *result.notes, location("values", folder / "values.parquet")]
-    shortfall = result.batch.shortfall() if left_out else None
-    return Summary(content | {"left_out": left_out}, parts, folder, shortfall)
+    return Summary(content, parts, folder, result.batch)
 
 
 @takes(VBenchRun, instead=("results",))
@@ -140,11 +138,9 @@ def v2v(
     with run_in(out, "v2v") as (folder, stages):
         result = run_v2v(model, edits, folder, config, resume=resume, stages=stages)
     rows = {name: [dataclasses.asdict(row) for row in each] for name, each in result.rows.items()}
-    left_out = result.batch.left_out
-    content = {"rows": rows, "notes": list(result.notes), "left_out": left_out}
+    content = {"rows": rows, "notes": list(result.notes)}
     parts: list[Table | str] = [result.table, *result.notes, location("videos and values", folder)]
-    remedy = f"mend that, then repeat with --resume --out {folder}"
-    return Summary(content, parts, folder, result.batch.shortfall(remedy) if left_out else None)
+    return Summary(content, parts, folder, result.batch, mend_and_resume(folder))
 
 
 bench = typer.Typer(

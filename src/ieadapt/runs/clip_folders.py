@@ -89,16 +89,15 @@ def read_prompts_of(file: Path, names: Collection[str]) -> Mapping[str, str]:
         UsageError: the file cannot be read, lacks the prompt of a video, or has another number of lines than there
             are videos.
     """
-    try:
-        text = file.expanduser().read_text(encoding="utf-8")
-        if file.suffix == ".json":
+    text = prompts_text(file)
+    if file.suffix == ".json":
+        try:
             given = json.loads(text)
             return {name: str(given[name]) for name in names}
-    except KeyError as error:
-        raise UsageError("a video has no prompt", got=error.args[0], where=file) from error
-    except (OSError, ValueError, TypeError) as error:
-        reason = getattr(error, "strerror", None) or "no text, or no JSON object"
-        raise UsageError("the prompts file cannot be read", got=reason, where=file) from error
+        except KeyError as error:
+            raise UsageError("a video has no prompt", got=error.args[0], where=file) from error
+        except (ValueError, TypeError) as error:
+            raise UsageError("the prompts file cannot be read", got="no JSON object", where=file) from error
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if len(lines) != len(names):
         raise UsageError(
@@ -109,6 +108,19 @@ def read_prompts_of(file: Path, names: Collection[str]) -> Mapping[str, str]:
             remedy="or give a JSON file: {name of the video: prompt}",
         )
     return dict(zip(names, lines, strict=True))
+
+
+def prompts_text(file: Path) -> str:
+    """The text of a file of prompts.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        return file.expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise UsageError("the prompts file cannot be read", got=reason, where=file) from error
 
 
 def _of_folder(path: Path) -> ClipFolder:

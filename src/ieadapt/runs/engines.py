@@ -74,12 +74,9 @@ class _Process:
         own = [process for process in multiprocessing.active_children() if process.pid == pid]
         for process in own:
             process.terminate()
-        timers = [threading.Timer(STOP_SECONDS, process.kill) for process in own]
-        for timer in timers:
-            timer.start()
+            process.join(STOP_SECONDS)
+            process.kill()
         self._pool.shutdown(wait=True, cancel_futures=True)
-        for timer in timers:
-            timer.cancel()
 
 
 @cache
@@ -176,7 +173,7 @@ class WorkerPool:
                     raise reply.outcome
                 yield reply.outcome
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """End every worker, all at once."""
         workers = [*self._free, *(worker for worker, _ in self._busy.values())]
         with futures.ThreadPoolExecutor() as threads:
@@ -215,11 +212,8 @@ def _local(work: Work, workers: int | None) -> Iterator[RunTasks]:
         yield lambda tasks: map(worker.run, tasks)
         return
     threads = max(1, len(os.sched_getaffinity(0)) // number)
-    pool = WorkerPool(lambda started: _Process(work, threads, started), number)
-    try:
+    with contextlib.closing(WorkerPool(lambda started: _Process(work, threads, started), number)) as pool:
         yield pool.run
-    finally:
-        pool.stop()
 
 
 def _local_workers(work: Work) -> int:
@@ -248,11 +242,10 @@ def _on_ray(work: Work, workers: int | None) -> Iterator[RunTasks]:
     resources = ray.cluster_resources()
     number = workers or int(resources.get("GPU", 0) or resources.get("CPU", 1))
     needs = {"num_gpus": 1} if resources.get("GPU", 0) else {"num_cpus": 1}
-    pool = WorkerPool(lambda started: _Actor(ray, work, needs), number)
     try:
-        yield pool.run
+        with contextlib.closing(WorkerPool(lambda started: _Actor(ray, work, needs), number)) as pool:
+            yield pool.run
     finally:
-        pool.stop()
         if not connected:
             ray.shutdown()
 

@@ -157,20 +157,20 @@ def command_line(workflow: str, config: Any, out: str | Path, *arguments: object
         "ieadapt measure scenes --prompt 'a red ball' --seed 3 --out runs/a"
     """
     model = [str(config.model)] if hasattr(config, "model") else []
-    words = ["ieadapt", *workflow.split(), *map(str, arguments), *model]
-    words += [word for prompt in getattr(config, "prompts", ()) for word in ("--prompt", prompt)]
-    return shlex.join([*words, *flag_words(config), "--out", str(out)])
+    command = ["ieadapt", *workflow.split(), *map(str, arguments), *model]
+    command += [text for prompt in getattr(config, "prompts", ()) for text in ("--prompt", prompt)]
+    return shlex.join([*command, *flag_arguments(config), "--out", str(out)])
 
 
-def flag_words(config: Any) -> list[str]:
+def flag_arguments(config: Any) -> list[str]:
     """The flags of a config that differ from the defaults, as they are typed.
 
     Example:
         >>> from ieadapt.tasks.generate import GenerationConfig
-        >>> flag_words(GenerationConfig(num_inference_steps=8))
+        >>> flag_arguments(GenerationConfig(num_inference_steps=8))
         ['--steps', '8']
     """
-    words: list[str] = []
+    arguments: list[str] = []
     for flag in flags(type(config)):
         base = _base(type(config), flag.path[0], vars(config))
         default = flag.default if base is None else getattr(base, flag.path[-1])
@@ -178,10 +178,10 @@ def flag_words(config: Any) -> list[str]:
         for name in flag.path:
             value = default if value is None else getattr(value, name)
         if flag.typed is not None:
-            words += [word for typed in flag.typed(value) for word in (flag.option, typed)]
+            arguments += [text for typed in flag.typed(value) for text in (flag.option, typed)]
         elif value != default:
-            words += [flag.option] if value is True else [flag.option, str(value)]
-    return words
+            arguments += [flag.option] if value is True else [flag.option, str(value)]
+    return arguments
 
 
 def _base(config: type, name: str, chosen: Mapping[str, Any]) -> Any:

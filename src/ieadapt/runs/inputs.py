@@ -19,7 +19,7 @@ from ieadapt.errors import UsageError, reason_of
 from ieadapt.files import sha256_of
 from ieadapt.metrics.metric import ClipSize
 from ieadapt.runs.clip_folders import PICTURE_SUFFIXES, VIDEO_SUFFIXES, frames_of
-from ieadapt.runs.clip_reading import check_memory, open_clip
+from ieadapt.runs.clip_reading import check_memory, open_clip, open_picture
 
 MEDIA = (
     *("image", "video", "images", "conditioning_frames", "control_video", "controls", "conditions"),
@@ -228,11 +228,8 @@ def _file_digest(path: Path) -> str:
 
 def _read(path: Path) -> Any:
     if path.suffix.lower() in PICTURE_SUFFIXES:
-        try:
-            with Image.open(path) as picture:
-                return picture.convert("RGB")
-        except (OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
-            raise UsageError("a picture cannot be read", got=error, where=path) from error
+        with open_picture(path) as picture:
+            return picture.convert("RGB")
     with open_clip(path) as clip:
         width, height = clip.header.size
         kept = ClipSize(clip.header.frames or 1, height, width)

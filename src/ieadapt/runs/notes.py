@@ -25,16 +25,16 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @contextlib.contextmanager
-def noted(tell: Callable[..., None] | None = None) -> Iterator[Sequence[str]]:
+def noted(show: Callable[[str], object] | None = None) -> Iterator[Sequence[str]]:
     """Show each note that comes up in the block once, and list it.
 
     Notes that differ only in what follows their first clause, such as how much memory was free, count as one.
 
     Args:
-        tell: shows a note; by default as warnings are shown outside the block.
+        show: shows a note; by default as warnings are shown outside the block.
 
     Example:
-        >>> with noted(lambda *_: None) as notes:
+        >>> with noted(lambda note: None) as notes:
         ...     warnings.warn("the size was rounded; got 15", IEAdaptWarning)
         ...     warnings.warn("the size was rounded; got 13", IEAdaptWarning)
         >>> notes
@@ -44,15 +44,17 @@ def noted(tell: Callable[..., None] | None = None) -> Iterator[Sequence[str]]:
     with warnings.catch_warnings():
         before = warnings.showwarning
 
-        def once(
-            message: Warning | str, category: type[Warning], filename: str, lineno: int, *more: Any, **named: Any
-        ) -> None:
-            if not issubclass(category, IEAdaptWarning):
-                before(message, category, filename, lineno, *more, **named)
-            elif (first := str(message).partition(";")[0]) not in known:
+        def once(message: Warning | str, category: type[Warning], *more: Any, **named: Any) -> None:
+            note = str(message) if issubclass(category, IEAdaptWarning) else None
+            if note is not None:
+                if (first := note.partition(";")[0]) in known:
+                    return
                 known.add(first)
-                notes.append(str(message))
-                (tell or before)(message, category, filename, lineno)
+                notes.append(note)
+            if note is not None and show is not None:
+                show(note)
+            else:
+                before(message, category, *more, **named)
 
         warnings.showwarning = once
         yield notes
@@ -61,7 +63,7 @@ def noted(tell: Callable[..., None] | None = None) -> Iterator[Sequence[str]]:
 @contextlib.contextmanager
 def overheard() -> Iterator[Sequence[str]]:
     """List the notes that come up in a worker, whose own output nobody sees; `pass_on` shows them elsewhere."""
-    with noted(lambda *_: None) as notes, libraries_heard():
+    with noted(lambda note: None) as notes, libraries_heard():
         warnings.simplefilter("always", IEAdaptWarning)
         yield notes
 

@@ -108,7 +108,7 @@ def check_prompts(prompts: tuple[str, ...]) -> None:
         UsageError: there is no prompt, or one has no text in it.
     """
     if not prompts:
-        raise UsageError("there is no prompt", expected="at least one", remedy="pass --prompt TEXT or --prompts FILE")
+        raise UsageError("there is no prompt", remedy='pass --prompt "a red ball" or --prompts FILE')
     blank = [number for number, prompt in enumerate(prompts, start=1) if not prompt.strip()]
     if blank:
         raise UsageError(
@@ -166,7 +166,7 @@ def _attention_backend(denoiser: nn.Module) -> str:
     return str(getattr(named, "value", named or os.environ.get("DIFFUSERS_ATTN_BACKEND", "native")))
 
 
-def spoken_folder(path: str | Path) -> str:
+def display_path(path: str | Path) -> str:
     """A path as a reader would type it: relative to the working folder where it lies below that."""
     full = Path(path).resolve()
     return str(full.relative_to(Path.cwd())) if full.is_relative_to(Path.cwd()) else str(path)

@@ -26,7 +26,7 @@ class Text:
     """A paragraph in plain words."""
 
     kind: ClassVar[str] = "text"
-    words: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -106,16 +106,16 @@ class Report:
 
     Attributes:
         title: what was done.
-        asked: what was run, in a sentence.
-        found: what came out, in plain words, one paragraph each.
+        request: what was run, in a sentence.
+        results: what came out, in plain words, one paragraph each.
         sections: pictures, videos and tables.
         repeat: label ("command line", "Python") -> the lines that do it again.
         record: name -> value: model, seeds, versions, machine.
     """
 
     title: str
-    asked: str
-    found: Sequence[str]
+    request: str
+    results: Sequence[str]
     sections: Sequence[Section] = ()
     repeat: Mapping[str, str] = field(default_factory=dict)
     record: Mapping[str, object] = field(default_factory=dict)
@@ -140,8 +140,8 @@ def render_report(report: Report) -> str:
 
 
 def write_report(run: RunFolder, report: Report) -> None:
-    """Write a report into its run, and into the run's record what was found and the lines that do it again."""
-    run.note(found=list(report.found), repeat=dict(report.repeat))
+    """Write a report into its run, and into the run's record its results and the lines that do it again."""
+    run.note(results=list(report.results), repeat=dict(report.repeat))
     run.write("report.html", render_report(report))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -105,20 +105,6 @@ def _mux_sound(container: Any, stream: Any, sound: Sound) -> None:
     container.mux(stream.encode(None))
 
 
-def decode_video(content: bytes) -> Float[Tensor, "frame channel height width"]:
-    """The frames of a video file, RGB in [0, 1].
-
-    Example:
-        >>> decode_video(encode_video(torch.ones(3, 3, 16, 24))).shape
-        torch.Size([3, 3, 16, 24])
-    """
-    with av.open(io.BytesIO(content)) as container:
-        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    return rearrange(
-        torch.from_numpy(np.stack(pictures)).float() / 255, "frame height width channel -> frame channel height width"
-    )
-
-
 def strip(frames: Float[Tensor, "frame channel height width"], count: int = 8) -> bytes:
     r"""A PNG of evenly spaced frames in a row, first and last among them, unchanged in size.
 
@@ -148,20 +134,13 @@ def rows_of_frames(
         >>> rows_of_frames({"source": torch.zeros(16, 3, 8, 8), "edit": torch.ones(16, 3, 8, 8)})[:4]
         b'\x89PNG'
     """
-    shapes = {tuple(frames.shape) for frames in clips.values()}
-    if len(shapes) != 1:
-        raise UsageError("rows of frames need clips of one shape", got=sorted(shapes) or "no clip")
-    number, _, height, width = shapes.pop()
-    chosen, label_height = _evenly_spaced(number, count), 18
-    size = (len(chosen) * (width + gap) - gap, len(clips) * (height + label_height + gap))
-    board = Image.new("RGB", size, "white")
-    pen, font = ImageDraw.Draw(board), ImageFont.load_default(size=12)
-    for row, (label, frames) in enumerate(clips.items()):
-        top = row * (height + label_height + gap)
-        pen.text((1, top + 1), label, fill=_INK, font=font)
-        for column, pixels in enumerate(_pixels(frames[chosen])):
-            board.paste(Image.fromarray(pixels), (column * (width + gap), top + label_height))
-    return _png(np.asarray(board))
+    number = _common_shape(clips)[0]
+    chosen = _evenly_spaced(number, count)
+    rows = [
+        _under_label(_with_gaps([frames[index : index + 1].cpu() for index in chosen], 3, gap), label)
+        for label, frames in clips.items()
+    ]
+    return _png(_pixels(_with_gaps(rows, 2, gap))[0])
 
 
 def _evenly_spaced(number: int, count: int) -> np.ndarray:
@@ -184,12 +163,22 @@ def side_by_side(
         >>> side_by_side({"plain": torch.zeros(2, 3, 8, 16), "enhanced": torch.ones(2, 3, 8, 16)}).shape
         torch.Size([2, 3, 28, 36])
     """
+    _common_shape(clips)
+    return _with_gaps([_under_label(frames, label) for label, frames in clips.items()], 3, gap)
+
+
+def _common_shape(clips: Mapping[str, Tensor]) -> tuple[int, ...]:
     shapes = {tuple(frames.shape) for frames in clips.values()}
     if len(shapes) != 1:
-        raise UsageError("clips stand side by side only in one shape", got=sorted(shapes) or "no clip")
-    labelled = [_under_label(frames, label) for label, frames in clips.items()]
-    between = torch.full((*labelled[0].shape[:3], gap), _WHITE)
-    return torch.cat([part for clip in labelled for part in (between, clip)][1:], dim=3)
+        raise UsageError("a picture of several clips needs clips of one shape", got=sorted(shapes) or "no clip")
+    return shapes.pop()
+
+
+def _with_gaps(parts: Sequence[Tensor], dim: int, gap: int) -> Tensor:
+    """Clips side by side (`dim` 3) or one below the other (2), with white between them."""
+    shape = list(parts[0].shape)
+    shape[dim] = gap
+    return torch.cat([each for part in parts for each in (torch.full(shape, _WHITE), part)][1:], dim=dim)
 
 
 def _under_label(frames: Float[Tensor, "frame channel height width"], label: str, height: int = 20) -> Tensor:

@@ -185,8 +185,8 @@ def _report(config: PerturbRun, result: PerturbResult, profile: EntropyProfile |
     ]
     return Report(
         title=f"Perturbed with {config.model}",
-        asked=config.summary,
-        found=describe_perturbed(config, result),
+        request=config.summary,
+        results=describe_perturbed(config, result),
         sections=[
             pairs_section("Original and perturbed", result.videos, run),
             Section("Frame by frame", strips),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +41,11 @@ class RunView:
     config: Mapping[str, Any]
     record: Mapping[str, Any] = field(default_factory=dict)
     repeat: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def results(self) -> Sequence[str]:
+        """What came out, in sentences; records of earlier versions hold them as `found`."""
+        return self.record.get("results") or self.record.get("found") or ()
 
 
 class ModelCache:

@@ -12,6 +12,7 @@ import gradio as gr
 from ieadapt.errors import UsageError
 from ieadapt.runs.flags import Flag, assemble, flags
 from ieadapt.web.rendering import capitalise, label_of
+from ieadapt.web.workspace import Workspace
 
 MOST_PROMPTS, LONGEST_PROMPT = 100, 2000
 MOST: Mapping[str, int] = {
@@ -66,7 +67,7 @@ def flag_field(flag: Flag, value: Any) -> Field:
     seen: dict[str, Any] = {"label": label_of(flag.name), "info": capitalise(flag.help), "min_width": _WIDTH}
     if flag.choices:
         problem = f"unknown {label_of(flag.name)}"
-        return _choice_field(flag.name, flag.choices, value, problem, optional=flag.default is None, **seen)
+        return _choice_field(flag.name, flag.choices, value, problem, **seen)
     if bool in kinds:
         return Field(flag.name, gr.Checkbox(value, **seen), bool, bool)
     if kinds & {int, float}:
@@ -86,37 +87,26 @@ def model_field(models: Sequence[str]) -> Field:
     return _choice_field("model", models, models[0], problem, label="Model", min_width=_WIDTH)
 
 
-def run_field(
-    name: str,
-    label: str,
-    info: str,
-    listed: Callable[[], Sequence[tuple[str, str]]],
-    folder: Callable[[str], Path],
-) -> Field:
-    """An earlier run, as the path of its folder.
+def profile_field(workspace: Workspace) -> Field:
+    """A measured run, as the path of its folder; none of them is chosen at first."""
 
-    Args:
-        name: of the flag.
-        label: what is seen.
-        info: a few words on it.
-        listed: label and name of every run that can be chosen.
-        folder: of a name.
-    """
+    def choices() -> list[tuple[str, str]]:
+        return [(NONE, ""), *workspace.profiles()]
 
     def read(raw: Any) -> Path | None:
         if not raw:
             return None
-        if str(raw) not in [known for _, known in listed()]:
+        if str(raw) not in [name for _, name in choices()]:
             raise UsageError("there is no such run", got=repr(raw), remedy="choose one of the list")
-        return folder(str(raw))
+        return workspace.folder(str(raw))
 
     def show(value: Any) -> Any:
-        choices = [(NONE, ""), *listed()]
-        chosen = Path(str(value or "")).name
-        return gr.update(choices=choices, value=chosen if chosen in [known for _, known in choices] else "")
+        chosen, listed = Path(str(value or "")).name, choices()
+        return gr.update(choices=listed, value=chosen if chosen in [name for _, name in listed] else "")
 
-    component = gr.Dropdown([(NONE, "")], value="", label=label, info=info, min_width=_WIDTH)
-    return Field(name, component, read, show, lambda: show(""))
+    info = "A measured run, where layers are chosen by EP; without one it is measured first"
+    component = gr.Dropdown([(NONE, "")], value="", label="Measured run", info=info, min_width=_WIDTH)
+    return Field("profile", component, read, show, lambda: show(""))
 
 
 def read_prompts(raw: Any) -> tuple[str, ...]:
@@ -139,20 +129,19 @@ def read_prompts(raw: Any) -> tuple[str, ...]:
     return lines
 
 
-def _choice_field(
-    name: str, choices: Sequence[str], value: Any, problem: str, *, optional: bool = False, **seen: Any
-) -> Field:
-    listed = [*([NONE] if optional else []), *choices]
+def _choice_field(name: str, choices: Sequence[str], value: Any, problem: str, **seen: Any) -> Field:
+    """One of some choices; none of them too, where that is the default."""
+    listed = [*([NONE] if value is None else []), *choices]
 
     def read(raw: Any) -> Any:
-        if optional and raw in (None, NONE):
+        if value is None and raw in (None, NONE):
             return None
         if raw not in choices:
             raise UsageError(problem, expected=", ".join(choices), got=repr(raw))
         return raw
 
-    def show(value: Any) -> Any:
-        shown = NONE if value is None else value
+    def show(chosen: Any) -> Any:
+        shown = NONE if chosen is None else chosen
         return shown if shown in listed else gr.skip()
 
     return Field(name, gr.Dropdown(listed, value=NONE if value is None else value, **seen), read, show)
@@ -254,8 +243,8 @@ class Form:
                 )
         # A form sends every field; what stands at its default gives way to a preset.
         defaults = {name: flag.default for name, flag in self._flags.items()}
-        given = {name: value for name, value in values.items() if value != defaults.get(name, _UNSET)}
-        return assemble(self._config, given | fixed)
+        chosen = {name: value for name, value in values.items() if value != defaults.get(name, _UNSET)}
+        return assemble(self._config, chosen | fixed)
 
     def filled(self, config: Mapping[str, Any]) -> list[Any]:
         """What the fields show for the config of a run's record; a field that is not in it shows what is fresh."""

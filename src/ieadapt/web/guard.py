@@ -44,7 +44,7 @@ class Access:
         host: address that it listens on.
         port: of that address.
         names: further names under which browsers reach it.
-        given: the token; None makes a new one, except where only this machine can reach the address.
+        fixed_token: the token; None makes a new one, except where only this machine can reach the address.
 
     Raises:
         UsageError: no such port, or a token that can be guessed.
@@ -53,12 +53,14 @@ class Access:
     host: str = "127.0.0.1"
     port: int = 7860
     names: tuple[str, ...] = ()
-    given: str | None = None
+    fixed_token: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.port < 65536:
             raise UsageError("this is no port", expected="1..65535", got=self.port, where="--port")
-        if self.given is not None and not re.fullmatch(rf"[\w.~-]{{{SHORTEST_TOKEN},}}", self.given, re.ASCII):
+        if self.fixed_token is not None and not re.fullmatch(
+            rf"[\w.~-]{{{SHORTEST_TOKEN},}}", self.fixed_token, re.ASCII
+        ):
             expected = f"{SHORTEST_TOKEN} or more letters, digits, and . _ ~ -"
             raise UsageError("this token will not do", expected=expected, where="--token")
 
@@ -67,7 +69,7 @@ class Access:
         """What a browser must show once; None where none is needed."""
         address = _address(self.host)
         alone = self.host in LOCAL or (address is not None and address.is_loopback)
-        return self.given or (None if alone else secrets.token_urlsafe(24))
+        return self.fixed_token or (None if alone else secrets.token_urlsafe(24))
 
     @property
     def everywhere(self) -> bool:

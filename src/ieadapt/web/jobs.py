@@ -9,7 +9,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ieadapt.errors import UsageError
@@ -70,23 +70,21 @@ class _Job:
     labels: Mapping[str, str]
     future: concurrent.futures.Future[Status] = field(default_factory=concurrent.futures.Future)
     stopping: threading.Event = field(default_factory=threading.Event)
+    latest: Status = Status("running")
     began: float = 0.0
-    stage: str = ""
     stage_began: float = 0.0
-    done: int = 0
-    total: int = 0
 
     def begin_stage(self, stage: str) -> Progress:
         """Note the stage; its reports end the run once someone has asked for that."""
         self.report(0, 0)
-        self.stage, self.stage_began = stage, time.monotonic()
+        self.latest, self.stage_began = Status("running", stage=stage), time.monotonic()
         return self.report
 
     def report(self, done: int, total: int) -> None:
         """Note how many steps of the stage are done."""
         if self.stopping.is_set():
             raise Stopped
-        self.done, self.total = done, total
+        self.latest = replace(self.latest, done=done, total=total)
 
     def carry_out(self) -> Status:
         """Run it; how it ended."""
@@ -107,9 +105,9 @@ class _Job:
             return self.future.result()
         if not self.future.running():
             return Status("waiting", ahead)
-        now = time.monotonic()
-        left = (now - self.stage_began) / self.done * (self.total - self.done) if self.done else None
-        return Status("running", 0, self.stage, self.done, self.total, now - self.began, left)
+        now, latest = time.monotonic(), self.latest
+        left = (now - self.stage_began) / latest.done * (latest.total - latest.done) if latest.done else None
+        return replace(latest, seconds=now - self.began, left=left)
 
 
 class JobQueue:

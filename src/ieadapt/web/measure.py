@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -45,8 +44,8 @@ def build(app: App, blocks: gr.Blocks) -> None:
 def show(app: App, run: RunView) -> str:
     """The heat maps of a measure run, and what came out."""
     profile = EntropyProfile.load(app.workspace.folder(run.name))
-    found, table = describe_profile(profile), profile_table(profile)
-    return render("measured.html.j2", run=run, found=found, maps=heat_maps(profile), table=table)
+    results, table = describe_profile(profile), profile_table(profile)
+    return render("measured.html.j2", run=run, results=results, maps=heat_maps(profile), table=table)
 
 
 def show_maps(app: App, run: RunView) -> str:
@@ -64,89 +63,53 @@ def _caption(name: str) -> str:
 MEASURE = Workflow("measure", MeasureRun, run_measure, show, EMPTY, ("steps", "seed"))
 
 
-def maps_of(config: Mapping[str, Any], site: str) -> MapsRun:
-    """The maps run that looks at one site of what a measure run has measured: its first prompt, noise and settings."""
-    return MapsRun(
-        config["model"],
-        tuple(config["prompts"][:1]),
-        site=site,
-        generation=GenerationConfig(**config["generation"]),
-        seed=config["seed"],
-        hardware=Hardware(**config["hardware"]),
-    )
-
-
 def _maps_run(app: App, name: str, site: str) -> str:
-    """The run that draws the maps of a site of a measure run: an earlier one, or one that begins now."""
-    config = maps_of(app.view(name).config, site)
+    """The run that draws the maps of a site for the first prompt of a measure run: an earlier one, or a new one."""
+    measured = app.view(name).config
+    config = MapsRun(
+        measured["model"],
+        tuple(measured["prompts"][:1]),
+        site=site,
+        generation=GenerationConfig(**measured["generation"]),
+        seed=measured["seed"],
+        hardware=Hardware(**measured["hardware"]),
+    )
     recorded = json.loads(json.dumps(dataclasses.asdict(config)))
     same = (run for run, record in app.workspace.complete("maps") if record["config"] == recorded)
     return next(same, None) or app.start("maps", run_maps, config)
 
 
-@dataclass(frozen=True)
-class LayerRow:
-    """One layer of a heat map.
+def heat_maps(profile: EntropyProfile) -> list[dict[str, Any]]:
+    """What the template draws: a map per kind of attention, in the kind's colour of all plots; the shortest first.
 
-    Attributes:
-        site: its whole name.
-        label: the short one.
-        ep: EP at each step, in percent.
-        cells: the steps as one CSS background, so that a large model costs no more elements than it has layers.
-    """
-
-    site: str
-    label: str
-    ep: Sequence[float]
-    cells: str
-
-    @property
-    def mean(self) -> float:
-        """EP over all steps, in percent."""
-        return sum(self.ep) / len(self.ep)
-
-
-@dataclass(frozen=True)
-class KindMap:
-    """The layers of one kind of attention, in order of execution.
-
-    Attributes:
-        kind: of the attention.
-        steps: numbers of the denoising steps.
-        rows: one per layer.
-        ramp: CSS background of EP 0 to 100, for the legend.
-    """
-
-    kind: str
-    steps: Sequence[int]
-    rows: Sequence[LayerRow]
-    ramp: str
-
-
-def heat_maps(profile: EntropyProfile) -> list[KindMap]:
-    """One map per kind of attention of a profile, in the colour that plots and reports give it; the shortest first.
+    Returns:
+        Per kind `kind`, `steps` (numbers of the denoising steps), `ramp` (CSS background of EP 0 to 100, for the
+        legend) and `layers` in order of execution. Per layer `site`, its short `label`, `ep` at each step in percent,
+        and `cells`: the steps as one CSS background, so that a large model costs no more elements than it has layers.
 
     Example:
         >>> row = dict(site="mid_block.attn1", kind="spatial", order=0, head=0, step=0, branch="cond", videos=1,
         ...     n_keys=16.0, entropy=1.386, ep=50.0, energy=2.0)
         >>> maps = heat_maps(EntropyProfile.from_rows([row, row | {"step": 1, "ep": 100.0}]))
-        >>> maps[0].kind, maps[0].rows[0].ep, maps[0].rows[0].cells.endswith("#2563a8 50.000% 100.000%)")
+        >>> layer = maps[0]["layers"][0]
+        >>> maps[0]["kind"], layer["ep"], layer["cells"].endswith("#2563a8 50.000% 100.000%)")
         ('spatial', (50.0, 100.0), True)
     """
     table = profile.table.group_by("kind", "site", "order", "step").agg(pl.col("ep").mean()).sort("order", "step")
-    maps: list[KindMap] = []
+    maps = []
     for kind, colour in COLOURS.items():
         part = table.filter(pl.col("kind") == kind)
         if part.is_empty():
             continue
         colours = LinearSegmentedColormap.from_list(kind, ["#f4f6fa", colour])
-        rows = []
+        layers = []
         for (site,), layer in part.group_by("site", maintain_order=True):
             ep = tuple(map(float, layer["ep"]))
-            rows.append(LayerRow(str(site), short_name(str(site)), ep, _cells(colours, ep)))
+            layers.append({"site": site, "label": short_name(str(site)), "ep": ep, "cells": _cells(colours, ep)})
         ramp = f"linear-gradient(90deg, {to_hex(colours(0.0))}, {to_hex(colours(1.0))})"
-        maps.append(KindMap(kind, part["step"].unique().sort().to_list(), rows, ramp))
-    return sorted(maps, key=lambda each: len(each.rows))
+        steps = part["step"].unique().sort().to_list()
+        maps.append({"kind": kind, "steps": steps, "layers": layers, "ramp": ramp})
+    return sorted(maps, key=lambda each: len(each["layers"]))
 
 
 def _cells(colours: LinearSegmentedColormap, ep: Sequence[float]) -> str:

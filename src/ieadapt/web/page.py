@@ -13,7 +13,7 @@ import gradio as gr
 from ieadapt.errors import IEAdaptError, UsageError
 from ieadapt.runs.flags import flags
 from ieadapt.web.app import App, Run, RunView
-from ieadapt.web.forms import Field, Form, model_field, prompts_field, run_field
+from ieadapt.web.forms import Field, Form, model_field, profile_field, prompts_field
 from ieadapt.web.rendering import NO_LABELS, message_of, render
 
 SECONDS = 1.0
@@ -205,20 +205,14 @@ class WorkflowPage:
         heading(workflow.path)
         with gr.Row(elem_classes="page"):
             with gr.Column(scale=2, min_width=300, elem_classes="form"):
-                made = [*fields(), model_field(app.models), *self._profile_fields()]
+                profile = "profile" in {flag.name for flag in flags(workflow.config)}
+                made = [*fields(), model_field(app.models), *([profile_field(app.workspace)] if profile else [])]
                 self.form = Form(workflow.config, made, workflow.shown, workflow.left_out, {"steps": workflow.steps})
                 self.button = gr.Button(PAGES[workflow.path][0], variant="primary")
             with gr.Column(scale=5, min_width=320, elem_classes="seen") as self.column:
                 self.panel = Panel(app, workflow.name, workflow.show, workflow.empty, labels=self.form.labels)
         self.panel.follow(self.button.click(self._start, self.form.components, self.panel.outputs, **QUIET))
         self.panel.restore(blocks, self._load, [*self.form.components, *self.panel.outputs], "run", "profile")
-
-    def _profile_fields(self) -> list[Field]:
-        """A measured run, where the workflow takes one."""
-        if "profile" not in {flag.name for flag in flags(self._workflow.config)}:
-            return []
-        info = "A measured run, where layers are chosen by EP; without one it is measured first"
-        return [run_field("profile", "Measured run", info, self._app.workspace.profiles, self._app.workspace.folder)]
 
     def _start(self, *raw: Any) -> list[Any]:
         def act() -> list[Any]:

@@ -98,7 +98,7 @@ def _address(name: str, record: Mapping[str, Any], runs: Sequence[tuple[str, Map
     """The address at which a run is seen again; maps are seen below the measured run that they look into."""
     workflow = record["workflow"]
     if workflow == "maps":
-        measured = next((other for other, found in runs if _is_measured(found, record["config"])), None)
+        measured = next((other for other, each in runs if _is_measured(each, record["config"])), None)
         return f"/?run={measured}&maps={name}" if measured else f"/?maps={name}"
     return f"{_ADDRESSES[workflow]}?run={name}" if workflow in _ADDRESSES else None
 

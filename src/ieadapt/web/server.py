@@ -19,6 +19,7 @@ import gradio as gr
 import uvicorn
 from fastapi.responses import FileResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.background import BackgroundTask
 
 from ieadapt.errors import UsageError
 from ieadapt.models import known_models
@@ -26,6 +27,7 @@ from ieadapt.models.location import model_folder, pipeline_index
 from ieadapt.web import edit, measure, runs, videos
 from ieadapt.web.app import App
 from ieadapt.web.guard import Access, Guard
+from ieadapt.web.page import WorkflowPage
 from ieadapt.web.uploads import Inbox, Limits, Uploads
 from ieadapt.web.workspace import Workspace
 
@@ -91,7 +93,7 @@ def application_of(config: WebConfig) -> fastapi.FastAPI:
     Raises:
         UsageError: as `serve` does.
     """
-    models = config.models or _bundled()
+    models = config.models or tuple(name for name, model in known_models().items() if model.available)
     for model in models:
         pipeline_index(model_folder(model))
     workspace = Workspace(config.root)
@@ -152,7 +154,8 @@ def serve_files(server: fastapi.FastAPI, app: App, uploads: Uploads) -> None:
         with or_not_listed():
             archive = _zipped(app, run)
         headers = {"Content-Disposition": f'attachment; filename="{run}.zip"'}
-        return StreamingResponse(_chunks(archive), media_type="application/zip", headers=headers)
+        chunks = iter(lambda: archive.read(2**20), b"")
+        return StreamingResponse(chunks, 200, headers, "application/zip", BackgroundTask(archive.close))
 
     @server.get("/clip/{name}.mp4")
     def clip(name: str) -> Response:
@@ -175,12 +178,6 @@ def _zipped(app: App, run: str) -> IO[bytes]:
     return file
 
 
-def _chunks(file: IO[bytes]) -> Iterator[bytes]:
-    with file:
-        while chunk := file.read(2**20):
-            yield chunk
-
-
 def _text_of(app: App, file: Path) -> bytes:
     """A text without the folders of this machine; bytes that are no UTF-8 stay as they are."""
     text = file.read_bytes().decode(errors="surrogateescape")
@@ -192,9 +189,9 @@ def pages(app: App, uploads: Uploads) -> gr.Blocks:
     with gr.Blocks(title="ieadapt", analytics_enabled=False) as blocks:
         gr.Navbar(visible=False)
         measure.build(app, blocks)
-    builders: dict[str, Callable[[App, gr.Blocks], None]] = {
+    builders: dict[str, Callable[[App, gr.Blocks], object]] = {
         "perturb": videos.build_perturb,
-        "enhance": videos.build_enhance,
+        "enhance": functools.partial(WorkflowPage, workflow=videos.ENHANCE),
         "edit": functools.partial(edit.build, uploads=uploads),
         "runs": runs.build,
     }
@@ -202,11 +199,6 @@ def pages(app: App, uploads: Uploads) -> gr.Blocks:
         with blocks.route(path.capitalize(), path, show_in_navbar=False) as route:
             build(app, route)
     return blocks
-
-
-def _bundled() -> tuple[str, ...]:
-    """Bundled models whose weights are in this installation."""
-    return tuple(name for name, model in known_models().items() if model.available)
 
 
 @contextlib.contextmanager

@@ -236,9 +236,9 @@ class Inbox:
         sizes = []
         for entry in list(self._folder.rglob("*")):
             with contextlib.suppress(FileNotFoundError):  # decoded in the meantime
-                found = entry.lstat()
-                if found.st_mtime < oldest:
+                status = entry.lstat()
+                if status.st_mtime < oldest:
                     shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink()
-                elif entry.is_file() and found.st_size:  # gradio's file field leaves an empty one for each it hands on
-                    sizes.append(found.st_size)
+                elif entry.is_file() and status.st_size:  # gradio's file field leaves an empty one for each it hands on
+                    sizes.append(status.st_size)
         return sizes

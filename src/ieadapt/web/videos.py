@@ -77,11 +77,6 @@ PERTURB = Workflow(
 )
 
 
-def build_enhance(app: App, blocks: gr.Blocks) -> None:
-    """Make the page that enhances."""
-    WorkflowPage(app, blocks, ENHANCE)
-
-
 def show_enhanced(app: App, run: RunView) -> str:
     """The pairs of an enhance run that are finished, and the layers that were changed."""
     names = [Path(name) for name in run.record["files"] if name.removesuffix(".json").isdigit()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import re
 import secrets
 import shutil
@@ -21,7 +22,8 @@ _SHOWN = {
     "command": str | None,
     "started": str | None,
     "seconds": float | int | None,
-    "found": list[str] | None,
+    "results": list[str] | None,
+    "found": list[str] | None,  # the results, in records of earlier versions
     "sites": list[str] | None,
     "repeat": dict[str, str] | None,
 }
@@ -125,17 +127,14 @@ class Workspace:
         Raises:
             UsageError: no such run, or a file that it does not list.
         """
-        folder = self.folder(name)
-        listed = path == CONFIG or path in self.record(name)["files"]
-        if not (listed and _is_inside(folder, path)):
+        if path not in self.files(name):
             raise UsageError("the run has no such file", got=repr(path))
-        return folder / path
+        return self.folder(name) / path
 
     def files(self, name: str) -> list[str]:
-        """The files of a run that are there and in its folder, its record first."""
-        folder = self.folder(name)
+        """The files of a run that are there, its record first; `read_run` has refused those outside its folder."""
         listed = dict.fromkeys([CONFIG, *self.record(name)["files"]])
-        return [path for path in listed if _is_inside(folder, path)]
+        return [path for path in listed if os.path.isfile(self.folder(name) / path)]  # noqa: PTH113 (False for a name that is none)
 
     def scan(self) -> tuple[list[tuple[str, dict[str, Any]]], list[tuple[str, UsageError]]]:
         """Name and record of every run, the latest first; and of other folders that look like runs what is wrong."""
@@ -155,21 +154,12 @@ class Workspace:
 
     def complete(self, workflow: str) -> list[tuple[str, dict[str, Any]]]:
         """Name and record of every finished run of a workflow, the latest first."""
-        wanted = (workflow, "complete")
-        return [(name, record) for name, record in self.runs() if (record["workflow"], record["status"]) == wanted]
+        sought = (workflow, "complete")
+        return [(name, record) for name, record in self.runs() if (record["workflow"], record["status"]) == sought]
 
     def profiles(self) -> list[tuple[str, str]]:
         """Label and name of every finished measure run, the latest first."""
         return [(label_of_run(name, record), name) for name, record in self.complete("measure")]
-
-
-def _is_inside(folder: Path, path: str) -> bool:
-    """Whether a file that a record lists is there, in the folder itself: links may lead out of it."""
-    try:
-        file = (folder / path).resolve()
-        return file.is_relative_to(folder.resolve()) and file.is_file() and ".." not in Path(path).parts
-    except (OSError, RuntimeError, ValueError):  # a loop of links, a name that is no name
-        return False
 
 
 def label_of_run(name: str, record: Mapping[str, Any]) -> str:

@@ -16,10 +16,11 @@ from ieadapt.metrics import METRICS, evaluate
 from ieadapt.metrics.intervals import mean_interval, paired_interval
 from ieadapt.runs.clip_reading import ReadConfig
 from ieadapt.runs.folder import open_run, read_run
-from ieadapt.runs.videos import decode_video, encode_video
+from ieadapt.runs.videos import encode_video
 from ieadapt.tasks.evaluate.run import EvaluateConfig, given_keys, read_places, run_evaluation
 from ieadapt.tasks.evaluate.tables import markdown, summarise, summary_table
 from tests.metrics import clips, given
+from tests.runs.files import decode_video
 
 QUICK = EvaluateConfig("psnr,flicker")
 

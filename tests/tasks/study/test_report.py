@@ -122,7 +122,7 @@ def test_an_effect_that_cannot_be_told_from_none_is_not_called_a_cost() -> None:
 def test_a_study_of_one_site_and_one_clip_still_has_a_report() -> None:
     table = TABLE.filter((pl.col("sites") == "block.0.spatial") & (pl.col("seed") == 0)).head(1)
     report, _ = study_report(table, profile())
-    assert any("replacing one spatial site by the identity map" in sentence for sentence in report.found)
+    assert any("replacing one spatial site by the identity map" in sentence for sentence in report.results)
 
 
 @pytest.mark.slow

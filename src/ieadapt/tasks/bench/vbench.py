@@ -12,7 +12,7 @@ from pathlib import Path
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.metrics.intervals import mean_interval, paired_interval
 from ieadapt.runs.engines import make_missing
-from ieadapt.runs.flags import flag_words
+from ieadapt.runs.flags import flag_arguments
 from ieadapt.runs.folder import Stages, open_run, silent
 from ieadapt.runs.notes import noted
 from ieadapt.runs.pipelines import Hardware, check_prompts, check_seeds
@@ -109,7 +109,7 @@ def run_vbench(config: VBenchRun, out: str | Path, *, resume: bool = False, stag
     folder = Path(out).expanduser()
     request = {name: value for name, value in asdict(config).items() if name not in ("engine", "workers")}
     # The prompts, which may be a thousand, are in a file of the run.
-    words = [config.model, "--prompts", folder / PROMPTS, *flag_words(config), "--out", folder]
+    words = [config.model, "--prompts", folder / PROMPTS, *flag_arguments(config), "--out", folder]
     command = shlex.join(["ieadapt", "bench", "vbench", *map(str, words)])
     with open_run(out, "vbench", {"request": request}, command=command, resume=resume) as run:
         run.write(PROMPTS, "\n".join(config.prompts) + "\n")

@@ -159,8 +159,8 @@ def _report(
     plot = (run.path / "ep.png").read_bytes()
     return Report(
         title="ieadapt demo: a video model measured, its videos enhanced and edited",
-        asked=f"The bundled model, {len(clips)} held-out captions, {config.generation.num_inference_steps} steps.",
-        found=results,
+        request=f"The bundled model, {len(clips)} held-out captions, {config.generation.num_inference_steps} steps.",
+        results=results,
         sections=[
             Section("Plain and enhanced", [Gallery(clips)]),
             Section("The difference", tables),

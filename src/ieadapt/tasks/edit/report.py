@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ieadapt.runs.folder import RunFolder
-from ieadapt.runs.pipelines import spoken_folder
+from ieadapt.runs.pipelines import display_path
 from ieadapt.runs.report import Clip, Gallery, Picture, Report, Section, Table, Text
 from ieadapt.tasks.edit.config import EditRun
 from ieadapt.tasks.edit.inversion import GOOD_RECONSTRUCTION
@@ -76,9 +76,9 @@ def edit_report(
     python = _python(request, jobs[records[0].name], records[0])
     return Report(
         title=f"Edited with {request.model}",
-        asked=f"{counted(len(edits), 'edit')} of {counted(len(records), 'source')}, "
+        request=f"{counted(len(edits), 'edit')} of {counted(len(records), 'source')}, "
         f"{request.sampling.num_inference_steps} steps, {_method(request)}.",
-        found=[*_findings(records), *left_out],
+        results=[*_findings(records), *left_out],
         sections=sections,
         repeat={"Command line": str(run.record["command"]), "Python": python},
         record=report_record(run.record),
@@ -142,7 +142,7 @@ def _python(request: EditRun, job: EditJob, record: JobRecord) -> str:
     if job.video is not None:
         size = f"ieadapt.Frames({number}, {height}, {width})"
         config = _constructor(request.source_config())
-        source = f"ieadapt.read_source({spoken_folder(job.video)!r}, {size}, {config}).frames"
+        source = f"ieadapt.read_source({display_path(job.video)!r}, {size}, {config}).frames"
     else:
         sized = dataclasses.replace(sampling, num_frames=number, height=height, width=width)
         made = _constructor(with_model_defaults(sized, request.model))

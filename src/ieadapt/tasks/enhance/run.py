@@ -18,7 +18,7 @@ from ieadapt.errors import UsageError
 from ieadapt.files import read_record, record_text
 from ieadapt.runs.flags import setting
 from ieadapt.runs.folder import RunFolder, Stages, silent, versions
-from ieadapt.runs.pipelines import Hardware, Load, check_seeds, open_model_run, spoken_folder
+from ieadapt.runs.pipelines import Hardware, Load, check_seeds, display_path, open_model_run
 from ieadapt.runs.report import Report, Section, figure_png, write_report
 from ieadapt.runs.videos import encode_video, side_by_side, strip
 from ieadapt.tasks.enhance.config import EnhanceConfig
@@ -238,8 +238,8 @@ def _report(
     plots = profile_blocks(profile, figure_png(profile.plot())) if profile else []
     return Report(
         title=f"Enhanced with {config.model}",
-        asked=config.summary,
-        found=results,
+        request=config.summary,
+        results=results,
         sections=[
             pairs_section("Plain and enhanced", config.tasks, run),
             Section("The sites", [sites_table(sites, profile), *plots]),
@@ -263,7 +263,7 @@ def summarize(method: EnhanceConfig, sites: Sequence[AttentionSite]) -> str:
 
 def _python(config: EnhanceRun, out: str | Path, profile: EntropyProfile | None) -> str:
     """The lines that make the enhanced videos again."""
-    load = f'profile = ieadapt.EntropyProfile.load("{spoken_folder(config.profile or out)}")\n' if profile else ""
+    load = f'profile = ieadapt.EntropyProfile.load("{display_path(config.profile or out)}")\n' if profile else ""
     passed = "    profile=profile,\n" if profile else ""
     return (
         f'import ieadapt\n\npipe = ieadapt.load("{config.model}")\n{load}'

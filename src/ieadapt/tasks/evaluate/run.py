@@ -288,8 +288,8 @@ def _report(result: Evaluation, metrics: Sequence[Metric], pairing: _Pairing, co
     )
     return Report(
         title=f"Evaluation of {pairing.videos.label}{against}",
-        asked=f"{len(pairing.pairs)} videos, {len(metrics)} metrics.",
-        found=list(result.notes) or ["Every metric measured every video."],
+        request=f"{len(pairing.pairs)} videos, {len(metrics)} metrics.",
+        results=list(result.notes) or ["Every metric measured every video."],
         sections=[Section("Metrics", [result.table]), Section("What they mean", [meaning])],
         repeat={"Command line": command},
     )

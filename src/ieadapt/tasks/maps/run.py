@@ -161,8 +161,8 @@ def _report(config: MapsRun, maps: AttentionMaps, pictures: dict[str, bytes], cl
     )
     return Report(
         title=f"Attention maps of {maps.site.name}",
-        asked=f"{maps.site.kind} attention of {config.model}, {who}; “{maps.prompt}”, seed {maps.seed}.",
-        found=describe_maps(maps),
+        request=f"{maps.site.kind} attention of {config.model}, {who}; “{maps.prompt}”, seed {maps.seed}.",
+        results=describe_maps(maps),
         sections=[
             Section("Where tokens look", map_blocks(maps, pictures)),
             Section("The video", [Gallery([Clip(clip, maps.prompt)])]),

@@ -12,7 +12,7 @@ from diffusers import DiffusionPipeline
 from ieadapt.attention import AttentionSite, find_sites, select_sites
 from ieadapt.functional import row_sample
 from ieadapt.runs.folder import RunFolder, Stages, silent
-from ieadapt.runs.pipelines import Hardware, Load, open_model_run, spoken_folder
+from ieadapt.runs.pipelines import Hardware, Load, display_path, open_model_run
 from ieadapt.runs.report import Block, Picture, Report, Section, Table, figure_png, write_report
 from ieadapt.tasks.generate import PromptRun
 from ieadapt.tasks.measure.method import QUICK_PROMPTS, measure, quick_profile
@@ -166,7 +166,7 @@ def _report(
     python = (
         f'import ieadapt\n\npipe = ieadapt.load("{config.model}")\n'
         f"profile = ieadapt.measure(pipe, {list(config.prompts)}, ieadapt.{config.generation}, {more})\n"
-        f'profile.save("{spoken_folder(out)}")'
+        f'profile.save("{display_path(out)}")'
     )
     meaning = (
         "EP is the entropy of attention in percent of its maximum: 0 when every token looks at one token only, "
@@ -175,8 +175,8 @@ def _report(
     numbered = [[str(seed), prompt] for seed, prompt in zip(config.prompt_seeds, config.prompts, strict=True)]
     return Report(
         title=f"Attention entropy of {config.model}",
-        asked=f"{profile.metadata.get('pipeline')}, {config.summary}",
-        found=[*describe_profile(profile), meaning],
+        request=f"{profile.metadata.get('pipeline')}, {config.summary}",
+        results=[*describe_profile(profile), meaning],
         sections=[
             Section("Entropy and energy per site", profile_blocks(profile, plot)),
             Section("Prompts", [Table(("seed", "prompt"), numbered, numeric=(0,))]),

@@ -60,8 +60,8 @@ def screen_report(
         sections.insert(1, Section("Generated in full, as a check: largest predicted effects first", pictures))
     return Report(
         title=f"What each attention layer of {model} does, predicted",
-        asked=plan,
-        found=[*sentences(ranked), TRUST],
+        request=plan,
+        results=[*sentences(ranked), TRUST],
         sections=sections,
         repeat={"Command line": str(record["command"])},
         record=report_record({"model": {}, **record}),

@@ -20,7 +20,7 @@ from ieadapt.attention import AttentionSite
 from ieadapt.errors import UsageError
 from ieadapt.metrics import METRICS
 from ieadapt.metrics.intervals import Correlation
-from ieadapt.runs.pipelines import spoken_folder
+from ieadapt.runs.pipelines import display_path
 from ieadapt.runs.report import Block, Picture, Report, Section, Table, Text, figure_png, render_report
 from ieadapt.runs.shared_files import write_whole
 from ieadapt.tasks.generate import GenerationConfig
@@ -132,8 +132,8 @@ def study_report(
     command = listed.pop("command", None)
     report = Report(
         title=f"What each attention layer of {table['model'][0]} does",
-        asked=_perturbed_part(table),
-        found=summary(table, leading, ahead, sites),
+        request=_perturbed_part(table),
+        results=summary(table, leading, ahead, sites),
         sections=[
             Section("What replacing a layer looks like", _strip_blocks(strips, sites)),
             Section("What it costs", _cost_blocks(figures, measured)),
@@ -323,7 +323,7 @@ def _picture(figure: Figure, caption: str, least_width: int) -> Picture:
 def _record(folder: Path, table: pl.DataFrame) -> dict[str, Any]:
     """What is known of the study, from its own record where that is there."""
     record: dict[str, Any] = {
-        "folder": spoken_folder(folder),
+        "folder": display_path(folder),
         "weights": table["weights_hash"][0],
         "perturbed videos": table.height,
         "prompts": table["prompt"].n_unique(),

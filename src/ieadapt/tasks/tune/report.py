@@ -59,8 +59,8 @@ def tune_report(request: TuneRun, found: Tuned, price: str, record: Mapping[str,
         sections.append(Section("Guards", [Table(("metric", "worse by", "at most"), guards, caption, (1, 2))]))
     return Report(
         title=f"Tuned {request.model} for {request.tune.metric}",
-        asked=price,
-        found=[
+        request=price,
+        results=[
             f"{HEADLINES[found.verdict.word]} {found.verdict.sentence}",
             f"The enhancement: {found.best.name}. Look at the videos yourself: compare-blind.html asks without "
             "saying which is which.",
