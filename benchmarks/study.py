@@ -140,7 +140,7 @@ def site_rows(table: pl.DataFrame, sites: pl.DataFrame) -> list[dict[str, Value]
             row = rows.setdefault((unit.site, unit.perturbation), told)
             interval = unit.interval()
             row |= {
-                effect.column: unit.mean,
+                effect.column: interval.mean,
                 f"{effect.column}_low": interval.low,
                 f"{effect.column}_high": interval.high,
             }
