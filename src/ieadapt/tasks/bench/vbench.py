@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ieadapt.errors import FailureError, UsageError
-from ieadapt.metrics.intervals import mean_interval, paired_interval
+from ieadapt.metrics.intervals import mean_interval
 from ieadapt.runs.engines import make_missing
 from ieadapt.runs.flags import flag_words
 from ieadapt.runs.folder import Stages, open_run, silent
@@ -199,6 +199,5 @@ def summarise_results(file: Path, reference: Path | None = None) -> list[MetricS
         if not shared:
             raise UsageError(f"the two result files share no video of {dimension}", where=f"{file} and {reference}")
         after, before = ([each[name] for name in shared] for each in (values, theirs[dimension]))
-        means = *mean_interval(after), sum(before) / len(before)
-        rows.append(MetricSummary(*named, len(shared), *means, *paired_interval(after, before)))
+        rows.append(MetricSummary.of_pairs(named, after, before))
     return rows
