@@ -32,7 +32,7 @@ from ieadapt.runs.pipelines import Hardware
 from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.screen.config import EFFECTS, ScreenConfig, ScreenRun
-from ieadapt.tasks.screen.effects import effects_table
+from ieadapt.tasks.screen.method import effects_table
 from ieadapt.tasks.screen.run import run_screen, screened_passes
 from ieadapt.tasks.study.report_effects import effects_of, site_effects
 

@@ -24,7 +24,7 @@ from ieadapt.runs.folder import RunFolder, Stages, open_run, silent
 from ieadapt.runs.pipelines import Hardware
 from ieadapt.runs.report import Table
 from ieadapt.runs.workers import Task
-from ieadapt.tasks.bench.layout_videos import PROFILE
+from ieadapt.tasks.bench.vbench import PROFILE
 from ieadapt.tasks.evaluate.tables import markdown
 from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
 from ieadapt.tasks.measure.profile import EntropyProfile

@@ -23,9 +23,8 @@ from ieadapt.runs.workers import LOCKS, RunTasks, Task, make_all, require_all, r
 from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.profile import EFFECTS_FILE, EntropyProfile
 from ieadapt.tasks.measure.run import PROFILE_FILES
-from ieadapt.tasks.screen.config import DEFAULT_GENERATION, EFFECTS, ScreenConfig, ScreenRun
-from ieadapt.tasks.screen.effects import effects_table
-from ieadapt.tasks.screen.price import CHUNK, ScreenPlan
+from ieadapt.tasks.screen.config import CHUNK, DEFAULT_GENERATION, EFFECTS, ScreenConfig, ScreenPlan, ScreenRun
+from ieadapt.tasks.screen.method import effects_table
 from ieadapt.tasks.screen.report import screen_report
 from ieadapt.tasks.screen.work import PRICE, TRAJECTORY, ScreenWork
 from ieadapt.tasks.study.folder import CellRow
