@@ -137,9 +137,9 @@ class ScreenWork(Work):
             raise FailureError("the trajectories are gone", where=self.folder / TRAJECTORY, remedy=remedy)
         refuse_another_model(EntropyProfile.load(self.folder), pipe, sites)
         texts = [self.request.prompts[prompt] for prompt in prompts]
-        found = screen_step(pipe, texts, latents[step][prompts], step, listed, sites, self.request.generation)
+        results = screen_step(pipe, texts, latents[step][prompts], step, listed, sites, self.request.generation)
         for condition, prompt, _ in missing.values():
-            values = {name: each[prompts.index(prompt)] for name, each in found[listed.index(condition)].items()}
+            values = {name: each[prompts.index(prompt)] for name, each in results[listed.index(condition)].items()}
             self.cells.write(CellRow(self.identity((condition, prompt, step)), values))
 
     def film(self, pipe: DiffusionPipeline, items: Mapping[str, Condition | None]) -> None:

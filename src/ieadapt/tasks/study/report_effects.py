@@ -1,4 +1,4 @@
-"""What a study found: effects per attention site, how well EP predicts them, and sentences no stronger than that."""
+"""The results of a study: effects per site, how well EP predicts them, and sentences no stronger than that."""
 
 from __future__ import annotations
 
@@ -221,16 +221,6 @@ def _has_values(table: pl.DataFrame, column: str) -> bool:
     return column in table.columns and bool(table[column].is_finite().any())
 
 
-def describe_perturbation(perturbation: str) -> str:
-    """A perturbation in words.
-
-    Example:
-        >>> describe_perturbation("mix:0.5")
-        'mix:0.5'
-    """
-    return MEANINGS.get(perturbation, perturbation)
-
-
 def summary(
     table: pl.DataFrame, effects: Sequence[Effect], related: Sequence[Relation], sites: pl.DataFrame
 ) -> list[str]:
@@ -266,7 +256,7 @@ def _costs(table: pl.DataFrame, effects: Sequence[Effect], sites: pl.DataFrame) 
             for effect, units in measured.items()
         }
         parts = [_worst(effect, units) for effect, units in own.items() if units]
-        name = perturbation if perturbation in explained else describe_perturbation(perturbation)
+        name = perturbation if perturbation in explained else MEANINGS.get(perturbation, perturbation)
         explained.add(perturbation)
         number = max(len(units) for units in own.values())
         which = "one" if number == 1 else f"one of the {number}"
