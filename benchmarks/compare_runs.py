@@ -28,16 +28,16 @@ def comparison() -> Evaluation:
         )
 
 
-def rows_of(found: Evaluation) -> list[dict[str, Value]]:
+def rows_of(evaluation: Evaluation) -> list[dict[str, Value]]:
     """The printed table, heading -> cell."""
-    headings = [heading.replace(" ", "_") for heading in found.table.headings]
-    return [dict(zip(headings, cells, strict=True)) for cells in found.table.rows]
+    headings = [heading.replace(" ", "_") for heading in evaluation.table.headings]
+    return [dict(zip(headings, cells, strict=True)) for cells in evaluation.table.rows]
 
 
 def main() -> int:
     """Record what the command prints."""
-    found = comparison()
-    print(record(NAME, COMMAND, rows_of(found), notes=" ".join([found.table.caption, *found.notes])))
+    evaluation = comparison()
+    print(record(NAME, COMMAND, rows_of(evaluation), notes=" ".join([evaluation.table.caption, *evaluation.notes])))
     return 0
 
 

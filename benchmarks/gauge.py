@@ -35,7 +35,7 @@ OTHERWISE = 0.01
 """... and for the other marks in [0, 1]."""
 
 
-def found(folder: Path) -> list[dict[str, Value]]:
+def gauge_rows(folder: Path) -> list[dict[str, Value]]:
     """Run the part; one row per method with the mean of every mark."""
     with shown_stages() as stages:
         result = run_testbed("scenes", folder, CONFIG, stages=stages)
@@ -70,14 +70,14 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--record", action="store_true", help="make what is found the new record")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="of the record")
-    asked = parser.parse_args(words)
+    options = parser.parse_args(words)
     with tempfile.TemporaryDirectory() as folder:
-        rows = found(Path(folder) / "run")
-    if asked.record:
+        rows = gauge_rows(Path(folder) / "run")
+    if options.record:
         note = f"{CONFIG.scenes} scenes and pairs, {CONFIG.steps} steps: a gauge, too few to conclude from."
-        print(record(NAME, "python -m benchmarks.gauge --record", rows, notes=note, folder=asked.folder))
+        print(record(NAME, "python -m benchmarks.gauge --record", rows, notes=note, folder=options.folder))
         return 0
-    compared = list(changes(rows, load(NAME, folder=asked.folder)["rows"]))
+    compared = list(changes(rows, load(NAME, folder=options.folder)["rows"]))
     headings = ("track", "method", "mark", "recorded", "now", "off by", "tolerance", "")
     print_table(Table(headings, compared, numeric=(3, 4, 5, 6)))
     beyond = sum(bool(row[-1]) for row in compared)

@@ -135,8 +135,8 @@ def commit() -> str:
         done = subprocess.run(["git", *arguments], cwd=here.parent, capture_output=True, text=True, check=False)
         return done.stdout.strip() if done.returncode == 0 else None
 
-    if told := os.environ.get("IEADAPT_COMMIT"):
-        return told
+    if commit := os.environ.get("IEADAPT_COMMIT"):
+        return commit
     head = git("rev-parse", "--short=12", "HEAD") if git("ls-files", "--error-unmatch", here.name) else None
     if head is None:
         return "unknown"

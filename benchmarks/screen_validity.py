@@ -32,7 +32,7 @@ from ieadapt.runs.pipelines import Hardware
 from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.screen.config import EFFECTS, ScreenConfig, ScreenRun
-from ieadapt.tasks.screen.effects import effects_table
+from ieadapt.tasks.screen.method import effects_table
 from ieadapt.tasks.screen.run import run_screen, screened_passes
 from ieadapt.tasks.study.report_effects import effects_of, site_effects
 
@@ -140,13 +140,13 @@ def rows_of(each: Compared, model: str, map_: str, forwards: float, study_forwar
                 "split-half": list(clips_of(damage, damage.shape[1] // 2, random)),
             }
             for predictor, listed in pairs.items():
-                found = np.array([rho(*pair, groups) for pair in listed])
+                rhos = np.array([rho(*pair, groups) for pair in listed])
                 repeated = predictor in ("full-clips", "split-half")
-                low, high = np.nanpercentile(found if repeated else found[1:], (2.5, 97.5))
+                low, high = np.nanpercentile(rhos if repeated else rhos[1:], (2.5, 97.5))
                 rows.append(
                     {
                         **{"model": model, "kind": kind, "effect": effect, "map": map_, "predictor": predictor},
-                        **{"rho": float(np.nanmean(found) if repeated else found[0]), "low": float(low)},
+                        **{"rho": float(np.nanmean(rhos) if repeated else rhos[0]), "low": float(low)},
                         **{"high": float(high), "raw_rho": rho(*listed[0]) if kind == "all" and not repeated else None},
                         "forwards": {"full-clips": clips * per_clip, "screen": round(forwards, 1)}.get(predictor),
                         **{"study_forwards": study_forwards, "sites": int(chosen.sum())},

@@ -53,7 +53,7 @@ def study(arguments: argparse.Namespace) -> None:
     prompts = captions(arguments.captions)
     kinds = {site.kind for site in find_sites(load(arguments.model))}
     sites = arguments.sites or ",".join(kind for kind in KINDS.split(",") if kind in kinds)
-    asked = StudyRun(
+    request = StudyRun(
         arguments.model,
         prompts,
         StudyConfig(sites=sites, seeds=arguments.seeds, mode=arguments.mode, metrics=arguments.metrics),
@@ -61,18 +61,18 @@ def study(arguments: argparse.Namespace) -> None:
         workers=arguments.workers,
         hardware=Hardware(arguments.device, "float32"),
     )
-    result = run_study(asked, arguments.out, resume=(arguments.out / "study.json").exists(), stages=_stages)
+    result = run_study(request, arguments.out, resume=(arguments.out / "study.json").exists(), stages=_stages)
     print("\n".join([*result.notes, f"{result.table.height} videos"]), file=sys.stderr)
 
 
 def _stages(name: str) -> Callable[[int, int], None]:
-    began, said = time.monotonic(), 0.0
+    began, shown = time.monotonic(), 0.0
 
     def report(done: int, total: int) -> None:
-        nonlocal said
+        nonlocal shown
         now = time.monotonic()
-        if now - said > 10 or done >= total:
-            said = now
+        if now - shown > 10 or done >= total:
+            shown = now
             print(f"{name}: {done} of {total}, {now - began:.0f} s", file=sys.stderr, flush=True)
 
     return report
@@ -95,22 +95,22 @@ def report(arguments: argparse.Namespace) -> None:
     if arguments.mode == "each":
         made = {"machine": arguments.machine, "versions": json.loads((folder / "study.json").read_text())["versions"]}
         record(name, command, site_rows(table, sites), notes=note, **made)
-        found = relation_rows(table, sites)
-        record(f"{name}-relations", command, found, notes=note, **made)
-        record(f"{name}-claims", command, claim_rows(found), notes=note, **made)
+        related = relation_rows(table, sites)
+        record(f"{name}-relations", command, related, notes=note, **made)
+        record(f"{name}-claims", command, claim_rows(related), notes=note, **made)
     kept = FOLDER / name.removeprefix("study-")
     kept.mkdir(parents=True, exist_ok=True)
     for file in (folder / shipped for shipped in SHIPPED):
         if file.suffix in (".json", ".html"):
-            told = file.read_text().replace(str(folder), "runs/study").replace(_made_in(folder), "runs/study")
-            (kept / file.name).write_text(lighter(told))
+            text = file.read_text().replace(str(folder), "runs/study").replace(_made_in(folder), "runs/study")
+            (kept / file.name).write_text(lighter(text))
         else:
             shutil.copy(file, kept)
 
 
 def lighter(page: str) -> str:
     """A page with every embedded PNG in 256 colours: a third of the bytes, for a repository that stays light."""
-    return re.sub(r"(?<=data:image/png;base64,)[A-Za-z0-9+/=]+", lambda found: _fewer_colours(found[0]), page)
+    return re.sub(r"(?<=data:image/png;base64,)[A-Za-z0-9+/=]+", lambda match: _fewer_colours(match[0]), page)
 
 
 def _fewer_colours(encoded: str) -> str:
@@ -130,17 +130,17 @@ def site_rows(table: pl.DataFrame, sites: pl.DataFrame) -> list[dict[str, Value]
     rows: dict[tuple[str, str], dict[str, Value]] = {}
     for effect in effects_of(table):
         for unit in site_effects(table, effect, sites):
-            told: dict[str, Value] = {
+            identity: dict[str, Value] = {
                 "order": unit.order,
                 "site": unit.site,
                 "kind": unit.kind,
                 "perturbation": unit.perturbation,
                 "ep": unit.ep,
             }
-            row = rows.setdefault((unit.site, unit.perturbation), told)
+            row = rows.setdefault((unit.site, unit.perturbation), identity)
             interval = unit.interval()
             row |= {
-                effect.column: unit.mean,
+                effect.column: interval.mean,
                 f"{effect.column}_low": interval.low,
                 f"{effect.column}_high": interval.high,
             }
@@ -167,17 +167,17 @@ def relation_rows(table: pl.DataFrame, sites: pl.DataFrame) -> list[dict[str, Va
     return rows
 
 
-def claim_rows(found: Sequence[Mapping[str, Value]]) -> list[dict[str, Value]]:
+def claim_rows(related: Sequence[Mapping[str, Value]]) -> list[dict[str, Value]]:
     """What the paper's claims say: high EP goes with quality (rho > 0), low EP with structure (rho < 0)."""
     claims = {"fall of testbed fit (dB)": "high EP: quality", "fall of ssim": "low EP: structure"}
-    return [{"claim": claims[str(row["effect"])], **row} for row in found if row["effect"] in claims]
+    return [{"claim": claims[str(row["effect"])], **row} for row in related if row["effect"] in claims]
 
 
 def _finite(value: float) -> float | None:
     return value if value == value else None
 
 
-def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a bundled model")
@@ -193,11 +193,11 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="cpu or cuda")
     parser.add_argument("--report", action="store_true", help="only draw the report and write the records")
     parser.add_argument("--device-name", help="for the records: the machine that made the videos, if it is another one")
-    arguments = parser.parse_args(words)
-    arguments.machine = {"gpu": arguments.device_name} if arguments.device_name else None
-    return arguments
+    options = parser.parse_args(arguments)
+    options.machine = {"gpu": options.device_name} if options.device_name else None
+    return options
 
 
 if __name__ == "__main__":
-    asked = parse()
-    report(asked) if asked.report else study(asked)
+    options = parse()
+    report(options) if options.report else study(options)

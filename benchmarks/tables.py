@@ -54,9 +54,9 @@ def render(text: str, load: Callable[[str], Mapping[str, Any]] = results.load) -
         <!-- /table -->
     """
     text = _TABLE.sub(
-        lambda found: found["open"] + _table(load(found["name"]), found["columns"]) + found["close"], text
+        lambda match: match["open"] + _table(load(match["name"]), match["columns"]) + match["close"], text
     )
-    return _VALUE.sub(lambda found: found["open"] + _value(load(found["name"]), found) + found["close"], text)
+    return _VALUE.sub(lambda match: match["open"] + _value(load(match["name"]), match) + match["close"], text)
 
 
 def _table(content: Mapping[str, Any], columns: str) -> str:
@@ -72,11 +72,11 @@ def _table(content: Mapping[str, Any], columns: str) -> str:
 
 
 def _parse(column: str) -> tuple[str, str, str]:
-    found = _COLUMN.fullmatch(column)
-    if found is None:
+    match = _COLUMN.fullmatch(column)
+    if match is None:
         raise ValueError(f"cannot read the column {column!r}; expected column=Heading:format")
-    key = found["key"]
-    return key, (found["heading"] or key).replace("_", " "), found["format"] or ""
+    key = match["key"]
+    return key, (match["heading"] or key).replace("_", " "), match["format"] or ""
 
 
 def _cell(row: Mapping[str, Any], key: str, form: str) -> str:
@@ -92,11 +92,11 @@ def _is_number(row: Mapping[str, Any], key: str) -> bool:
     return key.startswith("[") or isinstance(row.get(key), int | float | None)
 
 
-def _value(content: Mapping[str, Any], found: re.Match[str]) -> str:
-    key, _, form = _parse(found["column"])
-    rows, index = content["rows"], int(found["row"])
+def _value(content: Mapping[str, Any], match: re.Match[str]) -> str:
+    key, _, form = _parse(match["column"])
+    rows, index = content["rows"], int(match["row"])
     if index >= len(rows):
-        raise ValueError(f"record {found['name']!r} has {len(rows)} rows, no row {index}")
+        raise ValueError(f"record {match['name']!r} has {len(rows)} rows, no row {index}")
     return _cell(rows[index], key, form)
 
 

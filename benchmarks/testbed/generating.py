@@ -39,11 +39,6 @@ class Variant:
     steps: float = 1.0
     controls: tuple[str, ...] = ()
 
-    def told(self, steps: int) -> dict[str, str | int]:
-        """What a table says of it beside its scores: group, and network passes per video, weak ones counted whole."""
-        own = round(steps * self.steps)
-        return {"group": self.group, "passes": 2 * own if self.enhance is None else self.enhance.passes(own)}
-
     @property
     def settings(self) -> str:
         """In words, as far as they differ from plain ones or from the default enhancement."""
@@ -79,8 +74,8 @@ class Variant:
 
 def baseline(name: str, **changes: Any) -> dict[str, Variant]:
     """A published method, with some of its settings changed."""
-    told = ", ".join(f"{key} {value}" for key, value in changes.items())
-    return {f"{name}, {told}" if told else name: Variant(name, EnhanceConfig.preset(name, **changes))}
+    changed = ", ".join(f"{key} {value}" for key, value in changes.items())
+    return {f"{name}, {changed}" if changed else name: Variant(name, EnhanceConfig.preset(name, **changes))}
 
 
 def controls_of(config: EnhanceConfig, sites: str) -> dict[str, EnhanceConfig]:

@@ -24,7 +24,7 @@ from ieadapt.runs.folder import RunFolder, Stages, open_run, silent
 from ieadapt.runs.pipelines import Hardware
 from ieadapt.runs.report import Table
 from ieadapt.runs.workers import Task
-from ieadapt.tasks.bench.layout_videos import PROFILE
+from ieadapt.tasks.bench.vbench import PROFILE
 from ieadapt.tasks.evaluate.tables import markdown
 from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
 from ieadapt.tasks.measure.profile import EntropyProfile
@@ -79,8 +79,8 @@ class BenchConfig:
         """Track -> names of its methods that are run."""
         tracks = _names(self.tracks, TRACKS, "track")
         everywhere = {name: None for track in TRACKS.values() for name in track.methods}
-        asked = list(everywhere) if self.methods == "all" else _names(self.methods, everywhere, "method")
-        return {track: [name for name in asked if name in TRACKS[track].methods] for track in tracks}
+        names = list(everywhere) if self.methods == "all" else _names(self.methods, everywhere, "method")
+        return {track: [name for name in names if name in TRACKS[track].methods] for track in tracks}
 
 
 def _names(text: str, known: Mapping[str, Any], kind: str) -> list[str]:
@@ -131,19 +131,20 @@ def run_testbed(
         out: gets `testbed-generation.json`, `testbed-editing.json`, their tables and `rows/`.
         config: methods, scenes, workers.
         resume: go on with an earlier run; rows that are there are not made again.
-        stages: told how far it is.
+        stages: gets the name of each stage as it begins, and how far it is.
 
     Raises:
-        UsageError: what was asked cannot be, or the folder holds a run of another model or other steps.
+        UsageError: the request cannot be met, or the folder holds a run of another model or other steps.
     """
     config = config or BenchConfig()
     if model not in known_models():
         raise UsageError("only a bundled model has ground truth", expected=", ".join(known_models()), got=model)
     folder = Path(out).expanduser()
     work = RowWork(folder, model, config.hardware, config.scenes, _settings(model, config))
-    wanted = _request(work)
-    command = shlex.join(["ieadapt", "bench", "testbed", "--model", model, *flag_arguments(config), "--out", str(out)])
-    with open_run(out, "testbed", {"request": wanted}, command=command, resume=resume) as run:
+    command = shlex.join(
+        ["python", "-m", "benchmarks.testbed", "--model", model, *flag_arguments(config), "--out", str(out)]
+    )
+    with open_run(out, "testbed", {"request": _request(work)}, command=command, resume=resume) as run:
         _settle_profile(work, config, stages)
         notes = _make(work, config, stages)
         return _written(run, work, config, notes)
@@ -162,8 +163,8 @@ def _request(work: RowWork) -> dict[str, Any]:
     settings = {name: dataclasses.asdict(generation) for name, generation in work.settings}
     for generation in settings.values():
         del generation["batch_size"]
-    found: dict[str, Any] = json.loads(json.dumps({"model": work.model, "settings": settings}))
-    return found
+    request: dict[str, Any] = json.loads(json.dumps({"model": work.model, "settings": settings}))
+    return request
 
 
 def _settle_profile(work: RowWork, config: BenchConfig, stages: Stages) -> None:
@@ -215,10 +216,10 @@ def _written(run: RunFolder, work: RowWork, config: BenchConfig, notes: Sequence
 
 def _note(track: Track, work: RowWork, notes: Sequence[str]) -> str:
     generation = dict(work.settings)[track.name]
-    said = (
+    note = (
         f"{work.model}, {generation.num_inference_steps} steps, guidance {generation.guidance_scale:g} unless "
         f"the row says otherwise; scenes held out of training and of every choice of settings. {track.note} "
         "Differences are to the best plain setting by the leading mark, which was found on the same scenes; paired by "
         "scene, 95 % bootstrap, not corrected for the number of rows."
     )
-    return " ".join([said, *(f"{note}." for note in notes)])
+    return " ".join([note, *(f"{each}." for each in notes)])

@@ -23,7 +23,7 @@ def summarise(track: Track, rows: Sequence[Row]) -> list[Figures]:
         track: whose methods and marks they are.
         rows: one per method and scene.
     """
-    by_method = {name: found for name in track.methods if (found := _of(rows, name))}
+    by_method = {name: own for name in track.methods if (own := _of(rows, name))}
     best = best_plain(track, by_method)
     return [_summary(track, name, by_method, best) for name in by_method]
 
@@ -45,17 +45,17 @@ def _mean(rows: Mapping[str, Row], measure: str) -> float:
 def _summary(track: Track, name: str, by_method: Mapping[str, Mapping[str, Row]], best: str | None) -> Figures:
     rows = by_method[name]
     steps, passes = _mean(rows, "steps"), _mean(rows, "passes")
-    told: Figures = {"method": name, "group": track.methods[name].group, "settings": track.methods[name].settings}
-    told |= {"scenes": len(rows), "steps": steps, "passes": passes, "passes_per_step": passes / steps, "against": best}
+    row: Figures = {"method": name, "group": track.methods[name].group, "settings": track.methods[name].settings}
+    row |= {"scenes": len(rows), "steps": steps, "passes": passes, "passes_per_step": passes / steps, "against": best}
     shared = [] if best is None else [scene for scene in rows if scene in by_method[best]]
     for measure in track.measures:
-        told[measure] = _mean(rows, measure)
+        row[measure] = _mean(rows, measure)
         ends: Sequence[float | None] = (None, None, None)
         if best is not None and shared:
             ours, theirs = ([by_method[each][scene][measure] for scene in shared] for each in (name, best))
             ends = paired_interval(ours, theirs)
-        told |= dict(zip((f"{measure}_difference", f"{measure}_low", f"{measure}_high"), ends, strict=True))
-    return told
+        row |= dict(zip((f"{measure}_difference", f"{measure}_low", f"{measure}_high"), ends, strict=True))
+    return row
 
 
 def bench_table(track: Track, figures: Sequence[Figures]) -> Table:

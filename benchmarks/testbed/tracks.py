@@ -56,7 +56,7 @@ class Track(Protocol):
 
     @property
     def steps(self) -> int:
-        """Denoising steps unless told."""
+        """Denoising steps by default."""
         ...
 
     @property
@@ -127,16 +127,16 @@ class Generation:
     def rows(self, place: Place, method: str, scenes: Sequence[str], number: int) -> list[Row]:
         """Generate and mark a batch."""
         by_name = {scene.name: scene for scene in bench_scenes(number)}
-        asked = [by_name[name] for name in scenes]
-        prompts, seeds = [scene.caption for scene in asked], [scene.seed for scene in asked]
+        batch = [by_name[name] for name in scenes]
+        prompts, seeds = [scene.caption for scene in batch], [scene.seed for scene in batch]
         variant = VARIANTS[method]
         with counted_passes(place.pipe) as passes:
             videos = variant.videos(place.pipe, prompts, seeds, place.generation, place.profile)
-        told = {"method": method, "steps": variant.generation(place.generation).num_inference_steps}
-        told["passes"] = passes.rows / len(asked)
+        run = {"method": method, "steps": variant.generation(place.generation).num_inference_steps}
+        run["passes"] = passes.rows / len(batch)
         return [
-            {"scene": scene.name, **told, **score.as_dict()}
-            for scene, score in zip(asked, score_scenes(videos, prompts), strict=True)
+            {"scene": scene.name, **run, **score.as_dict()}
+            for scene, score in zip(batch, score_scenes(videos, prompts), strict=True)
         ]
 
 
@@ -182,8 +182,8 @@ class Editing:
         rows = []
         for pair in (by_name[name] for name in scenes):
             frames, facts = EDIT_METHODS[method].make(place.editor, pair)
-            told = {"scene": pair.name, "method": method, "steps": place.generation.num_inference_steps}
-            rows.append({**told, "kind": pair.kind, **facts, **score_edit(frames, pair).as_dict()})
+            identity = {"scene": pair.name, "method": method, "steps": place.generation.num_inference_steps}
+            rows.append({**identity, "kind": pair.kind, **facts, **score_edit(frames, pair).as_dict()})
         return rows
 
 

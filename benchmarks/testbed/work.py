@@ -19,7 +19,7 @@ from ieadapt.errors import IEAdaptError
 from ieadapt.files import read_record
 from ieadapt.runs.shared_files import fingerprint, write_whole
 from ieadapt.runs.workers import Task, Work, within_memory
-from ieadapt.tasks.bench.layout_videos import PROFILE
+from ieadapt.tasks.bench.vbench import PROFILE
 from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.profile import EntropyProfile
 

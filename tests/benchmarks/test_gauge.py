@@ -44,13 +44,13 @@ def test_a_record_of_other_methods_is_refused() -> None:
 def test_its_exit_status_says_whether_something_is_off(
     change: float, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(gauge, "found", lambda folder: _moved(accuracy=change))
+    monkeypatch.setattr(gauge, "gauge_rows", lambda folder: _moved(accuracy=change))
     assert gauge.main([]) == status
     assert f"{3 * status} of 57 marks are beyond their tolerance." in capsys.readouterr().out
 
 
 def test_what_was_found_becomes_the_record(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(gauge, "found", lambda folder: _moved(detail=0.1))
+    monkeypatch.setattr(gauge, "gauge_rows", lambda folder: _moved(detail=0.1))
     assert gauge.main(["--record", "--folder", str(tmp_path)]) == 0
     assert results.load(gauge.NAME, folder=tmp_path)["rows"] == _moved(detail=0.1)
 

@@ -21,7 +21,7 @@ def test_the_demo_leaves_table_videos_plot_and_report(tmp_path: Path, program: P
     assert {"ep.png", "report.html", "profile.parquet", "comparison.json"} <= set(record["files"])
     assert {"00-side-by-side.mp4", "01-side-by-side.mp4"} <= set(record["files"])
     rows = json.loads((tmp_path / "comparison.json").read_text())
-    assert {"accuracy", "motion", "flicker"} <= {row["measure"] for row in rows}
+    assert {"accuracy", "motion", "flicker"} <= {row["metric"] for row in rows}
     assert {"edit/source.mp4", "edit/edited.mp4", "edit/side-by-side.mp4", "edit/strip.png"} <= set(record["files"])
     assert "dB to the perfect edit, where a copy of the source has" in done.out
     assert "95 % interval" in done.out

@@ -22,12 +22,12 @@ from ieadapt.models.sketch import Sizes, requested_size, sketch, tokens_of
 from ieadapt.runs.folder import read_run
 from ieadapt.runs.pipelines import display_path
 from ieadapt.runs.report import Table
-from ieadapt.tasks.demo.run import DemoRun, recorded_table, run_demo
+from ieadapt.tasks.demo.run import DemoRun, run_demo
 from ieadapt.tasks.edit.config import EditRun
 from ieadapt.tasks.edit.report import measures_table as edits_table
 from ieadapt.tasks.edit.run import run_edit
 from ieadapt.tasks.enhance.run import EnhanceRun, run_enhance
-from ieadapt.tasks.evaluate.tables import comparison_table, verdict
+from ieadapt.tasks.evaluate.tables import summary_table, verdict
 from ieadapt.tasks.maps.run import MapsRun, describe_maps, run_maps
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.measure.run import MeasureRun, describe_profile, profile_table, run_measure
@@ -344,9 +344,8 @@ def demo(config: DemoRun, *, out: Out = None) -> Summary:
     parts: list[Table | str] = [
         result.choice,
         *describe_profile(result.profile),
-        comparison_table(result.comparison, "Plain against enhanced, this run:"),
-        *(verdict(row) for row in result.comparison if row.measure == "accuracy"),
+        summary_table(result.comparison, "enhanced", "plain"),
+        *(verdict(row) for row in result.comparison if row.metric == "accuracy"),
         *result.edit.sentences(),
-        *([] if result.recorded is None else [recorded_table(result.recorded)]),
     ]
     return Summary(content, parts, folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -21,16 +22,19 @@ CHUNK = 2**22
 
 
 class Interval(NamedTuple):
-    """A mean with the ends of its interval, in the unit of the values."""
+    """A mean with the ends of its interval, in the unit of the values; NaN where there is no interval."""
 
     mean: float
     low: float
     high: float
 
     def __format__(self, spec: str) -> str:
-        """`mean [low, high]`, every number with its sign."""
-        spec = spec or ".3f"
-        return f"{self.mean:+{spec}} [{self.low:+{spec}}, {self.high:+{spec}}]"
+        """`mean [low, high]`, every number with its sign; the mean alone where there is no interval."""
+        return _with_ends(self.mean, self.low, self.high, f"+{spec or '.3f'}")
+
+    def unsigned(self, spec: str = ".3f") -> str:
+        """As `format`, signs only where numbers are negative."""
+        return _with_ends(self.mean, self.low, self.high, spec)
 
     @property
     def excludes_zero(self) -> bool:
@@ -38,14 +42,28 @@ class Interval(NamedTuple):
         return self.low > 0 or self.high < 0
 
 
-def mean_interval(values: Numbers, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0) -> Interval:
+def _with_ends(value: float, low: float, high: float, spec: str) -> str:
+    return f"{value:{spec}}" if math.isnan(low) else f"{value:{spec}} [{low:{spec}}, {high:{spec}}]"
+
+
+def mean_interval(
+    values: Numbers, *, least: int = 1, level: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> Interval:
     """Mean of some values with its percentile bootstrap interval; arguments and errors as of `paired_interval`.
 
+    Args:
+        values: one finite value per unit.
+        least: below so many values the mean has no interval: its ends are NaN.
+        level: see `paired_interval`.
+        resamples: see `paired_interval`.
+        seed: see `paired_interval`.
+
     Example:
-        >>> mean_interval([1.0, 1.0]).low
-        1.0
+        >>> mean_interval([1.0, 1.0]).low, mean_interval([1.0, 1.0], least=3).low
+        (1.0, nan)
     """
-    return paired_interval(values, np.zeros(len(values)), level=level, resamples=resamples, seed=seed)
+    interval = paired_interval(values, np.zeros(len(values)), level=level, resamples=resamples, seed=seed)
+    return interval if len(values) >= least else interval._replace(low=math.nan, high=math.nan)
 
 
 def paired_interval(
@@ -113,9 +131,8 @@ class Correlation(NamedTuple):
     units: int
 
     def __format__(self, spec: str) -> str:
-        """`rho [low, high]`, every number with its sign."""
-        spec = spec or ".2f"
-        return f"{self.rho:+{spec}} [{self.low:+{spec}}, {self.high:+{spec}}]"
+        """`rho [low, high]`, every number with its sign; rho alone where there is no interval."""
+        return _with_ends(self.rho, self.low, self.high, f"+{spec or '.2f'}")
 
     @property
     def excludes_zero(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ieadapt.errors import UsageError
-from ieadapt.tasks.evaluate.tables import MEASURES, Comparison, compare, comparison_table, verdict
+from ieadapt.tasks.evaluate.tables import MEASURES, MetricSummary, compare, summary_table, verdict
 from ieadapt.testbed import Scene, SceneObject, SceneScore
 from ieadapt.testbed.accuracy import Accuracy
 from ieadapt.testbed.quality import Quality
@@ -29,10 +29,10 @@ def test_every_measure_of_a_score_is_compared() -> None:
 
 def test_means_and_paired_differences() -> None:
     plain, enhanced = _scores(motion=[0.5, 0.7], fit=[20.0, 30.0]), _scores(motion=[0.6, 0.8], fit=[19.0, 29.0])
-    rows = {row.measure: row for row in compare(plain, enhanced)}
-    assert rows["motion"].plain == pytest.approx(0.6)
+    rows = {row.metric: row for row in compare(plain, enhanced)}
+    assert (rows["motion"].reference, rows["motion"].mean) == pytest.approx((0.6, 0.7))
     assert rows["motion"].difference == pytest.approx(0.1)
-    assert (rows["motion"].low, rows["motion"].high) == pytest.approx((0.1, 0.1))
+    assert (rows["motion"].difference_low, rows["motion"].difference_high) == pytest.approx((0.1, 0.1))
     assert rows["fit"].difference == pytest.approx(-1.0)
     assert rows["shape"].difference == 0
     assert rows["accuracy"].difference == pytest.approx(0.1 / 8)
@@ -55,16 +55,18 @@ def test_unequal_numbers_are_refused() -> None:
     ],
 )
 def test_a_verdict_says_no_more_than_the_interval(better: str, low: float, high: float, words: str) -> None:
-    row = Comparison("flicker", "255ths", better, 1.0, 1.2, (low + high) / 2, low, high, 96)  # type: ignore[arg-type]
+    row = MetricSummary("flicker", "255ths", better, 96, 1.2, 1.1, 1.3, 1.0, (low + high) / 2, low, high)
     assert verdict(row).endswith(words + ".")
 
 
 def test_a_handful_of_captions_settles_nothing() -> None:
-    row = Comparison("motion", "", "higher", 0.5, 0.6, 0.1, 0.05, 0.2, 8)
+    row = MetricSummary("motion", "", "higher", 8, 0.6, 0.5, 0.7, 0.5, 0.1, 0.05, 0.2)
     assert verdict(row).endswith("so few captions settle nothing.")
+    assert verdict(MetricSummary("motion", "", "higher", 8, 0.6, 0.5, 0.7)) == "motion: compared with nothing."
 
 
 def test_the_table_names_units_and_signs() -> None:
-    table = comparison_table(compare([_score()] * 3, _scores(fit=[24.0, 24.0, 24.0])), "here")
+    table = summary_table(compare([_score()] * 3, _scores(fit=[24.0, 24.0, 24.0])), "enhanced", "plain")
+    assert table.headings == ("metric", "better", "pairs", "plain", "enhanced", "difference", "95 % interval")
     fit = next(row for row in table.rows if row[0].startswith("fit"))
-    assert fit == ["fit (dB)", "higher", "25.000", "24.000", "-1.000", "[-1.000, -1.000]"]
+    assert fit == ["fit (dB)", "higher", "3", "25.00", "24.00", "-1.000", "[-1.000, -1.000]"]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
 from ieadapt.errors import UsageError
+from ieadapt.runs.report import Table
 from ieadapt.tasks.study.report import read_table, study_report, write_study_report
 from ieadapt.tasks.study.report_effects import (
     Effect,
@@ -19,7 +21,7 @@ from ieadapt.tasks.study.report_effects import (
     site_effects,
     summary,
 )
-from tests.tasks.study.fixture import growing_table, heads_table, profile, study_table, write_study
+from tests.tasks.study.fixture import PROMPTS, growing_table, heads_table, profile, study_table, write_study
 
 TABLE, SITES = study_table(), profile().by_site()
 
@@ -40,14 +42,12 @@ def test_effects_are_the_measured_columns_with_their_direction() -> None:
 
 def test_one_effect_leads_each_aspect() -> None:
     columns = [effect.column for effect in leading_effects(TABLE)]
-    assert columns == ["ssim", "mobilenet_consistency_change", "testbed_fit_change"]
-    fewer = TABLE.drop("ssim", "testbed_fit_change", "mobilenet_consistency_change")
+    assert columns == ["ssim", "mobilenet_consistency_change", "testbed_fit_change", "testbed_motion_change"]
+    fewer = TABLE.drop("ssim", "testbed_fit_change", "mobilenet_consistency_change", "testbed_motion_change")
     assert [effect.column for effect in leading_effects(fewer)] == ["psnr", "flicker_change", "sharpness_change"]
 
 
 def test_damage_is_the_distance_from_the_unchanged_video() -> None:
-    import numpy as np
-
     assert by_column("ssim").as_damage(np.array([0.9])) == pytest.approx(0.1)
     assert by_column("flicker_change").as_damage(np.array([0.2])) == pytest.approx(0.2)
     assert by_column("sharpness_change").as_damage(np.array([-0.2])) == pytest.approx(0.2)
@@ -68,7 +68,7 @@ def test_sets_of_sites_and_missing_values_do_not_count() -> None:
     ssim = pl.when((pl.col("sites") == "block.0.spatial") & (pl.col("seed") == 1)).then(None).otherwise(pl.col("ssim"))
     units = site_effects(TABLE.with_columns(ssim=ssim), by_column("ssim"), SITES)
     assert sum(value != value for value in units[0].values) == 2
-    assert units[0].mean == units[0].mean
+    assert np.isfinite(units[0].interval()).all()
 
 
 def test_relations_find_what_was_put_in() -> None:
@@ -85,8 +85,44 @@ def test_relations_find_what_was_put_in() -> None:
     spatial = found["ssim", "spatial", "identity"]
     assert not spatial.overall.excludes_zero
     assert spatial.within is not None
-    assert found["ssim", "cross", "uniform"].overall.units == 3
-    assert ("ssim", "cross", "identity") not in found
+    assert "cross" not in {kind for _, kind, _ in found}  # three sites
+
+
+def test_eight_sites_are_the_fewest_for_a_correlation() -> None:
+    temporal = TABLE.filter(pl.col("kind") == "temporal", pl.col("perturbation") == "uniform")
+    names = temporal["sites"].unique(maintain_order=True)
+    few, enough = (temporal.filter(pl.col("sites").is_in(names[:count].to_list())) for count in (7, 8))
+    assert relations(few, leading_effects(few), SITES) == []
+    assert {relation.overall.units for relation in relations(enough, leading_effects(enough), SITES)} == {8}
+    assert not any("rho" in sentence for sentence in sentences(few))
+    _, figures = study_report(few, profile())
+    assert {axis.get_title().splitlines()[-1] for axis in figures["ep-and-effects"].axes} == {"too few sites for rho"}
+
+
+def tables_of(table: pl.DataFrame) -> dict[str, list[list[str]]]:
+    """The ranked tables of a report by the label of their effect."""
+    blocks = next(section.blocks for section in study_report(table, profile())[0].sections if "costs" in section.title)
+    return {block.headings[-1]: [list(row) for row in block.rows] for block in blocks if isinstance(block, Table)}
+
+
+def test_sites_are_ranked_by_every_effect_with_motion() -> None:
+    tables = tables_of(TABLE)
+    assert list(tables) == [
+        *("ssim", "change of mobilenet_consistency", "change of testbed fit (dB)", "change of testbed motion"),
+    ]
+    assert {len(rows) for rows in tables.values()} == {10 * 2 + 12 * 2 + 3}
+    assert tables["ssim"][0][:4] == ["#1", "block.0.temporal", "temporal", "identity"]
+    assert tables["change of testbed motion"][0][1] == "block.0.temporal"
+    changes = [float(row[-1].split()[0]) for row in tables["change of testbed motion"]]
+    assert changes == sorted(changes)  # a fall is damage
+
+
+def test_three_clips_are_the_fewest_for_an_interval() -> None:
+    two, three = (TABLE.filter(pl.col("prompt") == PROMPTS[0], pl.col("seed") < count) for count in (2, 3))
+    assert all("[" in row[-1] for rows in tables_of(three).values() for row in rows)
+    assert not any("[" in row[-1] for rows in tables_of(two).values() for row in rows)
+    assert any("Fewer than 3 clips give no interval" in sentence for sentence in sentences(two))
+    assert not any("Fewer than" in sentence for sentence in sentences(three))
 
 
 def sentences(table: pl.DataFrame = TABLE) -> list[str]:
@@ -100,10 +136,11 @@ def test_the_summary_says_what_was_put_in() -> None:
     quality = next(sentence for sentence in said if "quality” would" in sentence)
     assert re.search(r"This study agrees: temporal, identity rho \+1\.00 \[\+1\.00, \+1\.00\] \(n = 12\);", quality)
     assert "disagrees: temporal, uniform rho -1.00" in quality
-    assert re.search(r"does not settle it: spatial, identity .*cross, uniform rho .*, too few sites", quality)
+    assert "does not settle it: spatial, identity rho" in quality
+    assert "cross" not in quality
     structure = next(sentence for sentence in said if "structure” would" in sentence)
     assert "agrees: temporal, identity rho -1.00 [-1.00, -1.00] (n = 12), temporal, uniform" in structure
-    assert any("12 correlations were tested here; about 0.6 of them" in sentence for sentence in said)
+    assert any("16 correlations were tested here; about 0.8 of them" in sentence for sentence in said)
     assert any("turns its sign" in sentence for sentence in said)
 
 
@@ -161,8 +198,6 @@ def test_a_folder_without_a_table_or_with_an_empty_one_is_refused(tmp_path: Path
 
 @pytest.mark.slow
 def test_a_study_by_head_draws_damage_per_head() -> None:
-    import numpy as np
-
     _, figures = study_report(heads_table(), profile())
     image = figures["heads"].axes[0].images[0].get_array()
     assert image.shape == (12, 3)

@@ -5,29 +5,94 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from diffusers import DiffusionPipeline
+from jaxtyping import Float
+from torch import Tensor
+
 from ieadapt.errors import FailureError, UsageError
-from ieadapt.metrics.intervals import mean_interval, paired_interval
+from ieadapt.metrics.intervals import mean_interval
 from ieadapt.runs.engines import make_missing
 from ieadapt.runs.flags import flag_arguments
 from ieadapt.runs.folder import Stages, open_run, silent
 from ieadapt.runs.notes import noted
 from ieadapt.runs.pipelines import Hardware, check_prompts, check_seeds
-from ieadapt.runs.workers import Task, tasks_of
-from ieadapt.tasks.bench.layout_videos import PROFILE, LayoutWork, VideoJob
+from ieadapt.runs.shared_files import FileRecord, fingerprint
+from ieadapt.runs.videos import encode_video
+from ieadapt.runs.workers import Task, Work, tasks_of
 from ieadapt.tasks.enhance.config import EnhanceConfig
+from ieadapt.tasks.enhance.method import enhance
 from ieadapt.tasks.evaluate.tables import MetricSummary
-from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
+from ieadapt.tasks.generate import GenerationConfig, generate, with_model_defaults
 from ieadapt.tasks.measure.method import measure
 from ieadapt.tasks.measure.profile import EntropyProfile
 
 LONGEST_NAME = 255
 RESULTS = "_eval_results.json"
 PROFILE_PROMPTS = 8
-PLAIN, ENHANCED, PROMPTS = "plain", "enhanced", "prompts.txt"
+PLAIN, ENHANCED, PROMPTS, PROFILE = "plain", "enhanced", "prompts.txt", "profile"
+
+
+@dataclass(frozen=True)
+class VideoJob:
+    """One prompt and seed, a video for every way of making it.
+
+    Attributes:
+        prompt: what the video shows.
+        seed: of its noise, the same for every way.
+        name: of its file in the folder of each way.
+    """
+
+    prompt: str
+    seed: int
+    name: str
+
+    @property
+    def key(self) -> str:
+        """Under which it is locked."""
+        return fingerprint(dataclasses.asdict(self))
+
+
+@dataclass(frozen=True)
+class LayoutWork(Work):
+    """What a worker has to know to make the videos, and how it makes them.
+
+    Attributes:
+        generation: steps, size, guidance.
+        ways: name of a folder -> how its videos are enhanced; None for plain ones.
+    """
+
+    generation: GenerationConfig
+    ways: tuple[tuple[str, EnhanceConfig | None], ...]
+
+    def missing(self, job: VideoJob) -> list[str]:
+        """The ways whose video of a job is gone or is not what was written."""
+        record = FileRecord(self.folder, job.key)
+        return [way for way, _ in self.ways if not record.holds(self.folder / way / job.name)]
+
+    def make(self, pipe: DiffusionPipeline, items: Mapping[str, VideoJob]) -> None:
+        """Make what is missing of some jobs, in batches that share a way."""
+        for way, config in self.ways:
+            jobs = [job for job in items.values() if way in self.missing(job)]
+            if jobs:
+                for job, frames in zip(jobs, self._videos(pipe, jobs, config), strict=True):
+                    path = self.folder / way / job.name
+                    FileRecord(self.folder, job.key).write({path: encode_video(frames)})
+
+    def _videos(
+        self, pipe: DiffusionPipeline, jobs: Sequence[VideoJob], config: EnhanceConfig | None
+    ) -> Float[Tensor, "video frame channel height width"]:
+        prompts, seeds = [job.prompt for job in jobs], [job.seed for job in jobs]
+        generation = dataclasses.replace(self.generation, batch_size=len(jobs))
+        if config is None:
+            return generate(pipe, prompts, generation, seeds)
+        # the sites may be chosen by entropy; then the run has put the model's profile there
+        path = self.folder / PROFILE
+        profile = EntropyProfile.load(path) if path.is_dir() else None
+        return enhance(pipe, prompts, profile=profile, config=config, generation=generation, seed=seeds)
 
 
 @dataclass(frozen=True)
@@ -199,6 +264,5 @@ def summarise_results(file: Path, reference: Path | None = None) -> list[MetricS
         if not shared:
             raise UsageError(f"the two result files share no video of {dimension}", where=f"{file} and {reference}")
         after, before = ([each[name] for name in shared] for each in (values, theirs[dimension]))
-        means = *mean_interval(after), sum(before) / len(before)
-        rows.append(MetricSummary(*named, len(shared), *means, *paired_interval(after, before)))
+        rows.append(MetricSummary.of_pairs(named, after, before))
     return rows

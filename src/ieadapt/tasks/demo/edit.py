@@ -116,7 +116,7 @@ def _fitting_perfect(
 
 @dataclass(frozen=True)
 class DemoEdit:
-    """What the demo's edit found.
+    """The result of the demo's edit.
 
     Attributes:
         pair: source and target.
@@ -146,9 +146,9 @@ class DemoEdit:
 
     def section(self) -> Section:
         """For the demo's report."""
-        words = " ".join(self.sentences()) + " One edit settles nothing about the method; the benchmark's table does."
+        text = " ".join(self.sentences()) + " One edit settles nothing about the method; the benchmark's table does."
         picture = Picture(self.strip, self.clip.caption, f"frames of source and edit: {self.clip.caption}", 560)
-        blocks: list[Block] = [Text(words), Gallery([self.clip]), picture]
+        blocks: list[Block] = [Text(text), Gallery([self.clip]), picture]
         return Section("One edit", blocks)
 
 

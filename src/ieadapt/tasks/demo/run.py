@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -16,12 +15,12 @@ from ieadapt.errors import UsageError
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import RunFolder, Stages, open_run, silent
 from ieadapt.runs.pipelines import Hardware, describe
-from ieadapt.runs.report import Clip, Gallery, Report, Section, Table, Text, render_report
+from ieadapt.runs.report import Clip, Gallery, Report, Section, Table, render_report
 from ieadapt.tasks.demo.edit import DemoEdit, demo_edit
 from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.enhance.plan import make_plan
 from ieadapt.tasks.enhance.run import Seconds, enhanced_pairs, write_pair
-from ieadapt.tasks.evaluate.tables import Comparison, compare, comparison_table, verdict
+from ieadapt.tasks.evaluate.tables import MetricSummary, compare, summary_table, verdict
 from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
 from ieadapt.tasks.measure.method import measure
 from ieadapt.tasks.measure.profile import EntropyProfile
@@ -31,7 +30,6 @@ from ieadapt.testbed import caption, sample_scenes, score_scene
 
 MODEL = "scenes"
 PROFILE_CAPTIONS = 4
-RECORD = "enhance-default-scenes"
 
 
 @dataclass(frozen=True)
@@ -67,15 +65,13 @@ class DemoResult:
     Attributes:
         profile: entropy and energy of every site.
         choice: one row per site: kind, rank by EP within its kind, EP, whether it is in the upper or lower half.
-        comparison: plain against enhanced, one row per measure.
-        recorded: the recorded comparison on many captions, with how it was made; None where there is none.
+        comparison: plain against enhanced, one row per score.
         edit: one edit of a clip whose perfect edit is known.
     """
 
     profile: EntropyProfile
     choice: Table
-    comparison: list[Comparison]
-    recorded: Mapping[str, Any] | None
+    comparison: list[MetricSummary]
     edit: DemoEdit
 
 
@@ -108,7 +104,7 @@ def run_demo(config: DemoRun, out: str | Path, *, overwrite: bool = False, stage
         comparison = compare(plain, enhanced)
         run.write("comparison.json", json.dumps([dataclasses.asdict(row) for row in comparison], indent=1))
         edited = demo_edit(pipe, run, stages)
-        result = DemoResult(profile, choice_table(profile), comparison, recorded_comparison(), edited)
+        result = DemoResult(profile, choice_table(profile), comparison, edited)
         seconds = Seconds.mean([Seconds(pair.plain_seconds, pair.changed_seconds) for pair in pairs])
         report = _report(config, result, clips, seconds, sites_table(sites, profile), run)
         run.write("report.html", render_report(report))
@@ -128,34 +124,15 @@ def choice_table(profile: EntropyProfile) -> Table:
     return Table(headings, rows, "Sites ranked by EP within their kind.", numeric=(1, 2, 4, 5))
 
 
-def recorded_comparison() -> Mapping[str, Any] | None:
-    """The recorded comparison on many captions: from the repository; None where there is none."""
-    path = Path(__file__).resolve().parents[4] / "benchmarks" / "results" / f"{RECORD}.json"
-    return json.loads(path.read_text()) if path.is_file() else None
-
-
-def recorded_table(record: Mapping[str, Any]) -> Table:
-    """The recorded comparison as a table; its caption says how it was made."""
-    rows = [Comparison(**row) for row in record["rows"]]
-    made = f"Recorded on {record['date']} by `{record['command']}`. {record['notes']}".strip()
-    return comparison_table(rows, made)
-
-
 def _report(
     config: DemoRun, result: DemoResult, clips: Sequence[Clip], seconds: Seconds, sites: Table, run: RunFolder
 ) -> Report:
-    by_name = {row.measure: row for row in result.comparison}
     results = [
         *describe_profile(result.profile),
-        "Enhanced against plain, " + verdict(by_name["accuracy"]),
+        "Enhanced against plain, " + verdict(next(row for row in result.comparison if row.metric == "accuracy")),
         f"A plain video took {seconds.plain:.1f} s, an enhanced one {seconds.enhanced:.1f} s.",
         *result.edit.sentences(),
     ]
-    tables: list[Table | Text] = [comparison_table(result.comparison, f"These {len(clips)} captions.")]
-    if result.recorded is None:
-        tables.append(Text("No comparison on many captions is recorded yet."))
-    else:
-        tables.append(recorded_table(result.recorded))
     plot = (run.path / "ep.png").read_bytes()
     return Report(
         title="ieadapt demo: a video model measured, its videos enhanced and edited",
@@ -163,7 +140,7 @@ def _report(
         results=results,
         sections=[
             Section("Plain and enhanced", [Gallery(clips)]),
-            Section("The difference", tables),
+            Section("The difference", [summary_table(result.comparison, "enhanced", "plain")]),
             result.edit.section(),
             Section("Which sites were used", [sites]),
             Section("Every attention site", [*profile_blocks(result.profile, plot)[:1], result.choice]),

@@ -1,6 +1,6 @@
 """Tables of scores: means with intervals, paired differences, and what could not be measured.
 
-`MetricSummary` is one metric over any videos; `Comparison` one testbed score of plain and enhanced videos.
+`MetricSummary` is one metric, or one score of the testbed, over any videos.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ieadapt.metrics import Metric
-from ieadapt.metrics.intervals import mean_interval, paired_interval
+from ieadapt.metrics.intervals import Interval, mean_interval, paired_interval
 from ieadapt.runs.report import Table
 from ieadapt.testbed import SceneScore
+from ieadapt.testbed.accuracy import COMPONENTS
 
 ENOUGH = 20
 """With fewer pairs than this, a bootstrap interval is too narrow to conclude from."""
@@ -20,21 +21,12 @@ ENOUGH = 20
 Better = Literal["higher", "lower"]
 
 MEASURES: Mapping[str, tuple[str, Better]] = {
-    "accuracy": ("", "higher"),
-    "presence": ("", "higher"),
-    "binding": ("", "higher"),
-    "count": ("", "higher"),
-    "shape": ("", "higher"),
-    "size": ("", "higher"),
-    "motion": ("", "higher"),
-    "camera": ("", "higher"),
-    "background": ("", "higher"),
+    **dict.fromkeys(("accuracy", *COMPONENTS), ("", "higher")),
     "fit": ("dB", "higher"),
-    "detail": ("", "higher"),
-    "constancy": ("", "higher"),
+    **dict.fromkeys(("detail", "constancy"), ("", "higher")),
     "flicker": ("255ths", "lower"),
 }
-
+"""Unit and direction of every score in `ieadapt.testbed.SceneScore.as_dict()`."""
 
 Values = Sequence[Mapping[str, Any]]
 """Rows of measured values, one per video; a metric that refused a video is None there."""
@@ -69,6 +61,21 @@ class MetricSummary:
     difference: float | None = None
     difference_low: float | None = None
     difference_high: float | None = None
+
+    @classmethod
+    def of_pairs(cls, named: tuple[str, str, str], after: Sequence[float], before: Sequence[float]) -> MetricSummary:
+        """Values beside those of a reference, pair by pair.
+
+        Args:
+            named: metric, unit, better.
+            after: one value per video.
+            before: one value per video of the reference, in the same order.
+
+        Raises:
+            UsageError: there is no pair, or the two are not equally many.
+        """
+        change = paired_interval(after, before)
+        return cls(*named, len(after), *mean_interval(after), sum(before) / len(before), *change)
 
 
 def summarise(metrics: Sequence[Metric], values: Values) -> list[MetricSummary]:
@@ -153,77 +160,33 @@ def _digits(value: float) -> str:
     return ".3f" if abs(value) < 10 else ".2f" if abs(value) < 1000 else ".0f"
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """One measure over all captions.
-
-    Attributes:
-        measure: its name in `ieadapt.testbed.SceneScore.as_dict()`.
-        unit: its unit; empty for a share or a ratio.
-        better: which direction is better.
-        plain: mean over the plain videos.
-        enhanced: mean over the enhanced ones.
-        difference: mean of enhanced minus plain, per caption.
-        low: lower end of its 95 % interval.
-        high: upper end.
-        videos: number of pairs.
-    """
-
-    measure: str
-    unit: str
-    better: Better
-    plain: float
-    enhanced: float
-    difference: float
-    low: float
-    high: float
-    videos: int
-
-
-def compare(plain: Sequence[SceneScore], enhanced: Sequence[SceneScore]) -> list[Comparison]:
-    """Compare the scores of the same captions and seeds, measure by measure.
+def compare(plain: Sequence[SceneScore], enhanced: Sequence[SceneScore]) -> list[MetricSummary]:
+    """The scores of enhanced videos beside the plain ones of the same captions and seeds, score by score.
 
     Raises:
         UsageError: there is no score, or the two are not equally many.
     """
-    rows = []
     befores, afters = ([score.as_dict() for score in scores] for scores in (plain, enhanced))
-    for measure, (unit, better) in MEASURES.items():
-        before, after = [values[measure] for values in befores], [values[measure] for values in afters]
-        interval = paired_interval(after, before)
-        means = sum(before) / len(before), sum(after) / len(after)
-        rows.append(Comparison(measure, unit, better, *means, *interval, len(before)))
-    return rows
-
-
-def comparison_table(rows: Sequence[Comparison], caption: str) -> Table:
-    """The comparison as a table of a report."""
-    headings = ("measure", "better", "plain", "enhanced", "difference", "95 % interval")
-    cells = [
-        [
-            f"{row.measure} ({row.unit})" if row.unit else row.measure,
-            row.better,
-            f"{row.plain:.3f}",
-            f"{row.enhanced:.3f}",
-            f"{row.difference:+.3f}",
-            f"[{row.low:+.3f}, {row.high:+.3f}]",
-        ]
-        for row in rows
+    return [
+        MetricSummary.of_pairs((name, *facts), *([values[name] for values in each] for each in (afters, befores)))
+        for name, facts in MEASURES.items()
     ]
-    return Table(headings, cells, caption, numeric=(2, 3, 4, 5))
 
 
-def verdict(row: Comparison) -> str:
-    """What one row of a comparison says, no more than its interval allows, and nothing on a handful of captions.
+def verdict(row: MetricSummary) -> str:
+    """What one row with a difference says, no more than its interval allows, and nothing on a handful of captions.
 
     Example:
-        >>> verdict(Comparison("motion", "", "higher", 0.8, 0.85, 0.05, -0.01, 0.1, 96))
+        >>> verdict(MetricSummary("motion", "", "higher", 96, 0.85, 0.8, 0.9, 0.8, 0.05, -0.01, 0.1))
         'motion: +0.050 [-0.010, +0.100] on 96 captions; the interval holds zero, so they do not settle it.'
     """
-    begin = f"{row.measure}: {row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}] on {row.videos} captions; "
+    if row.difference is None or row.difference_low is None or row.difference_high is None:
+        return f"{row.metric}: compared with nothing."
+    difference = Interval(row.difference, row.difference_low, row.difference_high)
+    begin = f"{row.metric}: {difference} on {row.videos} captions; "
     if row.videos < ENOUGH:
         return begin + "so few captions settle nothing."
-    if row.low <= 0 <= row.high:
+    if not difference.excludes_zero:
         return begin + "the interval holds zero, so they do not settle it."
-    gained = (row.difference > 0) == (row.better == "higher")
+    gained = (difference.mean > 0) == (row.better == "higher")
     return begin + f"the interval excludes zero: {'better' if gained else 'worse'} with enhancement."

@@ -7,10 +7,12 @@ clean video (guided x0); its distance from the plain pass's x0 predicts what the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
+import polars as pl
 import torch
 from diffusers import DiffusionPipeline
 from jaxtyping import Float
@@ -20,17 +22,29 @@ from ieadapt.attention import AttentionCall, AttentionSite, DenoiserCall, attent
 from ieadapt.attention.restore import attribute
 from ieadapt.functional import cfg_scale_of
 from ieadapt.interventions import Record, parse_perturbation
+from ieadapt.metrics.intervals import mean_interval
 from ieadapt.models.noise_schedule import NoiseSchedule, matching_scheduler
 from ieadapt.models.scheduler_wrapper import StepFunctionWrapper, kept_latents
 from ieadapt.models.video_latents import Latents, latents_of, run_size
 from ieadapt.tasks.generate import GenerationConfig, Progress, quiet, reporting, run_batch, videos_at_once
 from ieadapt.tasks.measure.method import identity_of
 from ieadapt.tasks.measure.profile import EntropyProfile
+from ieadapt.tasks.screen.config import EFFECTS
 from ieadapt.tasks.study.grid import Condition
 
 Clean = Float[Tensor, "video channel frame height width"]
 STILL = 0.75
 """The share of positions and pairs of frames that count as still: those that move least in the plain x0."""
+LEAST_PROMPTS = 3
+"""Below so many prompts there is no interval."""
+SCHEMA: dict[str, Any] = {
+    **dict.fromkeys(("site", "kind"), pl.String),
+    "head": pl.Int32,
+    **dict.fromkeys(("map", "effect"), pl.String),
+    **dict.fromkeys(("value", "low", "high"), pl.Float64),
+    "prompts": pl.Int32,
+}
+"""Columns of the table of effects."""
 
 
 @dataclass(frozen=True)
@@ -226,3 +240,32 @@ class ProbePasses:
                 yield torch.lerp(branches["uncond"].float(), branches["cond"].float(), scale)
             else:
                 yield branches["cond"].float()
+
+
+def effects_table(passes: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
+    """The predicted effects: a mean over prompts, with its interval where there are enough of them.
+
+    Args:
+        passes: of every pass `site`, `kind`, `head`, `map`, `prompt`, `seed`, `step`, `num_inference_steps`, and the
+            `statistics` that it gave, none where its step does not run the site.
+
+    Returns:
+        One row per site, head, map and effect, with the columns of `SCHEMA`. An effect is missing where no step that
+        speaks for it was tried.
+
+    Example:
+        >>> one = dict(site="a", kind="spatial", head=None, map="uniform", prompt="a ball", seed=0)
+        >>> steps = dict(step=11, num_inference_steps=20, change=0.5, rise=0.0, lost=0.0)
+        >>> effects_table([one | steps]).select("effect", "value").rows()
+        [('structure', 0.5), ('quality', 0.5)]
+    """
+    ran = [row for row in passes if "change" in row]
+    rows: dict[tuple[Any, ...], dict[tuple[str, int], list[float]]] = {}
+    for row in ran:
+        for name, effect in EFFECTS.items():
+            if effect.window.contains(row["step"], row["num_inference_steps"]):
+                own = rows.setdefault((*(row[key] for key in ("site", "kind", "head", "map")), name), {})
+                own.setdefault((row["prompt"], row["seed"]), []).append(row[effect.statistic])
+    means = {key: [sum(each) / len(each) for each in own.values()] for key, own in rows.items()}
+    listed = [(*key, *mean_interval(own, least=LEAST_PROMPTS), len(own)) for key, own in means.items()]
+    return pl.DataFrame(listed, schema=SCHEMA, orient="row").with_columns(pl.col("low", "high").fill_nan(None))

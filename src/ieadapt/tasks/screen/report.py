@@ -102,7 +102,7 @@ def _name(order: int, head: int | None) -> str:
 
 def sentences(ranked: pl.DataFrame) -> list[str]:
     """What to know first, in plain words, kind by kind."""
-    found = []
+    lines = []
     for kind in ranked["kind"].unique(maintain_order=True):
         own = ranked.filter(pl.col("kind") == kind)
         parts = []
@@ -112,13 +112,13 @@ def sentences(ranked: pl.DataFrame) -> list[str]:
             if not rows.is_empty():
                 parts.append(f"{effect} at {', '.join(rows['#'][:NAMED])}")
         if parts:
-            found.append(f"Replacing a {kind} site is predicted to cost most {'; '.join(parts)}.")
+            lines.append(f"Replacing a {kind} site is predicted to cost most {'; '.join(parts)}.")
         first = next(name for name in EFFECTS if name in ranked.columns)
         little = own.filter(pl.col(first) < LITTLE * pl.col(first).max()).sort("order")
         if not little.is_empty():
             verb = "changes" if little.height == 1 else "change"
-            found.append(f"Of these, {', '.join(little['#'])} {verb} the video little: the ones to skip first.")
-    return found
+            lines.append(f"Of these, {', '.join(little['#'])} {verb} the video little: the ones to skip first.")
+    return lines
 
 
 def ranked_table(profile: EntropyProfile) -> Table:

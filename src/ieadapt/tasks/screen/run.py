@@ -23,9 +23,8 @@ from ieadapt.runs.workers import LOCKS, RunTasks, Task, make_all, require_all, r
 from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.profile import EFFECTS_FILE, EntropyProfile
 from ieadapt.tasks.measure.run import PROFILE_FILES
-from ieadapt.tasks.screen.config import DEFAULT_GENERATION, EFFECTS, ScreenConfig, ScreenRun
-from ieadapt.tasks.screen.effects import effects_table
-from ieadapt.tasks.screen.price import CHUNK, ScreenPlan
+from ieadapt.tasks.screen.config import CHUNK, DEFAULT_GENERATION, EFFECTS, ScreenConfig, ScreenPlan, ScreenRun
+from ieadapt.tasks.screen.method import effects_table
 from ieadapt.tasks.screen.report import screen_report
 from ieadapt.tasks.screen.work import PRICE, TRAJECTORY, ScreenWork
 from ieadapt.tasks.study.folder import CellRow
@@ -67,7 +66,7 @@ def screen(
         workers: None for one per GPU, or per core as far as memory goes.
         device: `auto`, `cpu`, `cuda`.
         dtype: `auto`, `float32`, `bfloat16`, `float16`.
-        stages: told which stage begins and how far it is.
+        stages: gets the name of each stage as it begins, and how far it is.
 
     Returns:
         Entropy and energy along the trajectories, with the predicted `effects`; sites can be chosen by all of them.
@@ -132,7 +131,7 @@ def run_screen(
         overwrite: replace an earlier run in it.
         resume: go on with the screen that the folder holds.
         pipe: the pipeline, if it is at hand.
-        stages: told which stage begins and how far it is.
+        stages: gets the name of each stage as it begins, and how far it is.
         say: gets the price before the work begins.
 
     Raises:
@@ -217,8 +216,8 @@ def _make_passes(workers: RunTasks, work: ScreenWork, stages: Stages) -> list[Ce
             where=work.folder,
             remedy="--resume tries these again",
         )
-    found = work.cells.read(tries.keys())[0]
-    return [found[key] for key in tries]
+    cells = work.cells.read(tries.keys())[0]
+    return [cells[key] for key in tries]
 
 
 def screened_passes(request: ScreenRun, out: str | Path) -> tuple[ScreenPlan, list[dict[str, Any]]]:
@@ -230,5 +229,5 @@ def screened_passes(request: ScreenRun, out: str | Path) -> tuple[ScreenPlan, li
     """
     request = request.with_model_defaults()
     work = ScreenWork(Path(out).absolute(), request.model, request.hardware, request)
-    found = work.cells.read(work.tries().keys() & work.cells.keys())[0]
-    return work.plan, [{**row.identity, **row.values} for row in found.values()]
+    cells = work.cells.read(work.tries().keys() & work.cells.keys())[0]
+    return work.plan, [{**row.identity, **row.values} for row in cells.values()]

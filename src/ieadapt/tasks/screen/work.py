@@ -26,9 +26,8 @@ from ieadapt.tasks.generate import generate, videos_at_once
 from ieadapt.tasks.measure.method import refuse_another_model
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.price import PassTimes, time_passes
-from ieadapt.tasks.screen.config import ScreenRun, parse_seconds
+from ieadapt.tasks.screen.config import ScreenPlan, ScreenRun, parse_seconds
 from ieadapt.tasks.screen.method import follow, screen_step
-from ieadapt.tasks.screen.price import ScreenPlan
 from ieadapt.tasks.study.folder import CellRow, CellStore
 from ieadapt.tasks.study.grid import Condition, conditions
 
@@ -138,9 +137,9 @@ class ScreenWork(Work):
             raise FailureError("the trajectories are gone", where=self.folder / TRAJECTORY, remedy=remedy)
         refuse_another_model(EntropyProfile.load(self.folder), pipe, sites)
         texts = [self.request.prompts[prompt] for prompt in prompts]
-        found = screen_step(pipe, texts, latents[step][prompts], step, listed, sites, self.request.generation)
+        results = screen_step(pipe, texts, latents[step][prompts], step, listed, sites, self.request.generation)
         for condition, prompt, _ in missing.values():
-            values = {name: each[prompts.index(prompt)] for name, each in found[listed.index(condition)].items()}
+            values = {name: each[prompts.index(prompt)] for name, each in results[listed.index(condition)].items()}
             self.cells.write(CellRow(self.identity((condition, prompt, step)), values))
 
     def film(self, pipe: DiffusionPipeline, items: Mapping[str, Condition | None]) -> None:

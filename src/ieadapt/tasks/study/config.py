@@ -71,7 +71,7 @@ class StudyConfig:
             raise UsageError("a seed cannot be negative", expected=">= 0", got=self.seed, where="--seed")
         StepWindow.of(self.window)
         if self.metrics is not None:
-            select_metrics(self.metrics.split(","))
+            select_metrics(self.metrics)
         if not self.perturbations:
             raise UsageError("a study needs a perturbation", expected=", ".join(PERTURBATIONS), got=repr(self.perturb))
 
@@ -89,7 +89,7 @@ class StudyConfig:
     def chosen_metrics(self) -> list[Metric]:
         """The metrics that are computed."""
         if self.metrics is not None:
-            return select_metrics(self.metrics.split(","))
+            return select_metrics(self.metrics)
         return [METRICS[name] for name in STUDY_METRICS if METRICS[name].available]
 
 

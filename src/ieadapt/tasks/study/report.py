@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,7 @@ from ieadapt.tasks.study.report_effects import (
     SiteEffect,
     effects_of,
     leading_effects,
+    ranked,
     relations,
     site_effects,
     summary,
@@ -233,7 +235,8 @@ def _cost_blocks(figures: Mapping[str, Figure], measured: Mapping[Effect, Sequen
             "Mean over clips with its 95 % interval, per site in order of execution; bars start from the value of a "
             "video in which nothing was replaced. Below: EP of the site, with the 50 % line."
         )
-        blocks += [_picture(figures["effects"], caption, 760), _site_table(measured)]
+        blocks += [_picture(figures["effects"], caption, 760)]
+        blocks += [_ranked_table(effect, units) for effect, units in measured.items() if units]
     if "heads" in figures:
         caption = "Damage by head, one head of one site replaced at a time; red is damage, white is none."
         blocks.append(_picture(figures["heads"], caption, 760))
@@ -243,18 +246,14 @@ def _cost_blocks(figures: Mapping[str, Figure], measured: Mapping[Effect, Sequen
     return blocks
 
 
-def _site_table(measured: Mapping[Effect, Sequence[SiteEffect]]) -> Table:
-    """One row per site and perturbation, with every leading effect."""
-    rows: dict[tuple[str, str], list[str]] = {}
-    for index, units in enumerate(measured.values()):
-        for unit in units:
-            start = [unit.name, unit.site, unit.kind, unit.perturbation, f"{unit.ep:.1f}"]
-            cells = rows.setdefault((unit.name, unit.perturbation), [*start, *["–"] * len(measured)])
-            interval = unit.interval()
-            cells[5 + index] = f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
-    headings = ["#", "site", "kind", "replaced by", "EP %", *(effect.label for effect in measured)]
-    caption = "Every site: mean over clips [95 % interval]."
-    return Table(headings, list(rows.values()), caption, numeric=(0, 4, *range(5, len(headings))))
+def _ranked_table(effect: Effect, units: Sequence[SiteEffect]) -> Table:
+    """One row per site and perturbation, most damage first."""
+    rows = [
+        [unit.name, unit.site, unit.kind, unit.perturbation, f"{unit.ep:.1f}", unit.interval().unsigned()]
+        for unit in ranked(effect, units)
+    ]
+    caption = f"Every site by {NAMES[effect.aspect]}, most damage first: mean over clips [95 % interval]."
+    return Table(("#", "site", "kind", "replaced by", "EP %", effect.label), rows, caption, numeric=(0, 4, 5))
 
 
 def _relation_blocks(figures: Mapping[str, Figure], related: Sequence[Relation]) -> list[Block]:
@@ -289,9 +288,7 @@ def _relation_blocks(figures: Mapping[str, Figure], related: Sequence[Relation])
 
 
 def _cell(rho: Correlation | None) -> str:
-    if rho is None or rho.rho != rho.rho:
-        return "–"
-    return f"{rho.rho:+.2f}" if rho.low != rho.low else f"{rho}"
+    return "–" if rho is None or math.isnan(rho.rho) else f"{rho}"
 
 
 def _map_blocks(maps: Sequence[AttentionMaps]) -> list[Block]:

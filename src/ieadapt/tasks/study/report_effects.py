@@ -1,4 +1,4 @@
-"""What a study found: effects per attention site, how well EP predicts them, and sentences no stronger than that."""
+"""The results of a study: effects per site, how well EP predicts them, and sentences no stronger than that."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ import polars as pl
 from jaxtyping import Float
 
 from ieadapt.metrics import METRICS
-from ieadapt.metrics.intervals import Correlation, Interval, paired_interval, spearman_interval
+from ieadapt.metrics.intervals import Correlation, Interval, mean_interval, spearman_interval
 from ieadapt.tasks.evaluate.tables import MEASURES
 
 Aspect = Literal["structure", "consistency", "quality", "motion", "text"]
 
+LEAST_CLIPS, LEAST_SITES = 3, 8
+"""Below so many clips an effect has no interval, below so many sites EP no correlation with it."""
 # Which column speaks for an aspect in the figures, the first that a study has.
 LEADING: Mapping[Aspect, tuple[str, ...]] = {
     "structure": ("ssim", "st_lpips", "psnr"),
     "consistency": ("mobilenet_consistency_change", "warp_error_change", "flicker_change"),
     "quality": ("testbed_fit_change", "sharpness_change"),
+    "motion": ("testbed_motion_change", "motion_change"),
 }
 NAMES: Mapping[Aspect, str] = {
     "structure": "structure",
@@ -109,18 +112,13 @@ class SiteEffect:
         """Number and name, as in the figures."""
         return f"#{self.order}" + ("" if self.head is None else f".{self.head}")
 
-    @property
-    def mean(self) -> float:
-        """Over clips."""
-        return float(np.nanmean(self.values))
-
     def interval(self) -> Interval:
-        """Mean over clips with its 95 % bootstrap interval."""
-        return _interval(self.values)
+        """Mean over clips with its 95 % bootstrap interval; its ends are NaN below `LEAST_CLIPS` clips."""
+        return mean_interval(self.values[np.isfinite(self.values)], least=LEAST_CLIPS, resamples=2_000)
 
-    def damage(self, effect: Effect) -> Interval:
-        """Mean damage over clips with its 95 % bootstrap interval."""
-        return _interval(effect.as_damage(self.values))
+    def damage(self, effect: Effect) -> float:
+        """Mean damage over clips."""
+        return float(np.nanmean(effect.as_damage(self.values)))
 
 
 @dataclass(frozen=True)
@@ -145,11 +143,6 @@ class Relation:
     within: Correlation | None
 
 
-def _interval(values: np.ndarray) -> Interval:
-    kept = values[np.isfinite(values)]
-    return paired_interval(kept, np.zeros_like(kept), resamples=2_000)
-
-
 def effects_of(table: pl.DataFrame) -> list[Effect]:
     """Every effect that a study measured, in the order of the table of metrics; the testbed's scores after them."""
     effects = []
@@ -167,7 +160,7 @@ def effects_of(table: pl.DataFrame) -> list[Effect]:
 
 
 def leading_effects(table: pl.DataFrame) -> list[Effect]:
-    """One effect for each of structure, temporal consistency and quality, where the study measured one."""
+    """One effect for each of structure, temporal consistency, quality and motion, where the study measured one."""
     there = {effect.column: effect for effect in effects_of(table)}
     columns = (next((name for name in names if name in there), None) for names in LEADING.values())
     return [there[column] for column in columns if column is not None]
@@ -197,19 +190,24 @@ def site_effects(table: pl.DataFrame, effect: Effect, sites: pl.DataFrame) -> li
     return sorted(units, key=lambda unit: (unit.order, -1 if unit.head is None else unit.head))
 
 
+def ranked(effect: Effect, units: Sequence[SiteEffect]) -> list[SiteEffect]:
+    """The sites by what replacing their map did, most damage first."""
+    return sorted(units, key=lambda unit: -unit.damage(effect))
+
+
 def single_sites(table: pl.DataFrame) -> pl.DataFrame:
     """The rows in which one site (or one head of it) was perturbed alone."""
     return table.filter(~pl.col("sites").str.contains(",") & (pl.col("rank") == "each"))
 
 
 def relations(table: pl.DataFrame, effects: Sequence[Effect], sites: pl.DataFrame) -> list[Relation]:
-    """EP against every effect, per kind and perturbation; left out where there are fewer than three sites."""
+    """EP against every effect, per kind and perturbation; left out where there are fewer than `LEAST_SITES`."""
     related = []
     for effect in effects:
         units = site_effects(table, effect, sites)
         for kind, perturbation in dict.fromkeys((unit.kind, unit.perturbation) for unit in units):
             own = [unit for unit in units if (unit.kind, unit.perturbation) == (kind, perturbation)]
-            if len(own) >= 3:
+            if len(own) >= LEAST_SITES:
                 ep, keys = [unit.ep for unit in own], [unit.keys for unit in own]
                 damage = effect.as_damage(np.stack([unit.values for unit in own]))
                 overall, here = spearman_interval(ep, damage), spearman_interval(ep, damage, units="fixed")
@@ -221,16 +219,6 @@ def relations(table: pl.DataFrame, effects: Sequence[Effect], sites: pl.DataFram
 
 def _has_values(table: pl.DataFrame, column: str) -> bool:
     return column in table.columns and bool(table[column].is_finite().any())
-
-
-def describe_perturbation(perturbation: str) -> str:
-    """A perturbation in words.
-
-    Example:
-        >>> describe_perturbation("mix:0.5")
-        'mix:0.5'
-    """
-    return MEANINGS.get(perturbation, perturbation)
 
 
 def summary(
@@ -268,7 +256,7 @@ def _costs(table: pl.DataFrame, effects: Sequence[Effect], sites: pl.DataFrame) 
             for effect, units in measured.items()
         }
         parts = [_worst(effect, units) for effect, units in own.items() if units]
-        name = perturbation if perturbation in explained else describe_perturbation(perturbation)
+        name = perturbation if perturbation in explained else MEANINGS.get(perturbation, perturbation)
         explained.add(perturbation)
         number = max(len(units) for units in own.values())
         which = "one" if number == 1 else f"one of the {number}"
@@ -277,17 +265,17 @@ def _costs(table: pl.DataFrame, effects: Sequence[Effect], sites: pl.DataFrame) 
             f"{_listed(parts)}."
         )
     if sentences:
-        sentences[-1] += " The table below names the numbered sites and gives every site with its interval."
+        sentences[-1] += " The tables below rank the numbered sites by every effect, each with its interval."
     return sentences
 
 
 def _worst(effect: Effect, units: Sequence[SiteEffect]) -> str:
     """The largest damage and its site; its interval decides whether there is any."""
-    worst = max(units, key=lambda unit: unit.damage(effect).mean)
+    worst = ranked(effect, units)[0]
     damage, value = worst.damage(effect), worst.interval()
-    if effect.unchanged is not None and (damage.mean <= 0 or value.low <= effect.unchanged <= value.high):
+    if effect.unchanged is not None and (damage <= 0 or value.low <= effect.unchanged <= value.high):
         return f"no {NAMES[effect.aspect]} that these clips can tell from none"
-    size = f"{damage.mean:.3g}" if effect.unchanged is not None else f"{worst.mean:.3g} left"
+    size = f"{damage:.3g}" if effect.unchanged is not None else f"{value.mean:.3g} left"
     return f"{NAMES[effect.aspect]} at {worst.name} with EP {worst.ep:.0f} % ({effect.damage_label} {size})"
 
 
@@ -302,7 +290,7 @@ def _claims(related: Sequence[Relation]) -> list[str]:
         for relation in own:
             rho = relation.overall
             verdict = "does not settle it" if not rho.excludes_zero else "agrees" if rho.rho * sign > 0 else "disagrees"
-            groups[verdict].append(f"{relation.kind}, {relation.perturbation} {_rho(relation)}")
+            groups[verdict].append(f"{relation.kind}, {relation.perturbation} rho {rho} (n = {rho.units})")
         verdicts = "; ".join(f"{verdict}: {', '.join(members)}" for verdict, members in groups.items() if members)
         sentences.append(
             f"The paper's claim “{claim}” would show as more damage to {NAMES[aspect]} where EP is "
@@ -311,15 +299,12 @@ def _claims(related: Sequence[Relation]) -> list[str]:
     return sentences
 
 
-def _rho(relation: Relation) -> str:
-    rho = relation.overall
-    if rho.low != rho.low:
-        return f"rho {rho.rho:+.2f}, too few sites for an interval (n = {rho.units})"
-    return f"rho {rho} (n = {rho.units})"
-
-
 def _cautions(related: Sequence[Relation], table: pl.DataFrame) -> list[str]:
     sentences = []
+    if table.select("prompt", "seed").unique().height < LEAST_CLIPS:
+        sentences.append(
+            f"Fewer than {LEAST_CLIPS} clips give no interval: whether any of these numbers differs from none is open."
+        )
     if related:
         intervals = [relation.overall for relation in related if relation.overall.low == relation.overall.low]
         excluding = sum(rho.excludes_zero for rho in intervals)

@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image, ImageDraw, ImageFont
 
-from ieadapt.metrics.intervals import Correlation
 from ieadapt.tasks.study.report_effects import NAMES, Effect, Relation, SiteEffect
 from ieadapt.tasks.study.videos import Strip
 
@@ -92,7 +91,7 @@ def plot_heads(measured: Mapping[Effect, Sequence[SiteEffect]]) -> Figure:
 def _draw_heads(axis: Any, units: Sequence[SiteEffect], orders: Sequence[int], effect: Effect) -> None:
     grid = np.full((len(orders), 1 + max(unit.head or 0 for unit in units)), np.nan)
     for unit in units:
-        grid[orders.index(unit.order), unit.head] = np.nanmean(effect.as_damage(unit.values))
+        grid[orders.index(unit.order), unit.head] = unit.damage(effect)
     reach = max(float(np.nanmax(np.abs(grid))), 1e-12)
     image = axis.imshow(grid, cmap="RdBu_r", vmin=-reach, vmax=reach, aspect="auto")
     axis.set_yticks(range(len(orders)), [f"#{order}" for order in orders], fontsize=6)
@@ -144,7 +143,9 @@ def plot_scatter(measured: Mapping[Effect, Sequence[SiteEffect]], related: Seque
             axis = axes[row][column]
             _draw_points(axis, own, effect)
             where = f"{kind}, {perturbation}\n" if row == 0 else ""
-            axis.set_title(where + _rho_text(rho.get((effect, kind, perturbation))), fontsize=8)
+            own_rho = rho.get((effect, kind, perturbation))
+            title = "too few sites for rho" if own_rho is None else f"rho {own_rho}, n = {own_rho.units}"
+            axis.set_title(where + title, fontsize=8)
         axes[row][0].set_ylabel(f"damage to {NAMES[effect.aspect]}\n{_wrapped(effect.damage_label)}", fontsize=8)
     for axis in axes[-1]:
         axis.set_xlabel("EP (%)", fontsize=8)
@@ -152,20 +153,13 @@ def plot_scatter(measured: Mapping[Effect, Sequence[SiteEffect]], related: Seque
 
 
 def _draw_points(axis: Any, units: Sequence[SiteEffect], effect: Effect) -> None:
-    damage = [float(np.nanmean(effect.as_damage(unit.values))) for unit in units]
+    damage = [unit.damage(effect) for unit in units]
     keys = [np.log2(unit.keys) for unit in units]
     axis.scatter([unit.ep for unit in units], damage, c=keys, cmap="viridis", s=22, vmin=1, vmax=13)
     for unit, value in zip(units, damage, strict=True):
         axis.annotate(unit.name, (unit.ep, value), xytext=(3, 2), textcoords="offset points", fontsize=5.5)
     axis.margins(0.12)
     _tidy(axis)
-
-
-def _rho_text(rho: Correlation | None) -> str:
-    if rho is None:
-        return "too few sites"
-    interval = "" if rho.low != rho.low else f" [{rho.low:+.2f}, {rho.high:+.2f}]"
-    return f"rho {rho.rho:+.2f}{interval}, n = {rho.units}"
 
 
 def plot_growing(table: pl.DataFrame, effects: Sequence[Effect]) -> Figure:

@@ -127,7 +127,7 @@ def study(
         workers: None for one per GPU, or per core as far as memory goes.
         device: `auto`, `cpu`, `cuda`.
         dtype: `auto`, `float32`, `bfloat16`, `float16`.
-        stages: told which stage begins and how far it is.
+        stages: gets the name of each stage as it begins, and how far it is.
 
     Returns:
         One row per perturbed video: what it depends on, EP and energy of its sites, and the measured values.
@@ -168,7 +168,7 @@ def run_study(
         out: the study's folder.
         resume: go on with the study that the folder holds.
         pipe: the pipeline, if it is at hand.
-        stages: told which stage begins and how far it is.
+        stages: gets the name of each stage as it begins, and how far it is.
 
     Raises:
         UsageError: the request cannot be met.
@@ -258,7 +258,7 @@ def _setting(request: StudyRun, folder: StudyFolder, pipe: DiffusionPipeline | N
     names = request.study.metrics
     if names is None and (folder.path / REQUEST).exists():
         names = folder.record()["asked"]["metrics"]
-    metrics = request.study.chosen_metrics if names is None else select_metrics(names.split(","))
+    metrics = request.study.chosen_metrics if names is None else select_metrics(names)
     source = pipe if pipe is not None else model_folder(request.model)
     local = pipe is None and request.model not in known_models() and Path(request.model).expanduser().is_dir()
     name = Path(request.model).expanduser().resolve().name if local else request.model
