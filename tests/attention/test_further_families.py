@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ieadapt.attention import denoisers_of, family_of, find_sites, intercept, wrap_denoiser
 from ieadapt.attention.denoiser_calls import DenoiserCall
 from ieadapt.interventions import Record, Uniform
+from tests.tiny.modelscope import UNET
 from tests.tiny.weights import randomise
 
 FRAMES, HEIGHT, WIDTH, TEXT = 3, 4, 6, 5
@@ -47,6 +48,18 @@ def _text(width: int = 16) -> dict[str, Tensor]:
 
 _HEADS = {"num_attention_heads": 2, "attention_head_dim": 12}
 _WAN = {**_HEADS, "in_channels": 4, "out_channels": 4, "text_dim": 16, "freq_dim": 16, "ffn_dim": 32, "num_layers": 2}
+_FACES = {
+    "inject_face_latents_blocks": 2,
+    "motion_encoder_size": 16,
+    "motion_style_dim": 8,
+    "motion_dim": 4,
+    "motion_encoder_dim": 8,
+} | {
+    "motion_encoder_channel_sizes": {"4": 8, "8": 8, "16": 8},
+    "face_encoder_hidden_dim": 16,
+    "face_encoder_num_heads": 2,
+}
+_I2VGENXL_KINDS = {"temporal": 11, "spatial": 4, "cross": 4}
 _ONES = {"encoder_attention_mask": torch.ones(2, TEXT)}
 
 BARE = {
@@ -127,6 +140,46 @@ BARE = {
         | {"concat_padding_mask": False, "max_size": (8, 16, 16), "extra_pos_embed_type": None},
         lambda: {**_video(4), **_text()},
         {"joint": 2, "cross": 2},
+    ),
+    "I2VGenXL": Bare(
+        "I2VGenXLUNet",
+        {**UNET, "num_attention_heads": 2},
+        lambda: {
+            "sample": _noise(2, 4, FRAMES, 8, 8),
+            "timestep": torch.tensor([5, 5]),
+            "fps": torch.tensor([8, 8]),
+            "image_latents": _noise(2, 4, FRAMES, 8, 8),
+            "image_embeddings": _noise(2, UNET["cross_attention_dim"]),
+            **_text(UNET["cross_attention_dim"]),
+        },
+        _I2VGENXL_KINDS,
+    ),
+    "Wan Animate": Bare(
+        "WanAnimateTransformer3DModel",
+        {**_WAN, "in_channels": 12, "latent_channels": 4, "image_dim": 8, "added_kv_proj_dim": 24, **_FACES},
+        lambda: {
+            **_video(12),
+            "encoder_hidden_states": _noise(2, 512, 16),  # its processor counts on 512 tokens of text
+            "encoder_hidden_states_image": _noise(2, 4, 8),
+            "pose_hidden_states": _noise(2, 4, FRAMES - 1, 2 * HEIGHT, 2 * WIDTH),
+            "face_pixel_values": _noise(2, 3, 4 * (FRAMES - 1), 16, 16),
+        },
+        {"joint": 2, "cross": 3},
+    ),
+    "Kandinsky 5": Bare(
+        "Kandinsky5Transformer3DModel",
+        {"in_visual_dim": 4, "out_visual_dim": 4, "in_text_dim": 16, "in_text_dim2": 8, "time_dim": 16}
+        | {"model_dim": 32, "ff_dim": 32, "num_text_blocks": 1, "num_visual_blocks": 2, "axes_dims": (4, 6, 6)},
+        lambda: {
+            **_video(4),
+            **_text(),
+            "hidden_states": _noise(2, FRAMES, 2 * HEIGHT, 2 * WIDTH, 4),
+            "timestep": torch.tensor([5.0, 5.0]),
+            "pooled_projections": _noise(2, 8),
+            "visual_rope_pos": [torch.arange(size) for size in (FRAMES, HEIGHT, WIDTH)],
+            "text_rope_pos": torch.arange(TEXT),
+        },
+        {"text": 1, "joint": 2, "cross": 2},
     ),
     "LTX-2": Bare(
         "LTX2VideoTransformer3DModel",

@@ -15,6 +15,9 @@ from ieadapt.attention.families import UNLISTED, Family, family_of
 from ieadapt.attention.sites import AttentionSite, Kind, SiteList
 from ieadapt.errors import UsageError
 
+QUERY_PROJECTIONS = ("to_q", "to_query")
+"""What diffusers calls an attention's own query projection; the second name is Kandinsky's."""
+
 USUAL_COMPONENTS = ("unet", "transformer", "transformer_2", "denoiser")
 
 
@@ -91,7 +94,7 @@ def site_modules(denoisers: dict[str, nn.Module]) -> dict[nn.Module, AttentionSi
         paths = {
             path: module
             for path, module in denoiser.named_modules()
-            if hasattr(module, "processor") and hasattr(module, "to_q")
+            if hasattr(module, "processor") and any(hasattr(module, name) for name in QUERY_PROJECTIONS)
         }
         if not paths:
             raise UsageError(
