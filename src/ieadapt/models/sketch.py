@@ -18,7 +18,7 @@ from ieadapt.errors import UsageError
 from ieadapt.models.components import component_class
 from ieadapt.models.loading import pipeline_class_of
 from ieadapt.models.location import model_folder, pipeline_index
-from ieadapt.models.video_latents import latents_of, own_size
+from ieadapt.models.video_latents import own_size, sizes_of
 
 Sizes = tuple[int, int, int]
 """(frames, height, width)."""
@@ -51,7 +51,7 @@ def sketch(model: str | Path) -> DiffusionPipeline:
                 parts[name] = entry
         with torch.device("meta"):
             return pipeline_class(**parts)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (ImportError, OSError, ValueError, TypeError, AttributeError) as error:
         problem = str(error).splitlines()[0][:300]
         raise UsageError("the configs of this model do not make a pipeline", got=problem, where=folder) from error
 
@@ -70,7 +70,7 @@ def requested_size(pipe: DiffusionPipeline, frames: int | None, height: int | No
     given = {"num_frames": frames, "height": height, "width": width}
     try:
         size = tuple(value or own_size(pipe, name) for name, value in given.items())
-        latents_of(pipe)
+        sizes_of(pipe)
     except UsageError:
         return None
     return size[0], size[1], size[2]
@@ -90,7 +90,7 @@ def tokens_of(pipe: DiffusionPipeline, size: Sizes) -> dict[AttentionSite, tuple
         >>> {site.kind: found[site] for site in found if site.order < 4}
         {'spatial': (16, 256), 'cross': (16, 256), 'temporal': (256, 16)}
     """
-    row = latents_of(pipe)
+    row = sizes_of(pipe)
     frames, denoiser = (size[0] - 1) // row.stride(pipe) + 1, cast("Any", next(iter(denoisers_of(pipe).values())))
     together = family_of(denoiser).skips == "none"
     found = {}
