@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from ieadapt.attention import denoisers_of, family_of, find_sites, intercept, wrap_denoiser
 from ieadapt.attention.denoiser_calls import DenoiserCall
+from ieadapt.errors import FailureError
 from ieadapt.interventions import Record, Uniform
 from tests.tiny.modelscope import UNET
+from tests.tiny.wan import FACES
 from tests.tiny.weights import randomise
 
 FRAMES, HEIGHT, WIDTH, TEXT = 3, 4, 6, 5
@@ -48,17 +50,6 @@ def _text(width: int = 16) -> dict[str, Tensor]:
 
 _HEADS = {"num_attention_heads": 2, "attention_head_dim": 12}
 _WAN = {**_HEADS, "in_channels": 4, "out_channels": 4, "text_dim": 16, "freq_dim": 16, "ffn_dim": 32, "num_layers": 2}
-_FACES = {
-    "inject_face_latents_blocks": 2,
-    "motion_encoder_size": 16,
-    "motion_style_dim": 8,
-    "motion_dim": 4,
-    "motion_encoder_dim": 8,
-} | {
-    "motion_encoder_channel_sizes": {"4": 8, "8": 8, "16": 8},
-    "face_encoder_hidden_dim": 16,
-    "face_encoder_num_heads": 2,
-}
 _I2VGENXL_KINDS = {"temporal": 11, "spatial": 4, "cross": 4}
 _ONES = {"encoder_attention_mask": torch.ones(2, TEXT)}
 
@@ -156,7 +147,7 @@ BARE = {
     ),
     "Wan Animate": Bare(
         "WanAnimateTransformer3DModel",
-        {**_WAN, "in_channels": 12, "latent_channels": 4, "image_dim": 8, "added_kv_proj_dim": 24, **_FACES},
+        {**_WAN, "in_channels": 12, "latent_channels": 4, "image_dim": 8, "added_kv_proj_dim": 24, **FACES},
         lambda: {
             **_video(12),
             "encoder_hidden_states": _noise(2, 512, 16),  # its processor counts on 512 tokens of text
@@ -272,3 +263,18 @@ def test_a_changed_site_changes_the_prediction(name: str) -> None:
             changed = model(**case.arguments())[0]
     assert (plain - changed).abs().max() > 1e-6
     assert denoisers_of(model) == {"": model}
+
+
+def test_linear_attention_is_refused_and_cross_attention_beside_it_measured() -> None:
+    small = {"num_cross_attention_heads": 2, "cross_attention_head_dim": 12, "cross_attention_dim": 24}
+    model = diffusers.SanaVideoTransformer3DModel(
+        **_HEADS, **small, in_channels=4, out_channels=4, num_layers=2, caption_channels=16
+    )
+    call = {**_video(4, 1), **_text()}
+    message = r"SanaLinearAttnProcessor.*linear attention has no map, so choose other"
+    with pytest.raises(FailureError, match=message), intercept(model, Record()), torch.no_grad():
+        model(**call)
+    cross = [site for site in find_sites(model) if site.kind == "cross"]
+    with intercept(model, Record(), cross) as record, torch.no_grad():
+        model(**call)
+    assert len(list(record.records())) == 4

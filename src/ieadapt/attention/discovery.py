@@ -32,8 +32,15 @@ def denoisers_of(model: DiffusionPipeline | nn.Module) -> dict[str, nn.Module]:
     if isinstance(model, nn.Module):
         return {"": uncompiled(model)}
     if not isinstance(model, DiffusionPipeline):
+        parts = [name for name in USUAL_COMPONENTS if isinstance(getattr(model, name, None), nn.Module)]
         raise UsageError(
-            "not a model", expected="a diffusers pipeline or a denoiser (torch.nn.Module)", got=type(model).__name__
+            "not a model",
+            expected="a diffusers pipeline or a denoiser (torch.nn.Module)",
+            got=type(model).__name__,
+            remedy=f"of a modular pipeline, give `find_sites` and `intercept` its {parts[0]}; what makes videos itself "
+            "takes the standard pipeline of the same components"
+            if parts
+            else None,
         )
     modules = {name: uncompiled(part) for name, part in model.components.items() if isinstance(part, nn.Module)}
     listed = {name: part for name, part in modules.items() if family_of(part) is not UNLISTED}
