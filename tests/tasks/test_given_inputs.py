@@ -69,7 +69,7 @@ def test_without_its_input_one_line_says_which(name: str) -> None:
     option = f"--{CASES[name].needs} FILE" if CASES[name].needs in ("image", "video") else "--input "
     config = config_for(name, call=CASES[name].beside)
     with pytest.raises(
-        UsageError, match=f"needs an input .*expected {CASES[name].needs}; .*remedy: pass {option}"
+        UsageError, match=rf"needs an input .*expected {CASES[name].needs}\b.*remedy: pass {option}"
     ) as said:
         generate(pipeline(name), PROMPTS[0], config)
     assert "\n" not in str(said.value)
