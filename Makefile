@@ -54,7 +54,7 @@ test-all: test chromium
 	$(PYTEST) -m "slow or gpu"
 
 # The oldest and the newest releases (the oldest with the transformers of the environment) with which the seam's tests pass; beside the environment, which stays as it is.
-OLDEST := diffusers==0.40.0
+OLDEST := diffusers==0.38.0
 NEWEST := diffusers==0.42.1 transformers==5.24.0
 test-ranges: $(VENV)/dev.stamp
 	for pair in "$(OLDEST)" "$(NEWEST)"; do \

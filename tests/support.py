@@ -48,10 +48,10 @@ def row_of(name: str) -> Row:
     else:
         pipe, call, size = from_inputs.pipeline(name), from_inputs.inputs(name), dict(from_inputs.CASES[name].size)
     config = GenerationConfig(num_inference_steps=4, **size, call=call)
-    given = ", ".join(from_inputs.CASES[name].call) if call else "–"
-    return Row(
-        type(pipe).__name__, given, tuple(_tried(lambda task=task: _TRIES[task](pipe, config)) for task in TASKS)
-    )
+    case = from_inputs.CASES.get(name)
+    given, form = (", ".join(case.call), case.form) if case else ("", "")
+    cells = tuple(_tried(lambda task=task: _TRIES[task](pipe, config)) for task in TASKS)
+    return Row(type(pipe).__name__ + (f" ({form})" if form else ""), given or "–", cells)
 
 
 def _tried(act: Callable[[], Any]) -> str:
@@ -60,8 +60,10 @@ def _tried(act: Callable[[], Any]) -> str:
         try:
             act()
         except IEAdaptError as error:
-            refused = str(error).startswith("the pipeline refuses")  # whose own words come second
-            return "; ".join(str(error).split("; ")[: 2 if refused else 1]).split(" and ")[0]
+            problem, *rest = str(error).split("; ")
+            refused = problem.startswith("the pipeline refuses")  # its own words and a remedy come after that
+            parts = [problem, *(part for part in rest if refused and not part.startswith("in "))]
+            return "; ".join(parts).split(" and ")[0]
     return "yes"
 
 
@@ -79,7 +81,7 @@ def _perturb(pipe: Any, config: GenerationConfig) -> None:
 def _enhance(pipe: Any, config: GenerationConfig) -> None:
     sites = next(site.name for site in find_sites(pipe) if site.kind != "cross")
     plain = generate(pipe, PROMPT, config)
-    with enhancement(pipe, EnhanceConfig(sites=sites, scale=2.0)):
+    with enhancement(pipe, EnhanceConfig(sites=sites, scale=2.0, start=0.0)):
         assert not torch.equal(plain, generate(pipe, PROMPT, config))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import diffusers
 import jaxtyping
 import pytest
 import torch
@@ -19,8 +20,10 @@ from ieadapt.attention import (
     without_projection,
 )
 from ieadapt.errors import UsageError
+from ieadapt.interventions import Record
 from tests.attention.test_further_families import BARE
 from tests.families import captured, every_family, predict, tiny_pipeline
+from tests.tiny import build
 
 KINDS = {
     "animatediff": {"spatial", "temporal", "cross"},
@@ -97,6 +100,20 @@ def test_what_is_no_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         find_sites("wan")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"no attention sites found.*got Linear"):
         find_sites(nn.Linear(2, 2))
+
+
+def test_a_modular_pipeline_works_through_its_denoiser(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not hasattr(diffusers, "WanBlocks"):
+        pytest.skip(f"diffusers {diffusers.__version__} has no modular Wan")
+    modular, parts = diffusers.WanBlocks().init_pipeline(), build("wan").components
+    names = ("tokenizer", "text_encoder", "vae", "scheduler", "transformer")
+    modular.update_components(**{name: parts[name] for name in names})
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(UsageError, match=r"got WanModularPipeline; remedy: of a modular pipeline, .* its transformer"):
+        find_sites(modular)
+    with intercept(modular.transformer, Record()) as record:
+        modular(prompt="a ball", num_inference_steps=2, num_frames=9, height=32, width=48, output="latents")
+    assert {row["site"] for row in record.records()} == {site.name for site in find_sites(modular.transformer)}
 
 
 class _Foreign(nn.Module):

@@ -14,7 +14,10 @@ from torch import Tensor, nn
 
 from ieadapt.attention import denoisers_of, family_of, find_sites, intercept, wrap_denoiser
 from ieadapt.attention.denoiser_calls import DenoiserCall
+from ieadapt.errors import FailureError
 from ieadapt.interventions import Record, Uniform
+from tests.tiny.modelscope import UNET
+from tests.tiny.wan import FACES
 from tests.tiny.weights import randomise
 
 FRAMES, HEIGHT, WIDTH, TEXT = 3, 4, 6, 5
@@ -47,6 +50,7 @@ def _text(width: int = 16) -> dict[str, Tensor]:
 
 _HEADS = {"num_attention_heads": 2, "attention_head_dim": 12}
 _WAN = {**_HEADS, "in_channels": 4, "out_channels": 4, "text_dim": 16, "freq_dim": 16, "ffn_dim": 32, "num_layers": 2}
+_I2VGENXL_KINDS = {"temporal": 11, "spatial": 4, "cross": 4}
 _ONES = {"encoder_attention_mask": torch.ones(2, TEXT)}
 
 BARE = {
@@ -127,6 +131,46 @@ BARE = {
         | {"concat_padding_mask": False, "max_size": (8, 16, 16), "extra_pos_embed_type": None},
         lambda: {**_video(4), **_text()},
         {"joint": 2, "cross": 2},
+    ),
+    "I2VGenXL": Bare(
+        "I2VGenXLUNet",
+        {**UNET, "num_attention_heads": 2},
+        lambda: {
+            "sample": _noise(2, 4, FRAMES, 8, 8),
+            "timestep": torch.tensor([5, 5]),
+            "fps": torch.tensor([8, 8]),
+            "image_latents": _noise(2, 4, FRAMES, 8, 8),
+            "image_embeddings": _noise(2, UNET["cross_attention_dim"]),
+            **_text(UNET["cross_attention_dim"]),
+        },
+        _I2VGENXL_KINDS,
+    ),
+    "Wan Animate": Bare(
+        "WanAnimateTransformer3DModel",
+        {**_WAN, "in_channels": 12, "latent_channels": 4, "image_dim": 8, "added_kv_proj_dim": 24, **FACES},
+        lambda: {
+            **_video(12),
+            "encoder_hidden_states": _noise(2, 512, 16),  # its processor counts on 512 tokens of text
+            "encoder_hidden_states_image": _noise(2, 4, 8),
+            "pose_hidden_states": _noise(2, 4, FRAMES - 1, 2 * HEIGHT, 2 * WIDTH),
+            "face_pixel_values": _noise(2, 3, 4 * (FRAMES - 1), 16, 16),
+        },
+        {"joint": 2, "cross": 3},
+    ),
+    "Kandinsky 5": Bare(
+        "Kandinsky5Transformer3DModel",
+        {"in_visual_dim": 4, "out_visual_dim": 4, "in_text_dim": 16, "in_text_dim2": 8, "time_dim": 16}
+        | {"model_dim": 32, "ff_dim": 32, "num_text_blocks": 1, "num_visual_blocks": 2, "axes_dims": (4, 6, 6)},
+        lambda: {
+            **_video(4),
+            **_text(),
+            "hidden_states": _noise(2, FRAMES, 2 * HEIGHT, 2 * WIDTH, 4),
+            "timestep": torch.tensor([5.0, 5.0]),
+            "pooled_projections": _noise(2, 8),
+            "visual_rope_pos": [torch.arange(size) for size in (FRAMES, HEIGHT, WIDTH)],
+            "text_rope_pos": torch.arange(TEXT),
+        },
+        {"text": 1, "joint": 2, "cross": 2},
     ),
     "LTX-2": Bare(
         "LTX2VideoTransformer3DModel",
@@ -219,3 +263,18 @@ def test_a_changed_site_changes_the_prediction(name: str) -> None:
             changed = model(**case.arguments())[0]
     assert (plain - changed).abs().max() > 1e-6
     assert denoisers_of(model) == {"": model}
+
+
+def test_linear_attention_is_refused_and_cross_attention_beside_it_measured() -> None:
+    small = {"num_cross_attention_heads": 2, "cross_attention_head_dim": 12, "cross_attention_dim": 24}
+    model = diffusers.SanaVideoTransformer3DModel(
+        **_HEADS, **small, in_channels=4, out_channels=4, num_layers=2, caption_channels=16
+    )
+    call = {**_video(4, 1), **_text()}
+    message = r"SanaLinearAttnProcessor.*linear attention has no map, so choose other"
+    with pytest.raises(FailureError, match=message), intercept(model, Record()), torch.no_grad():
+        model(**call)
+    cross = [site for site in find_sites(model) if site.kind == "cross"]
+    with intercept(model, Record(), cross) as record, torch.no_grad():
+        model(**call)
+    assert len(list(record.records())) == 4

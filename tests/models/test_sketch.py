@@ -77,6 +77,12 @@ def test_a_config_that_does_not_fit_its_class(saved: Path, tmp_path: Path) -> No
         sketch(folder)
 
 
+def test_a_folder_of_a_modular_pipeline_says_what_to_name_instead(tmp_path: Path) -> None:
+    (tmp_path / "modular_model_index.json").write_text('{"_class_name": "WanModularPipeline"}')
+    with pytest.raises(UsageError, match=r"model_index.json is missing; .*remedy: a modular pipeline is not loaded"):
+        sketch(tmp_path)
+
+
 def _pickle_weights(folder: Path) -> None:
     for file in folder.glob("transformer/*.safetensors"):
         file.with_suffix(".bin").write_bytes(b"")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ieadapt.attention import find_sites
 from ieadapt.cli import main
 from ieadapt.errors import UsageError
 from ieadapt.files import sha256_of
@@ -21,6 +22,7 @@ from ieadapt.tasks.study.config import StudyConfig
 from ieadapt.tasks.study.grid import Cell, Condition, Setting
 from ieadapt.tasks.study.run import study
 from tests.families import tiny_pipeline
+from tests.tiny import build
 from tests.tiny.from_inputs import CASES, inputs, picture, pipeline
 
 RUNNING = [name for name in CASES if name != "i2vgenxl"]
@@ -67,7 +69,7 @@ def test_without_its_input_one_line_says_which(name: str) -> None:
     option = f"--{CASES[name].needs} FILE" if CASES[name].needs in ("image", "video") else "--input "
     config = config_for(name, call=CASES[name].beside)
     with pytest.raises(
-        UsageError, match=f"needs an input .*expected {CASES[name].needs}; .*remedy: pass {option}"
+        UsageError, match=rf"needs an input .*expected {CASES[name].needs}\b.*remedy: pass {option}"
     ) as said:
         generate(pipeline(name), PROMPTS[0], config)
     assert "\n" not in str(said.value)
@@ -113,6 +115,17 @@ def test_measured_sites_have_kinds(name: str) -> None:
 
 
 @pytest.mark.slow
+def test_free_noise_is_measured_in_its_windows() -> None:
+    """More frames than a window: every temporal site is measured, over the frames of a window."""
+    pipe = build("animatediff")
+    pipe.enable_free_noise(context_length=4, context_stride=2)
+    profile = measure(pipe, "a red ball", GenerationConfig(2, num_frames=8, height=16, width=24)).by_site()
+    assert set(profile["site"]) == {site.name for site in find_sites(pipe)}
+    temporal = profile.filter(profile["kind"] == "temporal")["ep"]
+    assert temporal.is_between(0, 100).all()
+    assert temporal.n_unique() > 1
+
+
 def test_a_study_of_late_steps_with_a_picture(tmp_path: Path) -> None:
     """Runs begin at the window, with the latents and the picture of each video; the picture is part of a cell's key."""
     settings = StudyConfig("uniform", sites="blocks.0.attn1", window="0.5:1", metrics="psnr")

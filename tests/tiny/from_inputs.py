@@ -34,7 +34,7 @@ from diffusers import (
 from PIL import Image
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from tests.tiny import build, call_arguments
+from tests.tiny import build, call_arguments, whole
 from tests.tiny.animatediff import ddim, small_unet, small_vae
 from tests.tiny.modelscope import UNET
 from tests.tiny.more import wan_from_image
@@ -55,6 +55,7 @@ class Case:
         call: names of its inputs -> "picture" or "video".
         beside: other inputs, of plain values.
         needs: the input without which it is refused.
+        form: what tells it from another case of its class.
     """
 
     build: Callable[[], Any]
@@ -62,6 +63,7 @@ class Case:
     call: Mapping[str, str]
     beside: Mapping[str, Any] = field(default_factory=dict)
     needs: str = "image"
+    form: str = ""
 
 
 def picture(width: int = 48, height: int = 32, shade: int = 60) -> Image.Image:
@@ -224,6 +226,18 @@ CASES: Mapping[str, Case] = {
         needs="video",
     ),
     "wan-vace": Case(_wan_vace, _size("wan"), {"video": "video"}, needs=""),
+    "wan2.2-i2v": Case(whole.wan22_from_image, _size("wan"), {"image": "picture"}, form="Wan 2.2, two denoisers"),
+    "wan-animate": Case(
+        whole.wan_animate,
+        _size("wan"),
+        {"image": "picture", "pose_video": "video", "face_video": "video"},
+        {"segment_frame_length": 9},
+    ),
+    "helios": Case(
+        whole.helios, _size("wan"), {}, {"num_latent_frames_per_chunk": 3, "history_sizes": [4, 2, 1]}, needs=""
+    ),
+    "framepack": Case(whole.framepack, _size("hunyuanvideo"), {"image": "picture"}, {"latent_window_size": 2}),
+    "allegro": Case(whole.allegro, {"height": 32, "width": 48, "num_frames": 8}, {}, needs=""),
     "skyreels": Case(_skyreels, _size("wan"), {}, needs=""),
     "latte": Case(_latte, {"height": 32, "width": 32, "num_frames": 4}, {}, needs=""),
     "cogvideox-i2v": Case(_cogvideox_i2v, _size("cogvideox"), {"image": "picture"}, {"max_sequence_length": 32}),

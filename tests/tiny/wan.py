@@ -9,6 +9,18 @@ from tests.tiny.weights import randomise_each
 
 CALL = {"height": 32, "width": 48, "num_frames": 9, "max_sequence_length": 32}
 
+FACES = {
+    "inject_face_latents_blocks": 2,
+    "motion_encoder_size": 16,
+    "motion_style_dim": 8,
+    "motion_dim": 4,
+    "motion_encoder_dim": 8,
+    "motion_encoder_channel_sizes": {"4": 8, "8": 8, "16": 8},
+    "face_encoder_hidden_dim": 16,
+    "face_encoder_num_heads": 2,
+}
+"""Wan Animate's encoder of faces, and one adapter for two blocks."""
+
 
 def build(seed: int) -> WanPipeline:
     """Return the pipeline; latents are 3 frames of 8 x 12 at `CALL`, tokens 3 x 4 x 6."""

@@ -15,6 +15,9 @@ from ieadapt.attention.families import UNLISTED, Family, family_of
 from ieadapt.attention.sites import AttentionSite, Kind, SiteList
 from ieadapt.errors import UsageError
 
+QUERY_PROJECTIONS = ("to_q", "to_query")
+"""What diffusers calls an attention's own query projection; the second name is Kandinsky's."""
+
 USUAL_COMPONENTS = ("unet", "transformer", "transformer_2", "denoiser")
 
 
@@ -38,8 +41,15 @@ def denoisers_of(model: DiffusionPipeline | nn.Module) -> dict[str, nn.Module]:
     if isinstance(model, nn.Module):
         return {"": uncompiled(model)}
     if not isinstance(model, DiffusionPipeline):
+        parts = [name for name in USUAL_COMPONENTS if isinstance(getattr(model, name, None), nn.Module)]
         raise UsageError(
-            "not a model", expected="a diffusers pipeline or a denoiser (torch.nn.Module)", got=type(model).__name__
+            "not a model",
+            expected="a diffusers pipeline or a denoiser (torch.nn.Module)",
+            got=type(model).__name__,
+            remedy=f"of a modular pipeline, give `find_sites` and `intercept` its {parts[0]}; what makes videos itself "
+            "takes the standard pipeline of the same components"
+            if parts
+            else None,
         )
     modules = {name: uncompiled(part) for name, part in model.components.items() if isinstance(part, nn.Module)}
     listed = {name: part for name, part in modules.items() if family_of(part) is not UNLISTED}
@@ -100,7 +110,7 @@ def site_modules(denoisers: dict[str, nn.Module]) -> dict[nn.Module, AttentionSi
         paths = {
             path: module
             for path, module in denoiser.named_modules()
-            if hasattr(module, "processor") and hasattr(module, "to_q")
+            if hasattr(module, "processor") and any(hasattr(module, name) for name in QUERY_PROJECTIONS)
         }
         if not paths:
             raise UsageError(

@@ -84,7 +84,7 @@ def family_of(denoiser: nn.Module) -> Family:
 
 def _unet_order(path: str) -> tuple[Any, ...]:
     """Down, middle, up; within a block layer by layer, the spatial transformer before the temporal one."""
-    stages = ("transformer_in", "down_blocks", "mid_block", "up_blocks")
+    stages = ("image_latents_temporal_encoder", "transformer_in", "down_blocks", "mid_block", "up_blocks")
     stage = next(index for index, name in enumerate(stages) if path.startswith(name))
     block = re.search(r"^(?:down|up)_blocks\.(\d+)\.", path)
     layer = re.search(r"(?:attentions|motion_modules)\.(\d+)\.", path)
@@ -176,7 +176,7 @@ _TRANSFORMER_ROWS = frozenset(
         *("encoder_hidden_states_2", "encoder_attention_mask_2", "encoder_hidden_states_t5", "pooled_projections"),
         *("encoder_hidden_states_image", "image_embeds", "timestep_cond", "timestep_r", "ofs", "fps", "sigma"),
         *("id_cond", "id_vit_hidden", "inpaint_latents", "control_latents", "control_hidden_states", "condition_mask"),
-        *("video_coords", "audio_coords", "audio_hidden_states"),
+        *("video_coords", "audio_coords", "audio_hidden_states", "pose_hidden_states", "face_pixel_values"),
         *("audio_encoder_hidden_states", "audio_encoder_attention_mask", "audio_timestep", "audio_sigma"),
     )
 )
@@ -184,6 +184,7 @@ _UNET_ROWS = frozenset(
     (
         *("sample", "encoder_hidden_states", "timestep", "timestep_cond", "added_cond_kwargs", "added_time_ids"),
         *("down_block_additional_residuals", "mid_block_additional_residual"),
+        *("fps", "image_latents", "image_embeddings"),
     )
 )
 _ANY = Family(name="", denoiser=nn.Module, guidance="batched", kinds=(), grid=None)
@@ -202,6 +203,10 @@ _UNET = replace(
     order=_unet_order,
     stages=_unet_stages,
     skips="kept",
+)
+_MODELSCOPE = replace(
+    _UNET,
+    kinds=(("transformer_in.*", "temporal"), ("*temp*", "temporal"), ("*attentions.*", "spatial")),
 )
 _PATCHED = replace(
     _ANY,
@@ -237,13 +242,8 @@ FAMILIES: tuple[Family, ...] = (
     _row(
         _UNET, "AnimateDiff", "UNetMotionModel", kinds=(("*motion_modules.*", "temporal"), ("*attentions.*", "spatial"))
     ),
-    _row(
-        _UNET,
-        "ModelScope",
-        "UNet3DConditionModel",
-        kinds=(("transformer_in.*", "temporal"), ("*temp_attentions.*", "temporal"), ("*attentions.*", "spatial")),
-        guided=_guided_by_argument,
-    ),
+    _row(_MODELSCOPE, "ModelScope", "UNet3DConditionModel", guided=_guided_by_argument),
+    _row(_MODELSCOPE, "I2VGenXL", "I2VGenXLUNet"),
     _row(
         _UNET,
         "SVD",
@@ -257,6 +257,7 @@ FAMILIES: tuple[Family, ...] = (
     _row(_PATCHED, "EasyAnimate", "EasyAnimateTransformer3DModel", text="before"),
     _row(_WAN, "Wan", "WanTransformer3DModel"),
     _row(_WAN, "Wan VACE", "WanVACETransformer3DModel", order=lambda path: (not path.startswith("vace_blocks"),)),
+    _row(_WAN, "Wan Animate", "WanAnimateTransformer3DModel"),
     _row(_WAN, "ChronoEdit", "ChronoEditTransformer3DModel"),
     _row(_WAN, "SkyReels V2", "SkyReelsV2Transformer3DModel"),
     _row(
@@ -278,6 +279,16 @@ FAMILIES: tuple[Family, ...] = (
         order=_latte_order,
         prompts="alone",  # padding is cut from a single prompt, and attended to in a batch
         stages=lambda denoiser: [],  # spatial and temporal blocks hand on tensors of two shapes
+    ),
+    _row(
+        _PATCHED,
+        "Kandinsky 5",
+        "Kandinsky5Transformer3DModel",
+        guidance="split",
+        kinds=(("text_*", "text"), ("*.cross_attention", "cross"), ("visual_*", "joint")),
+        grid=_patch_grid("batch time row column _"),
+        shared=frozenset({"visual_rope_pos", "text_rope_pos", "scale_factor", "sparse_params"}),
+        stages=lambda denoiser: list(denoiser.visual_transformer_blocks),
     ),
     _row(_PATCHED, "Cosmos", "CosmosTransformer3DModel", guidance="split"),
     _row(

@@ -266,7 +266,7 @@ class Seam:
                 got=f"the processor {type(visit.module.processor).__name__}",
                 where=visit.site.name,
                 remedy="switch attention slicing and other backends off: pipe.disable_attention_slicing(), "
-                'set_attention_backend("native"), no xformers',
+                'set_attention_backend("native"), no xformers; linear attention has no map, so choose other sites',
             )
 
     def _acting(self, site: AttentionSite) -> list[Interception]:

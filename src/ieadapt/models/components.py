@@ -133,7 +133,8 @@ def _load_model(folder: Path, model_class: Any, dtype: torch.dtype) -> nn.Module
     # the libraries' own account: it knows tied weights, renamed keys, and what each class ignores
     model, info = model_class.from_pretrained(
         str(folder),
-        dtype=dtype,
+        # every diffusers knows the longer name, only later ones the shorter; transformers gives the longer up
+        **{"torch_dtype" if issubclass(model_class, ModelMixin) else "dtype": dtype},
         variant=variant,
         use_safetensors=True,
         local_files_only=True,

@@ -63,7 +63,9 @@ def load(model: str | Path, *, device: str = "cpu", dtype: torch.dtype | str | N
     options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True}
     try:
         parts = load_components(folder, index, pipeline_class, precision)
-        pipe = pipeline_class.from_pretrained(str(folder), dtype=precision, trust_remote_code=False, **options, **parts)
+        pipe = pipeline_class.from_pretrained(
+            str(folder), torch_dtype=precision, trust_remote_code=False, **options, **parts
+        )
     except (IEAdaptError, MemoryError):
         raise
     except Exception as error:  # the libraries raise errors of many unrelated classes, the tokenizers plain Exception

@@ -112,11 +112,10 @@ def pipeline_index(folder: Path) -> dict[str, Any]:
     """
     index = folder / _INDEX
     if not index.is_file():
-        raise UsageError(
-            f"this folder holds no diffusers pipeline: {_INDEX} is missing",
-            where=folder,
-            remedy="name the folder that save_pretrained wrote (the one with unet/ or transformer/ in it)",
-        )
+        remedy = "name the folder that save_pretrained wrote (the one with unet/ or transformer/ in it)"
+        if (folder / f"modular_{_INDEX}").is_file():
+            remedy = "a modular pipeline is not loaded; name the folder of the standard pipeline of the same model"
+        raise UsageError(f"this folder holds no diffusers pipeline: {_INDEX} is missing", where=folder, remedy=remedy)
     try:
         content: dict[str, Any] = json.loads(index.read_text())
         name = content["_class_name"]

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from ieadapt.attention import first_denoiser
 from ieadapt.errors import IEAdaptWarning, UsageError
 from ieadapt.models.components import weight_files
-from ieadapt.models.video_latents import FRAMES_AT_ONCE, latents_of, run_size
+from ieadapt.models.video_latents import FRAMES_AT_ONCE, run_size, sizes_of
 
 GIB = 2**30
 MAPS_AT_ONCE, ACTIVATIONS_AT_ONCE = 6, 16
@@ -51,7 +51,7 @@ def memory_estimate(pipe: DiffusionPipeline, frames: int, height: int, width: in
         rows: of the denoiser's batch.
     """
     denoiser = first_denoiser(pipe)
-    row = latents_of(pipe)
+    row = sizes_of(pipe)
     vae = getattr(pipe, "vae", None)
     decoding = 0
     if vae is not None and not getattr(vae, "use_tiling", False):

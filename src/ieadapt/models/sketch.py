@@ -18,7 +18,7 @@ from ieadapt.errors import UsageError
 from ieadapt.models.components import component_class
 from ieadapt.models.loading import pipeline_class_of
 from ieadapt.models.location import model_folder, pipeline_index
-from ieadapt.models.video_latents import latents_of, run_size
+from ieadapt.models.video_latents import run_size, sizes_of
 
 Sizes = tuple[int, int, int]
 """(frames, height, width)."""
@@ -51,7 +51,7 @@ def sketch(model: str | Path) -> DiffusionPipeline:
                 parts[name] = entry
         with torch.device("meta"):
             return pipeline_class(**parts)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (ImportError, OSError, ValueError, TypeError, AttributeError) as error:
         problem = str(error).splitlines()[0][:300]
         raise UsageError("the configs of this model do not make a pipeline", got=problem, where=folder) from error
 
@@ -68,7 +68,7 @@ def _part(folder: Path, library: str, class_name: str) -> Any:
 def requested_size(pipe: DiffusionPipeline, frames: int | None, height: int | None, width: int | None) -> Sizes | None:
     """The size of a video in frames and pixels, the model's own where none is given; None where it does not say one."""
     try:
-        latents_of(pipe)
+        sizes_of(pipe)
         return run_size(pipe, {"num_frames": frames, "height": height, "width": width})
     except UsageError:
         return None
@@ -88,7 +88,7 @@ def tokens_of(pipe: DiffusionPipeline, size: Sizes) -> dict[AttentionSite, tuple
         >>> {site.kind: found[site] for site in found if site.order < 4}
         {'spatial': (16, 256), 'cross': (16, 256), 'temporal': (256, 16)}
     """
-    row = latents_of(pipe)
+    row = sizes_of(pipe)
     frames, denoiser = (size[0] - 1) // row.stride(pipe) + 1, first_denoiser(pipe)
     together = family_of(denoiser).skips == "none"
     found = {}

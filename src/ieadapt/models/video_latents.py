@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
 
 import torch
 from diffusers import DiffusionPipeline
@@ -28,7 +28,8 @@ class VideoLatents:
     """How a family's pipeline holds a video.
 
     Attributes:
-        encode: frames in [-1, 1] to latents, as the pipeline's `prepare_latents` gives them.
+        encode: frames in [-1, 1] to latents, as the pipeline's `prepare_latents` gives them; None where that is not
+            known, and sizes alone are.
         space: the pipeline's attribute that says by how much its VAE shrinks height and width.
         time: the same for frames; None if the VAE keeps all of them.
         least: height and width must be multiples of this in any case, the pipeline checks it.
@@ -38,7 +39,7 @@ class VideoLatents:
         pictures: what the family's image-to-video pipeline wants for several prompts: `one` picture, or one for `each`.
     """
 
-    encode: Callable[[Any, Pixels], Latents]
+    encode: Callable[[Any, Pixels], Latents] | None
     space: str
     time: str | None
     least: int
@@ -103,8 +104,9 @@ def encode_video(
             remedy="load the model's complete VAE",
         )
     video = rearrange(frames, "frame channel height width -> 1 channel frame height width") * 2 - 1
+    encode = cast("Callable[[Any, Pixels], Latents]", row.encode)  # `latents_of` gives only rows that have one
     with torch.no_grad():
-        return row.encode(pipe, video.to(pipe._execution_device, pipe.vae.dtype)).float()
+        return encode(pipe, video.to(pipe._execution_device, pipe.vae.dtype)).float()
 
 
 def run_size(pipe: Any, requested: Mapping[str, Any]) -> tuple[int, int, int]:
@@ -158,22 +160,31 @@ def fitting_size(pipe: DiffusionPipeline, frames: int, height: int, width: int) 
     return row.length(pipe, kept), down[0], down[1]
 
 
-def latents_of(pipe: DiffusionPipeline) -> VideoLatents:
-    """The pipeline's row.
+def sizes_of(pipe: DiffusionPipeline) -> VideoLatents:
+    """The pipeline's row, of which only what is said of sizes may be used.
 
     Raises:
         UsageError: the family is unknown.
     """
+    return _row(pipe, VIDEO_LATENTS, "sizes of this model family are not known")
+
+
+def latents_of(pipe: DiffusionPipeline) -> VideoLatents:
+    """The pipeline's row, if clips can be encoded.
+
+    Raises:
+        UsageError: the family is unknown, or its clips cannot be encoded.
+    """
+    encoded = {name: row for name, row in VIDEO_LATENTS.items() if row.encode is not None}
+    return _row(pipe, encoded, "clips of this model family cannot be encoded")
+
+
+def _row(pipe: DiffusionPipeline, rows: Mapping[str, VideoLatents], problem: str) -> VideoLatents:
     name = family_of(first_denoiser(pipe)).name
-    if name not in VIDEO_LATENTS:
-        raise UsageError(
-            "clips of this model family cannot be encoded",
-            expected=", ".join(VIDEO_LATENTS),
-            got=name,
-            where=type(pipe).__name__,
-            remedy="add its row to ieadapt/models/video_latents.py",
-        )
-    return VIDEO_LATENTS[name]
+    if name not in rows:
+        remedy = "add its row to ieadapt/models/video_latents.py"
+        raise UsageError(problem, expected=", ".join(rows), got=name, where=type(pipe).__name__, remedy=remedy)
+    return rows[name]
 
 
 def _mode(vae: Any, pixels: Tensor) -> Tensor:
@@ -236,19 +247,29 @@ def _per_channel(values: Any, like: Tensor) -> Tensor:
     return torch.as_tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1, 1)
 
 
+_FACTORS = ("vae_scale_factor_spatial", "vae_scale_factor_temporal")
+_RATIOS = ("vae_spatial_compression_ratio", "vae_temporal_compression_ratio")
+_WAN_ALIKE = VideoLatents(None, *_FACTORS, 16, pictures="one")
+
 VIDEO_LATENTS: Mapping[str, VideoLatents] = {
     "AnimateDiff": VideoLatents(_images, "vae_scale_factor", None, 8),
     "ModelScope": VideoLatents(_images, "vae_scale_factor", None, 8),
-    "CogVideoX": VideoLatents(
-        _cogvideox, "vae_scale_factor_spatial", "vae_scale_factor_temporal", 8, 2, _frames_first, _frames_first
-    ),
-    "Wan": VideoLatents(_normalised, "vae_scale_factor_spatial", "vae_scale_factor_temporal", 16, pictures="one"),
-    "SkyReels V2": VideoLatents(
-        _normalised, "vae_scale_factor_spatial", "vae_scale_factor_temporal", 16, pictures="one"
-    ),
-    "HunyuanVideo": VideoLatents(_scaled, "vae_scale_factor_spatial", "vae_scale_factor_temporal", 16),
-    "LTX": VideoLatents(
-        _ltx, "vae_spatial_compression_ratio", "vae_temporal_compression_ratio", 32, 1, _ltx_grid, _ltx_packed
-    ),
+    "CogVideoX": VideoLatents(_cogvideox, *_FACTORS, 8, 2, _frames_first, _frames_first),
+    "Wan": replace(_WAN_ALIKE, encode=_normalised),
+    "SkyReels V2": replace(_WAN_ALIKE, encode=_normalised),
+    "HunyuanVideo": VideoLatents(_scaled, *_FACTORS, 16),
+    "LTX": VideoLatents(_ltx, *_RATIOS, 32, 1, _ltx_grid, _ltx_packed),
     "Mochi": VideoLatents(_normalised, "vae_spatial_scale_factor", "vae_temporal_scale_factor", 8),
+    "Wan VACE": _WAN_ALIKE,
+    "ChronoEdit": _WAN_ALIKE,
+    "ConsisID": VideoLatents(None, *_FACTORS, 8),
+    "HunyuanVideo 1.5": VideoLatents(None, *_FACTORS, 16),
+    "Kandinsky 5": VideoLatents(None, *_FACTORS, 16),
+    "Cosmos": VideoLatents(None, *_FACTORS, 16),
+    "Allegro": VideoLatents(None, *_FACTORS, 8),
+    "EasyAnimate": VideoLatents(None, *_RATIOS, 16),
+    "LTX-2": VideoLatents(None, *_RATIOS, 32),
+    "SVD": VideoLatents(None, "vae_scale_factor", None, 8),
+    "I2VGenXL": VideoLatents(None, "vae_scale_factor", None, 8),
+    "Latte": VideoLatents(None, "vae_scale_factor", None, 8),
 }
