@@ -109,7 +109,7 @@ def test_a_damaged_frame_and_unequal_frames_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="frames of a video differ in size; got frame 0 of 64x48 and frame 1 of 32x32"):
         _read(tmp_path)
     (tmp_path / "2.png").write_bytes((tmp_path / "1.png").read_bytes()[:50])
-    with pytest.raises(UsageError, match=r"a frame cannot be read; got .*; in .*2.png"):
+    with pytest.raises(UsageError, match=r"a picture cannot be read; got .*; in .*2.png"):
         _read(tmp_path)
 
 
@@ -290,7 +290,7 @@ def test_a_folder_of_unequal_or_unreadable_frames_is_refused(tmp_path: Path) -> 
     with pytest.raises(UsageError, match="differ in size; got frame 0 of 64x48 and frame 3 of 32x24 pixels"):
         read_source(folder, Frames(6, 48, 64))
     (folder / "f0.png").write_bytes(b"no picture")
-    with pytest.raises(UsageError, match=r"a frame cannot be read; .*f0.png"):
+    with pytest.raises(UsageError, match=r"a picture cannot be read; .*f0.png"):
         read_source(folder, Frames(6, 48, 64))
 
 

@@ -72,7 +72,7 @@ class FrameFolder:
         if not self._files:
             expected = ", ".join(sorted(PICTURE_SUFFIXES))
             raise UsageError("there is no picture in this folder of frames", expected=expected, where=path)
-        with open_picture(self._files[0], "a frame") as picture:
+        with open_picture(self._files[0]) as picture:
             size = picture.size
         self.count, self.ends = len(self._files), len(self._files) / USUAL_RATE
         self.header = Header(size, Fraction(USUAL_RATE), self.ends, frames=self.count)
@@ -101,7 +101,7 @@ class FrameFolder:
                 yield DecodedFrame(self._picture(index), time=index / USUAL_RATE)
 
     def _picture(self, index: int) -> Picture:
-        with open_picture(self._files[index], "a frame") as opened:
+        with open_picture(self._files[index]) as opened:
             if opened.size != self.header.size:
                 raise unequal_frames(self._path, index, self.header.size, opened.size)
             picture: Image.Image = opened
@@ -117,7 +117,7 @@ class FrameFolder:
 
 
 @contextlib.contextmanager
-def open_picture(file: Path, what: str = "a picture") -> Iterator[Image.Image]:
+def open_picture(file: Path) -> Iterator[Image.Image]:
     """A picture file, open for reading while the block runs.
 
     Raises:
@@ -130,7 +130,7 @@ def open_picture(file: Path, what: str = "a picture") -> Iterator[Image.Image]:
         raise
     except (OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
         remedy = "make it again, or remove it"
-        raise UsageError(f"{what} cannot be read", got=error, where=file, remedy=remedy) from error
+        raise UsageError("a picture cannot be read", got=error, where=file, remedy=remedy) from error
 
 
 @dataclass(frozen=True)
