@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -123,17 +124,24 @@ def test_a_run_goes_on_with_what_is_missing(
         run_v2v(model, edits, made, other, resume=True)
 
 
+def _films(folder: Path) -> dict[Path, torch.Tensor]:
+    return {path: files.decode_video(path.read_bytes()) for path in folder.rglob("*.mp4")}
+
+
 @pytest.mark.parametrize("damage", [lambda content: b"", lambda content: content[:200], lambda content: b"?" * 300])
 def test_a_file_that_is_not_what_was_written_is_made_again(
     model: str, edits: Path, config: V2VConfig, made: Path, tmp_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:
     shutil.copytree(made, tmp_path / "run")
-    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.mp4")}
+    before = _films(tmp_path / "run")
     record = next((tmp_path / "run" / "written").iterdir())
     for path in (tmp_path / "run/source/hike.mp4", tmp_path / "run/reconstruction/bear/0.mp4", record):
         path.write_bytes(damage(path.read_bytes()))
     run_v2v(model, edits, tmp_path / "run", config, resume=True)
-    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.mp4")} == before
+    after = _films(tmp_path / "run")
+    assert after.keys() == before.keys()
+    for path, film in after.items():  # made in another batch, which rounds otherwise on some processors
+        torch.testing.assert_close(film, before[path], rtol=0, atol=8 / 255)
     assert read_run(tmp_path / "run")["status"] == "complete"
 
 
