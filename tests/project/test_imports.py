@@ -28,6 +28,26 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": _TOOLS | {"runs", "tasks"},
     "__main__": {"cli"},
 }
+_MADE = {"generate", "measure", "price"}
+TASKS: dict[str, set[str]] = {
+    "generate": set(),
+    "scores": set(),
+    "price": {"generate"},
+    "pairs": {"generate"},
+    "measure": {"generate"},
+    "maps": {"generate", "measure"},
+    "evaluate": set(),
+    "perturb": _MADE | {"evaluate", "pairs"},
+    "study": _MADE | {"evaluate", "maps", "scores"},
+    "enhance": _MADE | {"pairs"},
+    "edit": _MADE | {"evaluate", "maps", "pairs"},
+    "screen": _MADE | {"study"},
+    "tune": _MADE | {"enhance", "scores", "study"},
+    "bench": _MADE | {"edit", "enhance", "evaluate"},
+    "demo": _MADE | {"edit", "enhance", "evaluate", "pairs"},
+    "__init__": set(),
+}
+"""Which other tasks a task may import."""
 
 
 def packages_imported(source: str) -> set[str]:
@@ -61,6 +81,16 @@ def test_imports_go_one_way(path: Path) -> None:
     part = _part(path)
     wrong = packages_imported(path.read_text()) - ALLOWED.get(part, set()) - {part, "_version"}
     assert not wrong, f"{path.relative_to(SOURCE)} may not import {sorted(wrong)}"
+
+
+def test_tasks_import_one_way() -> None:
+    tasks = SOURCE / "tasks"
+    for path in sorted(tasks.rglob("*.py")):
+        task = path.relative_to(tasks).parts[0].removesuffix(".py")
+        lines = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+        names = [line.module.split(".") for line in lines if (line.module or "").startswith("ieadapt.tasks.")]
+        wrong = {name[2] for name in names} - TASKS[task] - {task}
+        assert not wrong, f"{path.relative_to(SOURCE)} may not import the tasks {sorted(wrong)}"
 
 
 def test_only_its_command_imports_the_web_app() -> None:

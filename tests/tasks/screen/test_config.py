@@ -10,8 +10,8 @@ import pytest
 from ieadapt.errors import UsageError
 from ieadapt.metrics.intervals import mean_interval
 from ieadapt.tasks.measure.layer_choice import SCREENED
-from ieadapt.tasks.price import PassTimes, format_duration
-from ieadapt.tasks.screen.config import CHUNK, EFFECTS, ScreenConfig, ScreenPlan, parse_seconds
+from ieadapt.tasks.price import PassTimes, format_duration, parse_seconds
+from ieadapt.tasks.screen.config import CHUNK, EFFECTS, ScreenConfig, ScreenPlan
 from ieadapt.tasks.screen.method import effects_table
 from ieadapt.tasks.study.grid import Condition
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,12 +11,10 @@ from ieadapt.attention import StepWindow
 from ieadapt.errors import UsageError, require_types
 from ieadapt.runs.engines import check_engine
 from ieadapt.tasks.generate import GenerationConfig, PromptRun
-from ieadapt.tasks.price import PassTimes, counted, format_duration
+from ieadapt.tasks.price import PassTimes, counted, format_duration, parse_seconds
 from ieadapt.tasks.study.config import StudyConfig
 from ieadapt.tasks.study.grid import Condition
 
-_BUDGET = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[smh])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600}
 DEFAULT_GENERATION = GenerationConfig(20, batch_size=1)
 MOST_STEPS = 20
 """More chosen steps than this are a slip."""
@@ -103,23 +99,6 @@ class ScreenConfig:
     def steps(self, number: int) -> tuple[int, ...]:
         """The steps that are tried in a run of so many."""
         return tuple(sorted({min(round(each * number), number - 1) for each in self.fractions}))
-
-
-def parse_seconds(text: str, where: str = "--budget") -> float:
-    """Read a time such as `90s`, `30m` or `2h`, in seconds.
-
-    Raises:
-        UsageError: it is none.
-
-    Example:
-        >>> parse_seconds("1.5h")
-        5400.0
-    """
-    match = _BUDGET.fullmatch(text.strip())
-    seconds = float(match["number"]) * _SECONDS[match["unit"]] if match else 0.0
-    if not match or not math.isfinite(seconds) or seconds <= 0:
-        raise UsageError("not a time", expected="a number with s, m or h, such as 30m", got=text, where=where)
-    return seconds
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ from ieadapt.runs.workers import Work
 from ieadapt.tasks.generate import generate, videos_at_once
 from ieadapt.tasks.measure.method import refuse_another_model
 from ieadapt.tasks.measure.profile import EntropyProfile
-from ieadapt.tasks.price import PassTimes, time_passes
-from ieadapt.tasks.screen.config import ScreenPlan, ScreenRun, parse_seconds
+from ieadapt.tasks.price import PassTimes, parse_seconds, time_passes
+from ieadapt.tasks.screen.config import ScreenPlan, ScreenRun
 from ieadapt.tasks.screen.method import follow, screen_step
 from ieadapt.tasks.study.folder import CellRow, CellStore
 from ieadapt.tasks.study.grid import Condition, conditions

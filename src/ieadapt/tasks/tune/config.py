@@ -12,7 +12,7 @@ from ieadapt.metrics import select_metrics
 from ieadapt.runs.engines import check_engine
 from ieadapt.runs.pipelines import check_seeds
 from ieadapt.tasks.generate import GenerationConfig, PromptRun
-from ieadapt.tasks.screen.config import parse_seconds
+from ieadapt.tasks.price import parse_seconds
 
 _STILL = ("motion", "sharpness")
 METRICS: Mapping[str, tuple[str, ...]] = {
