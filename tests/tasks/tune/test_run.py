@@ -109,6 +109,7 @@ def test_the_price_is_said_alone(tmp_path: Path) -> None:
 def test_a_budget_takes_fewer_candidates_or_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"the budget is below one round; expected at least .*; got 0\.001s"):
         _run(tmp_path / "run", budget="0.001s")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -130,6 +131,7 @@ def test_requests_that_cannot_be(changes: dict[str, Any], message: str) -> None:
 def test_a_score_of_the_test_bed_needs_its_models(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"this video has no such score; expected a bundled model.*testbed_fit"):
         _run(tmp_path / "run", tune=TuneConfig("testbed_fit"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_every_metric_that_can_be_fooled_has_guards_that_can_be_measured() -> None:
