@@ -27,7 +27,7 @@ from ieadapt.files import write_atomically
 from ieadapt.metrics.intervals import paired_interval
 from ieadapt.runs.pipelines import Hardware
 from ieadapt.tasks.enhance.config import EnhanceConfig
-from ieadapt.tasks.generate import GenerationConfig
+from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.scores import scores_on_testbed
 from ieadapt.tasks.tune.arms import Arm
@@ -124,7 +124,7 @@ class Trial:
     def _accuracy(self, variant: Variant, prompts: Sequence[str]) -> list[float]:
         hardware, profile = Hardware(self.device, "float32"), EntropyProfile.load(self.folder)
         pipe, values = hardware.load(self.model), list[float]()
-        base = TuneRun(self.model, tuple(prompts), self.generation).with_model_defaults().generation
+        base = with_model_defaults(self.generation, self.model)
         for start in range(0, len(prompts), self.batch):
             part = list(prompts[start : start + self.batch])
             made = variant.videos(pipe, part, list(range(start, start + len(part))), base, profile)

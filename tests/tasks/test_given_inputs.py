@@ -110,7 +110,9 @@ def test_settings_over_which_a_pipeline_breaks_inside(family: str, changes: dict
 @cases
 def test_measured_sites_have_kinds(name: str) -> None:
     profile = measure(pipeline(name), PROMPTS[0], config_for(name))
-    assert {site.kind for site in profile.sites} <= {"spatial", "temporal", "joint", "cross"}
+    # tokens of Helios and Framepack hold the history of the video too, so that their sites are of no known kind
+    known = {"spatial", "temporal", "joint", "cross"} | ({"unknown"} if name in ("helios", "framepack") else set())
+    assert {site.kind for site in profile.sites} <= known
     assert set(profile.metadata.get("inputs", {})) == set(config_for(name).call)
 
 

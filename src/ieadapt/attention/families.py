@@ -269,7 +269,13 @@ FAMILIES: tuple[Family, ...] = (
         padding="masked",
     ),
     _row(_HUNYUAN, "HunyuanVideo 1.5", "HunyuanVideo15Transformer3DModel"),
-    _row(_PATCHED, "Allegro", "AllegroTransformer3DModel", guided=_guided_by_argument),
+    _row(
+        _PATCHED,
+        "Allegro",
+        "AllegroTransformer3DModel",
+        guided=_guided_by_argument,
+        prompts="alone",  # its VAE decodes one video at a time
+    ),
     _row(
         _PATCHED,
         "Latte",
