@@ -12,7 +12,7 @@ from ieadapt.attention import DenoiserCall, wrap_denoiser
 from ieadapt.attention.restore import attribute
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.tasks.enhance.combining import COMBINATIONS
-from ieadapt.tasks.enhance.config import EnhanceConfig
+from ieadapt.tasks.enhance.config import COMBINATION_FORMS, EnhanceConfig
 from ieadapt.tasks.enhance.method import enhancement
 from tests.families import PROMPTS, UNGUIDED, every_family, run, tiny_pipeline
 
@@ -21,6 +21,10 @@ SCALE = 4.0
 
 def combine(perturbation: str, **changes: Any) -> EnhanceConfig:
     return EnhanceConfig(mode="combine", perturbation=perturbation, **{"start": 0.0} | changes)
+
+
+def test_every_form_has_its_combination() -> None:
+    assert [form.partition(":")[0] for form in COMBINATION_FORMS] == list(COMBINATIONS)
 
 
 def scheduled(family: str, config: EnhanceConfig | None, **arguments: Any) -> list[Tensor]:

@@ -156,6 +156,7 @@ def test_random_sites_are_as_many_and_drawn_anew() -> None:
     drawn = [arm.draw(seed).enhance for seed in range(2)]
     assert [each.sites for each in drawn] == ["random-as:spatial:top=2"] * 2
     assert [each.seed for each in drawn] == [0, 1]
+    assert Arm("default", EnhanceConfig()).draw(0).enhance.sites == "random-as:temporal/joint:top=0.5"
     with pytest.raises(ValueError, match="plain chooses no sites"):
         Arm("plain").draw(0)
 

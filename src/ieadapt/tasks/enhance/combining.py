@@ -114,7 +114,7 @@ class _Combined:
 
     def __init__(self, pipe: DiffusionPipeline, state: Enhancement) -> None:
         self._pipe, self._state = pipe, state
-        name = state.config.perturbation.partition(":")[0]
+        name = state.config.perturbation_name
         self._inside, self._outside = COMBINATIONS[name](*state.config.amounts), OUTSIDE.get(name)
         self._branches: dict[str, Tensor] = {}
         self._call: DenoiserCall | None = None

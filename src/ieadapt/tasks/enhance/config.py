@@ -14,6 +14,7 @@ from ieadapt.files import read_record
 from ieadapt.functional import Scope
 from ieadapt.interventions import PERTURBATION_FORMS, PERTURBATIONS, Perturbation, parse_perturbation
 from ieadapt.notation import parse_term
+from ieadapt.runs.flags import setting
 from ieadapt.tasks.enhance.presets import PRESETS
 from ieadapt.tasks.enhance.schedule import Schedule
 from ieadapt.tasks.measure.layer_choice import HeadChoice, SiteChoice
@@ -83,10 +84,6 @@ ADAPTATIONS: Mapping[str, Adaptation] = {
 """By the name of the perturbation; every perturbation of `ieadapt.interventions` changes `maps`."""
 
 
-def _option(default: Any, help_text: str, choices: Sequence[str] = ()) -> Any:
-    return field(default=default, metadata={"help": help_text, "choices": choices})
-
-
 @dataclass(frozen=True, repr=False)
 class EnhanceConfig:
     """How a video is enhanced.
@@ -130,26 +127,30 @@ class EnhanceConfig:
         (EnhanceConfig(sites='temporal:top=3', scale=0.5), 50)
     """
 
-    mode: str = _option(
+    mode: str = setting(
         "guidance",
         "guidance (a weak pass), direct (maps change), combine (the sum of the branches)",
-        _VALUES["mode"],
+        choices=_VALUES["mode"],
     )
-    perturbation: str = _option("identity", ", ".join(FORMS))
-    sites: str = _option("auto", "auto, names, or [KIND:][resolution-][energy-]RULE=AMOUNT, as in temporal:top=3")
-    heads: str = _option("all", "all, or heads of the sites by EP, as in top=0.25 or at-least=90")
-    entropy: str = _option("profile", "profile, or online[:N]: measured in the first N steps of the same run")
-    weighting: str = _option("even", "even, or ep: every map changes by the share EP / 100 only", _VALUES["weighting"])
-    scope: str = _option("video", "part of a joint map that changes: video, video-renormalised, all", _VALUES["scope"])
-    branch: str = _option("both", "direct mode: both guidance branches, or cond alone", _VALUES["branch"])
-    scale: int | float = _option(1.0, "guidance scale, or in direct mode the share of the new map; 0 changes nothing")
-    schedule: str = _option("constant", "factor on the scale: constant, linear:A:B, cosine[:A:B], or one per step")
-    start: int | float = _option(0.5, "fraction of the steps at which enhancement begins")
-    stop: int | float = _option(1.0, "fraction of the steps at which it ends")
-    rescale: int | float = _option(0.0, "0..1: give the guided prediction its unshifted standard deviation back")
-    sharpen: int | float = _option(1.0, "direct mode: temperature below 1 of further sites; 1 leaves them")
-    sharpen_sites: str = _option("temporal/joint:bottom=0.5", "direct mode: the sites that are sharpened")
-    seed: int = _option(0, "seed of a random choice of sites or heads")
+    perturbation: str = setting("identity", ", ".join(FORMS))
+    sites: str = setting("auto", "auto, names, or [KIND:][resolution-][energy-]RULE=AMOUNT, as in temporal:top=3")
+    heads: str = setting("all", "all, or heads of the sites by EP, as in top=0.25 or at-least=90")
+    entropy: str = setting("profile", "profile, or online[:N]: measured in the first N steps of the same run")
+    weighting: str = setting(
+        "even", "even, or ep: every map changes by the share EP / 100 only", choices=_VALUES["weighting"]
+    )
+    scope: str = setting(
+        "video", "part of a joint map that changes: video, video-renormalised, all", choices=_VALUES["scope"]
+    )
+    branch: str = setting("both", "direct mode: both guidance branches, or cond alone", choices=_VALUES["branch"])
+    scale: int | float = setting(1.0, "guidance scale, or in direct mode the share of the new map; 0 changes nothing")
+    schedule: str = setting("constant", "factor on the scale: constant, linear:A:B, cosine[:A:B], or one per step")
+    start: int | float = setting(0.5, "fraction of the steps at which enhancement begins")
+    stop: int | float = setting(1.0, "fraction of the steps at which it ends")
+    rescale: int | float = setting(0.0, "0..1: give the guided prediction its unshifted standard deviation back")
+    sharpen: int | float = setting(1.0, "direct mode: temperature below 1 of further sites; 1 leaves them")
+    sharpen_sites: str = setting("temporal/joint:bottom=0.5", "direct mode: the sites that are sharpened")
+    seed: int = setting(0, "seed of a random choice of sites or heads")
 
     def __post_init__(self) -> None:
         require_types(self)
@@ -209,10 +210,14 @@ class EnhanceConfig:
                 )
 
     @property
+    def perturbation_name(self) -> str:
+        """The perturbation without its numbers."""
+        return self.perturbation.partition(":")[0]
+
+    @property
     def adaptation(self) -> Adaptation:
         """How the perturbation is applied."""
-        name = self.perturbation.partition(":")[0]
-        return ADAPTATIONS["maps" if name in PERTURBATIONS else name]
+        return ADAPTATIONS["maps" if self.perturbation_name in PERTURBATIONS else self.perturbation_name]
 
     @property
     def map_change(self) -> Perturbation:

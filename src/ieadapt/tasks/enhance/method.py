@@ -61,8 +61,7 @@ def enhancement(
     if config.scale == 0.0:
         yield state
         return
-    name = config.perturbation.partition(":")[0]
-    direct = {"cross-frame": scaling_cross_frame, "freeu": freeu}.get(name, changing_maps)
+    direct = {"cross-frame": scaling_cross_frame, "freeu": freeu}.get(config.perturbation_name, changing_maps)
     install = {"guidance": guiding, "direct": direct, "combine": combining}[config.mode]
     with ExitStack() as stack:
         if config.online_steps:

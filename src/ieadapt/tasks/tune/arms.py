@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ieadapt.attention import AttentionSite
-from ieadapt.tasks.enhance.config import EnhanceConfig
+from ieadapt.tasks.enhance.config import AUTO, EnhanceConfig
 from ieadapt.tasks.generate import GenerationConfig
 
 DRAWS = 5
@@ -68,7 +68,8 @@ class Arm:
         """
         if not self.chooses_sites or self.enhance is None:
             raise ValueError(f"{self.name} chooses no sites")
-        other = dataclasses.replace(self.enhance, sites=f"random-as:{self.enhance.sites}", seed=seed)
+        sites = AUTO if self.enhance.sites == "auto" else self.enhance.sites
+        other = dataclasses.replace(self.enhance, sites=f"random-as:{sites}", seed=seed)
         return dataclasses.replace(self, name=f"{self.name}, random sites", enhance=other)
 
     @property

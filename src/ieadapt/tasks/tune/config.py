@@ -10,6 +10,7 @@ from typing import Any
 from ieadapt.errors import UsageError, require_types
 from ieadapt.metrics import select_metrics
 from ieadapt.runs.engines import check_engine
+from ieadapt.runs.flags import setting
 from ieadapt.runs.pipelines import check_seeds
 from ieadapt.tasks.generate import GenerationConfig, PromptRun
 from ieadapt.tasks.price import parse_seconds
@@ -53,11 +54,11 @@ class TuneConfig:
         ('motion', 'sharpness')
     """
 
-    metric: str = field(default="testbed_accuracy", metadata={"help": "what is to get better", "choices": [*METRICS]})
-    candidates: int = field(default=16, metadata={"help": "how many enhancements are raced"})
-    seeds: int = field(default=1, metadata={"help": "videos of each prompt"})
-    matters: float | int | None = field(
-        default=None, metadata={"help": "smallest gain that matters (default: a fifth of the spread over prompts)"}
+    metric: str = setting("testbed_accuracy", "what is to get better", choices=[*METRICS])
+    candidates: int = setting(16, "how many enhancements are raced")
+    seeds: int = setting(1, "videos of each prompt")
+    matters: float | int | None = setting(
+        None, "smallest gain that matters (default: a fifth of the spread over prompts)"
     )
 
     def __post_init__(self) -> None:
@@ -104,10 +105,10 @@ class TuneRun(PromptRun):
 
     tune: TuneConfig = field(default_factory=TuneConfig)
     generation: GenerationConfig = field(default=DEFAULT_GENERATION)
-    profile: Path | None = field(default=None, metadata={"help": "folder of a screen or measure run of this model"})
-    budget: str | None = field(default=None, metadata={"help": "the most time it may take, as in 2h"})
-    engine: str = field(default="local", metadata={"help": "local (processes) or ray (a cluster)"})
-    workers: int | None = field(default=None, metadata={"help": "one per GPU or core by default"})
+    profile: Path | None = setting(None, "folder of a screen or measure run of this model")
+    budget: str | None = setting(None, "the most time it may take, as in 2h")
+    engine: str = setting("local", "local (processes) or ray (a cluster)")
+    workers: int | None = setting(None, "one per GPU or core by default")
 
     def __post_init__(self) -> None:
         super().__post_init__()

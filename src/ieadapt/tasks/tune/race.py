@@ -24,7 +24,7 @@ from ieadapt.tasks.tune.method import (
     judge,
     rounds,
 )
-from ieadapt.tasks.tune.work import CLIPS, TuneWork, Video
+from ieadapt.tasks.tune.work import CLIPS, SHOWN, TuneWork, Video
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ class Tuner:
             for index, prompt in enumerate(order)
         }
         self.candidates = self._affordable()
+        self._shown: tuple[Arm, ...] = ()  # whose videos of the second half are kept
 
     def price(self) -> str:
         """What is done and what it takes at most, in a line."""
@@ -79,6 +80,7 @@ class Tuner:
         """Race, then prove."""
         race, best = self._race()
         plain = self.plain(best)
+        self._shown = (best, plain)
         scales = self._scales(plain)
         differences = np.array(self._gains(best, plain, self.first))
         values = np.array(self._values(plain, self.first))
@@ -97,7 +99,7 @@ class Tuner:
 
     def clips(self, best: Arm, prompt: str) -> tuple[str, str]:
         """The files of the first pair of a prompt of the second half: enhanced, and plain at equal passes."""
-        keys = [self.work.key(self._videos(arm, prompt, keep=True)[0]) for arm in (best, self.plain(best))]
+        keys = [self.work.key(self._videos(arm, prompt)[0]) for arm in (best, self.plain(best))]
         return f"{CLIPS}/{keys[0]}.mp4", f"{CLIPS}/{keys[1]}.mp4"
 
     def _affordable(self) -> list[Arm]:
@@ -133,14 +135,15 @@ class Tuner:
     def _race(self) -> tuple[list[dict[str, float]], Arm]:
         """Successive halving; the mean gains of every round, and the best."""
         left, table = {arm.name: arm for arm in self.candidates}, []
-        for number, each in enumerate(rounds(len(left), len(self.first)), start=1):
+        planned = rounds(len(left), len(self.first))
+        survivors = [*(each.candidates for each in planned[1:]), 1]
+        for number, (each, left_over) in enumerate(zip(planned, survivors, strict=True), start=1):
             prompts = self.first[: each.prompts]
             arms = dict.fromkeys([*left.values(), *map(self.plain, left.values())])
             self._make([(arm, prompt) for arm in arms for prompt in prompts], f"round {number} of the race")
             gains = {name: self._gains(arm, self.plain(arm), prompts) for name, arm in left.items()}
             table.append({name: float(np.mean(values)) for name, values in gains.items()})
-            after = rounds(len(self.candidates), len(self.first))[number:]
-            left = {name: left[name] for name in best_of(gains, after[0].candidates if after else 1)}
+            left = {name: left[name] for name in best_of(gains, left_over)}
         return table, next(iter(left.values()))
 
     def plain(self, arm: Arm) -> Arm:
@@ -162,21 +165,19 @@ class Tuner:
         self, best: Arm, plain: Arm, scales: Mapping[float, float]
     ) -> tuple[list[Comparison], dict[str, Interval]]:
         """Against plain at equal passes; where that holds, against plain at its best guidance."""
-        self._make([(arm, prompt) for arm in (best, plain) for prompt in self.second], "the second half", keep=True)
-        tests = [Comparison("plain at equal passes", tuple(self._gains(best, plain, self.second, keep=True)))]
+        self._make([(arm, prompt) for arm in (best, plain) for prompt in self.second], "the second half")
+        tests = [Comparison("plain at equal passes", tuple(self._gains(best, plain, self.second)))]
         better = max(scales, key=lambda scale: scales[scale], default=None)
         if better is not None and scales[better] > 0 and tests[0].interval.low > 0:
             guided_plain = dataclasses.replace(plain, guidance_scale=better)
             self._make([(guided_plain, prompt) for prompt in self.second], "plain at its best guidance")
-            own = self._values(best, self.second, keep=True)
-            others = self._values(guided_plain, self.second)
             against = f"plain at guidance {better:g}, equal passes"
-            tests.append(Comparison(against, tuple(self._signed(np.array(own) - np.array(others)))))
+            tests.append(Comparison(against, tuple(self._gains(best, guided_plain, self.second))))
         return tests, {name: self._guard(name, best, plain) for name in self.request.tune.guards}
 
     def _guard(self, name: str, best: Arm, plain: Arm) -> Interval:
         """How much worse a guard got, in shares of plain's mean."""
-        own, others = (np.array(self._values(arm, self.second, name, keep=True)) for arm in (best, plain))
+        own, others = (np.array(self._values(arm, self.second, name)) for arm in (best, plain))
         worse = others - own if self.request.tune.higher_is_better(name) else own - others
         return mean_interval(worse / max(abs(float(others.mean())), 1e-12))
 
@@ -190,35 +191,34 @@ class Tuner:
         }
         self._make([(arm, prompt) for prompt, arms in draws.items() for arm in arms], "random sites")
         others = [np.mean([self._values(arm, [prompt])[0] for arm in arms]) for prompt, arms in draws.items()]
-        own = np.array(self._values(best, self.second, keep=True))
+        own = np.array(self._values(best, self.second))
         return Comparison("random sites of the same resolutions", tuple(self._signed(own - np.array(others))))
 
     def _signed(self, differences: np.ndarray) -> list[float]:
         sign = 1.0 if self.request.tune.higher_is_better(self.request.tune.metric) else -1.0
         return [float(sign * difference) for difference in differences]
 
-    def _gains(self, arm: Arm, plain: Arm, prompts: Sequence[str], *, keep: bool = False) -> list[float]:
+    def _gains(self, arm: Arm, plain: Arm, prompts: Sequence[str]) -> list[float]:
         """How much better an arm is, prompt by prompt."""
-        own, others = (np.array(self._values(each, prompts, keep=keep)) for each in (arm, plain))
+        own, others = (np.array(self._values(each, prompts)) for each in (arm, plain))
         return self._signed(own - others)
 
-    def _values(
-        self, arm: Arm, prompts: Sequence[str], metric: str | None = None, *, keep: bool = False
-    ) -> list[float]:
+    def _values(self, arm: Arm, prompts: Sequence[str], metric: str | None = None) -> list[float]:
         """The metric of an arm, the mean over seeds, prompt by prompt."""
         name, values = metric or self.request.tune.metric, []
         for prompt in prompts:
-            keys = [self.work.key(video) for video in self._videos(arm, prompt, keep=keep)]
+            keys = [self.work.key(video) for video in self._videos(arm, prompt)]
             rows = self.work.cells.read(keys)[0]
             values.append(float(np.mean([rows[key].values[name] for key in keys])))
         return values
 
-    def _videos(self, arm: Arm, prompt: str, *, keep: bool = False) -> list[Video]:
+    def _videos(self, arm: Arm, prompt: str) -> list[Video]:
+        keep = arm in self._shown and prompt in self.second[:SHOWN]
         return [Video(arm, prompt, seed, keep) for seed in self._seeds[prompt]]
 
-    def _make(self, pairs: Sequence[tuple[Arm, str]], stage: str, *, keep: bool = False) -> None:
+    def _make(self, pairs: Sequence[tuple[Arm, str]], stage: str) -> None:
         """See to the videos of some arms and prompts."""
-        listed = [video for arm, prompt in pairs for video in self._videos(arm, prompt, keep=keep)]
+        listed = [video for arm, prompt in pairs for video in self._videos(arm, prompt)]
         videos = {self.work.key(video): video for video in listed}
         there = self.work.cells.keys() & videos.keys()
         self.work.cells.set_aside(self.work.cells.read(there)[1])

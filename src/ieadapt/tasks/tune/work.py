@@ -30,12 +30,12 @@ from ieadapt.tasks.tune.method import halves
 
 PRICE, CLIPS = "price.json", "clips"
 SHOWN = 24
-"""Pairs of the second half that are kept for the blind comparison."""
+"""Prompts of the second half whose pairs are kept for the blind comparison."""
 
 
 @dataclass(frozen=True)
 class Video:
-    """One video that is made and scored."""
+    """One video that is made and scored; some are kept, for the blind comparison."""
 
     arm: Arm
     prompt: str
@@ -100,7 +100,7 @@ class TuneWork(Work):
     def identity(self, video: Video) -> dict[str, Any]:
         """Everything that a video depends on."""
         metrics = [self.request.tune.metric, *self.request.tune.guards]
-        own = {"prompt": video.prompt, "seed": video.seed, "metrics": ",".join(metrics), "kept": video.keep}
+        own = {"prompt": video.prompt, "seed": video.seed, "metrics": ",".join(metrics)}
         return {**self.request.shared, **video.arm.identity, **own}
 
     def key(self, video: Video) -> str:
