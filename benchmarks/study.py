@@ -42,9 +42,9 @@ CAPTION_SEED = 11
 SHIPPED = ("study.parquet", "study.json", "profile.json", "profile.parquet", "report.html")
 
 
-def captions(number: int) -> tuple[str, ...]:
-    """So many different held-out captions, always the same."""
-    scenes = sample_scenes(2 * number + 8, CAPTION_SEED, "heldout")
+def captions(number: int, seed: int = CAPTION_SEED) -> tuple[str, ...]:
+    """So many different held-out captions, always the same for a seed."""
+    scenes = sample_scenes(2 * number + 8, seed, "heldout")
     return tuple(dict.fromkeys(caption(scene) for scene in scenes))[:number]
 
 

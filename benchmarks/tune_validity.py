@@ -22,23 +22,20 @@ import numpy as np
 import torch
 
 from benchmarks.results import FOLDER, Value, load, record
+from benchmarks.scenes_compare import Comparison, column, compare
+from benchmarks.study import captions
 from benchmarks.testbed.generating import Variant
-from ieadapt.files import write_atomically
 from ieadapt.metrics.intervals import paired_interval
 from ieadapt.runs.pipelines import Hardware
 from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
-from ieadapt.tasks.measure.profile import EntropyProfile
-from ieadapt.tasks.scores import scores_on_testbed
 from ieadapt.tasks.tune.arms import Arm
 from ieadapt.tasks.tune.config import TuneConfig, TuneRun
 from ieadapt.tasks.tune.run import PRESET, RESULT, run_tune
-from ieadapt.testbed import caption, sample_scenes
 
 NAME = "tune-validity"
 SEED = 30_000
 """Captions of tune number n are drawn by this seed + n; those of the truth by the seed before all."""
-TRUTH = "truth.json"
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,7 @@ class Trial:
         """The row of this trial; what is there already is not made again."""
         request = TuneRun(
             self.model,
-            captions(SEED + 1 + self.number, self.prompts),
+            captions(self.prompts, SEED + 1 + self.number),
             self.generation,
             seed=1000 * self.number,
             hardware=Hardware(self.device, "float32"),
@@ -107,35 +104,16 @@ class Trial:
 
     def _truth(self) -> dict[str, Value]:
         """What the chosen enhancement really gains in accuracy; zero for plain with other seeds."""
-        path = self.folder / TRUTH
         if self.null:
             return {"truth_difference": 0.0, "low": 0.0, "high": 0.0}
-        if not path.is_file():
-            enhance = EnhanceConfig.preset(str(self.folder / PRESET))
-            prompts = captions(SEED, self.truth)
-            values = [
-                self._accuracy(Variant("truth", enhance), prompts),
-                self._accuracy(Variant("truth", steps=enhance.matched_steps(self.steps) / self.steps), prompts),
-            ]
-            write_atomically(path, json.dumps(values).encode())
-        interval = paired_interval(*json.loads(path.read_text()))
-        return {"truth_difference": interval.mean, "low": interval.low, "high": interval.high}
-
-    def _accuracy(self, variant: Variant, prompts: Sequence[str]) -> list[float]:
-        hardware, profile = Hardware(self.device, "float32"), EntropyProfile.load(self.folder)
-        pipe, values = hardware.load(self.model), list[float]()
+        enhance = EnhanceConfig.preset(str(self.folder / PRESET))
         base = with_model_defaults(self.generation, self.model)
-        for start in range(0, len(prompts), self.batch):
-            part = list(prompts[start : start + self.batch])
-            made = variant.videos(pipe, part, list(range(start, start + len(part))), base, profile)
-            values += [each["testbed_accuracy"] for each in scores_on_testbed(self.model, made, part, pipe.device)]
-        return values
-
-
-def captions(seed: int, number: int) -> tuple[str, ...]:
-    """So many different held-out captions."""
-    drawn = [caption(scene) for scene in sample_scenes(2 * number + 8, seed, "heldout")]
-    return tuple(dict.fromkeys(drawn))[:number]
+        steps = enhance.matched_steps(self.steps) / self.steps
+        variants = {"truth": Variant("truth", enhance), "truth-plain": Variant("truth", steps=steps)}
+        comparison = Comparison(self.model, captions(self.truth, SEED), base, self.folder, iterations=0)
+        rows = compare(comparison, variants, self.device)
+        interval = paired_interval(*(column(rows[name], "accuracy") for name in variants))
+        return {"truth_difference": interval.mean, "low": interval.low, "high": interval.high}
 
 
 def summary(rows: Sequence[dict[str, Value]]) -> str:

@@ -73,3 +73,12 @@ def test_a_root_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="the folder of the web app cannot be written"):
         Workspace(tmp_path / "file" / "root").prepare()
+
+
+def test_a_record_that_is_a_link_out_is_not_given_out(workspace: Workspace, tmp_path: Path) -> None:
+    record = workspace.folder("measure-1") / "config.json"
+    record.rename(tmp_path / "elsewhere.json")
+    record.symlink_to(tmp_path / "elsewhere.json")
+    assert workspace.files("measure-1") == ["report.html"]
+    with pytest.raises(UsageError, match="the run has no such file"):
+        workspace.file("measure-1", "config.json")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 
-from ieadapt.errors import FailureError, IEAdaptError
+from ieadapt.errors import FailureError, IEAdaptError, UsageError
 from ieadapt.runs.folder import Stages
 from ieadapt.runs.notes import overheard
 from ieadapt.runs.pipelines import Hardware
@@ -156,6 +156,27 @@ def within_memory(videos: int) -> Iterator[None]:
         raise FailureError(
             "the device's memory is too small", got=f"{videos} videos in a batch", remedy="use a smaller --batch"
         ) from error
+
+
+@contextmanager
+def leaving_nothing(
+    folder: Path, prepared: Collection[str] = (), unless: Callable[[], object] = lambda: None
+) -> Iterator[None]:
+    """Let go of what a request left in its folder where it is refused, so that the folder itself can go.
+
+    Args:
+        folder: of the work.
+        prepared: names of files that were made for it.
+        unless: says whether something was made already; then these stay.
+    """
+    try:
+        yield
+    except UsageError:
+        for name in prepared if not unless() else ():
+            (folder / name).unlink(missing_ok=True)
+        with suppress(OSError):  # a task still holds a lock
+            (folder / LOCKS).rmdir()
+        raise
 
 
 def make_all(

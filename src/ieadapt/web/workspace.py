@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import re
 import secrets
 import shutil
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ieadapt.errors import UsageError
-from ieadapt.files import difference, fits
+from ieadapt.files import difference, file_inside, fits
 from ieadapt.runs.folder import CONFIG, read_run
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,119}")
@@ -132,9 +131,10 @@ class Workspace:
         return self.folder(name) / path
 
     def files(self, name: str) -> list[str]:
-        """The files of a run that are there, its record first; `read_run` has refused those outside its folder."""
+        """The files of a run that are there and in its folder, its record first."""
+        folder = self.folder(name)
         listed = dict.fromkeys([CONFIG, *self.record(name)["files"]])
-        return [path for path in listed if os.path.isfile(self.folder(name) / path)]  # noqa: PTH113 (False for a name that is none)
+        return [path for path in listed if _is_inside(folder, path)]
 
     def scan(self) -> tuple[list[tuple[str, dict[str, Any]]], list[tuple[str, UsageError]]]:
         """Name and record of every run, the latest first; and of other folders that look like runs what is wrong."""
@@ -160,6 +160,14 @@ class Workspace:
     def profiles(self) -> list[tuple[str, str]]:
         """Label and name of every finished measure run, the latest first."""
         return [(label_of_run(name, record), name) for name, record in self.complete("measure")]
+
+
+def _is_inside(folder: Path, path: str) -> bool:
+    """Whether a file that a record lists, or the record, is there, in the folder itself: links may lead out of it."""
+    try:
+        return file_inside(folder, path).is_file()
+    except (UsageError, OSError, RuntimeError, ValueError):  # outside, a loop of links, a name that is no name
+        return False
 
 
 def label_of_run(name: str, record: Mapping[str, Any]) -> str:

@@ -76,7 +76,8 @@ def check_targets(prompts: Sequence[str], source_prompt: str, where: str | None 
     """
     if not prompts or not all(prompt.strip() for prompt in prompts):
         expected = "at least one target prompt with text in it"
-        raise UsageError("an edit needs a prompt", expected=expected, got=list(prompts), where=where)
+        remedy = "pass --prompt TEXT, or --jobs FILE with targets"
+        raise UsageError("an edit needs a prompt", expected=expected, got=list(prompts), where=where, remedy=remedy)
     for prompt in prompts:
         if " ".join(prompt.split()).lower() == " ".join(source_prompt.split()).lower():
             raise UsageError(

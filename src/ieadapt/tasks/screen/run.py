@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from diffusers import DiffusionPipeline
 
-from ieadapt.errors import FailureError, UsageError
+from ieadapt.errors import FailureError
 from ieadapt.runs.engines import open_workers
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import Stages, open_run, silent
 from ieadapt.runs.pipelines import Hardware, named
 from ieadapt.runs.report import write_report
-from ieadapt.runs.workers import LOCKS, RunTasks, Task, make_all, require_all, require_once, tasks_of
+from ieadapt.runs.workers import RunTasks, Task, leaving_nothing, make_all, require_all, require_once, tasks_of
 from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.profile import EFFECTS_FILE, EntropyProfile
 from ieadapt.tasks.measure.run import PROFILE_FILES
@@ -144,7 +143,7 @@ def run_screen(
     with open_run(out, "screen", config, command=command, overwrite=overwrite, resume=resume) as run:
         work = ScreenWork(run.path.absolute(), request.model, request.hardware, request)
         with open_workers(work, request.engine, request.workers, pipe) as workers:
-            with _leaving_nothing(work.folder):
+            with leaving_nothing(work.folder):
                 _price(workers, work, stages)
             say(work.plan.summary())
             require_once(workers, ScreenWork.follow, lambda: work.latents() is not None, stages, "trajectories")
@@ -179,17 +178,6 @@ def _make_films(
 
     require_all(workers, pending, stages, "videos generated in full")
     return films
-
-
-@contextlib.contextmanager
-def _leaving_nothing(folder: Path) -> Iterator[None]:
-    """Let the folder of locks of a refused run go, so that its own folder can."""
-    try:
-        yield
-    except UsageError:
-        with contextlib.suppress(OSError):
-            (folder / LOCKS).rmdir()
-        raise
 
 
 def _price(workers: RunTasks, work: ScreenWork, stages: Stages) -> None:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from diffusers import DiffusionPipeline
 
-from ieadapt.errors import UsageError
 from ieadapt.runs.engines import open_workers
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import RunFolder, Stages, open_run, silent
 from ieadapt.runs.pipelines import Hardware, named
 from ieadapt.runs.report import write_report
-from ieadapt.runs.workers import LOCKS, require_once
+from ieadapt.runs.workers import leaving_nothing, require_once
 from ieadapt.tasks.measure.run import PROFILE_FILES
 from ieadapt.tasks.tune.arms import Arm
 from ieadapt.tasks.tune.config import DEFAULT_GENERATION, TuneConfig, TuneRun
@@ -126,29 +124,19 @@ def run_tune(
     with open_run(out, "tune", config, command=command, overwrite=overwrite, resume=resume) as run:
         own = None if candidates is None else tuple(candidates)
         work = TuneWork(run.path.absolute(), request.model, request.hardware, request, own)
-        with open_workers(work, request.engine, request.workers, pipe) as workers, _leaving_nothing(work.folder):
+        prepared = (*PROFILE_FILES, PRICE)
+        with (
+            open_workers(work, request.engine, request.workers, pipe) as workers,
+            leaving_nothing(work.folder, prepared, unless=work.cells.keys),
+        ):
             require_once(workers, TuneWork.prepare, (work.folder / PRICE).exists, stages, "measuring and timing")
             tuner = Tuner(work, workers, stages)
             say(tuner.price())
             found = tuner.tune(say)
-        for name in (*PROFILE_FILES, PRICE):
+        for name in prepared:
             run.add(name)
         _write_results(run, tuner, found)
     return found
-
-
-@contextlib.contextmanager
-def _leaving_nothing(folder: Path) -> Iterator[None]:
-    """Let go of what was prepared for a request that is refused before a video was made."""
-    try:
-        yield
-    except UsageError:
-        if not (folder / "cells").exists():
-            for name in (*PROFILE_FILES, PRICE):
-                (folder / name).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                (folder / LOCKS).rmdir()
-        raise
 
 
 def price_tune(request: TuneRun, pipe: DiffusionPipeline | None = None) -> str:
