@@ -301,6 +301,15 @@ def test_what_a_pressed_button_begins_or_why_not_is_in_sight(browse: Open, name:
     page.locator(f"#notice-of-{workflow}", has_text="Stopped").wait_for()
 
 
+def test_what_is_drawn_late_is_brought_into_sight_all_the_same(browse: Open) -> None:
+    page = browse(1280, 900).open("/enhance")
+    page.get_by_text("More settings").click()
+    page.evaluate("""() => { ieadapt.bringIntoView('enhance'); setTimeout(
+        () => document.getElementById('notice-of-enhance').append('drawn late'), 1000); }""")
+    page.get_by_text("drawn late").wait_for()
+    page.wait_for_function(IN_SIGHT, arg="notice-of-enhance")
+
+
 COVERED = """() => [...document.querySelectorAll('.form .secondary-wrap')].filter(e => e.offsetParent).filter(wrap => {
     const field = wrap.querySelector('input'), arrow = wrap.querySelector('svg').getBoundingClientRect();
     const end = field.getBoundingClientRect().right - parseFloat(getComputedStyle(field).paddingRight);

@@ -89,6 +89,13 @@ def test_what_cannot_be_is_refused(changed: dict, message: str) -> None:
         form.config_of(sent(form, **changed))
 
 
+@pytest.mark.parametrize("preset", ["/etc/preset.json", "../preset.json", "best"])
+def test_a_page_takes_presets_by_name_alone(preset: str) -> None:
+    with pytest.raises(UsageError, match="unknown Preset; expected pag, seg, .*, freeu; got"):
+        form = made(EnhanceRun)
+        form.config_of(sent(form, prompts="a", preset=preset, **extra(EnhanceRun)))
+
+
 def test_a_run_is_chosen_from_the_list_alone(tmp_path: Path) -> None:
     with open_run(tmp_path / "measure-1", "measure", {"prompts": ["a"]}), gr.Blocks():
         field = profile_field(Workspace(tmp_path))

@@ -68,7 +68,11 @@ class EnhanceRun(PromptRun):
     enhancement: EnhanceConfig | None = field(default=None, metadata={"base": EnhanceConfig.preset})
     profile: Path | None = setting(None, "folder of a measure run; without one it measures first")
     seeds: int = setting(1, "videos of each prompt")
-    preset: str | None = setting(None, f"a method by name ({', '.join(PRESETS)}), or the preset.json of a tune")
+    preset: str | None = setting(
+        None,
+        f"a method by name ({', '.join(PRESETS)}), or the preset.json of a tune",
+        choices=tuple(PRESETS),  # of the form: a page must not name files
+    )
     force: bool = setting(False, "go on with a profile of another model or size")
 
     def __post_init__(self) -> None:

@@ -74,14 +74,23 @@
       name ? query.set(parameter, name) : query.delete(parameter);
       history.replaceState(null, '', location.pathname + (query.size ? '?' + query : ''));
     },
-    bringIntoView: workflow => setTimeout(() => {
-      const parts = ['notice', 'progress', 'outcome'].map(part => document.getElementById(`${part}-of-${workflow}`));
-      const first = parts.find(part => part && part.textContent.trim());
-      if (!first) return;
-      const {top, bottom} = first.getBoundingClientRect();
+    bringIntoView: workflow => {
+      // Looks again until it stays in sight: what is new may be drawn later than the event ends, and may move.
       const calm = matchMedia('(prefers-reduced-motion: reduce)').matches;
-      if (top < 0 || bottom > innerHeight) first.scrollIntoView({behavior: calm ? 'auto' : 'smooth', block: 'center'});
-    }, 50),
+      const stop = new AbortController();
+      ['wheel', 'touchmove', 'keydown'].forEach(name => addEventListener(name, () => stop.abort(), {signal: stop.signal}));
+      const look = (looks, seen) => {
+        if (stop.signal.aborted || looks === 0 || seen === 2) return stop.abort();
+        const parts = ['notice', 'progress', 'outcome'].map(part => document.getElementById(`${part}-of-${workflow}`));
+        const first = parts.find(part => part && part.textContent.trim());
+        const {top, bottom, height} = first ? first.getBoundingClientRect() : {};
+        const high = height > innerHeight;
+        const outside = first && (top < 0 || (high ? top : bottom) > innerHeight);
+        if (outside) first.scrollIntoView({behavior: calm ? 'auto' : 'smooth', block: high ? 'start' : 'center'});
+        setTimeout(look, 300, looks - 1, first && !outside ? seen + 1 : 0);
+      };
+      setTimeout(look, 50, 30, 0);
+    },
     pick: (event, element, trigger) => {
       const chosen = event.target.closest('[data-site]');
       if (!chosen) return;
