@@ -143,6 +143,20 @@ def rows_of_frames(
     return _png(_pixels(_with_gaps(rows, 2, gap))[0])
 
 
+def differences(
+    one: Float[Tensor, "frame channel height width"],
+    other: Float[Tensor, "frame channel height width"],
+    gain: float = 4,
+) -> Float[Tensor, "frame channel height width"]:
+    """Where two clips differ, as a clip: absolute differences times a gain; black where they are alike.
+
+    Example:
+        >>> differences(torch.full((1, 3, 1, 1), 0.5), torch.full((1, 3, 1, 1), 0.6)).mean().round(decimals=2)
+        tensor(0.4000)
+    """
+    return ((one - other).abs() * gain).clamp(max=1)
+
+
 def _evenly_spaced(number: int, count: int) -> np.ndarray:
     return np.unique(np.linspace(0, number - 1, min(count, number)).round().astype(int))
 

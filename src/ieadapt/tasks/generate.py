@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import itertools
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -33,6 +34,7 @@ from ieadapt.runs.inputs import (
     no_input,
 )
 from ieadapt.runs.pipelines import Hardware, check_prompts, check_seeds
+from ieadapt.testbed.captions import words
 
 AnyRun = TypeVar("AnyRun", bound="PromptRun")
 
@@ -144,7 +146,7 @@ def generate(
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     check_prompts(tuple(prompts))
     for prompt in prompts:
-        check_length(pipe, prompt)
+        check_prompt(pipe, prompt)
     seeds = list(range(seeds, seeds + len(prompts))) if isinstance(seeds, int) else list(seeds)
     if len(seeds) != len(prompts):
         raise UsageError("as many seeds as prompts are needed", expected=len(prompts), got=len(seeds))
@@ -190,7 +192,7 @@ def run_batch(
     """Call the pipeline once for some prompts; further arguments are the pipeline's own, as for `call_pipeline`."""
     size = {name: getattr(config, name) for name in ("num_frames", "height", "width")}
     if config.negative_prompt is not None:
-        check_length(pipe, config.negative_prompt, "the negative prompt")
+        check_prompt(pipe, config.negative_prompt, "the negative prompt")
     check_run(pipe, size, rows=len(prompts) * _rows_per_video(pipe, config))
     arguments = {
         **size,
@@ -337,12 +339,20 @@ def quiet(pipe: DiffusionPipeline) -> AbstractContextManager[None]:
     return attribute(pipe, "_progress_bar_config", {**own, "disable": True})
 
 
-def check_length(pipe: Any, prompt: str, what: str = "the prompt") -> None:
-    """Text encoders cut long prompts without stopping; say which words would be lost instead.
+def check_prompt(pipe: Any, prompt: str, what: str = "the prompt") -> None:
+    """Refuse a prompt that the text encoder would cut in silence, and name words that a bundled model does not know.
 
     Raises:
         UsageError: the prompt is too long.
     """
+    unknown = unknown_words(pipe, prompt)
+    if unknown:
+        warnings.warn(
+            f"{what} has words that this bundled model was not trained on: {', '.join(unknown)}; it knows: "
+            f"{', '.join(words())}",
+            IEAdaptWarning,
+            stacklevel=2,
+        )
     tokenizer = getattr(pipe, "tokenizer", None)
     if tokenizer is None or not hasattr(tokenizer, "decode"):
         return
@@ -360,6 +370,20 @@ def check_length(pipe: Any, prompt: str, what: str = "the prompt") -> None:
             got=f"{len(tokens)}; these words would be dropped: {lost!r}",
             remedy=f"shorten {what}",
         )
+
+
+def unknown_words(pipe: Any, prompt: str) -> list[str]:
+    """The words of a prompt that a bundled model has never seen; none of any other model.
+
+    Example:
+        >>> from ieadapt.models import load
+        >>> unknown_words(load("scenes"), "A big red dog moving left over bricks.")
+        ['dog']
+    """
+    folder = getattr(pipe, "name_or_path", None)
+    if not any(folder == str(model.folder) for model in known_models().values()):
+        return []
+    return [word for word in dict.fromkeys(re.findall(r"[\w'-]+", prompt.lower())) if word not in words()]
 
 
 def with_model_defaults(generation: GenerationConfig, model: str) -> GenerationConfig:

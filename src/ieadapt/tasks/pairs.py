@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ieadapt.runs.folder import RunFolder, Stages, silent
-from ieadapt.runs.report import Clip, Gallery, Section, Table
+from ieadapt.runs.report import Clip, Gallery, Picture, Section, Table
 from ieadapt.tasks.generate import GenerationConfig, generate
 
 State = TypeVar("State")
@@ -106,12 +106,21 @@ def generate_pairs(
             yield VideoPair(one, other, *seconds, state)
 
 
-def pairs_section(title: str, tasks: Sequence[PairTask], run: RunFolder) -> Section:
-    """The videos of pairs side by side, from the files `NAME-side-by-side.mp4` of their run; the first few of many."""
+def pairs_sections(title: str, tasks: Sequence[PairTask], run: RunFolder, strips: str) -> list[Section]:
+    """The first pairs of a run for its report: both videos side by side, then their frames.
+
+    Args:
+        title: of the first section.
+        tasks: the pairs, whose files `NAME-side-by-side.mp4` are shown.
+        run: where they are.
+        strips: how the name of a pair's picture of frames ends.
+    """
     shown = tasks[:REPORTED_PAIRS]
     clips = [Clip((run.path / f"{task.name}-side-by-side.mp4").read_bytes(), task.caption) for task in shown]
     more = "" if len(shown) == len(tasks) else f" (the first {len(shown)} of {len(tasks)})"
-    return Section(f"{title}{more}", [Gallery(clips)])
+    about = "frames of both videos, one row below the other"
+    frames = [Picture((run.path / f"{task.name}-{strips}").read_bytes(), task.caption, about, 560) for task in shown]
+    return [Section(f"{title}{more}", [Gallery(clips)]), Section("Frame by frame", frames)]
 
 
 def scores_table(

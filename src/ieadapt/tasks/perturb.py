@@ -18,7 +18,7 @@ from ieadapt.metrics import select_metrics
 from ieadapt.runs.flags import setting
 from ieadapt.runs.folder import RunFolder, Stages, silent
 from ieadapt.runs.pipelines import Hardware, Load, open_model_run
-from ieadapt.runs.report import Picture, Report, Section, Table, write_report
+from ieadapt.runs.report import Report, Section, Table, write_report
 from ieadapt.runs.videos import encode_video, rows_of_frames, side_by_side
 from ieadapt.tasks.evaluate.run import clip_values
 from ieadapt.tasks.generate import PromptRun
@@ -26,12 +26,11 @@ from ieadapt.tasks.measure.layer_choice import SiteChoice
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.measure.run import own_profile, report_record, sites_table
 from ieadapt.tasks.pairs import (
-    REPORTED_PAIRS,
     PairTask,
     VideoPair,
     generate_pairs,
     pair_tasks,
-    pairs_section,
+    pairs_sections,
     scores_table,
 )
 from ieadapt.tasks.price import counted
@@ -178,18 +177,12 @@ def _write_pair(run: RunFolder, name: str, pair: VideoPair[object]) -> dict[str,
 
 
 def _report(config: PerturbRun, result: PerturbResult, profile: EntropyProfile | None, run: RunFolder) -> Report:
-    about = "frames, original above perturbed"
-    strips = [
-        Picture((run.path / f"{each.name}-strip.png").read_bytes(), each.caption, about, 560)
-        for each in result.videos[:REPORTED_PAIRS]
-    ]
     return Report(
         title=f"Perturbed with {config.model}",
         request=config.summary,
         results=describe_perturbed(config, result),
         sections=[
-            pairs_section("Original and perturbed", result.videos, run),
-            Section("Frame by frame", strips),
+            *pairs_sections("Original and perturbed", result.videos, run, "strip.png"),
             Section("How far the videos moved", [perturbed_table(result.videos)]),
             Section("The sites", [sites_table(result.sites, profile)]),
         ],

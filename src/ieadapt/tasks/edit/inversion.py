@@ -33,7 +33,7 @@ from ieadapt.models.scheduler_wrapper import StepFunctionWrapper
 from ieadapt.models.video_latents import Latents, encode_video
 from ieadapt.tasks.edit.config import EditConfig
 from ieadapt.tasks.edit.pipeline_run import PipelineRunner, check_source_clip
-from ieadapt.tasks.generate import GenerationConfig, Progress, check_length
+from ieadapt.tasks.generate import GenerationConfig, Progress, check_prompt
 
 Clip = Float[Tensor, "frame channel height width"]
 TENSORS = ("clean", "trajectory", "source", "decoded", "reconstruction")
@@ -140,7 +140,7 @@ def invert(
     config, generation = config or EditConfig("inversion"), generation or GenerationConfig()
     check_source_clip(pipe, frames)
     shown = prompt if config.inversion_prompt == "source" else ""
-    check_length(pipe, shown)
+    check_prompt(pipe, shown)
     clean = encode_video(pipe, frames)
     runner = PipelineRunner(pipe, frames, generation.num_inference_steps, generation.call)
     decoded, schedule = runner.decode(clean)[0], runner.schedule_for(clean)

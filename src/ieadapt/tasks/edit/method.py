@@ -40,7 +40,7 @@ from ieadapt.tasks.edit.jobs import check_targets
 from ieadapt.tasks.edit.pipeline_run import PipelineRunner
 from ieadapt.tasks.edit.steps import ChangeMask, RowGuidance, SourceTrajectory, difference_evidence, source_anchored
 from ieadapt.tasks.edit.words import WordEvidence, text_sites, word_control
-from ieadapt.tasks.generate import GenerationConfig, Progress, check_length
+from ieadapt.tasks.generate import GenerationConfig, Progress, check_prompt
 from ieadapt.tasks.maps.record import prompt_words
 from ieadapt.tasks.measure.profile import EntropyProfile
 
@@ -112,7 +112,7 @@ def edit(
     prompts = (prompt,) if isinstance(prompt, str) else tuple(prompt)
     check_targets(prompts, source_prompt)
     for each in (*prompts, source_prompt):
-        check_length(pipe, each)
+        check_prompt(pipe, each)
     inversion = inversion or invert(pipe, frames, source_prompt, config, generation, progress)
     _check_inversion(inversion, frames, generation)
     return Editor(pipe, source_prompt, config, generation, inversion, profile).edit(prompts, progress)

@@ -13,6 +13,7 @@ from ieadapt.tasks.edit.config import EditRun
 from ieadapt.tasks.edit.inversion import GOOD_RECONSTRUCTION
 from ieadapt.tasks.edit.jobs import EditJob, JobRecord
 from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
+from ieadapt.tasks.measure.profile import short_name
 from ieadapt.tasks.measure.run import report_record
 from ieadapt.tasks.pairs import scores_table
 from ieadapt.tasks.price import counted
@@ -72,7 +73,8 @@ def edit_report(
     sites = list(dict.fromkeys(name for record in records for name in record.sites))
     if sites:
         caption = "In these the target took queries and keys, and so the maps, of the source."
-        sections.append(Section("The sites", [Table(("site",), [[name] for name in sites], caption)]))
+        rows = [[short_name(name), name] for name in sites]
+        sections.append(Section("The sites", [Table(("site", "path"), rows, caption)]))
     python = _python(request, jobs[records[0].name], records[0])
     return Report(
         title=f"Edited with {request.model}",
@@ -88,12 +90,20 @@ def edit_report(
 def inversion_table(records: Sequence[JobRecord]) -> Table:
     """One row per source: how close its reconstruction is, and how close the decoder alone is."""
     caption = (
-        "PSNR and SSIM of the reconstruction to the source, higher is closer; the decoder alone is the most that an "
-        "edit can keep, the inversion alone is the reconstruction against that."
+        "PSNR and SSIM to the source, higher is closer; the decoder alone is the most that an edit can keep. Where the "
+        "source was inverted: of its reconstruction, and of the inversion alone, which is that against the decoder's."
     )
-    values = [{**record.inversion, "seconds": record.seconds.get("inversion", 0.0)} for record in records]
-    scores = [{name: each[name] for name in _INVERSION} for each in values]
+    scores = [
+        {name: value for name, value in _reconstruction(record).items() if name in _INVERSION} for record in records
+    ]
     return scores_table({"source": [record.source for record in records]}, scores, _INVERSION, caption)
+
+
+def _reconstruction(record: JobRecord) -> dict[str, Any]:
+    """The scores of a reconstruction; where nothing was inverted, of the decoder alone."""
+    if record.inversion["psnr"] == record.inversion["vae_psnr"]:
+        return {name: record.inversion[name] for name in ("vae_psnr", "ssim")}
+    return {**record.inversion, "seconds": record.seconds.get("inversion", 0.0)}
 
 
 def measures_table(records: Sequence[JobRecord]) -> Table:
@@ -114,25 +124,36 @@ def _method(request: EditRun) -> str:
 
 
 def _findings(records: Sequence[JobRecord]) -> list[str]:
-    good = [record for record in records if record.inversion["psnr"] >= GOOD_RECONSTRUCTION]
-    worst = min(records, key=lambda record: float(record.inversion["psnr"]))
+    poor = [record for record in records if record.inversion["psnr"] < GOOD_RECONSTRUCTION]
+    kept = [edit.measures["psnr"] for record in records for edit in record.edits]
+    changed = f"{sum(kept) / len(kept):.1f} dB" if len(kept) == 1 else f"{min(kept):.1f} to {max(kept):.1f} dB"
+    reached = [float(record.inversion["vae_psnr"]) for record in records]
+    most = f"{min(reached):.1f}" if len(reached) == 1 else f"{min(reached):.1f} to {max(reached):.1f}"
     sentences = [
-        f"{len(good)} of {len(records)} sources were reconstructed at {GOOD_RECONSTRUCTION:.0f} dB or better; the "
-        f"lowest is {worst.inversion['psnr']:.1f} dB ({worst.name})."
-        if len(records) > 1
-        else f"The source was reconstructed at {worst.inversion['psnr']:.1f} dB; the model's decoder alone reaches "
-        f"{worst.inversion['vae_psnr']:.1f} dB.",
+        f"{'The edit lies' if len(kept) == 1 else 'The edits lie'} {changed} from the source; the most that this "
+        f"model's decoder can keep of it is {most} dB."
     ]
-    if len(good) < len(records):
+    beyond = [record.name for record in poor if record.inversion["vae_psnr"] < GOOD_RECONSTRUCTION]
+    if beyond:
         sentences.append(
-            "Below that, an edit begins from a clip that is not the source. A source prompt that says what is shown, "
-            "more steps or more iterations may mend it."
+            f"This model's decoder alone cannot show {_some(beyond)} ({min(reached):.1f} dB): take a clip closer to "
+            "what the model was made for, at its own size."
+        )
+    lost = [record.name for record in poor if record.name not in beyond]
+    if lost:
+        sentences.append(
+            f"The inversion of {_some(lost)} stays under {GOOD_RECONSTRUCTION:.0f} dB, so its edit begins from another "
+            "clip. A source prompt that says what is shown, more steps or more iterations may mend it."
         )
     sites = max(len(record.sites) for record in records)
     if sites:
         sentences.append(f"The maps of the source were injected at {sites} attention sites.")
     sentences.append("Whether an edit shows what its prompt says is for the eye to judge: see the videos below.")
     return sentences
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _python(request: EditRun, job: EditJob, record: JobRecord) -> str:

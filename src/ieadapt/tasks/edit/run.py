@@ -28,7 +28,7 @@ from ieadapt.tasks.edit.jobs import MASKED, RECORD, EditJob, EditRecord, JobReco
 from ieadapt.tasks.edit.method import EditResult, edit
 from ieadapt.tasks.edit.report import edit_report
 from ieadapt.tasks.evaluate.run import clip_values
-from ieadapt.tasks.generate import GenerationConfig, check_length, generate, with_model_defaults
+from ieadapt.tasks.generate import GenerationConfig, check_prompt, generate, with_model_defaults
 from ieadapt.tasks.measure.profile import EntropyProfile
 
 Video = Float[Tensor, "frame channel height width"]
@@ -97,7 +97,7 @@ class JobRunner:
     def check(self, job: EditJob) -> None:
         """Refuse a job whose prompts or source cannot be read, unless its result is there."""
         if JobRecord.finished(self.run, self._folder(job), self._key(job)) is None:
-            self._check_lengths(job)
+            self._check_prompts(job)
             if job.video is not None:
                 self._source(job)
 
@@ -108,7 +108,7 @@ class JobRunner:
         if earlier is not None:
             self.say(f"{prefix}finished earlier")
             return earlier
-        self._check_lengths(job)
+        self._check_prompts(job)
         source = self._source(job)
         label = f"{job.source_label}: {source.chosen}"
         self.say(f"{prefix}source {label}")
@@ -160,9 +160,9 @@ class JobRunner:
             self.say(f"{prefix}{message}")
         return inversion
 
-    def _check_lengths(self, job: EditJob) -> None:
+    def _check_prompts(self, job: EditJob) -> None:
         for prompt in (job.source_prompt, *job.prompts):
-            check_length(self.pipe, prompt)
+            check_prompt(self.pipe, prompt)
 
     def _folder(self, job: EditJob) -> str:
         """Where the files of a job go, within the run."""

@@ -20,7 +20,7 @@ from ieadapt.runs.flags import setting
 from ieadapt.runs.folder import RunFolder, Stages, silent, versions
 from ieadapt.runs.pipelines import Hardware, Load, check_seeds, display_path, open_model_run
 from ieadapt.runs.report import Report, Section, figure_png, write_report
-from ieadapt.runs.videos import encode_video, side_by_side, strip
+from ieadapt.runs.videos import differences, encode_video, rows_of_frames, side_by_side, strip
 from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.enhance.method import enhancement
 from ieadapt.tasks.enhance.plan import Cost, Enhancement
@@ -28,11 +28,14 @@ from ieadapt.tasks.enhance.presets import PRESETS
 from ieadapt.tasks.generate import GenerationConfig, PromptRun
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.measure.run import own_profile, profile_blocks, report_record, sites_table
-from ieadapt.tasks.pairs import PairTask, VideoPair, generate_pairs, pair_tasks, pairs_section
+from ieadapt.tasks.pairs import PairTask, VideoPair, generate_pairs, pair_tasks, pairs_sections
 from ieadapt.tasks.price import counted
 
-FILES = ("plain.mp4", "plain.png", "enhanced.mp4", "enhanced.png", "side-by-side.mp4")
-"""Of a pair, behind its name: each video and its strip, and both side by side."""
+FILES = ("plain.mp4", "plain.png", "enhanced.mp4", "enhanced.png", "frames.png", "side-by-side.mp4")
+"""Of a pair, behind its name: each video and its strip, frames of both and how they differ, both side by side."""
+
+GAIN = 4
+"""By which the differences of plain and enhanced frames are drawn stronger than they are."""
 
 
 @dataclass(frozen=True)
@@ -178,11 +181,12 @@ def enhanced_pairs(
 
 
 def write_pair(run: RunFolder, task: PairTask, pair: VideoPair[Any], key: str = "") -> bytes:
-    """Write each video of a pair, its strip, both side by side, and last the pair's record; returns the joint video."""
+    """Write the files of a pair, its record last; returns the video that shows both."""
     videos = {"plain": pair.plain, "enhanced": pair.changed}
     joined = encode_video(side_by_side(videos))
     contents = [part for frames in videos.values() for part in (encode_video(frames), strip(frames, count=16))]
-    for name, content in zip(FILES, [*contents, joined], strict=True):
+    compared = {**videos, f"difference, {GAIN} times": differences(pair.plain, pair.changed, GAIN)}
+    for name, content in zip(FILES, [*contents, rows_of_frames(compared), joined], strict=True):
         run.write(f"{task.name}-{name}", content)
     if key:
         seconds = {"plain": pair.plain_seconds, "enhanced": pair.changed_seconds}
@@ -245,7 +249,7 @@ def _report(
         request=config.summary,
         results=results,
         sections=[
-            pairs_section("Plain and enhanced", config.tasks, run),
+            *pairs_sections("Plain and enhanced", config.tasks, run, "frames.png"),
             Section("The sites", [sites_table(sites, profile), *plots]),
         ],
         repeat={"Command line": str(run.record["command"]), "Python": _python(config, out, profile)},

@@ -358,8 +358,9 @@ def plot_sites(sites: pl.DataFrame, title: str) -> Figure:
 def _plot_kind(axes: Any, rows: pl.DataFrame, kind: str) -> None:
     energy, share, entropy = axes
     positions = list(range(rows.height))
-    energy.bar(positions, rows["energy"].to_list(), color=COLOURS[kind])
+    energy.plot(positions, rows["energy"].to_list(), "o", color=COLOURS[kind], markersize=4)  # a log axis has no zero
     energy.set_yscale("log")
+    energy.grid(axis="y", linewidth=0.4)
     energy.set_title(f"{kind} attention", fontsize=10)
     share.bar(positions, (100 * rows["energy_share"]).to_list(), color=COLOURS[kind])
     share.yaxis.set_major_formatter("{x:g} %")
@@ -382,7 +383,12 @@ def _tidy(axis: Axes) -> None:
 
 
 def short_name(name: str) -> str:
-    """A site's path without the words that every site of the kind shares."""
+    """A site's path without the words that every site of the kind shares.
+
+    Example:
+        >>> short_name("down_blocks.2.motion_modules.0.transformer_blocks.0.attn1")
+        'down2.0.attn1'
+    """
     shortened = name
     for long, short in (
         ("down_blocks.", "down"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from diffusers import DiffusionPipeline
@@ -16,7 +17,7 @@ from ieadapt.runs.pipelines import Hardware, Load, display_path, open_model_run
 from ieadapt.runs.report import Block, Picture, Report, Section, Table, figure_png, write_report
 from ieadapt.tasks.generate import PromptRun
 from ieadapt.tasks.measure.method import QUICK_PROMPTS, measure, quick_profile
-from ieadapt.tasks.measure.profile import EntropyProfile
+from ieadapt.tasks.measure.profile import EntropyProfile, short_name
 
 PROFILE_FILES = ("profile.parquet", "profile.json")
 
@@ -98,20 +99,26 @@ def own_profile(pipe: DiffusionPipeline, config: PromptRun, run: RunFolder, stag
 
 
 def describe_profile(profile: EntropyProfile) -> list[str]:
-    """What a profile says, one sentence per kind of attention, in order of execution."""
-    sites = profile.by_site()
-    sentences = []
-    for kind in sites["kind"].unique(maintain_order=True):
-        rows = sites.filter(pl.col("kind") == kind).sort("ep")
+    """What a profile says: where attention is most and least spread out, then a sentence for each kind."""
+    sites = profile.by_site().sort("ep")
+
+    def place(row: Mapping[str, Any]) -> str:
+        return f"#{row['order']} {short_name(row['site'])}"
+
+    ends = [sites.row(0, named=True), sites.row(-1, named=True)]
+    most, least = (f"{place(row)} ({row['kind']}, EP {row['ep']:.1f} %)" for row in ends)
+    sentences = (
+        [f"Attention is most concentrated in {most} and most spread out in {least}."] if sites.height > 1 else []
+    )
+    for kind in sites.sort("order")["kind"].unique(maintain_order=True):
+        rows = sites.filter(pl.col("kind") == kind)
         lowest, highest = rows.row(0, named=True), rows.row(-1, named=True)
-        mean = sum(rows["ep"]) / rows.height
         if rows.height == 1:
-            sentences.append(f"The one {kind} site has EP {lowest['ep']:.1f} % ({lowest['site']}).")
+            sentences.append(f"The one {kind} site, {place(lowest)}, has EP {lowest['ep']:.1f} %.")
             continue
         sentences.append(
-            f"The {rows.height} {kind} sites have a mean EP of {mean:.1f} %: lowest {lowest['ep']:.1f} % "
-            f"({lowest['site']}), highest {highest['ep']:.1f} % ({highest['site']}); "
-            f"{rows.filter(pl.col('ep') >= 50).height} of them lie at 50 % or more."
+            f"{kind.capitalize()} attention, {rows.height} sites: mean EP {sum(rows['ep']) / rows.height:.1f} %, "
+            f"from {lowest['ep']:.1f} % ({place(lowest)}) to {highest['ep']:.1f} % ({place(highest)})."
         )
     return sentences
 
@@ -128,16 +135,17 @@ def profile_table(profile: EntropyProfile) -> Table:
         error = "" if row["ep_error"] is None else f" ± {row['ep_error']:.2f}"
         rows.append(
             [
-                *(str(row["order"]), row["site"], row["kind"], str(row["heads"]), f"{row['n_keys']:.0f}"),
+                *(str(row["order"]), short_name(row["site"]), row["kind"], str(row["heads"]), f"{row['n_keys']:.0f}"),
                 f"{row['ep']:.1f}{error}",
                 f"{row['ep_min']:.1f} – {row['ep_max']:.1f}",
                 f"{100 * row['energy_share']:.2f}",
                 *("–" if row[name] is None else format(row[name], form) for name, form in formats.items()),
+                row["site"],
             ]
         )
-    headings += ["temporal EP %", "spatial EP %", "text mass"] if formats else []
+    headings += [*(["temporal EP %", "spatial EP %", "text mass"] if formats else []), "path"]
     return Table(
-        headings, rows, "Means over prompts, steps and guidance branches.", numeric=(0, *range(3, len(headings)))
+        headings, rows, "Means over prompts, steps and guidance branches.", numeric=(0, *range(3, len(headings) - 1))
     )
 
 
@@ -145,9 +153,13 @@ def sites_table(sites: Sequence[AttentionSite], profile: EntropyProfile | None) 
     """The chosen sites with their EP, where it is known."""
     ep = profile.ep if profile else {}
     rows = [
-        [str(site.order), site.name, site.kind, f"{ep[site.name]:.1f}" if site.name in ep else "–"] for site in sites
+        [
+            *(str(site.order), short_name(site.name), site.kind),
+            *(f"{ep[site.name]:.1f}" if site.name in ep else "–", site.name),
+        ]
+        for site in sites
     ]
-    return Table(("#", "site", "kind", "EP %"), rows, "The changed attention sites.", numeric=(0, 3))
+    return Table(("#", "site", "kind", "EP %", "path"), rows, "The changed attention sites.", numeric=(0, 3))
 
 
 def profile_blocks(profile: EntropyProfile, plot: bytes) -> list[Block]:

@@ -17,8 +17,9 @@ from PIL import Image, ImageDraw, ImageFont
 from ieadapt.tasks.study.report_effects import NAMES, Effect, Relation, SiteEffect
 from ieadapt.tasks.study.videos import Strip
 
-COLOURS: Mapping[str, str] = {"identity": "#2563a8", "uniform": "#c2571a"}
-OTHERS = ("#2f7d4f", "#7a4ea3", "#8a6d1f", "#6b6b6b")
+COLOURS: Mapping[str, str] = {"identity": "#0f7c8a", "uniform": "#b5367a"}
+"""Of perturbations; kinds of attention have others."""
+OTHERS = ("#8a6d1f", "#6b6b6b", "#4b4f9e", "#94a31f")
 LINE = "#c0392b"
 FRAME_HEIGHT, LABEL_WIDTH, GAP = 56, 64, 6
 
