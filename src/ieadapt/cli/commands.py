@@ -27,7 +27,7 @@ from ieadapt.tasks.edit.config import EditRun
 from ieadapt.tasks.edit.report import measures_table as edits_table
 from ieadapt.tasks.edit.run import run_edit
 from ieadapt.tasks.enhance.run import EnhanceRun, run_enhance
-from ieadapt.tasks.evaluate.tables import summary_table, verdict
+from ieadapt.tasks.evaluate.tables import summary_table
 from ieadapt.tasks.maps.run import MapsRun, describe_maps, run_maps
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.measure.run import MeasureRun, describe_profile, profile_table, run_measure
@@ -329,7 +329,7 @@ def _conditions_table(means: pl.DataFrame) -> Table:
 
 @takes(DemoRun)
 def demo(config: DemoRun, *, out: Out = None) -> Summary:
-    """Captions are generated plain and enhanced and scored, one clip is edited; an earlier demo there is replaced.
+    """What one layer carries, one edit, and captions plain and enhanced, scored; an earlier demo there is replaced.
 
     Example: `ieadapt demo --captions 2 --out demo`
     """
@@ -339,13 +339,12 @@ def demo(config: DemoRun, *, out: Out = None) -> Summary:
     content = {
         "sites": result.profile.by_site().to_dicts(),
         "comparison": [dataclasses.asdict(row) for row in result.comparison],
+        "layer": {name: getattr(result.layer, name) for name in ("site", "ep", "before", "after", "captions")},
         "edit": {"source": pair.source_prompt, "prompt": pair.prompt, **result.edit.scores.as_dict()},
     }
     parts: list[Table | str] = [
         result.choice,
-        *describe_profile(result.profile),
         summary_table(result.comparison, "enhanced", "plain"),
-        *(verdict(row) for row in result.comparison if row.metric == "accuracy"),
-        *result.edit.sentences(),
+        *result.sentences(),
     ]
     return Summary(content, parts, folder)

@@ -15,8 +15,9 @@ from ieadapt.errors import UsageError
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import RunFolder, Stages, open_run, silent
 from ieadapt.runs.pipelines import Hardware, describe
-from ieadapt.runs.report import Clip, Gallery, Report, Section, Table, render_report
+from ieadapt.runs.report import Clip, Gallery, Report, Section, Table, Text, render_report
 from ieadapt.tasks.demo.edit import DemoEdit, demo_edit
+from ieadapt.tasks.demo.layer import DemoLayer, demo_layer
 from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.enhance.plan import make_plan
 from ieadapt.tasks.enhance.run import Seconds, enhanced_pairs, write_pair
@@ -66,13 +67,26 @@ class DemoResult:
         profile: entropy and energy of every site.
         choice: one row per site: kind, rank by EP within its kind, EP, whether it is in the upper or lower half.
         comparison: plain against enhanced, one row per score.
+        layer: the videos without the layer that carries motion.
         edit: one edit of a clip whose perfect edit is known.
     """
 
     profile: EntropyProfile
     choice: Table
     comparison: list[MetricSummary]
+    layer: DemoLayer
     edit: DemoEdit
+
+    def sentences(self) -> list[str]:
+        """What came out, in words, what can be seen first."""
+        accuracy = next(row for row in self.comparison if row.metric == "accuracy")
+        return [
+            self.layer.sentence,
+            *self.edit.sentences(),
+            f"Enhanced against plain, {verdict(accuracy)} No enhancement is proven on this model yet, so it does not "
+            "come first here.",
+            *describe_profile(self.profile),
+        ]
 
 
 def run_demo(config: DemoRun, out: str | Path, *, overwrite: bool = False, stages: Stages = silent) -> DemoResult:
@@ -103,8 +117,10 @@ def run_demo(config: DemoRun, out: str | Path, *, overwrite: bool = False, stage
             progress(done, len(pairs))
         comparison = compare(plain, enhanced)
         run.write("comparison.json", json.dumps([dataclasses.asdict(row) for row in comparison], indent=1))
+        marks = [score.accuracy.motion for score in plain]
+        layer = demo_layer(pipe, tasks, [pair.plain for pair in pairs], marks, (generation, profile), run, stages)
         edited = demo_edit(pipe, run, stages)
-        result = DemoResult(profile, choice_table(profile), comparison, edited)
+        result = DemoResult(profile, choice_table(profile), comparison, layer, edited)
         seconds = Seconds.mean([Seconds(pair.plain_seconds, pair.changed_seconds) for pair in pairs])
         report = _report(config, result, clips, seconds, sites_table(sites, profile), run)
         run.write("report.html", render_report(report))
@@ -127,21 +143,17 @@ def choice_table(profile: EntropyProfile) -> Table:
 def _report(
     config: DemoRun, result: DemoResult, clips: Sequence[Clip], seconds: Seconds, sites: Table, run: RunFolder
 ) -> Report:
-    results = [
-        *describe_profile(result.profile),
-        "Enhanced against plain, " + verdict(next(row for row in result.comparison if row.metric == "accuracy")),
-        f"A plain video took {seconds.plain:.1f} s, an enhanced one {seconds.enhanced:.1f} s.",
-        *result.edit.sentences(),
-    ]
     plot = (run.path / "ep.png").read_bytes()
+    times = f"A plain video took {seconds.plain:.1f} s, an enhanced one {seconds.enhanced:.1f} s."
     return Report(
-        title="ieadapt demo: a video model measured, its videos enhanced and edited",
+        title="What the attention layers of a video model do",
         request=f"The bundled model, {len(clips)} held-out captions, {config.generation.num_inference_steps} steps.",
-        results=results,
+        results=result.sentences(),
         sections=[
-            Section("Plain and enhanced", [Gallery(clips)]),
-            Section("The difference", [summary_table(result.comparison, "enhanced", "plain")]),
+            result.layer.section(),
             result.edit.section(),
+            Section("Plain and enhanced", [Text(times), Gallery(clips)]),
+            Section("The difference", [summary_table(result.comparison, "enhanced", "plain")]),
             Section("Which sites were used", [sites]),
             Section("Every attention site", [*profile_blocks(result.profile, plot)[:1], result.choice]),
         ],
