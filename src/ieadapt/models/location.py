@@ -14,6 +14,8 @@ from ieadapt.errors import FailureError, UsageError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _INDEX = "model_index.json"
+SHIPPED = Path(__file__).parents[1] / "testbed"
+"""Folder of the models that ship with the package."""
 RETIRED: Mapping[str, str] = {
     "shapes": "take 'scenes'; what was measured on shapes is in docs/test-bed.md",
     "shapes-dit": "take 'scenes-dit'; what was measured on shapes-dit is in docs/test-bed.md",
@@ -40,9 +42,7 @@ class BundledModel:
     @property
     def folder(self) -> Path:
         """Where it lies, if its weights are in this installation."""
-        from ieadapt.testbed import model_folder
-
-        return model_folder(self.name)
+        return SHIPPED / self.name
 
     @property
     def available(self) -> bool:

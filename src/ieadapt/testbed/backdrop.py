@@ -14,10 +14,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from ieadapt.testbed.motion import FRAMES
 from ieadapt.testbed.patterns import paint
 from ieadapt.testbed.rendering import SCALES, SHIFT_DOWN, TURN, View, move_camera
-from ieadapt.testbed.scene import BACKGROUNDS, CAMERAS, SCENE_NUMBERS, VARIATION
+from ieadapt.testbed.scene import BACKGROUNDS, CAMERAS, FRAMES, SCENE_NUMBERS, VARIATION
 
 UNIT = 60
 """Pixels to a frame width in the plane of the patterns."""

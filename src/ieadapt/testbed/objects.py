@@ -17,11 +17,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ieadapt.testbed.motion import FRAMES, MOTIONS, Trajectory, follow
 from ieadapt.testbed.outlines import SYMMETRY
 from ieadapt.testbed.outlines import area as area_of
-from ieadapt.testbed.rendering import View, palette, seen, signed_distance
-from ieadapt.testbed.scene import COLOURS, SHAPES, can_be_seen
+from ieadapt.testbed.rendering import Trajectory, View, follow, palette, seen, signed_distance
+from ieadapt.testbed.scene import COLOURS, FRAMES, MOTIONS, SHAPES, can_be_seen
 
 Grid = Float[Tensor, "frame channel row column"]
 """Frames in [0, 1] at the size at which colours are sought."""

@@ -14,9 +14,9 @@ from ieadapt.runs.report import Block, Clip, Gallery, Picture, Section, Text
 from ieadapt.runs.videos import encode_video, rows_of_frames, side_by_side
 from ieadapt.tasks.edit.method import edit
 from ieadapt.tasks.generate import GenerationConfig
-from ieadapt.testbed.accuracy import COMPONENTS, Seen, accuracy_of, checked_clip, look_at
 from ieadapt.testbed.edits import EditPair, edit_pairs, kept_region
 from ieadapt.testbed.rendering import render
+from ieadapt.testbed.score import COMPONENTS, Seen, accuracy_of, checked_clip, look_at
 
 KIND = "colour"
 STEPS = 6
