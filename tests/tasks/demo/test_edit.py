@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ieadapt.metrics.structure import psnr, region_psnr
-from ieadapt.tasks.demo.edit import score_edit
+from ieadapt.tasks.demo.run import score_edit
 from ieadapt.testbed import render
 from ieadapt.testbed.edits import ALL_KINDS, edit_pairs
 from ieadapt.testbed.scene import SCENE_NUMBERS

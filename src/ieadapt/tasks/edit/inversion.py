@@ -10,8 +10,8 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ieadapt.attention import DenoiserCall, denoisers_of, wrap_denoiser
-from ieadapt.errors import FailureError, UsageError, reason_of
+from ieadapt.errors import FailureError, UsageError, raised_as
 from ieadapt.files import write_atomically
 from ieadapt.functional.fixed_point import fixed_point
 from ieadapt.metrics.structure import psnr, ssim
@@ -100,13 +100,12 @@ class Inversion:
         Raises:
             UsageError: the file holds none.
         """
-        try:
+        causes = (OSError, SafetensorError, KeyError, TypeError, ValueError)
+        with raised_as(UsageError, "not an inversion", causes, where=path, remedy="invert the clip again"):
             with safe_open(path, framework="pt") as file:
                 numbers = json.loads(file.metadata()["inversion"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
             return cls(**{"trajectory": None, **tensors, **numbers, "notes": tuple(numbers["notes"])})
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise UsageError("not an inversion", got=error, where=path, remedy="invert the clip again") from error
 
 
 def invert(
@@ -254,21 +253,13 @@ def cached_inversion(
         kept = Inversion.load(file)
         if kept.key == key:
             return kept, True
-    with _writing(folder):  # what cannot be kept shall be known before it is made
+    problem, remedy = "inversions cannot be kept in this folder", "name another --cache"
+    with raised_as(FailureError, problem, OSError, where=folder, remedy=remedy):  # to be known before it is made
         folder.mkdir(parents=True, exist_ok=True)
     inversion = invert(pipe, frames, prompt, config, generation, progress)
-    with _writing(folder):
+    with raised_as(FailureError, problem, OSError, where=folder, remedy=remedy):
         inversion.save(file)
     return inversion, False
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        problem, remedy = "inversions cannot be kept in this folder", "name another --cache"
-        raise FailureError(problem, got=reason_of(error), where=folder, remedy=remedy) from error
 
 
 def _with_trajectory(

@@ -38,8 +38,16 @@ from ieadapt.tasks.edit.config import EditConfig
 from ieadapt.tasks.edit.inversion import Clip, Inversion, invert, step_counter
 from ieadapt.tasks.edit.jobs import check_targets
 from ieadapt.tasks.edit.pipeline_run import PipelineRunner
-from ieadapt.tasks.edit.steps import ChangeMask, RowGuidance, SourceTrajectory, difference_evidence, source_anchored
-from ieadapt.tasks.edit.words import WordEvidence, text_sites, word_control
+from ieadapt.tasks.edit.steps import (
+    ChangeMask,
+    RowGuidance,
+    SourceTrajectory,
+    WordEvidence,
+    difference_evidence,
+    source_anchored,
+    text_sites,
+    word_control,
+)
 from ieadapt.tasks.generate import GenerationConfig, Progress, check_length
 from ieadapt.tasks.maps.record import prompt_words
 from ieadapt.tasks.measure.profile import EntropyProfile
