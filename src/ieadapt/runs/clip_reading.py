@@ -23,6 +23,7 @@ from ieadapt.models.memory import GIB, free_memory
 from ieadapt.runs.clip_folders import PICTURE_SUFFIXES, frames_of
 from ieadapt.runs.decoding import DecodedFrame, Header, Picture, VideoFile, damaged, open_video, unequal_frames
 from ieadapt.runs.flags import setting
+from ieadapt.runs.videos import Video
 
 SAME_SHAPE = 0.01
 COPIES = 4
@@ -31,7 +32,6 @@ REFERENCES = 20
 """Pictures that a decoder may hold at once (H.264 refers to up to 16 others)."""
 SHARE = 0.5
 """Share of the free memory that a video may take."""
-Video = Float[Tensor, "frame channel height width"]
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ieadapt.errors import UsageError
 from ieadapt.testbed.rendering import masks_batch, render_batch
-from ieadapt.testbed.scene import FRAMES, OBJECT_NUMBERS, RESOLUTION, SCENE_NUMBERS, Scene, SceneBatch
+from ieadapt.testbed.scene import FRAMES, OBJECT_NUMBERS, RESOLUTION, SCENE_NUMBERS, Clip, Scene, SceneBatch
 
 FITTED_FRAMES = (0, 3, 6, 9, 12, 15)
 """Frames whose error is brought down; the figures are of all 16."""
@@ -184,7 +184,7 @@ class Quality:
 
 
 @torch.no_grad()
-def quality_of(clip: Float[Tensor, "frame channel height width"], fit: Fit) -> Quality:
+def quality_of(clip: Clip, fit: Fit) -> Quality:
     """Measure a clip beside the scene that was fitted to it."""
     clip = clip.detach().float().clamp(0, 1)
     batch = SceneBatch.stack([fit.scene]).to(clip.device)
@@ -206,9 +206,7 @@ def _detail(clip: Tensor, ideal: Tensor) -> float:
     return shared / max(whole, 1e-12)
 
 
-def _constancy(
-    difference: Float[Tensor, "frame channel height width"], masks: Float[Tensor, "object frame height width"]
-) -> float:
+def _constancy(difference: Clip, masks: Float[Tensor, "object frame height width"]) -> float:
     values = []
     for mask in masks:
         solid = (mask > SOLID).float()

@@ -25,6 +25,7 @@ from ieadapt.testbed.scene import (
     RESOLUTION,
     SHAPES,
     SIZES,
+    Clip,
     Scene,
     SceneBatch,
 )
@@ -68,6 +69,7 @@ SHADOW_SOFT = 9.0
 SHADOW_REACH = 0.035
 
 
+FrameNumbers = Int[Tensor, "scene frame"]
 TRAVEL = 0.30
 BOUNCE_HEIGHT = 0.26
 BOUNCE_PERIOD = 8
@@ -167,18 +169,18 @@ def between(bounds: tuple[float, float], share: Tensor) -> Tensor:
     return bounds[0] + (bounds[1] - bounds[0]) * share
 
 
-def all_frames(batch: SceneBatch) -> Int[Tensor, "scene frame"]:
+def all_frames(batch: SceneBatch) -> FrameNumbers:
     """The numbers of all 16 frames for every scene."""
     return torch.arange(FRAMES, device=batch.count.device).expand(len(batch), FRAMES)
 
 
-def view(batch: SceneBatch, frame: Int[Tensor, "scene frame"]) -> View:
+def view(batch: SceneBatch, frame: FrameNumbers) -> View:
     """The camera of every scene at given frames."""
     pace = between(PACES, batch.of_scene("camera_pace"))[:, None]
     return move_camera(batch.of_scene("camera")[:, None], pace, frame)
 
 
-def move_camera(camera: Int[Tensor, "scene 1"], pace: Tensor | float, frame: Int[Tensor, "scene frame"]) -> View:
+def move_camera(camera: Int[Tensor, "scene 1"], pace: Tensor | float, frame: FrameNumbers) -> View:
     """A camera at given frames.
 
     Args:
@@ -198,7 +200,7 @@ def move_camera(camera: Int[Tensor, "scene 1"], pace: Tensor | float, frame: Int
     )
 
 
-def world_paths(batch: SceneBatch, frame: Int[Tensor, "scene frame"]) -> Trajectory:
+def world_paths(batch: SceneBatch, frame: FrameNumbers) -> Trajectory:
     """Where every object is in the plane, each field of shape (scene, slot, frame)."""
     bounds = torch.tensor([RADIUS[size] for size in SIZES], device=frame.device)[batch.kind("size")]
     radius = bounds[..., 0] + batch.number("swell") * (bounds[..., 1] - bounds[..., 0])
@@ -220,7 +222,7 @@ def seen(path: Trajectory, camera: View) -> Trajectory:
     return Trajectory((path.x - 0.5 - x) * zoom + 0.5, (path.y - 0.5 - y) * zoom + 0.5, path.radius * zoom, path.angle)
 
 
-def paths(batch: SceneBatch, frame: Int[Tensor, "scene frame"]) -> Trajectory:
+def paths(batch: SceneBatch, frame: FrameNumbers) -> Trajectory:
     """Where every object appears in the frame, each field of shape (scene, slot, frame)."""
     return seen(world_paths(batch, frame), view(batch, frame))
 
@@ -254,7 +256,7 @@ def backdrops(
 
 
 def render_batch(
-    batch: SceneBatch, frame: Int[Tensor, "scene frame"] | None = None, resolution: int = RESOLUTION
+    batch: SceneBatch, frame: FrameNumbers | None = None, resolution: int = RESOLUTION
 ) -> Float[Tensor, "scene frame channel height width"]:
     """Render many scenes at once, on the device of their tensors.
 
@@ -307,7 +309,7 @@ def _shading(
 
 
 def masks_batch(
-    batch: SceneBatch, frame: Int[Tensor, "scene frame"] | None = None, resolution: int = RESOLUTION
+    batch: SceneBatch, frame: FrameNumbers | None = None, resolution: int = RESOLUTION
 ) -> Float[Tensor, "scene slot frame height width"]:
     """How much of each pixel shows each object, what hides it taken off, in [0, 1]; unused slots are 0."""
     frame = all_frames(batch) if frame is None else frame
@@ -322,7 +324,7 @@ def masks_batch(
     return torch.stack(shown, 1)
 
 
-def render(scene: Scene) -> Float[Tensor, "frame channel height width"]:
+def render(scene: Scene) -> Clip:
     """Render a scene: 16 frames of 128 x 128 pixels in [0, 1].
 
     Example:

@@ -39,6 +39,8 @@ FIELD_NUMBERS = 9
 VARIATION = len(SCENE_NUMBERS) + FIELD_NUMBERS
 
 
+Clip = Float[Tensor, "frame channel height width"]
+"""Frames in [0, 1]."""
 Split = Literal["train", "heldout", "all"]
 Attributes = Mapping[str, tuple[str, ...]]
 """Name of an attribute -> the values that it may have."""

@@ -22,7 +22,7 @@ from ieadapt.testbed.captions import parse_caption
 from ieadapt.testbed.fitting import Quality, fit_scenes, quality_of
 from ieadapt.testbed.objects import GRID, Grid, Sighting, Spot, at_grid, find_colours, fit_objects, spot
 from ieadapt.testbed.rendering import PACES, RADIUS, View, backdrops
-from ieadapt.testbed.scene import COLOURS, FRAMES, MOST_OBJECTS, RESOLUTION, Scene, SceneBatch, SceneObject
+from ieadapt.testbed.scene import COLOURS, FRAMES, MOST_OBJECTS, RESOLUTION, Clip, Scene, SceneBatch, SceneObject
 
 COMPONENTS = ("presence", "binding", "count", "shape", "size", "motion", "camera", "background")
 MARGIN = 0.25
@@ -114,7 +114,7 @@ def accuracy_of(seen: Seen, scene: Scene) -> Accuracy:
     )
 
 
-def checked_clip(clip: Tensor) -> Float[Tensor, "frame channel height width"]:
+def checked_clip(clip: Tensor) -> Clip:
     """The clip in float32, in [0, 1].
 
     Raises:
@@ -145,7 +145,7 @@ def look_at(clips: Float[Tensor, "clip frame channel height width"]) -> list[See
     return seen
 
 
-def _look_around(clip: Float[Tensor, "frame channel height width"]) -> tuple[Seen, list[Spot]]:
+def _look_around(clip: Clip) -> tuple[Seen, list[Spot]]:
     """Camera and background of a clip, and where its colours are."""
     seen = Seen(fit_cameras(clip), place_patterns(clip), {})
     frames, camera = at_grid(clip), view_of(seen.camera, seen.cameras[seen.camera].pace, clip.device)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import polars as pl
 from diffusers import DiffusionPipeline
-from jaxtyping import Float
 from torch import Tensor
 
 from ieadapt.attention import find_sites
@@ -20,7 +19,7 @@ from ieadapt.runs.flags import command_line, setting
 from ieadapt.runs.folder import RunFolder, Stages, open_run, silent
 from ieadapt.runs.pipelines import Hardware, describe
 from ieadapt.runs.report import Block, Clip, Gallery, Picture, Report, Section, Table, Text, render_report
-from ieadapt.runs.videos import encode_video, rows_of_frames, side_by_side
+from ieadapt.runs.videos import Video, encode_video, rows_of_frames, side_by_side
 from ieadapt.tasks.edit.method import edit
 from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.enhance.plan import make_plan
@@ -70,7 +69,7 @@ class EditScores:
         return asdict(self)
 
 
-def score_edit(frames: Float[Tensor, "frame channel height width"], pair: EditPair) -> EditScores:
+def score_edit(frames: Video, pair: EditPair) -> EditScores:
     """Score an edited clip of a pair.
 
     No sentence says how a new background lies. A clip whose background is edited is therefore held against the perfect
@@ -119,9 +118,7 @@ def _nearness(frames: Tensor, source: Tensor, perfect: Tensor, region: Tensor) -
     return float(before / (before + after).clamp(min=1e-12))
 
 
-def _fitting_perfect(
-    frames: Float[Tensor, "frame channel height width"], pair: EditPair, seen: Seen
-) -> Float[Tensor, "frame channel height width"]:
+def _fitting_perfect(frames: Video, pair: EditPair, seen: Seen) -> Video:
     """The perfect edit; where the background is new, with the layout that fits the clip best."""
     perfect = pair.perfect
     if pair.kind != "background":

@@ -31,11 +31,11 @@ from ieadapt.metrics.structure import psnr, ssim
 from ieadapt.models.noise_schedule import NoiseSchedule
 from ieadapt.models.scheduler_wrapper import StepFunctionWrapper
 from ieadapt.models.video_latents import Latents, encode_video
+from ieadapt.runs.videos import Video
 from ieadapt.tasks.edit.config import EditConfig
 from ieadapt.tasks.edit.pipeline_run import PipelineRunner, check_source_clip
 from ieadapt.tasks.generate import GenerationConfig, Progress, check_length
 
-Clip = Float[Tensor, "frame channel height width"]
 TENSORS = ("clean", "trajectory", "source", "decoded", "reconstruction")
 """Fields of an inversion that its file holds as tensors."""
 FORMAT = 4
@@ -75,9 +75,9 @@ class Inversion:
     first: int
     clean: Latents = field(repr=False)
     trajectory: Float[Tensor, "step ..."] | None = field(repr=False)
-    source: Clip = field(repr=False)
-    decoded: Clip = field(repr=False)
-    reconstruction: Clip = field(repr=False)
+    source: Video = field(repr=False)
+    decoded: Video = field(repr=False)
+    reconstruction: Video = field(repr=False)
     psnr: float
     ssim: float | None
     vae_psnr: float
@@ -110,7 +110,7 @@ class Inversion:
 
 def invert(
     pipe: DiffusionPipeline,
-    frames: Clip,
+    frames: Video,
     prompt: str = "",
     config: EditConfig | None = None,
     generation: GenerationConfig | None = None,
@@ -164,7 +164,7 @@ def invert(
 
 def inversion_key(
     pipe: DiffusionPipeline,
-    frames: Clip,
+    frames: Video,
     prompt: str,
     config: EditConfig | None = None,
     generation: GenerationConfig | None = None,
@@ -226,7 +226,7 @@ def default_cache() -> Path:
 def cached_inversion(
     folder: Path,
     pipe: DiffusionPipeline,
-    frames: Clip,
+    frames: Video,
     prompt: str,
     config: EditConfig,
     generation: GenerationConfig,
@@ -313,7 +313,7 @@ def _invert_latents(
     return torch.cat([latents.to(clean.device) for latents in reversed(backwards)]), corrections
 
 
-def _closeness(source: Clip, decoded: Clip, reconstruction: Clip) -> dict[str, Any]:
+def _closeness(source: Video, decoded: Video, reconstruction: Video) -> dict[str, Any]:
     return {
         "psnr": psnr(reconstruction, source),
         "ssim": ssim(reconstruction, source) if min(source.shape[-2:]) >= SSIM_WINDOW else None,
