@@ -33,11 +33,12 @@ from benchmarks.training.models import ARCHITECTURES
 from ieadapt.errors import UsageError
 from ieadapt.files import write_atomically
 from ieadapt.metrics.intervals import paired_interval
+from ieadapt.models import load
 from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.method import quick_profile
 from ieadapt.tasks.measure.profile import EntropyProfile
-from ieadapt.testbed import caption, load_pipeline, model_folder, score_scenes
+from ieadapt.testbed import caption, score_scenes
 
 Rows = list[dict[str, Any]]
 """One a scene, every figure of its score by name."""
@@ -181,7 +182,7 @@ def differences(found: Mapping[str, Rows], against: str = PLAIN) -> list[dict[st
 @cache
 def pipeline_of(model: str, folder: Path | None, size: str, device: str) -> DiffusionPipeline:
     """The model as it ships, or from a training folder."""
-    trained = load_pipeline(model_folder(model)) if folder is None else load_trained(ARCHITECTURES[model], folder, size)
+    trained = load(model) if folder is None else load_trained(ARCHITECTURES[model], folder, size)
     return trained.to(device)
 
 

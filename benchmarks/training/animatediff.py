@@ -27,8 +27,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from benchmarks.training.architecture import Architecture, StageDefaults
 from benchmarks.training.tokenizer import build_clip_tokenizer
 from benchmarks.training.world import TOKENS, WORDS, render_frames
-from ieadapt.testbed.motion import FRAMES
-from ieadapt.testbed.scene import RESOLUTION, SceneBatch
+from ieadapt.testbed.scene import FRAMES, RESOLUTION, SceneBatch
 
 TEXT_WIDTH = 128
 LATENT_SIZE = RESOLUTION // 8

@@ -20,7 +20,7 @@ from benchmarks.training.architecture import Architecture
 from benchmarks.training.models import save_pipeline
 from ieadapt.errors import UsageError
 from ieadapt.files import write_atomically
-from ieadapt.testbed.model import load_pipeline
+from ieadapt.models import load
 
 HISTORY = "history.json"
 COMPONENTS = {"text": "text_encoder", "adapter": "motion_adapter"}
@@ -62,7 +62,7 @@ def load_parts(architecture: Architecture, folder: Path, size: str = "standard")
 
 def adopt(architecture: Architecture, pipeline: Path, folder: Path) -> None:
     """Turn a pipeline folder back into a training folder, to go on from it: the inverse of `export`."""
-    loaded = load_pipeline(pipeline)
+    loaded = load(pipeline)
     for name, module in architecture.build(architecture.widths["standard"]).items():
         component = getattr(loaded, COMPONENTS.get(name, name))
         save_weights(folder, name, {key: component.state_dict()[key].clone() for key in module.state_dict()})
@@ -100,11 +100,11 @@ def export(architecture: Architecture, folder: Path, target: Path, size: str = "
 
 
 def load_trained(architecture: Architecture, folder: Path, size: str = "standard") -> DiffusionPipeline:
-    """The pipeline of a training folder, as `load_pipeline` gives the shipped one.
+    """The pipeline of a training folder, as `load` gives the shipped one.
 
     Raises:
         UsageError: as `export`.
     """
     with tempfile.TemporaryDirectory() as target:
         export(architecture, folder, Path(target), size)
-        return load_pipeline(Path(target))
+        return load(target)

@@ -27,9 +27,8 @@ from transformers import T5Config, T5EncoderModel, T5Tokenizer
 from benchmarks.training.architecture import Architecture, StageDefaults
 from benchmarks.training.tokenizer import build_t5_tokenizer
 from benchmarks.training.world import TOKENS, WORDS
-from ieadapt.testbed.motion import FRAMES
 from ieadapt.testbed.rendering import render_batch
-from ieadapt.testbed.scene import RESOLUTION, SceneBatch
+from ieadapt.testbed.scene import FRAMES, RESOLUTION, SceneBatch
 
 LATENT_CHANNELS = 16
 LATENT_SIZE = RESOLUTION // 8

@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.training.architecture import Architecture
+from ieadapt.models import load
 from ieadapt.testbed.captions import caption
-from ieadapt.testbed.model import load_pipeline, model_folder
 from ieadapt.testbed.sampling import sample_scenes
 from ieadapt.testbed.score import score_scenes
 
@@ -43,6 +43,7 @@ def generate(
 
     `call` is passed on to the pipeline; an architecture's own `call` belongs there.
     """
+    pipeline.set_progress_bar_config(disable=True)
     clips = []
     for start in range(0, len(prompts), batch):
         chosen = list(prompts[start : start + batch])
@@ -67,7 +68,7 @@ def report(
 ) -> dict[str, float]:
     """Score `n` held-out captions, print the means, and leave them and a strip of the first clips in `out`."""
     began = time.monotonic()
-    pipeline = load_pipeline(folder or model_folder(architecture.name)).to(device)
+    pipeline = load(folder or architecture.name).to(device)
     prompts = held_out_captions(n)
     clips = generate(pipeline, prompts, guidance, batch=25 if device.startswith("cuda") else 4, **architecture.call)
     seconds = time.monotonic() - began

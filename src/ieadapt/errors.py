@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
@@ -53,8 +55,36 @@ class IEAdaptWarning(UserWarning):
 
 
 def reason_of(error: BaseException) -> str:
-    """What the system says of an error, without its number and the path; of any other error its text."""
-    return str(getattr(error, "strerror", None) or error)
+    """What the system says of an error, without its number and the path; of any other its text, cut, on one line."""
+    text = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else getattr(error, "strerror", None) or str(error)
+    return " ".join(text.split())[:200]
+
+
+@contextmanager
+def raised_as(
+    kind: type[IEAdaptError], problem: str, causes: type[Exception] | tuple[type[Exception], ...], **facts: Any
+) -> Iterator[None]:
+    """Turn what a block raises into an error of ours, with the reason as `got`; errors of ours pass.
+
+    Args:
+        kind: the class of the error.
+        problem: what is wrong.
+        causes: what is turned into it.
+        facts: `expected`, `where`, `remedy`, and `got` in place of the reason.
+
+    Example:
+        >>> with raised_as(UsageError, "the file cannot be read", OSError, where="a.txt"):
+        ...     open("no such file")
+        Traceback (most recent call last):
+        ...
+        ieadapt.errors.UsageError: the file cannot be read; got No such file or directory; in a.txt
+    """
+    try:
+        yield
+    except IEAdaptError:
+        raise
+    except causes as error:
+        raise kind(problem, **({"got": reason_of(error)} | facts)) from error
 
 
 PLAIN = (str, int, float, bool, NoneType)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ieadapt.metrics.networks.raft import Raft
-from ieadapt.metrics.networks.raft_layers import RaftSize
+from ieadapt.metrics.networks.raft import Raft, RaftSize
 
 _ONES = ("norm1.weight", "norm2.weight", "downsample.1.weight", "running_var")
 

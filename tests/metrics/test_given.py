@@ -15,7 +15,7 @@ from ieadapt.errors import FailureError, UsageError
 from ieadapt.metrics import METRICS, evaluate, missing_metrics, select_metrics
 from ieadapt.metrics.consistency import all_pairs, neighbours, neighbours_and_first
 from ieadapt.metrics.networks.lpips import ALEXNET, VGG16
-from ieadapt.metrics.networks.raft_layers import SMALL
+from ieadapt.metrics.networks.raft import SMALL
 from ieadapt.metrics.text import improved_head
 from ieadapt.metrics.weights import UserWeights
 from tests.metrics import clips, given, raft_weights

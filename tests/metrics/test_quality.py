@@ -17,8 +17,17 @@ from torch import Tensor
 
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.metrics.metric import Metric, luma
-from ieadapt.metrics.natural_statistics import contrast_normalised, fit_asymmetric
-from ieadapt.metrics.quality import FEATURES, Regression, brisque, naturalness, niqe, read_mat, sharpness
+from ieadapt.metrics.quality import (
+    FEATURES,
+    Regression,
+    brisque,
+    contrast_normalised,
+    fit_asymmetric,
+    naturalness,
+    niqe,
+    read_mat,
+    sharpness,
+)
 from ieadapt.metrics.weights import PackagedWeights
 from tests.metrics import clips
 from tests.metrics.needs import needs

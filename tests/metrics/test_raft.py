@@ -20,7 +20,10 @@ from ieadapt.metrics import METRICS, evaluate
 from ieadapt.metrics.consistency import mean_inside, warp_error_raft
 from ieadapt.metrics.motion import dynamic_degree, fastest_motion, moves
 from ieadapt.metrics.networks.raft import (
+    LARGE,
+    SMALL,
     Raft,
+    RaftSize,
     correlation_pyramid,
     look_up,
     padded_flow,
@@ -28,7 +31,6 @@ from ieadapt.metrics.networks.raft import (
     raft_flow,
     upsample_convex,
 )
-from ieadapt.metrics.networks.raft_layers import LARGE, SMALL, RaftSize
 from tests.metrics import clips, raft_weights
 
 # flow of every 45th row and 42nd column, right and down

@@ -47,7 +47,7 @@ def test_an_unknown_model_lists_what_there_is(model: str) -> None:
 
 
 def test_a_bundled_model_without_its_weights_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("ieadapt.testbed.model_folder", lambda name: tmp_path / name)
+    monkeypatch.setattr("ieadapt.models.location.SHIPPED", tmp_path)
     with pytest.raises(UsageError, match=r"weights of the bundled model 'scenes' are not in this installation.*train"):
         load("scenes")
 

@@ -9,8 +9,7 @@ import torch
 
 from ieadapt.errors import UsageError
 from ieadapt.testbed import Scene, caption, render, sample_scenes
-from ieadapt.testbed.accuracy import COMPONENTS, Accuracy, judge_accuracy
-from ieadapt.testbed.score import score_scene
+from ieadapt.testbed.score import COMPONENTS, Accuracy, score_scene
 from tests.testbed.damage import DAMAGES
 
 SCENE = next(
@@ -25,7 +24,7 @@ SCENE = next(
 
 @pytest.fixture(scope="module")
 def truth() -> Accuracy:
-    return judge_accuracy(render(SCENE), caption(SCENE))[0]
+    return score_scene(render(SCENE), caption(SCENE), iterations=0).accuracy
 
 
 def test_truth_has_full_marks(truth: Accuracy) -> None:
@@ -64,7 +63,7 @@ def _with_colours_swapped() -> Scene:
 )
 def test_what_is_shown_wrongly_is_seen(component: str, shown: Scene, truth: Accuracy) -> None:
     assert component in COMPONENTS
-    found = judge_accuracy(render(shown), caption(SCENE))[0]
+    found = score_scene(render(shown), caption(SCENE), iterations=0).accuracy
     assert getattr(found, component) < getattr(truth, component) - 0.3, found
     assert found.mean < truth.mean - 0.03
 
@@ -72,7 +71,7 @@ def test_what_is_shown_wrongly_is_seen(component: str, shown: Scene, truth: Accu
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["blur", "noise", "flicker"])
 def test_bad_drawing_of_the_right_thing_hardly_costs_accuracy(kind: str, truth: Accuracy) -> None:
-    found = judge_accuracy(DAMAGES[kind](render(SCENE), SCENE, 0.5), caption(SCENE))[0]
+    found = score_scene(DAMAGES[kind](render(SCENE), SCENE, 0.5), caption(SCENE), iterations=0).accuracy
     assert found.mean > truth.mean - 0.05, found
 
 
@@ -87,8 +86,8 @@ def test_a_score_has_both_halves_and_the_scene_that_it_found() -> None:
 
 def test_what_is_no_clip_is_refused() -> None:
     with pytest.raises(UsageError, match=r"not a clip of the test bed; expected finite numbers of shape \(16, 3, 128"):
-        judge_accuracy(torch.zeros(4, 3, 128, 128), caption(SCENE))
+        score_scene(torch.zeros(4, 3, 128, 128), caption(SCENE))
     with pytest.raises(UsageError, match="not a clip of the test bed"):
-        judge_accuracy(torch.full((16, 3, 128, 128), float("nan")), caption(SCENE))
+        score_scene(torch.full((16, 3, 128, 128), float("nan")), caption(SCENE))
     with pytest.raises(UsageError, match="not a caption of scenes"):
-        judge_accuracy(torch.zeros(16, 3, 128, 128), "a cat")
+        score_scene(torch.zeros(16, 3, 128, 128), "a cat")

@@ -5,11 +5,11 @@ import random
 
 import pytest
 import torch
+from torch import Tensor
 
 from ieadapt.errors import UsageError
 from ieadapt.testbed import Scene, render, sample_scenes
-from ieadapt.testbed.fitting import HIGHEST, fit_scenes
-from ieadapt.testbed.quality import Quality, judge_quality
+from ieadapt.testbed.fitting import HIGHEST, Quality, fit_scenes, quality_of
 from ieadapt.testbed.scene import OBJECT_ATTRIBUTES
 from tests.testbed.damage import DAMAGES
 
@@ -89,16 +89,20 @@ def test_what_cannot_be_fitted_is_refused() -> None:
         fit_scenes(torch.zeros(16, 3, 128, 128), [])
 
 
+def _quality(clip: Tensor, scene: Scene, iterations: int = 0) -> Quality:
+    return quality_of(clip, fit_scenes(clip, [scene], iterations)[0])
+
+
 def test_truth_is_flawless() -> None:
     for scene in TWO[:4]:
-        assert judge_quality(render(scene), scene, iterations=0)[0] == Quality(HIGHEST, 1.0, 1.0, 0.0)
+        assert _quality(render(scene), scene) == Quality(HIGHEST, 1.0, 1.0, 0.0)
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_damage_lowers_the_fit_the_more_the_stronger_it_is(kind: str) -> None:
     scene = TWO[0]
     clip = render(scene)
-    fits = [judge_quality(DAMAGES[kind](clip, scene, strength), scene, 0)[0].fit for strength in (0.25, 0.5, 0.75, 1)]
+    fits = [_quality(DAMAGES[kind](clip, scene, strength), scene).fit for strength in (0.25, 0.5, 0.75, 1)]
     assert all(one > other for one, other in zip([HIGHEST, *fits[:-1]], fits, strict=True))
     assert fits[-1] < 31
 
@@ -115,7 +119,7 @@ def test_damage_lowers_the_fit_the_more_the_stronger_it_is(kind: str) -> None:
 )
 def test_each_measure_sees_the_damage_it_is_for(kind: str, measure: str, worse: float) -> None:
     scene = TWO[0]
-    found = judge_quality(DAMAGES[kind](render(scene), scene, 1.0), scene, iterations=0)[0]
+    found = _quality(DAMAGES[kind](render(scene), scene, 1.0), scene)
     perfect = Quality(HIGHEST, 1.0, 1.0, 0.0)
     change = getattr(found, measure) - getattr(perfect, measure)
     assert change / worse > 1
@@ -123,6 +127,6 @@ def test_each_measure_sees_the_damage_it_is_for(kind: str, measure: str, worse: 
 
 def test_a_blur_is_not_explained_away_by_fitting() -> None:
     scene = TWO[0]
-    quality, _ = judge_quality(DAMAGES["blur"](render(scene), scene, 0.5), scene, iterations=20)
+    quality = _quality(DAMAGES["blur"](render(scene), scene, 0.5), scene, iterations=20)
     assert quality.fit < 30
     assert quality.detail < 0.6

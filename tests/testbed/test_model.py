@@ -8,13 +8,13 @@ from safetensors import safe_open
 from benchmarks.training.animatediff import SCENES, split_unet
 from benchmarks.training.evaluate import generate, held_out_captions
 from benchmarks.training.world import TOKENS
+from ieadapt.models import load, model_folder
 from ieadapt.testbed import render, sample_scenes, score_scene
-from ieadapt.testbed.model import load_pipeline, model_folder
 
 
 @pytest.fixture(scope="module")
 def pipeline() -> AnimateDiffPipeline:
-    return load_pipeline()
+    return load("scenes")
 
 
 @pytest.mark.parametrize("name", ["scenes", "scenes-dit"])
@@ -28,7 +28,7 @@ def test_folder_is_small_and_has_no_pickle(name: str) -> None:
 
 def test_weights_are_half_precision_and_stored_once() -> None:
     tensors = {}
-    for path in model_folder().rglob("*.safetensors"):
+    for path in model_folder("scenes").rglob("*.safetensors"):
         with safe_open(path, "pt") as file:
             for name in file.keys():  # noqa: SIM118
                 value = file.get_tensor(name)
@@ -40,7 +40,7 @@ def test_weights_are_half_precision_and_stored_once() -> None:
 
 
 def test_folder_is_standard() -> None:
-    index = json.loads((model_folder() / "model_index.json").read_text())
+    index = json.loads((model_folder("scenes") / "model_index.json").read_text())
     assert index["_class_name"] == "AnimateDiffPipeline"
     assert index["unet"] == ["diffusers", "UNet2DConditionModel"]
     assert index["image_encoder"] == index["feature_extractor"] == [None, None]
@@ -48,7 +48,7 @@ def test_folder_is_standard() -> None:
 
 def test_plain_diffusers_loads_it_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    loaded = AnimateDiffPipeline.from_pretrained(model_folder())
+    loaded = AnimateDiffPipeline.from_pretrained(model_folder("scenes"))
     parts = (loaded.unet, loaded.vae, loaded.text_encoder)
     assert {part.dtype for part in parts} == {torch.float32}
 

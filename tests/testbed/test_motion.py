@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from ieadapt.testbed.motion import BOUNCE_HEIGHT, FRAMES, MOTIONS, Trajectory, follow
+from ieadapt.testbed.rendering import BOUNCE_HEIGHT, Trajectory, follow
+from ieadapt.testbed.scene import FRAMES, MOTIONS
 
 
 def path_of(motion: str, pace: float = 1.0) -> Trajectory:

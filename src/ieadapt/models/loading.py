@@ -12,7 +12,7 @@ from diffusers import DiffusionPipeline
 from safetensors import safe_open
 from transformers import dynamic_module_utils
 
-from ieadapt.errors import IEAdaptError, UsageError
+from ieadapt.errors import IEAdaptError, UsageError, raised_as, reason_of
 from ieadapt.models.components import COPY_AGAIN, load_components, weight_files
 from ieadapt.models.location import model_folder, pipeline_index
 from ieadapt.models.memory import check_weights, weights_size
@@ -69,13 +69,8 @@ def load(model: str | Path, *, device: str = "cpu", dtype: torch.dtype | str | N
     except (IEAdaptError, MemoryError):
         raise
     except Exception as error:  # the libraries raise errors of many unrelated classes, the tokenizers plain Exception
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UsageError(
-            "the folder holds no complete pipeline",
-            got=lines[0][:300],
-            where=folder,
-            remedy=f"{COPY_AGAIN}; pickled weights (.bin) are not read",
-        ) from error
+        problem, remedy = "the folder holds no complete pipeline", f"{COPY_AGAIN}; pickled weights (.bin) are not read"
+        raise UsageError(problem, got=reason_of(error), where=folder, remedy=remedy) from error
     return pipe.to(target)
 
 
@@ -126,10 +121,9 @@ def _precision(dtype: Any) -> torch.dtype | None:
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
+    expected = "auto, cpu, cuda or cuda:N"
+    with raised_as(UsageError, "unknown device", RuntimeError, expected=expected, got=repr(name)):
         device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError("unknown device", expected="auto, cpu, cuda or cuda:N", got=repr(name)) from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(
             "this CUDA device is not there",

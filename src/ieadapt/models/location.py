@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ieadapt.errors import FailureError, UsageError
+from ieadapt.errors import FailureError, UsageError, raised_as
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _INDEX = "model_index.json"
+SHIPPED = Path(__file__).parents[1] / "testbed"
+"""Folder of the models that ship with the package."""
 RETIRED: Mapping[str, str] = {
     "shapes": "take 'scenes'; what was measured on shapes is in docs/test-bed.md",
     "shapes-dit": "take 'scenes-dit'; what was measured on shapes-dit is in docs/test-bed.md",
@@ -40,9 +42,7 @@ class BundledModel:
     @property
     def folder(self) -> Path:
         """Where it lies, if its weights are in this installation."""
-        from ieadapt.testbed import model_folder
-
-        return model_folder(self.name)
+        return SHIPPED / self.name
 
     @property
     def available(self) -> bool:
@@ -116,16 +116,11 @@ def pipeline_index(folder: Path) -> dict[str, Any]:
         if (folder / f"modular_{_INDEX}").is_file():
             remedy = "a modular pipeline is not loaded; name the folder of the standard pipeline of the same model"
         raise UsageError(f"this folder holds no diffusers pipeline: {_INDEX} is missing", where=folder, remedy=remedy)
-    try:
+    facts = {"expected": 'an object with "_class_name"', "remedy": "save the pipeline again with save_pretrained"}
+    causes = (OSError, ValueError, KeyError, TypeError, RecursionError)
+    with raised_as(UsageError, f"{_INDEX} does not say which pipeline it is", causes, got=None, where=index, **facts):
         content: dict[str, Any] = json.loads(index.read_text())
         name = content["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UsageError(
-            f"{_INDEX} does not say which pipeline it is",
-            expected='an object with "_class_name"',
-            where=index,
-            remedy="save the pipeline again with save_pretrained",
-        ) from error
     if not isinstance(name, str):
         raise UsageError(
             "a pipeline class from outside diffusers is not loaded",

@@ -14,7 +14,7 @@ from diffusers import ConfigMixin, DiffusionPipeline, ModelMixin
 
 from ieadapt.attention import AttentionSite, denoisers_of, family_of, first_denoiser
 from ieadapt.attention.discovery import site_modules
-from ieadapt.errors import UsageError
+from ieadapt.errors import UsageError, raised_as
 from ieadapt.models.components import component_class
 from ieadapt.models.loading import pipeline_class_of
 from ieadapt.models.location import model_folder, pipeline_index
@@ -42,7 +42,8 @@ def sketch(model: str | Path) -> DiffusionPipeline:
     index = pipeline_index(folder)
     pipeline_class = pipeline_class_of(folder, index["_class_name"])
     parts: dict[str, Any] = {}
-    try:
+    causes = (ImportError, OSError, ValueError, TypeError, AttributeError)
+    with raised_as(UsageError, "the configs of this model do not make a pipeline", causes, where=folder):
         for name, parameter in inspect.signature(pipeline_class).parameters.items():
             entry = index.get(name)
             if isinstance(entry, list | tuple):
@@ -51,9 +52,6 @@ def sketch(model: str | Path) -> DiffusionPipeline:
                 parts[name] = entry
         with torch.device("meta"):
             return pipeline_class(**parts)
-    except (ImportError, OSError, ValueError, TypeError, AttributeError) as error:
-        problem = str(error).splitlines()[0][:300]
-        raise UsageError("the configs of this model do not make a pipeline", got=problem, where=folder) from error
 
 
 def _part(folder: Path, library: str, class_name: str) -> Any:

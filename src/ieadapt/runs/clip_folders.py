@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ieadapt.errors import FailureError, UsageError
+from ieadapt.errors import FailureError, UsageError, raised_as
 from ieadapt.files import fits
 from ieadapt.runs.folder import CONFIG, problem_of, read_run
 
@@ -91,13 +91,13 @@ def read_prompts_of(file: Path, names: Collection[str]) -> Mapping[str, str]:
     """
     text = prompts_text(file)
     if file.suffix == ".json":
-        try:
-            given = json.loads(text)
-            return {name: str(given[name]) for name in names}
-        except KeyError as error:
-            raise UsageError("a video has no prompt", got=error.args[0], where=file) from error
-        except (ValueError, TypeError) as error:
-            raise UsageError("the prompts file cannot be read", got="no JSON object", where=file) from error
+        problem, causes = "the prompts file cannot be read", (ValueError, TypeError)
+        with raised_as(UsageError, problem, causes, got="no JSON object", where=file):
+            given = {**json.loads(text)}
+        lacking = [name for name in names if name not in given]
+        if lacking:
+            raise UsageError("a video has no prompt", got=lacking[0], where=file)
+        return {name: str(given[name]) for name in names}
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if len(lines) != len(names):
         raise UsageError(
@@ -116,11 +116,8 @@ def prompts_text(file: Path) -> str:
     Raises:
         UsageError: it cannot be read.
     """
-    try:
+    with raised_as(UsageError, "the prompts file cannot be read", (OSError, UnicodeDecodeError), where=file):
         return file.expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise UsageError("the prompts file cannot be read", got=reason, where=file) from error
 
 
 def _of_folder(path: Path) -> ClipFolder:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,11 +17,13 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from ieadapt.errors import UsageError
+from ieadapt.errors import UsageError, raised_as
 from ieadapt.metrics.metric import USUAL_RATE, ClipSize
 from ieadapt.models.memory import GIB, free_memory
 from ieadapt.runs.clip_folders import PICTURE_SUFFIXES, frames_of
 from ieadapt.runs.decoding import DecodedFrame, Header, Picture, VideoFile, damaged, open_video, unequal_frames
+from ieadapt.runs.flags import setting
+from ieadapt.runs.videos import Video
 
 SAME_SHAPE = 0.01
 COPIES = 4
@@ -30,7 +32,6 @@ REFERENCES = 20
 """Pictures that a decoder may hold at once (H.264 refers to up to 16 others)."""
 SHARE = 0.5
 """Share of the free memory that a video may take."""
-Video = Float[Tensor, "frame channel height width"]
 
 
 @contextlib.contextmanager
@@ -123,14 +124,12 @@ def open_picture(file: Path) -> Iterator[Image.Image]:
     Raises:
         UsageError: it cannot be read.
     """
-    try:
-        with Image.open(file) as picture:
-            yield picture
-    except UsageError:
-        raise
-    except (OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
-        remedy = "make it again, or remove it"
-        raise UsageError("a picture cannot be read", got=error, where=file, remedy=remedy) from error
+    causes, remedy = (OSError, Image.DecompressionBombError, SyntaxError, ValueError), "make it again, or remove it"
+    with (
+        raised_as(UsageError, "a picture cannot be read", causes, where=file, remedy=remedy),
+        Image.open(file) as opened,
+    ):
+        yield opened
 
 
 @dataclass(frozen=True)
@@ -147,12 +146,10 @@ class ReadConfig:
         UsageError: a number is not positive.
     """
 
-    align: bool = field(default=False, metadata={"help": "resize and trim videos that differ from their reference"})
-    frames: int | None = field(
-        default=None, metadata={"help": "measure only so many frames from the beginning; by default all"}
-    )
-    side: int | None = field(default=None, metadata={"help": "shrink videos first, to this shorter side in pixels"})
-    strict: bool = field(default=False, metadata={"help": "leave out videos with signs of damage"})
+    align: bool = setting(False, "resize and trim videos that differ from their reference")
+    frames: int | None = setting(None, "measure only so many frames from the beginning; by default all")
+    side: int | None = setting(None, "shrink videos first, to this shorter side in pixels")
+    strict: bool = setting(False, "leave out videos with signs of damage")
 
     def __post_init__(self) -> None:
         for name in ("frames", "side"):

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 
-from ieadapt.errors import FailureError, IEAdaptError, UsageError
+from ieadapt.errors import FailureError, IEAdaptError, UsageError, raised_as
 from ieadapt.files import sweep
 from ieadapt.models import model_folder
 from ieadapt.runs.folder import Stages
@@ -232,10 +232,8 @@ def _local_workers(work: Work) -> int:
 @contextlib.contextmanager
 def _on_ray(work: Work, workers: int | None) -> Iterator[RunTasks]:
     """Workers on a Ray cluster: the one that is connected, the one at RAY_ADDRESS, or a new one on this machine."""
-    try:
+    with raised_as(UsageError, "Ray is not installed", ImportError, got=None, remedy="pip install 'ieadapt[ray]'"):
         import ray
-    except ImportError as error:
-        raise UsageError("Ray is not installed", remedy="pip install 'ieadapt[ray]'") from error
     connected = ray.is_initialized()
     if not connected:
         _connect(ray)
@@ -251,13 +249,10 @@ def _on_ray(work: Work, workers: int | None) -> Iterator[RunTasks]:
 
 
 def _connect(ray: ModuleType) -> None:
-    address = os.environ.get("RAY_ADDRESS")
-    try:
+    address, causes = os.environ.get("RAY_ADDRESS"), (ConnectionError, ValueError, RuntimeError, TimeoutError)
+    where, remedy = address or "this machine", "check RAY_ADDRESS and `ray status`"
+    with raised_as(FailureError, "the Ray cluster cannot be reached", causes, where=where, remedy=remedy):
         ray.init(address=address, log_to_driver=False, include_dashboard=False)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        remedy = "check RAY_ADDRESS and `ray status`"
-        where = address or "this machine"
-        raise FailureError("the Ray cluster cannot be reached", got=error, where=where, remedy=remedy) from error
 
 
 ENGINES: Mapping[str, Callable[[Work, int | None], contextlib.AbstractContextManager[RunTasks]]] = {

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from ieadapt.errors import FailureError, IEAdaptError, IEAdaptWarning, UsageError, reason_of
+from ieadapt.errors import FailureError, IEAdaptError, IEAdaptWarning, UsageError, raised_as
 from ieadapt.files import (
     as_read,
     file_inside,
@@ -38,6 +38,7 @@ _SCHEMA = {
 _SINCE_HASHES = ("sha256",)
 """Earlier versions wrote no content hashes."""
 _PACKAGES = ("ieadapt", "torch", "diffusers", "transformers", "numpy")
+UNWRITABLE = "the output folder cannot be written"
 _REMEDY = "name another folder, or repeat the run; its videos can be read as a folder of their own"
 
 Progress = Callable[[int, int], None]
@@ -110,10 +111,8 @@ class RunFolder:
 
     def _replace(self, name: str, content: bytes) -> Path:
         path = self.path / name
-        try:
+        with raised_as(FailureError, "cannot write a file of the run", OSError, where=path):
             write_atomically(path, content)
-        except OSError as error:
-            raise FailureError("cannot write a file of the run", got=reason_of(error), where=path) from error
         return path
 
 
@@ -159,7 +158,7 @@ def open_run(
     try:
         run.note(files=list(kept), sha256=kept)
     except FailureError as error:
-        raise _unwritable(run.path, error.__cause__ or error) from error
+        raise UsageError(UNWRITABLE, got=error.got, where=run.path, remedy="name another --out") from error
     try:
         yield run
     except BaseException as error:
@@ -206,11 +205,9 @@ def default_folder(workflow: str) -> Path:
 
 def _prepare(path: Path, resumed: Mapping[str, Any], *, overwrite: bool) -> dict[str, str]:
     """Make the folder ready; returns the files that stay of the run that is resumed, with their content hashes."""
-    try:
+    with raised_as(UsageError, UNWRITABLE, OSError, where=path, remedy="name another --out"):
         path.mkdir(parents=True, exist_ok=True)
         empty = all(is_leftover(entry) for entry in path.iterdir())
-    except OSError as error:
-        raise _unwritable(path, error) from error
     if not empty:
         if not (path / CONFIG).is_file():
             raise UsageError("the output folder holds files of something else", where=path, remedy="name another --out")
@@ -244,11 +241,6 @@ def _unchanged(path: Path, earlier: Mapping[str, Any]) -> dict[str, str]:
         )
     listed = [name for name in earlier["files"] if name in hashes]
     return {name: hashes[name] for name in listed if not problem_of(path, earlier, name)}
-
-
-def _unwritable(path: Path, error: BaseException) -> UsageError:
-    remedy = "name another --out"
-    return UsageError("the output folder cannot be written", got=reason_of(error), where=path, remedy=remedy)
 
 
 def _mark_partial(run: RunFolder, error: BaseException, started: datetime.datetime) -> None:

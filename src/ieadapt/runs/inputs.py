@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ieadapt.errors import UsageError, reason_of
+from ieadapt.errors import UsageError, raised_as
 from ieadapt.files import sha256_of
 from ieadapt.metrics.metric import ClipSize
 from ieadapt.runs.clip_folders import PICTURE_SUFFIXES, VIDEO_SUFFIXES, frames_of
@@ -220,10 +220,8 @@ def _file_digest(path: Path) -> str:
     if path.suffix.lower() not in PICTURE_SUFFIXES | VIDEO_SUFFIXES:
         expected = ", ".join(sorted(PICTURE_SUFFIXES | VIDEO_SUFFIXES))
         raise UsageError("an input of the call is neither a picture nor a video", expected=expected, where=path)
-    try:
+    with raised_as(UsageError, "an input of the call cannot be read", OSError, where=path):
         return sha256_of(path)
-    except OSError as error:
-        raise UsageError("an input of the call cannot be read", got=reason_of(error), where=path) from error
 
 
 def _read(path: Path) -> Any:

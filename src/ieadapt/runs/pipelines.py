@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import nn
 from ieadapt.attention import denoisers_of, family_of
 from ieadapt.errors import UsageError
 from ieadapt.models import PRECISIONS, check_memory, load, loaded_size
-from ieadapt.runs.flags import command_line
+from ieadapt.runs.flags import command_line, setting
 from ieadapt.runs.folder import RunFolder, open_run
 
 MOST_VIDEOS = 1_000_000
@@ -36,10 +36,9 @@ class Hardware:
         'auto'
     """
 
-    device: str = field(default="auto", metadata={"help": "auto, cpu, cuda or cuda:N"})
-    dtype: str = field(
-        default="auto",
-        metadata={"help": "auto, float32, bfloat16 or float16; auto is float32 on a CPU", "choices": tuple(PRECISIONS)},
+    device: str = setting("auto", "auto, cpu, cuda or cuda:N")
+    dtype: str = setting(
+        "auto", "auto, float32, bfloat16 or float16; auto is float32 on a CPU", choices=tuple(PRECISIONS)
     )
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ieadapt.errors import FailureError, UsageError
+from ieadapt.errors import FailureError, UsageError, raised_as, reason_of
 from ieadapt.files import read_record, record_text, sha256_of, write_atomically
 
 REJECTED = "rejected"
@@ -49,12 +49,8 @@ def write_whole(path: Path, content: bytes, *, put: Callable[[Path, Path], objec
     except FileExistsError:
         raise
     except OSError as error:
-        raise StorageError(
-            "cannot write a file of the study",
-            got=error.strerror or error,
-            where=path,
-            remedy="make room; the study goes on with --resume",
-        ) from error
+        problem, remedy = "cannot write a file of the study", "make room; the study goes on with --resume"
+        raise StorageError(problem, got=reason_of(error), where=path, remedy=remedy) from error
 
 
 def set_aside(path: Path, folder: Path) -> None:
@@ -162,13 +158,12 @@ def locked(folder: Path, keys: Iterable[str]) -> Iterator[list[str]]:
         free = []
         for key in keys:
             path = folder / f"{key}.lock"
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                locks.enter_context(FileLock(path).acquire(blocking=False))
-            except Timeout:
-                continue
-            except OSError as error:
-                raise StorageError("cannot lock work in the study", got=error.strerror or error, where=path) from error
+            with raised_as(StorageError, "cannot lock work in the study", OSError, where=path):
+                try:
+                    folder.mkdir(parents=True, exist_ok=True)
+                    locks.enter_context(FileLock(path).acquire(blocking=False))
+                except Timeout:
+                    continue
             locks.callback(path.unlink, missing_ok=True)
             free.append(key)
         yield free

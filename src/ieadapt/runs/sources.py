@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ieadapt.errors import UsageError
 from ieadapt.metrics.metric import ClipSize
 from ieadapt.runs.clip_reading import check_memory, open_clip
 from ieadapt.runs.decoding import Header, damaged, only_a_picture, open_video, played_track
+from ieadapt.runs.flags import setting
 from ieadapt.runs.videos import SOUND_RATE, Sound
 
 FITTINGS = ("crop", "fit")
@@ -44,15 +45,10 @@ class SourceConfig:
         'crop'
     """
 
-    start: int | float = field(default=0.0, metadata={"help": "where the span of the video begins, in seconds"})
-    fps: int | float | None = field(
-        default=None, metadata={"help": "frames taken per second of the video; by default all of them"}
-    )
-    size: str = field(
-        default="crop",
-        metadata={"help": "crop (fill the frame) or fit (all of it, with black bars)", "choices": FITTINGS},
-    )
-    strict: bool = field(default=False, metadata={"help": "refuse a video with signs of damage"})
+    start: int | float = setting(0.0, "where the span of the video begins, in seconds")
+    fps: int | float | None = setting(None, "frames taken per second of the video; by default all of them")
+    size: str = setting("crop", "crop (fill the frame) or fit (all of it, with black bars)", choices=FITTINGS)
+    strict: bool = setting(False, "refuse a video with signs of damage")
 
     def __post_init__(self) -> None:
         if not self.start >= 0:

@@ -30,6 +30,8 @@ _ENCODERS: Mapping[str, Mapping[str, str]] = {
     "libvpx-vp9": {"crf": "15", "b": "0", "threads": "1"},
 }
 SOUND_RATE = 48_000
+Video = Float[Tensor, "frame channel height width"]
+"""RGB in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Sound:
 
 
 def encode_video(
-    frames: Float[Tensor, "frame channel height width"],
+    frames: Video,
     frames_per_second: int | Fraction = FRAMES_PER_SECOND,
     sound: Sound | None = None,
 ) -> bytes:
@@ -105,7 +107,7 @@ def _mux_sound(container: Any, stream: Any, sound: Sound) -> None:
     container.mux(stream.encode(None))
 
 
-def strip(frames: Float[Tensor, "frame channel height width"], count: int = 8) -> bytes:
+def strip(frames: Video, count: int = 8) -> bytes:
     r"""A PNG of evenly spaced frames in a row, first and last among them, unchanged in size.
 
     Example:
@@ -117,9 +119,7 @@ def strip(frames: Float[Tensor, "frame channel height width"], count: int = 8) -
     return _png(rearrange(chosen, "frame height width channel -> height (frame width) channel"))
 
 
-def rows_of_frames(
-    clips: Mapping[str, Float[Tensor, "frame channel height width"]], count: int = 8, gap: int = 4
-) -> bytes:
+def rows_of_frames(clips: Mapping[str, Video], count: int = 8, gap: int = 4) -> bytes:
     r"""A PNG of evenly spaced frames of each clip, a row under its label for each, unchanged in size.
 
     Args:
@@ -162,7 +162,7 @@ def _evenly_spaced(number: int, count: int) -> np.ndarray:
 
 
 def side_by_side(
-    clips: Mapping[str, Float[Tensor, "frame channel height width"]], gap: int = 4
+    clips: Mapping[str, Video], gap: int = 4
 ) -> Float[Tensor, "frame channel height_and_label all_widths"]:
     """One clip that shows several in step, each under its label.
 
@@ -195,7 +195,7 @@ def _with_gaps(parts: Sequence[Tensor], dim: int, gap: int) -> Tensor:
     return torch.cat([each for part in parts for each in (torch.full(shape, _WHITE), part)][1:], dim=dim)
 
 
-def _under_label(frames: Float[Tensor, "frame channel height width"], label: str, height: int = 20) -> Tensor:
+def _under_label(frames: Video, label: str, height: int = 20) -> Tensor:
     board = Image.new("RGB", (frames.shape[3], height), "white")
     ImageDraw.Draw(board).text((3, 2), label, fill=_INK, font=ImageFont.load_default(size=12))
     header = rearrange(
@@ -204,7 +204,7 @@ def _under_label(frames: Float[Tensor, "frame channel height width"], label: str
     return torch.cat([header.expand(frames.shape[0], -1, -1, -1), frames.cpu()], dim=2)
 
 
-def _pixels(frames: Float[Tensor, "frame channel height width"]) -> UInt8[np.ndarray, "frame height width 3"]:
+def _pixels(frames: Video) -> UInt8[np.ndarray, "frame height width 3"]:
     if frames.shape[0] == 0 or frames.shape[1] != 3:
         raise UsageError("a video needs RGB frames", expected="(frame >= 1, 3, height, width)", got=tuple(frames.shape))
     if not torch.isfinite(frames).all():

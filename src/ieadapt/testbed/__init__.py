@@ -4,11 +4,9 @@ One to three objects that cross, a moving camera, patterned backgrounds and chan
 """
 
 from ieadapt.testbed.captions import caption, parse_caption
-from ieadapt.testbed.model import load_pipeline, model_folder
-from ieadapt.testbed.motion import MOTIONS
 from ieadapt.testbed.rendering import render, render_masks
 from ieadapt.testbed.sampling import sample_scenes
-from ieadapt.testbed.scene import BACKGROUNDS, CAMERAS, COLOURS, SHAPES, SIZES, Scene, SceneObject
+from ieadapt.testbed.scene import BACKGROUNDS, CAMERAS, COLOURS, MOTIONS, SHAPES, SIZES, Scene, SceneObject
 from ieadapt.testbed.score import SceneScore, score_scene, score_scenes
 
 __all__ = [
@@ -22,8 +20,6 @@ __all__ = [
     "SceneObject",
     "SceneScore",
     "caption",
-    "load_pipeline",
-    "model_folder",
     "parse_caption",
     "render",
     "render_masks",

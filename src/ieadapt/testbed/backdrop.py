@@ -14,10 +14,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from ieadapt.testbed.motion import FRAMES
 from ieadapt.testbed.patterns import paint
 from ieadapt.testbed.rendering import SCALES, SHIFT_DOWN, TURN, View, move_camera
-from ieadapt.testbed.scene import BACKGROUNDS, CAMERAS, SCENE_NUMBERS, VARIATION
+from ieadapt.testbed.scene import BACKGROUNDS, CAMERAS, FRAMES, SCENE_NUMBERS, VARIATION, Clip
 
 UNIT = 60
 """Pixels to a frame width in the plane of the patterns."""
@@ -62,7 +61,7 @@ class Placement:
 
 
 @torch.no_grad()
-def place_patterns(clip: Float[Tensor, "frame channel height width"]) -> dict[str, Placement]:
+def place_patterns(clip: Clip) -> dict[str, Placement]:
     """The best placement of every pattern in a clip.
 
     Args:
@@ -170,7 +169,7 @@ class CameraFit:
 
 
 @torch.no_grad()
-def fit_cameras(clip: Float[Tensor, "frame channel height width"]) -> dict[str, CameraFit]:
+def fit_cameras(clip: Clip) -> dict[str, CameraFit]:
     """How well every movement of the camera explains a clip, whatever its background is.
 
     Example:
@@ -197,13 +196,13 @@ def view_of(camera: str, pace: float, device: torch.device | str = "cpu") -> Vie
     return move_camera(kind, pace, torch.arange(FRAMES, device=device)[None])
 
 
-def _away_from_objects(frames: Float[Tensor, "frame channel height width"]) -> Float[Tensor, "frame 1 height width"]:
+def _away_from_objects(frames: Clip) -> Float[Tensor, "frame 1 height width"]:
     """1 where no pixel nearby is as vivid as objects are: backgrounds are muted. White objects are not told apart."""
     vivid = (frames.amax(1) - frames.amin(1) > VIVID).float()[:, None]
     return 1 - F.max_pool2d(vivid, 5, 1, 2)
 
 
-def _misfit(seen: Float[Tensor, "frame channel height width"], camera: View) -> Float[Tensor, ""]:
+def _misfit(seen: Clip, camera: View) -> Float[Tensor, ""]:
     """Mean difference of frames a few apart, each laid where the middle of the clip sees its points.
 
     The last channel of `seen` says what counts; those between are slow colours.

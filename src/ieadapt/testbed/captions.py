@@ -9,12 +9,11 @@ from __future__ import annotations
 import re
 
 from ieadapt.errors import UsageError
-from ieadapt.testbed.motion import MOTIONS
 from ieadapt.testbed.scene import (
     BACKGROUNDS,
     CAMERAS,
     COLOURS,
-    OBJECT_ATTRIBUTES,
+    MOTIONS,
     SHAPES,
     SIZES,
     Scene,
@@ -40,12 +39,6 @@ _SENTENCE = re.compile(
 )
 
 
-def sentence(objects: list[tuple[str, str, str, str]], background: str, camera: str) -> str:
-    """The caption of attribute values; each object is its size, colour, shape and motion."""
-    said = [f"a {size} {colour} {shape} {MOTION_WORDS[motion]}" for size, colour, shape, motion in objects]
-    return f"{' in front of '.join(said)} over {BACKGROUND_WORDS[background]}{CAMERA_WORDS[camera]}"
-
-
 def caption(scene: Scene) -> str:
     """What is said of a scene.
 
@@ -54,22 +47,22 @@ def caption(scene: Scene) -> str:
         >>> caption(Scene((star, ring), "bricks", "in"))
         'a big red star moving left in front of a small blue ring growing over bricks while the camera zooms in'
     """
-    objects = [(thing.size, thing.colour, thing.shape, thing.motion) for thing in scene.objects]
-    return sentence(objects, scene.background, scene.camera)
+    return captions(SceneBatch.stack([scene]))[0]
 
 
 def captions(batch: SceneBatch) -> list[str]:
-    """The caption of every scene of a batch, without making `Scene` objects of it."""
-    values = tuple(OBJECT_ATTRIBUTES.values())
-    rows = zip(batch.count.tolist(), batch.kinds.tolist(), batch.setting.tolist(), strict=True)
-    return [
-        sentence(
-            [tuple(known[index] for known, index in zip(values, kind, strict=True)) for kind in kinds[:count]],
-            BACKGROUNDS[background],
-            CAMERAS[camera],
-        )
-        for count, kinds, (background, camera) in rows
-    ]
+    """The caption of every scene of a batch, which need not be a possible scene."""
+    said = []
+    for count, kinds, (background, camera) in zip(
+        batch.count.tolist(), batch.kinds.tolist(), batch.setting.tolist(), strict=True
+    ):
+        things = [
+            f"a {SIZES[size]} {COLOURS[colour]} {SHAPES[shape]} {MOTION_WORDS[MOTIONS[motion]]}"
+            for size, colour, shape, motion in kinds[:count]
+        ]
+        setting = BACKGROUND_WORDS[BACKGROUNDS[background]] + CAMERA_WORDS[CAMERAS[camera]]
+        said.append(f"{' in front of '.join(things)} over {setting}")
+    return said
 
 
 def words() -> list[str]:

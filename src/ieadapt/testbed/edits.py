@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from ieadapt.errors import UsageError
 from ieadapt.testbed.captions import caption
 from ieadapt.testbed.rendering import render
 from ieadapt.testbed.sampling import sample_scenes
-from ieadapt.testbed.scene import OBJECT_ATTRIBUTES, SCENE_ATTRIBUTES, Scene, can_be_seen
+from ieadapt.testbed.scene import OBJECT_ATTRIBUTES, SCENE_ATTRIBUTES, Clip, Scene, can_be_seen
 
 Half = Literal["choose", "report"]
 HALVES: tuple[Half, Half] = ("choose", "report")
@@ -76,19 +76,17 @@ class EditPair:
         return caption(self.target)
 
     @property
-    def source_frames(self) -> Float[Tensor, "frame channel height width"]:
+    def source_frames(self) -> Clip:
         """The clip to edit, in [0, 1]."""
         return render(self.source)
 
     @property
-    def perfect(self) -> Float[Tensor, "frame channel height width"]:
+    def perfect(self) -> Clip:
         """The perfect edit, in [0, 1]."""
         return render(self.target)
 
 
-def kept_region(
-    source: Float[Tensor, "frame channel height width"], perfect: Float[Tensor, "frame channel height width"]
-) -> Bool[Tensor, "frame height width"]:
+def kept_region(source: Clip, perfect: Clip) -> Bool[Tensor, "frame height width"]:
     """The pixels that the perfect edit leaves as they are.
 
     Example:

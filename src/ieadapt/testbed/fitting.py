@@ -2,7 +2,9 @@
 
 The attributes of a scene (what a caption says) are kept; its numbers (where, how fast, in which light) are moved down
 the gradient of the squared error of some frames. Several scenes are fitted to one clip at once, so that what a clip
-shows can be read by asking which of several scenes explains it best.
+shows can be read by asking which of several scenes explains it best. How well a clip is drawn is measured beside the
+picture of the fitted scene, so that motion, occlusion and light are no faults of it; what another object hides does not
+count.
 """
 
 from __future__ import annotations
@@ -18,9 +20,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ieadapt.errors import UsageError
-from ieadapt.testbed.motion import FRAMES
-from ieadapt.testbed.rendering import render_batch
-from ieadapt.testbed.scene import OBJECT_NUMBERS, RESOLUTION, SCENE_NUMBERS, Scene, SceneBatch
+from ieadapt.testbed.rendering import masks_batch, render_batch
+from ieadapt.testbed.scene import FRAMES, OBJECT_NUMBERS, RESOLUTION, SCENE_NUMBERS, Clip, Scene, SceneBatch
 
 FITTED_FRAMES = (0, 3, 6, 9, 12, 15)
 """Frames whose error is brought down; the figures are of all 16."""
@@ -40,6 +41,11 @@ COARSE_SHARE = 0.5
 """... and the share of the steps that are so taken."""
 HIGHEST = 50.0
 """Decibels above which closeness is not told apart (an error of less than a step of 8 bits)."""
+
+SOLID = 0.9
+"""How much of a pixel an object must show for the pixel to count as the object's."""
+LEAST_PIXELS = 12
+"""Pixels that an object must show in a frame for the frame to count."""
 
 
 @dataclass(frozen=True)
@@ -156,3 +162,58 @@ def _with_numbers(start: Scene, fitted: Scene) -> Scene:
 
 def _decibels(error: float) -> float:
     return min(HIGHEST, -10 * math.log10(max(error, 1e-12)))
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How well a clip is drawn, whatever it shows.
+
+    Args:
+        fit: PSNR to the picture of the scene that explains the clip best, dB; higher is better.
+        detail: share of that picture's gradients that the clip has too, in [0, 1]; higher is better. Blurred edges and
+            missing texture lower it; gradients of its own do not raise it.
+        constancy: how still an object's colour stays over time, 1 at no change beyond the fitted light and 0 at a
+            standard deviation of .1 or more of colours in [0, 1]; the mean over objects.
+        flicker: mean change of the difference to the fitted picture from frame to frame, in 255ths; lower is better.
+    """
+
+    fit: float
+    detail: float
+    constancy: float
+    flicker: float
+
+
+@torch.no_grad()
+def quality_of(clip: Clip, fit: Fit) -> Quality:
+    """Measure a clip beside the scene that was fitted to it."""
+    clip = clip.detach().float().clamp(0, 1)
+    batch = SceneBatch.stack([fit.scene]).to(clip.device)
+    ideal, masks = render_batch(batch)[0], masks_batch(batch)[0, : len(fit.scene.objects)]
+    difference = clip - ideal
+    flicker = 255 * float(difference.diff(dim=0).abs().mean())
+    return Quality(fit.psnr, _detail(clip, ideal), _constancy(difference, masks), flicker)
+
+
+def _detail(clip: Tensor, ideal: Tensor) -> float:
+    """Share of the ideal's gradients that is in the clip: sum of min(projection of its gradient, ideal) over ideal."""
+    shared = whole = 0.0
+    for axis in (-1, -2):
+        steep, own = ideal.diff(dim=axis), clip.diff(dim=axis)
+        size = steep.abs()
+        # weighted by the ideal's own gradient: where it is flat, the clip's noise says nothing of lost detail
+        shared += float((torch.minimum(own * steep.sign(), size).clamp(min=0) * size).sum())
+        whole += float(size.square().sum())
+    return shared / max(whole, 1e-12)
+
+
+def _constancy(difference: Clip, masks: Float[Tensor, "object frame height width"]) -> float:
+    values = []
+    for mask in masks:
+        solid = (mask > SOLID).float()
+        pixels = solid.sum((1, 2))
+        frames = pixels >= LEAST_PIXELS
+        if frames.sum() < 2:
+            continue
+        colour = (difference * solid[:, None]).sum((2, 3))[frames] / pixels[frames, None]
+        values.append(max(0.0, 1 - float(colour.std(0, correction=0).norm()) / 0.1))
+    return sum(values) / len(values) if values else 0.0

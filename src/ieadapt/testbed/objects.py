@@ -17,14 +17,18 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ieadapt.testbed.motion import FRAMES, MOTIONS, Trajectory, follow
 from ieadapt.testbed.outlines import SYMMETRY
 from ieadapt.testbed.outlines import area as area_of
-from ieadapt.testbed.rendering import View, palette, seen, signed_distance
-from ieadapt.testbed.scene import COLOURS, SHAPES, can_be_seen
+from ieadapt.testbed.rendering import Trajectory, View, follow, palette, seen, signed_distance
+from ieadapt.testbed.scene import COLOURS, FRAMES, MOTIONS, SHAPES, Clip, can_be_seen
 
 Grid = Float[Tensor, "frame channel row column"]
 """Frames in [0, 1] at the size at which colours are sought."""
+Plane = Float[Tensor, "frame row column"]
+"""One number of each pixel of such frames."""
+Numbers = Float[Tensor, "candidate 6"]
+"""x, y, log radius, angle, phase and pace of every candidate."""
+Errors = Float[Tensor, " candidate"]
 
 GRID = 64
 """Height and width of the frames in which colours are sought."""
@@ -106,7 +110,7 @@ class Sighting:
         return [one for one in self.candidates if all(getattr(one, key) == value for key, value in named.items())]
 
 
-def at_grid(clip: Float[Tensor, "frame channel height width"]) -> Float[Tensor, "frame channel row column"]:
+def at_grid(clip: Clip) -> Float[Tensor, "frame channel row column"]:
     """The clip at the size at which colours are sought."""
     return F.interpolate(clip, size=(GRID, GRID), mode="area")
 
@@ -131,7 +135,7 @@ class Starts(NamedTuple):
 
     shape: Int[Tensor, " candidate"]
     motion: Int[Tensor, " candidate"]
-    numbers: Float[Tensor, "candidate 6"]
+    numbers: Numbers
 
 
 @dataclass(frozen=True)
@@ -197,13 +201,13 @@ def spot(
     )
 
 
-def _largest_part(mask: Bool[Tensor, "frame row column"]) -> Float[Tensor, "frame row column"]:
+def _largest_part(mask: Bool[Tensor, "frame row column"]) -> Plane:
     """The pixels that lie near where most of the colour is, so that a speck elsewhere is no part of the object."""
     soft = F.avg_pool2d(mask.float()[:, None], 5, 1, 2)[:, 0]
     return (mask & (soft > 0.45)).float()
 
 
-def _cover(frames: Tensor, behind: Tensor, own: Tensor, ray: Tensor) -> Float[Tensor, "frame row column"]:
+def _cover(frames: Tensor, behind: Tensor, own: Tensor, ray: Tensor) -> Plane:
     """How much of each pixel the object covers: the share of the way from the background to the object's colour."""
     scale = ((frames * ray[:, None, None]).sum(1) / ray.square().sum() * own).sum((1, 2)) / own.sum((1, 2)).clamp(min=1)
     target = scale[:, None, None, None] * ray[:, None, None]
@@ -214,7 +218,7 @@ def _cover(frames: Tensor, behind: Tensor, own: Tensor, ray: Tensor) -> Float[Te
     return torch.maximum(soft * near, own * (share > 0.3))
 
 
-def _centres(own: Float[Tensor, "frame row column"]) -> tuple[Tensor, Tensor]:
+def _centres(own: Plane) -> tuple[Tensor, Tensor]:
     """Centre of the pixels of each frame in frame widths; a frame without any takes those around it."""
     steps = (torch.arange(GRID, device=own.device) + 0.5) / GRID
     size = own.sum((1, 2))
@@ -233,7 +237,7 @@ def _window(x: Tensor, y: Tensor, half: float) -> Float[Tensor, "frame point 2"]
     return torch.stack([x[:, None] + across.flatten(), y[:, None] + down.flatten()], -1)
 
 
-def _sample(values: Float[Tensor, "frame row column"], grid: Float[Tensor, "frame point 2"]) -> Tensor:
+def _sample(values: Plane, grid: Float[Tensor, "frame point 2"]) -> Tensor:
     return F.grid_sample(values[:, None], (2 * grid - 1)[:, None], align_corners=False)[:, 0, 0]
 
 
@@ -272,7 +276,7 @@ class _Fitted(NamedTuple):
     owner: Int[Tensor, " candidate"]
     starts: Starts
 
-    def of(self, rows: Int[Tensor, " kept"], numbers: Float[Tensor, "candidate 6"]) -> _Fitted:
+    def of(self, rows: Int[Tensor, " kept"], numbers: Numbers) -> _Fitted:
         """Some of the candidates, from other numbers."""
         starts = Starts(self.starts.shape[rows], self.starts.motion[rows], numbers[rows])
         return self._replace(owner=self.owner[rows], starts=starts)
@@ -302,7 +306,7 @@ def fit_objects(spots: Sequence[Spot]) -> list[Sighting | None]:
 
 
 @torch.enable_grad()
-def _fit(together: _Fitted) -> tuple[Float[Tensor, "candidate 6"], Float[Tensor, " candidate"]]:
+def _fit(together: _Fitted) -> tuple[Numbers, Errors]:
     """Bring every candidate closer to what is shown; the numbers of each, and how far off it stays.
 
     After `TRIAL` steps only those go on that may still explain their object best.
@@ -315,7 +319,7 @@ def _fit(together: _Fitted) -> tuple[Float[Tensor, "candidate 6"], Float[Tensor,
     return numbers, errors
 
 
-def _descend(together: _Fitted, iterations: range) -> tuple[Float[Tensor, "candidate 6"], Float[Tensor, " candidate"]]:
+def _descend(together: _Fitted, iterations: range) -> tuple[Numbers, Errors]:
     """The closest that each candidate comes in some steps of the whole fit, and its error there."""
     starts, weight, shown = together.starts, together.weight[together.owner], together.shown[together.owner]
     numbers = starts.numbers.clone().requires_grad_()
@@ -342,7 +346,7 @@ def _descend(together: _Fitted, iterations: range) -> tuple[Float[Tensor, "candi
     return kept, best
 
 
-def _promising(together: _Fitted, errors: Float[Tensor, " candidate"]) -> Int[Tensor, " kept"]:
+def _promising(together: _Fitted, errors: Errors) -> Int[Tensor, " kept"]:
     """Of every object the `GOING_ON` candidates nearest so far, and the nearest of every shape and of every motion."""
     order = errors.argsort().tolist()
     owner, shape, motion = (part.tolist() for part in (together.owner, together.starts.shape, together.starts.motion))
@@ -356,9 +360,7 @@ def _promising(together: _Fitted, errors: Float[Tensor, " candidate"]) -> Int[Te
     return torch.tensor(sorted(rows), device=errors.device)
 
 
-def _candidates(
-    numbers: Float[Tensor, "candidate 6"], errors: Float[Tensor, " candidate"], together: _Fitted
-) -> list[tuple[Candidate, ...]]:
+def _candidates(numbers: Numbers, errors: Errors, together: _Fitted) -> list[tuple[Candidate, ...]]:
     """The best candidate of each shape and motion, object by object."""
     best: list[dict[tuple[int, int], Candidate]] = [{} for _ in together.grid]
     rows = (together.owner, together.starts.shape, together.starts.motion, errors, numbers)
@@ -371,7 +373,7 @@ def _candidates(
     return [tuple(found.values()) for found in best]
 
 
-def _covers(together: _Fitted, numbers: Float[Tensor, "candidate 6"]) -> Float[Tensor, "candidate frame point"]:
+def _covers(together: _Fitted, numbers: Numbers) -> Float[Tensor, "candidate frame point"]:
     """How much each candidate covers each point."""
     grid, camera = together.grid[together.owner], View(*(part[together.owner] for part in together.camera))
     x, y, radius, angle, phase, pace = (part[:, None] for part in numbers.unbind(1))

@@ -6,23 +6,26 @@ in the middle of the clip.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ieadapt.testbed.motion import FRAMES, Trajectory, follow
 from ieadapt.testbed.outlines import OUTLINES
 from ieadapt.testbed.patterns import paint, tint
 from ieadapt.testbed.scene import (
     BACKGROUNDS,
     CAMERAS,
     COLOURS,
+    FRAMES,
     MOST_OBJECTS,
+    MOTIONS,
     RESOLUTION,
     SHAPES,
     SIZES,
+    Clip,
     Scene,
     SceneBatch,
 )
@@ -64,6 +67,52 @@ SHADOW = 0.35
 SHADOW_SOFT = 9.0
 """Width of a shadow's edge in pixels."""
 SHADOW_REACH = 0.035
+
+
+FrameNumbers = Int[Tensor, "scene frame"]
+TRAVEL = 0.30
+BOUNCE_HEIGHT = 0.26
+BOUNCE_PERIOD = 8
+GROWTH = 0.3
+SPIN = math.radians(18.0)
+
+
+class Trajectory(NamedTuple):
+    """Where objects are in every frame; each field has the frame axis last."""
+
+    x: Tensor
+    y: Tensor
+    radius: Tensor
+    angle: Tensor
+
+
+def follow(motion: Tensor, middle: Trajectory, phase: Tensor, frame: Tensor, pace: Tensor | float = 1.0) -> Trajectory:
+    """Where objects are at given frames; all arguments broadcast.
+
+    Left, right, up and down travel 0.30 of the frame at constant speed; growing goes from 0.7 to 1.3 times the radius
+    and shrinking back; spinning turns 18 degrees a frame; bouncing rises and falls by 0.26 in 8 frames.
+
+    Args:
+        motion: index into `MOTIONS`.
+        middle: position and radius in the middle of the clip, and the angle in the first frame.
+        phase: where in its cycle a bouncing object starts.
+        frame: which frames, 0 to 15.
+        pace: distance, growth and turns as a multiple of the nominal ones.
+    """
+    progress = frame / (FRAMES - 1) - 0.5
+
+    def is_a(name: str) -> Tensor:
+        return (motion == MOTIONS.index(name)).to(progress.dtype) * pace
+
+    height = (torch.pi * (frame / BOUNCE_PERIOD + phase)).sin().abs()
+    return Trajectory(
+        x=middle.x + TRAVEL * progress * (is_a("right") - is_a("left")),
+        y=middle.y
+        + TRAVEL * progress * (is_a("down") - is_a("up"))
+        + BOUNCE_HEIGHT * (0.5 - height) * is_a("bouncing"),
+        radius=middle.radius * (1 + 2 * GROWTH * progress * (is_a("growing") - is_a("shrinking"))),
+        angle=middle.angle + SPIN * frame * is_a("spinning"),
+    )
 
 
 def palette(device: torch.device | str = "cpu") -> Float[Tensor, "colour channel"]:
@@ -120,18 +169,18 @@ def between(bounds: tuple[float, float], share: Tensor) -> Tensor:
     return bounds[0] + (bounds[1] - bounds[0]) * share
 
 
-def all_frames(batch: SceneBatch) -> Int[Tensor, "scene frame"]:
+def all_frames(batch: SceneBatch) -> FrameNumbers:
     """The numbers of all 16 frames for every scene."""
     return torch.arange(FRAMES, device=batch.count.device).expand(len(batch), FRAMES)
 
 
-def view(batch: SceneBatch, frame: Int[Tensor, "scene frame"]) -> View:
+def view(batch: SceneBatch, frame: FrameNumbers) -> View:
     """The camera of every scene at given frames."""
     pace = between(PACES, batch.of_scene("camera_pace"))[:, None]
     return move_camera(batch.of_scene("camera")[:, None], pace, frame)
 
 
-def move_camera(camera: Int[Tensor, "scene 1"], pace: Tensor | float, frame: Int[Tensor, "scene frame"]) -> View:
+def move_camera(camera: Int[Tensor, "scene 1"], pace: Tensor | float, frame: FrameNumbers) -> View:
     """A camera at given frames.
 
     Args:
@@ -151,7 +200,7 @@ def move_camera(camera: Int[Tensor, "scene 1"], pace: Tensor | float, frame: Int
     )
 
 
-def world_paths(batch: SceneBatch, frame: Int[Tensor, "scene frame"]) -> Trajectory:
+def world_paths(batch: SceneBatch, frame: FrameNumbers) -> Trajectory:
     """Where every object is in the plane, each field of shape (scene, slot, frame)."""
     bounds = torch.tensor([RADIUS[size] for size in SIZES], device=frame.device)[batch.kind("size")]
     radius = bounds[..., 0] + batch.number("swell") * (bounds[..., 1] - bounds[..., 0])
@@ -173,7 +222,7 @@ def seen(path: Trajectory, camera: View) -> Trajectory:
     return Trajectory((path.x - 0.5 - x) * zoom + 0.5, (path.y - 0.5 - y) * zoom + 0.5, path.radius * zoom, path.angle)
 
 
-def paths(batch: SceneBatch, frame: Int[Tensor, "scene frame"]) -> Trajectory:
+def paths(batch: SceneBatch, frame: FrameNumbers) -> Trajectory:
     """Where every object appears in the frame, each field of shape (scene, slot, frame)."""
     return seen(world_paths(batch, frame), view(batch, frame))
 
@@ -207,7 +256,7 @@ def backdrops(
 
 
 def render_batch(
-    batch: SceneBatch, frame: Int[Tensor, "scene frame"] | None = None, resolution: int = RESOLUTION
+    batch: SceneBatch, frame: FrameNumbers | None = None, resolution: int = RESOLUTION
 ) -> Float[Tensor, "scene frame channel height width"]:
     """Render many scenes at once, on the device of their tensors.
 
@@ -260,7 +309,7 @@ def _shading(
 
 
 def masks_batch(
-    batch: SceneBatch, frame: Int[Tensor, "scene frame"] | None = None, resolution: int = RESOLUTION
+    batch: SceneBatch, frame: FrameNumbers | None = None, resolution: int = RESOLUTION
 ) -> Float[Tensor, "scene slot frame height width"]:
     """How much of each pixel shows each object, what hides it taken off, in [0, 1]; unused slots are 0."""
     frame = all_frames(batch) if frame is None else frame
@@ -275,7 +324,7 @@ def masks_batch(
     return torch.stack(shown, 1)
 
 
-def render(scene: Scene) -> Float[Tensor, "frame channel height width"]:
+def render(scene: Scene) -> Clip:
     """Render a scene: 16 frames of 128 x 128 pixels in [0, 1].
 
     Example:

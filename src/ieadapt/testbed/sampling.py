@@ -7,11 +7,11 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from ieadapt.errors import UsageError
-from ieadapt.testbed.motion import MOTIONS, Trajectory
-from ieadapt.testbed.rendering import all_frames, paths, view, world_paths
+from ieadapt.testbed.rendering import Trajectory, all_frames, paths, view, world_paths
 from ieadapt.testbed.scene import (
     COLOURS,
     MOST_OBJECTS,
+    MOTIONS,
     OBJECT_ATTRIBUTES,
     OBJECT_NUMBERS,
     ROUND,

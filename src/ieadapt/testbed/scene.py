@@ -17,14 +17,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ieadapt.errors import UsageError
-from ieadapt.testbed.motion import MOTIONS
 
-RESOLUTION = 128
+FRAMES, RESOLUTION = 16, 128
 SIZES = ("big", "small")
 COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "white")
 SHAPES = ("ball", "ring", "square", "triangle", "star", "cross")
 ROUND = ("ball", "ring")
 """Shapes that look the same at every angle: they cannot be seen to spin."""
+MOTIONS = ("left", "right", "up", "down", "growing", "shrinking", "spinning", "bouncing")
 BACKGROUNDS = ("bricks", "waves", "hills", "checks", "stripes", "dots", "honeycomb", "starry sky")
 CAMERAS = ("still", "left", "right", "up", "down", "in", "out")
 """What the camera does: nothing, pan towards a side, or zoom."""
@@ -39,6 +39,8 @@ FIELD_NUMBERS = 9
 VARIATION = len(SCENE_NUMBERS) + FIELD_NUMBERS
 
 
+Clip = Float[Tensor, "frame channel height width"]
+"""Frames in [0, 1]."""
 Split = Literal["train", "heldout", "all"]
 Attributes = Mapping[str, tuple[str, ...]]
 """Name of an attribute -> the values that it may have."""
@@ -52,27 +54,6 @@ def can_be_seen(shape: str, motion: str) -> bool:
         (True, False)
     """
     return motion != "spinning" or shape not in ROUND
-
-
-def check_spin(value: Any) -> None:
-    """Refuse a value whose `shape` does not show its `motion`.
-
-    Raises:
-        UsageError: a round shape that spins.
-    """
-    if not can_be_seen(value.shape, value.motion):
-        raise UsageError(
-            "a round shape cannot be seen to spin",
-            expected="a shape with corners",
-            got=value.shape,
-            where=type(value).__name__,
-            remedy="choose another shape or motion",
-        )
-
-
-def attribute_indices(value: object, attributes: Attributes) -> list[int]:
-    """Where each attribute of a value stands among the known ones."""
-    return [known.index(getattr(value, name)) for name, known in attributes.items()]
 
 
 def check_attributes(value: object, attributes: Attributes) -> None:
@@ -125,7 +106,14 @@ class SceneObject:
     def __post_init__(self) -> None:
         """Check the attributes."""
         check_attributes(self, OBJECT_ATTRIBUTES)
-        check_spin(self)
+        if not can_be_seen(self.shape, self.motion):
+            raise UsageError(
+                "a round shape cannot be seen to spin",
+                expected="a shape with corners",
+                got=self.shape,
+                where="SceneObject",
+                remedy="choose another shape or motion",
+            )
 
     def replace(self, **changes: Any) -> SceneObject:
         """The same object with some values changed."""
@@ -217,7 +205,7 @@ class SceneBatch:
         """Scenes to tensors."""
         spare = SceneObject("small", "white", "ball", "left")
         filled = [(*scene.objects, *[spare] * (MOST_OBJECTS - len(scene.objects))) for scene in scenes]
-        kinds = [[attribute_indices(thing, OBJECT_ATTRIBUTES) for thing in objects] for objects in filled]
+        kinds = [[_indices(thing, OBJECT_ATTRIBUTES) for thing in objects] for objects in filled]
         numbers = [
             [[*thing.position, *(getattr(thing, name) for name in OBJECT_NUMBERS[2:])] for thing in objects]
             for objects in filled
@@ -226,7 +214,7 @@ class SceneBatch:
             torch.tensor([len(scene.objects) for scene in scenes]),
             torch.tensor(kinds),
             torch.tensor(numbers, dtype=torch.float32),
-            torch.tensor([attribute_indices(scene, SCENE_ATTRIBUTES) for scene in scenes]),
+            torch.tensor([_indices(scene, SCENE_ATTRIBUTES) for scene in scenes]),
             torch.tensor([scene.variation for scene in scenes], dtype=torch.float32),
         )
 
@@ -287,6 +275,10 @@ class SceneBatch:
         if name in SCENE_ATTRIBUTES:
             return self.setting[:, list(SCENE_ATTRIBUTES).index(name)]
         return self.variation[:, SCENE_NUMBERS.index(name)]
+
+
+def _indices(value: object, attributes: Attributes) -> list[int]:
+    return [known.index(getattr(value, name)) for name, known in attributes.items()]
 
 
 def _values(indices: Sequence[int], attributes: Attributes) -> dict[str, Any]:

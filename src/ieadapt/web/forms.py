@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import gradio as gr
 
-from ieadapt.errors import UsageError
+from ieadapt.errors import UsageError, raised_as
 from ieadapt.runs.flags import Flag, assemble, flags
 from ieadapt.web.rendering import capitalise, label_of
 from ieadapt.web.workspace import Workspace
@@ -153,10 +153,9 @@ def _number_field(flag: Flag, value: Any, kind: type, seen: Mapping[str, Any]) -
     def read(raw: Any) -> Any:
         if raw is None or not str(raw).strip():
             return flag.default
-        try:
+        causes = (TypeError, ValueError, OverflowError)
+        with raised_as(UsageError, "this is no number", causes, got=repr(raw), where=seen["label"]):
             return kind(raw)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise UsageError("this is no number", got=repr(raw), where=seen["label"]) from error
 
     if flag.default is None:
         hint = "" if "by default" in flag.help else "the model's own"

@@ -21,7 +21,7 @@ from fastapi.responses import FileResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.background import BackgroundTask
 
-from ieadapt.errors import UsageError
+from ieadapt.errors import UsageError, raised_as
 from ieadapt.models import known_models
 from ieadapt.models.location import model_folder, pipeline_index
 from ieadapt.web import edit, measure, runs, videos
@@ -76,15 +76,9 @@ def serve(config: WebConfig) -> None:
 def _listening(access: Access) -> socket.socket:
     """The socket of the address."""
     family = socket.AF_INET6 if ":" in access.host else socket.AF_INET
-    try:
+    where, remedy = f"{access.host}:{access.port}", "name another --port or --host"
+    with raised_as(UsageError, "the web app cannot listen there", OSError, where=where, remedy=remedy):
         return socket.create_server((access.host, access.port), family=family)
-    except OSError as error:
-        raise UsageError(
-            "the web app cannot listen there",
-            got=error.strerror or error,
-            where=f"{access.host}:{access.port}",
-            remedy="name another --port or --host",
-        ) from error
 
 
 def application_of(config: WebConfig) -> fastapi.FastAPI:

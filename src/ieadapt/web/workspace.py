@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ieadapt.errors import UsageError
+from ieadapt.errors import UsageError, raised_as
 from ieadapt.files import difference, file_inside, fits
 from ieadapt.runs.folder import CONFIG, read_run
 
@@ -65,18 +65,12 @@ class Workspace:
             UsageError: it cannot be made.
         """
         self.empty_incoming()
-        try:
+        problem, remedy = "the folder of the web app cannot be written", "name another --root"
+        with raised_as(UsageError, problem, OSError, where=self.root, remedy=remedy):
             self.root.mkdir(parents=True, exist_ok=True)
             for folder in (self.uploads, self.incoming, self.inversions):
                 folder.mkdir(exist_ok=True)
                 folder.chmod(0o700)  # whatever the umask, and where an earlier version has made it
-        except OSError as error:
-            raise UsageError(
-                "the folder of the web app cannot be written",
-                got=error.strerror or error,
-                where=self.root,
-                remedy="name another --root",
-            ) from error
 
     def new_name(self, workflow: str) -> str:
         """A name that no run has: workflow, time in UTC, and four random letters."""

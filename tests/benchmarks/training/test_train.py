@@ -18,8 +18,8 @@ from benchmarks.training.pool import latent_pool
 from benchmarks.training.train import main
 from benchmarks.training.world import TOKENS
 from ieadapt.errors import FailureError, UsageError
+from ieadapt.models import load, model_folder
 from ieadapt.testbed.captions import captions
-from ieadapt.testbed.model import load_pipeline, model_folder
 from ieadapt.testbed.rendering import render_batch
 from ieadapt.testbed.sampling import sample_batch
 
@@ -65,7 +65,7 @@ def test_smoke_run_leaves_weights_and_a_record(folder: Path, model: str) -> None
 
 @pytest.mark.slow
 def test_smoke_run_exports_a_pipeline_that_runs(folder: Path) -> None:
-    pipeline = load_pipeline(folder / "pipeline")
+    pipeline = load(folder / "pipeline")
     frames = pipeline("a big red star moving left over bricks", num_inference_steps=1, output_type="pt").frames
     assert frames.shape == (1, 16, 3, 128, 128)
     assert frames.isfinite().all()
@@ -88,7 +88,7 @@ def test_pipeline_folder_becomes_a_training_folder_again(tmp_path: Path) -> None
     shipped = model_folder("scenes")
     adopt(SCENES, shipped, tmp_path)
     modules = load_parts(SCENES, tmp_path).modules
-    pipeline = load_pipeline(shipped)
+    pipeline = load(shipped)
     assert set(modules) == PARTS["scenes"]
     for name, component in (("vae", pipeline.vae), ("text", pipeline.text_encoder)):
         expected = component.state_dict()

@@ -12,8 +12,7 @@ from ieadapt.attention import AttentionCall, find_sites, intercept
 from ieadapt.errors import UsageError
 from ieadapt.tasks.edit.config import EditConfig
 from ieadapt.tasks.edit.method import Editor
-from ieadapt.tasks.edit.steps import ChangeMask
-from ieadapt.tasks.edit.words import WordEvidence, text_sites, word_control
+from ieadapt.tasks.edit.steps import ChangeMask, WordEvidence, text_sites, word_control
 from ieadapt.tasks.maps.record import prompt_words
 from tests.families import run, tiny_pipeline
 from tests.interventions.dense_maps import dense_logits

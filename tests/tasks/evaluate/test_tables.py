@@ -7,8 +7,8 @@ import pytest
 from ieadapt.errors import UsageError
 from ieadapt.tasks.evaluate.tables import MEASURES, MetricSummary, compare, summary_table, verdict
 from ieadapt.testbed import Scene, SceneObject, SceneScore
-from ieadapt.testbed.accuracy import Accuracy
-from ieadapt.testbed.quality import Quality
+from ieadapt.testbed.fitting import Quality
+from ieadapt.testbed.score import Accuracy
 
 SCENE = Scene((SceneObject("big", "red", "star", "left"),), "bricks")
 

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffusers import DiffusionPipeline
-from jaxtyping import Float
-from torch import Tensor
 
 from ieadapt.errors import UsageError
 from ieadapt.runs.shared_files import FileRecord, fingerprint
 from ieadapt.runs.sources import SourceConfig, read_source
-from ieadapt.runs.videos import encode_video
+from ieadapt.runs.videos import Video, encode_video
 from ieadapt.runs.workers import Task, Work
 from ieadapt.tasks.edit.config import edit_preset
 from ieadapt.tasks.edit.inversion import cached_inversion
@@ -25,8 +23,6 @@ from ieadapt.tasks.generate import GenerationConfig
 SOURCE, COPY, RECONSTRUCTION = "source", "copy", "reconstruction"
 INVERTING = "inversion"
 """The preset whose inversion the reconstruction row shows."""
-
-Video = Float[Tensor, "frame channel height width"]
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from typing import Any
 
 import yaml
 
-from ieadapt.errors import FailureError, IEAdaptError, UsageError, reason_of
+from ieadapt.errors import FailureError, IEAdaptError, UsageError, raised_as
 from ieadapt.metrics import Metric, select_metrics
 from ieadapt.runs.clip_folders import VIDEO_SUFFIXES, frames_of
 from ieadapt.runs.clip_reading import open_clip, read_clip
 from ieadapt.runs.engines import make_missing
-from ieadapt.runs.flags import command_line
+from ieadapt.runs.flags import command_line, setting
 from ieadapt.runs.folder import Batch, RunFolder, Stages, open_run, silent
 from ieadapt.runs.notes import noted
 from ieadapt.runs.pipelines import Hardware
@@ -63,17 +63,15 @@ class V2VConfig:
         UsageError: a method is unknown, or none is named.
     """
 
-    videos: Path | None = field(default=None, metadata={"help": "folder of the source videos; by default the list's"})
-    methods: str = field(default="default", metadata={"help": "presets of the editor, with commas"})
-    metrics: str = field(default=METRICS, metadata={"help": "names with commas; `all` for all that can run"})
-    weights: str | None = field(
-        default=None, metadata={"help": "weights of CLIP, RAFT, ...: a folder of them, or clip=PLACE,raft=PLACE"}
-    )
+    videos: Path | None = setting(None, "folder of the source videos; by default the list's")
+    methods: str = setting("default", "presets of the editor, with commas")
+    metrics: str = setting(METRICS, "names with commas; `all` for all that can run")
+    weights: str | None = setting(None, "weights of CLIP, RAFT, ...: a folder of them, or clip=PLACE,raft=PLACE")
     sampling: Sampling = field(default_factory=Sampling)
     source: SourceConfig = field(default_factory=SourceConfig)
-    engine: str = field(default="local", metadata={"help": "local or ray"})
-    workers: int | None = field(default=None, metadata={"help": "workers; by default one per GPU or core"})
-    cache: Path | None = field(default=None, metadata={"help": "folder in which inversions are kept"})
+    engine: str = setting("local", "local or ray")
+    workers: int | None = setting(None, "workers; by default one per GPU or core")
+    cache: Path | None = setting(None, "folder in which inversions are kept")
     hardware: Hardware = field(default_factory=Hardware)
 
     def __post_init__(self) -> None:
@@ -259,15 +257,13 @@ def read_edit_set(file: Path, videos: Path | None = None) -> list[EditJob]:
         >>> read_edit_set(folder / "set.yaml")[0].prompts
         ('pixel art', 'snow')
     """
-    try:
+    causes = (OSError, UnicodeDecodeError, yaml.YAMLError, csv.Error)
+    with raised_as(UsageError, "the list of edits cannot be read", causes, where=file):
         text = file.expanduser().read_text(encoding="utf-8-sig")
         if file.suffix.lower() in (".yaml", ".yml"):
             entries = _v2vbench(yaml.safe_load(text), file)
         else:
             entries = _tgve(list(csv.DictReader(text.splitlines())))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, csv.Error) as error:
-        reason = " ".join(reason_of(error).split())[:200]
-        raise UsageError("the list of edits cannot be read", got=reason, where=file) from error
     if entries is None:
         jobs = read_jobs(file)
         if any(job.video is None for job in jobs):
@@ -296,13 +292,12 @@ def _v2vbench(content: Any, file: Path) -> Entries | None:
     rows = content.get("data") if isinstance(content, dict) else content
     if not isinstance(rows, list) or not all(isinstance(row, dict) and "video_id" in row for row in rows):
         return None
-    try:
+    problem, expected = "an entry of the list has no edits", "edit: [{prompt: ...}]"
+    with raised_as(UsageError, problem, (KeyError, TypeError), expected=expected, got=None, where=file):
         return [
             (str(row["video_id"]), str(row.get("prompt") or ""), [str(edit["prompt"]) for edit in row["edit"]])
             for row in rows
         ]
-    except (KeyError, TypeError) as error:
-        raise UsageError("an entry of the list has no edits", expected="edit: [{prompt: ...}]", where=file) from error
 
 
 def _tgve(rows: Sequence[Mapping[str, str | None]]) -> Entries | None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.metrics.intervals import mean_interval
 from ieadapt.runs.engines import make_missing
-from ieadapt.runs.flags import flag_arguments
+from ieadapt.runs.flags import flag_arguments, setting
 from ieadapt.runs.folder import Stages, open_run, silent
 from ieadapt.runs.notes import noted
 from ieadapt.runs.pipelines import Hardware, check_prompts, check_seeds
@@ -117,13 +117,13 @@ class VBenchRun:
 
     model: str
     prompts: tuple[str, ...]
-    samples: int = field(default=5, metadata={"help": "videos per prompt; VBench asks for 5, 25 for its flickering"})
+    samples: int = setting(5, "videos per prompt; VBench asks for 5, 25 for its flickering")
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     enhancement: EnhanceConfig = field(default_factory=EnhanceConfig)
-    profile: Path | None = field(default=None, metadata={"help": "folder of a measure run; without one it measures"})
-    seed: int = field(default=0, metadata={"help": "seed of the first video; the next ones count up"})
-    engine: str = field(default="local", metadata={"help": "local or ray"})
-    workers: int | None = field(default=None, metadata={"help": "workers; by default one per GPU or core"})
+    profile: Path | None = setting(None, "folder of a measure run; without one it measures")
+    seed: int = setting(0, "seed of the first video; the next ones count up")
+    engine: str = setting("local", "local or ray")
+    workers: int | None = setting(None, "workers; by default one per GPU or core")
     hardware: Hardware = field(default_factory=Hardware)
 
     def __post_init__(self) -> None:

@@ -14,9 +14,9 @@ from ieadapt.runs.report import Block, Clip, Gallery, Picture, Section, Text
 from ieadapt.runs.videos import encode_video, rows_of_frames, side_by_side
 from ieadapt.tasks.edit.method import EditResult, edit
 from ieadapt.tasks.generate import GenerationConfig
-from ieadapt.testbed.accuracy import COMPONENTS, Seen, accuracy_of, checked_clip, look_at
 from ieadapt.testbed.edits import EditPair, edit_pairs, kept_region
 from ieadapt.testbed.rendering import render
+from ieadapt.testbed.score import COMPONENTS, Seen, accuracy_of, checked_clip, look_at
 
 KIND, STEPS = "colour", 6
 PAIR = 20
@@ -140,7 +140,7 @@ class DemoEdit:
         before, after = (getattr(each, self.pair.kind) for each in objects)
         return [
             f"Edited by its prompt, a {objects[0].shape} from {before} to {after}: the new {self.pair.kind} is {read} "
-            f"by the scorer; {self.scores.psnr:.1f} dB to the perfect edit (a copy of the source: {self.copy.psnr:.1f}), "
+            f"by the scorer. {self.scores.psnr:.1f} dB to the perfect edit (the source itself: {self.copy.psnr:.1f}), "
             f"{self.scores.kept:.1f} dB where nothing should change."
         ]
 

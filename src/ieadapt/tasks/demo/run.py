@@ -12,7 +12,7 @@ import polars as pl
 
 from ieadapt.attention import find_sites
 from ieadapt.errors import UsageError
-from ieadapt.runs.flags import command_line
+from ieadapt.runs.flags import command_line, setting
 from ieadapt.runs.folder import RunFolder, Stages, open_run, silent
 from ieadapt.runs.pipelines import Hardware, describe
 from ieadapt.runs.report import Clip, Gallery, Report, Section, Table, Text, render_report
@@ -48,10 +48,10 @@ class DemoRun:
         UsageError: no caption.
     """
 
-    captions: int = field(default=6, metadata={"help": "held-out captions, each generated plain and enhanced"})
+    captions: int = setting(6, "held-out captions, each generated plain and enhanced")
     generation: GenerationConfig = field(default_factory=lambda: GenerationConfig(num_inference_steps=8))
     enhancement: EnhanceConfig = field(default_factory=EnhanceConfig)
-    seed: int = field(default=0, metadata={"help": "seed of the captions and of the first video's noise"})
+    seed: int = setting(0, "seed of the captions and of the first video's noise")
     hardware: Hardware = field(default_factory=Hardware)
 
     def __post_init__(self) -> None:

@@ -10,8 +10,8 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,18 +24,18 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ieadapt.attention import DenoiserCall, denoisers_of, wrap_denoiser
-from ieadapt.errors import FailureError, UsageError, reason_of
+from ieadapt.errors import FailureError, UsageError, raised_as
 from ieadapt.files import write_atomically
 from ieadapt.functional.fixed_point import fixed_point
 from ieadapt.metrics.structure import psnr, ssim
 from ieadapt.models.noise_schedule import NoiseSchedule
 from ieadapt.models.scheduler_wrapper import StepFunctionWrapper
 from ieadapt.models.video_latents import Latents, encode_video
+from ieadapt.runs.videos import Video
 from ieadapt.tasks.edit.config import EditConfig
 from ieadapt.tasks.edit.pipeline_run import PipelineRunner, check_source_clip
 from ieadapt.tasks.generate import GenerationConfig, Progress, check_prompt
 
-Clip = Float[Tensor, "frame channel height width"]
 TENSORS = ("clean", "trajectory", "source", "decoded", "reconstruction")
 """Fields of an inversion that its file holds as tensors."""
 FORMAT = 4
@@ -75,9 +75,9 @@ class Inversion:
     first: int
     clean: Latents = field(repr=False)
     trajectory: Float[Tensor, "step ..."] | None = field(repr=False)
-    source: Clip = field(repr=False)
-    decoded: Clip = field(repr=False)
-    reconstruction: Clip = field(repr=False)
+    source: Video = field(repr=False)
+    decoded: Video = field(repr=False)
+    reconstruction: Video = field(repr=False)
     psnr: float
     ssim: float | None
     vae_psnr: float
@@ -100,18 +100,17 @@ class Inversion:
         Raises:
             UsageError: the file holds none.
         """
-        try:
+        causes = (OSError, SafetensorError, KeyError, TypeError, ValueError)
+        with raised_as(UsageError, "not an inversion", causes, where=path, remedy="invert the clip again"):
             with safe_open(path, framework="pt") as file:
                 numbers = json.loads(file.metadata()["inversion"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
             return cls(**{"trajectory": None, **tensors, **numbers, "notes": tuple(numbers["notes"])})
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise UsageError("not an inversion", got=error, where=path, remedy="invert the clip again") from error
 
 
 def invert(
     pipe: DiffusionPipeline,
-    frames: Clip,
+    frames: Video,
     prompt: str = "",
     config: EditConfig | None = None,
     generation: GenerationConfig | None = None,
@@ -165,7 +164,7 @@ def invert(
 
 def inversion_key(
     pipe: DiffusionPipeline,
-    frames: Clip,
+    frames: Video,
     prompt: str,
     config: EditConfig | None = None,
     generation: GenerationConfig | None = None,
@@ -227,7 +226,7 @@ def default_cache() -> Path:
 def cached_inversion(
     folder: Path,
     pipe: DiffusionPipeline,
-    frames: Clip,
+    frames: Video,
     prompt: str,
     config: EditConfig,
     generation: GenerationConfig,
@@ -254,21 +253,13 @@ def cached_inversion(
         kept = Inversion.load(file)
         if kept.key == key:
             return kept, True
-    with _writing(folder):  # what cannot be kept shall be known before it is made
+    problem, remedy = "inversions cannot be kept in this folder", "name another --cache"
+    with raised_as(FailureError, problem, OSError, where=folder, remedy=remedy):  # to be known before it is made
         folder.mkdir(parents=True, exist_ok=True)
     inversion = invert(pipe, frames, prompt, config, generation, progress)
-    with _writing(folder):
+    with raised_as(FailureError, problem, OSError, where=folder, remedy=remedy):
         inversion.save(file)
     return inversion, False
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        problem, remedy = "inversions cannot be kept in this folder", "name another --cache"
-        raise FailureError(problem, got=reason_of(error), where=folder, remedy=remedy) from error
 
 
 def _with_trajectory(
@@ -322,7 +313,7 @@ def _invert_latents(
     return torch.cat([latents.to(clean.device) for latents in reversed(backwards)]), corrections
 
 
-def _closeness(source: Clip, decoded: Clip, reconstruction: Clip) -> dict[str, Any]:
+def _closeness(source: Video, decoded: Video, reconstruction: Video) -> dict[str, Any]:
     return {
         "psnr": psnr(reconstruction, source),
         "ssim": ssim(reconstruction, source) if min(source.shape[-2:]) >= SSIM_WINDOW else None,

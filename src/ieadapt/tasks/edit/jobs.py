@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from ieadapt.errors import UsageError
+from ieadapt.errors import UsageError, raised_as
 from ieadapt.files import read_record, sha256_of
 from ieadapt.runs.clip_folders import frames_of
 from ieadapt.runs.folder import RunFolder, versions
@@ -115,12 +115,10 @@ def read_jobs(path: Path) -> list[EditJob]:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    try:
+    causes = (OSError, UnicodeDecodeError, yaml.YAMLError, csv.Error)
+    with raised_as(UsageError, "the file of jobs cannot be read", causes, where=path):
         text = path.expanduser().read_text(encoding="utf-8")
         rows = list(csv.DictReader(text.splitlines())) if path.suffix.lower() == ".csv" else yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-        raise UsageError("the file of jobs cannot be read", got=reason, where=path) from error
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise UsageError("the file of jobs is no list of jobs", expected="rows with video, source, targets", where=path)
     return rows

@@ -34,12 +34,21 @@ from ieadapt.interventions.prompt_to_prompt import PromptToPrompt
 from ieadapt.models.noise_schedule import NoiseSchedule
 from ieadapt.models.scheduler_wrapper import StepFunctionWrapper
 from ieadapt.models.video_latents import Latents, latents_of
+from ieadapt.runs.videos import Video
 from ieadapt.tasks.edit.config import EditConfig
-from ieadapt.tasks.edit.inversion import Clip, Inversion, invert, step_counter
+from ieadapt.tasks.edit.inversion import Inversion, invert, step_counter
 from ieadapt.tasks.edit.jobs import check_targets
 from ieadapt.tasks.edit.pipeline_run import PipelineRunner
-from ieadapt.tasks.edit.steps import ChangeMask, RowGuidance, SourceTrajectory, difference_evidence, source_anchored
-from ieadapt.tasks.edit.words import WordEvidence, text_sites, word_control
+from ieadapt.tasks.edit.steps import (
+    ChangeMask,
+    RowGuidance,
+    SourceTrajectory,
+    WordEvidence,
+    difference_evidence,
+    source_anchored,
+    text_sites,
+    word_control,
+)
 from ieadapt.tasks.generate import GenerationConfig, Progress, check_prompt
 from ieadapt.tasks.maps.record import prompt_words
 from ieadapt.tasks.measure.profile import EntropyProfile
@@ -65,8 +74,8 @@ class EditResult:
     """
 
     prompts: tuple[str, ...]
-    source: Clip = field(repr=False)
-    reconstruction: Clip = field(repr=False)
+    source: Video = field(repr=False)
+    reconstruction: Video = field(repr=False)
     edited: Float[Tensor, "video frame channel height width"] = field(repr=False)
     mask: Float[Tensor, "video frame height width"] | None = field(repr=False)
     sites: tuple[AttentionSite, ...]
@@ -77,7 +86,7 @@ class EditResult:
 
 def edit(
     pipe: DiffusionPipeline,
-    frames: Clip,
+    frames: Video,
     prompt: str | Sequence[str],
     *,
     source_prompt: str = "",
@@ -326,7 +335,7 @@ def coarse_sites(pipe: DiffusionPipeline, sites: Sequence[AttentionSite]) -> lis
     ]
 
 
-def _check_inversion(inversion: Inversion, frames: Clip, generation: GenerationConfig) -> None:
+def _check_inversion(inversion: Inversion, frames: Video, generation: GenerationConfig) -> None:
     same = inversion.source.shape == frames.shape and torch.equal(inversion.source, frames.float().cpu())
     if not same or inversion.steps != generation.num_inference_steps:
         raise UsageError(

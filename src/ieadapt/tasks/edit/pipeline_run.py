@@ -21,6 +21,7 @@ from ieadapt.models.noise_schedule import NoiseSchedule, matching_scheduler
 from ieadapt.models.scheduler_wrapper import STEP_IN_PART, StepFunctionWrapper
 from ieadapt.models.video_latents import Latents, fitting_size, latents_of
 from ieadapt.runs.inputs import FRAMES, GivenInput, call_values
+from ieadapt.runs.videos import Video
 from ieadapt.tasks.generate import call_pipeline, quiet
 
 Frames = Float[Tensor, "video frame channel height width"]
@@ -48,7 +49,7 @@ class PipelineRunner:
     def __init__(
         self,
         pipe: DiffusionPipeline,
-        frames: Float[Tensor, "frame channel height width"],
+        frames: Video,
         steps: int,
         call: Mapping[str, Any] | None = None,
     ) -> None:
@@ -115,7 +116,7 @@ class PipelineRunner:
             return call_pipeline(self.pipe, prompts, {**size, **inputs, **arguments}, [0] * len(prompts))
 
 
-def check_source_clip(pipe: DiffusionPipeline, frames: Float[Tensor, "frame channel height width"]) -> None:
+def check_source_clip(pipe: DiffusionPipeline, frames: Video) -> None:
     """Refuse a clip that the pipeline cannot take, before anything is computed.
 
     Args:

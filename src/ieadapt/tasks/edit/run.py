@@ -10,8 +10,6 @@ from fractions import Fraction
 from pathlib import Path
 
 from diffusers import DiffusionPipeline
-from jaxtyping import Float
-from torch import Tensor
 
 from ieadapt.files import record_text
 from ieadapt.metrics import select_metrics
@@ -21,7 +19,7 @@ from ieadapt.runs.folder import Batch, RunFolder, Stages, silent
 from ieadapt.runs.pipelines import Hardware, Load, describe, open_model_run
 from ieadapt.runs.report import write_report
 from ieadapt.runs.sources import Frames, Source, read_source
-from ieadapt.runs.videos import FRAMES_PER_SECOND, Sound, encode_video, rows_of_frames, side_by_side
+from ieadapt.runs.videos import FRAMES_PER_SECOND, Sound, Video, encode_video, rows_of_frames, side_by_side
 from ieadapt.tasks.edit.config import EditRun
 from ieadapt.tasks.edit.inversion import Inversion, cached_inversion, default_cache
 from ieadapt.tasks.edit.jobs import MASKED, RECORD, EditJob, EditRecord, JobRecord, job_key
@@ -31,7 +29,6 @@ from ieadapt.tasks.evaluate.run import clip_values
 from ieadapt.tasks.generate import GenerationConfig, check_prompt, generate, with_model_defaults
 from ieadapt.tasks.measure.profile import EntropyProfile
 
-Video = Float[Tensor, "frame channel height width"]
 INVERSION_SCORES = ("key", "psnr", "ssim", "vae_psnr", "inversion_psnr", "std_ratio")
 """Of an inversion, for a record; PSNR in dB, higher is closer."""
 

@@ -13,7 +13,7 @@ from ieadapt.metrics import Metric
 from ieadapt.metrics.intervals import Interval, mean_interval, paired_interval
 from ieadapt.runs.report import Table
 from ieadapt.testbed import SceneScore
-from ieadapt.testbed.accuracy import COMPONENTS
+from ieadapt.testbed.score import COMPONENTS
 
 ENOUGH = 20
 """With fewer pairs than this, a bootstrap interval is too narrow to conclude from."""
