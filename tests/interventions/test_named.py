@@ -17,6 +17,8 @@ from ieadapt.interventions import PERTURBATION_FORMS, parse_perturbation
         ("temperature:2", "Temperature(2, scope='video')"),
         ("blur:1.5", "BlurQueries(1.5, scope='video')"),
         ("blur:inf", "BlurQueries(inf, scope='video')"),
+        ("shuffle", "Shuffle(scope='video')"),
+        ("shuffle:7", "Shuffle(7, scope='video')"),
         ("skip", "Skip(scope='video')"),
     ],
 )

@@ -9,6 +9,7 @@ from ieadapt.interventions.named import PERTURBATION_FORMS, PERTURBATIONS, parse
 from ieadapt.interventions.perturbation import Perturbation
 from ieadapt.interventions.prompt_to_prompt import PromptToPrompt, TokenMapping
 from ieadapt.interventions.record import Record
+from ieadapt.interventions.shuffle import Shuffle
 from ieadapt.interventions.skip import Skip
 from ieadapt.interventions.temperature import Temperature
 from ieadapt.interventions.uniform import Uniform
@@ -24,6 +25,7 @@ __all__ = [
     "Perturbation",
     "PromptToPrompt",
     "Record",
+    "Shuffle",
     "Skip",
     "Temperature",
     "TokenMapping",

@@ -93,9 +93,9 @@ class EnhanceConfig:
             pass, with the maps themselves changed; `combine`: no pass and no map, only the sum of the conditional and
             the unconditional prediction.
         perturbation: what the chosen maps become: `identity`, `uniform`, `mix:WEIGHT`, `temperature:T`,
-            `blur:SIGMA` (`blur:inf`), `skip`; in `guidance` also `skip-block` (the weak pass leaves out the transformer
-            block around each chosen site); in `direct` also `cross-frame:WEIGHT` (Enhance-A-Video) and
-            `freeu:S1:S2:B1:B2`; in `combine` instead `interval`, `apg:RADIUS:ETA:MOMENTUM`, `cfg-zero:STEPS` or
+            `blur:SIGMA` (`blur:inf`), `shuffle[:SEED]`, `skip`; in `guidance` also `skip-block` (the weak pass leaves
+            out the transformer block around each chosen site); in `direct` also `cross-frame:WEIGHT` (Enhance-A-Video)
+            and `freeu:S1:S2:B1:B2`; in `combine` instead `interval`, `apg:RADIUS:ETA:MOMENTUM`, `cfg-zero:STEPS` or
             `fdg:LOW:HIGH`.
         sites: which maps, as `SiteChoice` reads them: `[KIND:]RULE=AMOUNT` or names. `auto` is
             `temporal/joint:top=0.5`.

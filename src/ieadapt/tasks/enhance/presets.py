@@ -42,6 +42,20 @@ _ROWS = (
         {"start": 0.0, "perturbation": "blur:inf", "sites": MID, "scale": 3.0, "scope": "all"},
     ),
     Preset(
+        "tpg",
+        "TPG, arXiv 2506.10036; TaatiTeam/Token-Perturbation-Guidance pipeline_sdxl_tpg.py",
+        "video tokens of the first third of the spatial layers shuffled, by a new order in every layer and step; scale "
+        "3. The source shuffles what blocks 6 to 23 of Stable Diffusion XL's encoder are given, residual path "
+        "included; here it is what their attention gives",
+        {
+            "start": 0.0,
+            "perturbation": "shuffle",
+            "sites": "spatial/joint:depth-bottom=0.33",
+            "scale": 3.0,
+            "scope": "all",
+        },
+    ),
+    Preset(
         "stg-a",
         "STG, arXiv 2411.18664; junhahyung/STGuidance at 51f3620 (Mochi and LTX, mode STG-A)",
         "identity map in one layer, on joint attention the softmax over own token and text; scale 1. The source picks "
