@@ -50,10 +50,11 @@ def _finish(call: AttentionCall, attention_map: Tensor) -> Tensor:
     return (attention_map @ call.value.double()).to(call.value.dtype)
 
 
-def identity(call: AttentionCall, scope: str = "video") -> Tensor:
-    """Ones on the diagonal."""
+def identity(call: AttentionCall, weight: float = 1.0, scope: str = "video") -> Tensor:
+    """Ones on the diagonal, or part of the way there."""
     eye = torch.eye(call.query.shape[2], dtype=torch.float64).expand(*call.query.shape[:2], -1, -1)
-    return _finish(call, _within_scope(call, eye, scope))
+    own = dense_logits(call).softmax(-1)
+    return _finish(call, (1 - weight) * own + weight * _within_scope(call, eye, scope))
 
 
 def uniform(call: AttentionCall, scope: str = "video") -> Tensor:

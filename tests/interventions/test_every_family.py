@@ -24,6 +24,7 @@ def _order(call: AttentionCall, tokens: int) -> torch.Tensor:
 PERTURBATIONS: dict[str, tuple[Perturbation, Callable[[AttentionCall], torch.Tensor]]] = {
     "identity": (Identity(), dense_maps.identity),
     "identity, all": (Identity(scope="all"), partial(dense_maps.identity, scope="all")),
+    "identity, half": (Identity(0.5), partial(dense_maps.identity, weight=0.5)),
     "uniform": (Uniform(), dense_maps.uniform),
     "uniform, all": (Uniform(scope="all"), partial(dense_maps.uniform, scope="all")),
     "skip": (Skip(), dense_maps.skip),
@@ -78,8 +79,9 @@ def test_identity_on_cross_attention_is_refused(family: str) -> None:
 @every_family
 def test_a_strength_of_nothing_changes_nothing(family: str) -> None:
     plain, (denoiser, _) = predict(family), captured(family)
-    for perturbation in (Mix(0.0), Temperature(1.0)):
-        with intercept(denoiser, perturbation):
+    no_cross = [site for site in find_sites(denoiser) if site.kind != "cross"]
+    for perturbation in (Mix(0.0), Temperature(1.0), Identity(0.0), Identity(0.0, scope="video-renormalised")):
+        with intercept(denoiser, perturbation, no_cross):
             torch.testing.assert_close(predict(family), plain, rtol=1e-4, atol=1e-5)
 
 

@@ -12,6 +12,8 @@ from ieadapt.interventions import PERTURBATION_FORMS, parse_perturbation
     ("text", "shown"),
     [
         ("identity", "Identity(scope='video')"),
+        ("identity:0.5", "Identity(0.5, scope='video')"),
+        ("identity:1", "Identity(scope='video')"),
         ("uniform", "Uniform(scope='video')"),
         ("mix:.5", "Mix(0.5, scope='video')"),
         ("temperature:2", "Temperature(2, scope='video')"),
@@ -30,9 +32,11 @@ def test_the_scope_is_passed_on() -> None:
     assert parse_perturbation("identity", scope="all").scope == "all"
 
 
-@pytest.mark.parametrize("text", ["mix", "mix:much", "identity:2", "blur", "temperature:"])
+@pytest.mark.parametrize("text", ["mix", "mix:much", "identity:1:2", "uniform:1", "blur", "temperature:"])
 def test_wrong_amounts(text: str) -> None:
-    with pytest.raises(UsageError, match="unknown perturbation; expected identity, uniform, mix:WEIGHT, temperature:T"):
+    with pytest.raises(
+        UsageError, match="unknown perturbation; expected identity, identity:WEIGHT, uniform, mix:WEIGHT"
+    ):
         parse_perturbation(text)
 
 

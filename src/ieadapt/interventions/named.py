@@ -25,7 +25,7 @@ PERTURBATIONS: Mapping[str, type[Perturbation]] = {
     "skip": Skip,
 }
 PERTURBATION_FORMS = (
-    *("identity", "uniform", "mix:WEIGHT", "temperature:T", "blur:SIGMA"),
+    *("identity", "identity:WEIGHT", "uniform", "mix:WEIGHT", "temperature:T", "blur:SIGMA"),
     *("shuffle", "shuffle:SEED", "skip"),
 )
 """How each is written; `blur:inf` is a blur without limit."""

@@ -32,7 +32,7 @@ DIRECT: dict[str, Any] = {"mode": "direct", "perturbation": "uniform"}
         ({"mode": "direct", "perturbation": "skip-block"}, "direct mode has no skip-block; expected mode=guidance"),
         ({"perturbation": "cross-frame:4"}, "guidance mode has no cross-frame; expected mode=direct"),
         ({"perturbation": "freeu:1:1:1:1"}, "guidance mode has no freeu; expected mode=direct"),
-        ({"perturbation": "skip-block:2"}, "unknown perturbation; expected identity, uniform, .*; got skip-block:2"),
+        ({"perturbation": "skip-block:2"}, "unknown perturbation; expected identity, .*; got skip-block:2"),
         ({"mode": "direct", "perturbation": "cross-frame"}, "unknown perturbation; expected .*cross-frame:WEIGHT"),
         ({"mode": "direct", "perturbation": "cross-frame:-1"}, "cross-frame is out of range; expected > 0"),
         ({"mode": "direct", "perturbation": "freeu:1:2:3"}, "unknown perturbation; expected .*freeu:S1:S2:B1:B2"),
@@ -65,6 +65,7 @@ DIRECT: dict[str, Any] = {"mode": "direct", "perturbation": "uniform"}
         ({"sites": "top=0"}, "a choice of no sites"),
         ({"schedule": "sine"}, "unknown schedule of the scale"),
         ({"heads": "few"}, "unknown choice of heads"),
+        ({"heads": "0,few"}, "unknown choice of heads; expected .* or heads as in 0,3 or '#5:0,#7:3'; got 0,few"),
     ],
 )
 def test_configurations_that_cannot_be(arguments: dict[str, Any], message: str) -> None:
@@ -84,6 +85,7 @@ def test_configurations_that_cannot_be(arguments: dict[str, Any], message: str) 
         (EnhanceConfig(start=0, sites="temporal:middle=2"), False),
         (EnhanceConfig(start=0, sites="temporal:level-random=2"), True),
         (EnhanceConfig(start=0, sites="temporal", heads="top=1"), True),
+        (EnhanceConfig(start=0, sites="temporal", heads="0,1"), False),
         (EnhanceConfig(start=0, sites="temporal", weighting="ep"), True),
         (EnhanceConfig(start=0, **DIRECT, sites="temporal", sharpen=0.5), True),
         (EnhanceConfig(start=0, **DIRECT, sites="temporal", sharpen=0.5, sharpen_sites="spatial"), False),

@@ -181,7 +181,7 @@ def test_identity_on_cross_attention_is_refused() -> None:
         ),
         ({"perturbation": "mix"}, "unknown perturbation; expected identity"),
         ({"perturbation": "mix:2"}, "weight of a mix is out of range"),
-        ({"perturbation": "identity:2"}, "unknown perturbation; expected identity"),
+        ({"perturbation": "identity:2"}, "weight of the identity is out of range; expected 0..1; got 2"),
         ({"perturbation": "temperature:hot"}, "unknown perturbation; expected identity"),
     ],
 )

@@ -92,15 +92,15 @@ class EnhanceConfig:
         mode: `guidance`: a second, weak pass with changed maps, and the prediction pushed away from it; `direct`: one
             pass, with the maps themselves changed; `combine`: no pass and no map, only the sum of the conditional and
             the unconditional prediction.
-        perturbation: what the chosen maps become: `identity`, `uniform`, `mix:WEIGHT`, `temperature:T`,
+        perturbation: what the chosen maps become: `identity[:WEIGHT]`, `uniform`, `mix:WEIGHT`, `temperature:T`,
             `blur:SIGMA` (`blur:inf`), `shuffle[:SEED]`, `skip`; in `guidance` also `skip-block` (the weak pass leaves
             out the transformer block around each chosen site); in `direct` also `cross-frame:WEIGHT` (Enhance-A-Video)
             and `freeu:S1:S2:B1:B2`; in `combine` instead `interval`, `apg:RADIUS:ETA:MOMENTUM`, `cfg-zero:STEPS` or
             `fdg:LOW:HIGH`.
         sites: which maps, as `SiteChoice` reads them: `[KIND:]RULE=AMOUNT` or names. `auto` is
             `temporal/joint:top=0.5`.
-        heads: which heads of the chosen sites: `all`, or `RULE=AMOUNT` over all of them, kind by kind, as in
-            `top=0.25`.
+        heads: which heads of the chosen sites: `all`; `RULE=AMOUNT` over all of them, kind by kind, as in `top=0.25`;
+            or heads by number with commas, `HEAD` of every chosen site or `SITE:HEAD`, as in `0,3` or `#5:0,#7:3`.
         entropy: where EP comes from: `profile` (saved, or measured beforehand) or `online[:N]` (the first N steps of
             the same run, 2 by default; the enhancement begins after them).
         weighting: `even`: every chosen map changes in full; `ep`: only by the share EP / 100 of its site.
@@ -134,7 +134,7 @@ class EnhanceConfig:
     )
     perturbation: str = setting("identity", ", ".join(FORMS))
     sites: str = setting("auto", "auto, names, or [KIND:][resolution-][energy-]RULE=AMOUNT, as in temporal:top=3")
-    heads: str = setting("all", "all, or heads of the sites by EP, as in top=0.25 or at-least=90")
+    heads: str = setting("all", "all, heads by EP as in top=0.25, or by number: 0,3 of each site, '#5:0,#7:3'")
     entropy: str = setting("profile", "profile, or online[:N]: measured in the first N steps of the same run")
     weighting: str = setting(
         "even", "even, or ep: every map changes by the share EP / 100 only", choices=_VALUES["weighting"]
@@ -278,7 +278,8 @@ class EnhanceConfig:
         """Whether a profile must be at hand before the run begins."""
         if self.adaptation.acts_on == "network":
             return False
-        by_entropy = self.choice.needs_entropy or self.heads != "all" or self.weighting == "ep"
+        heads = self.head_choice is not None and self.head_choice.needs_entropy
+        by_entropy = self.choice.needs_entropy or heads or self.weighting == "ep"
         sharpened = self.sharpened is not None and self.sharpened.needs_entropy
         return not self.online_steps and self.scale > 0 and (by_entropy or sharpened)
 

@@ -35,6 +35,19 @@ _ROWS = (
         {"start": 0.0, "sites": MID, "scale": 3.0, "scope": "video-renormalised"},
     ),
     Preset(
+        "softpag",
+        "SoftPAG, arXiv 2506.10978, equation 7 and appendix B (weight 0.5)",
+        "half the way from the map to the identity, sites and scale as in pag. The source searches heads of Stable "
+        "Diffusion 3 by a score of the pictures (HeadHunter); say yours with heads",
+        {
+            "start": 0.0,
+            "perturbation": "identity:0.5",
+            "sites": MID,
+            "scale": 3.0,
+            "scope": "video-renormalised",
+        },
+    ),
+    Preset(
         "seg",
         "SEG, arXiv 2408.00760; SusungHong/SEG-SDXL pipeline_seg.py",
         "queries of the mid block's spatial attention blurred over the rows and columns of each frame; sigma infinite, "
