@@ -55,6 +55,13 @@ DIRECT: dict[str, Any] = {"mode": "direct", "perturbation": "uniform"}
             {"perturbation": "skip-block", "heads": "top=1"},
             "skip-block has no heads; expected heads=all; got heads",
         ),
+        (
+            {"perturbation": "random-block"},
+            "unknown perturbation; expected .*, random-block:AMOUNT, .*; got random-block",
+        ),
+        ({"perturbation": "random-block:0"}, "an amount of random-block is out of range; expected > 0"),
+        ({"mode": "direct", "perturbation": "random-block:1"}, "direct mode has no random-block"),
+        ({"perturbation": "random-block:1", "heads": "0"}, "random-block has no heads"),
         ({"perturbation": "skip-block", "scope": "all"}, "skip-block has no scope"),
         ({"mode": "direct", "perturbation": "cross-frame:4", "weighting": "ep"}, "cross-frame has no weighting"),
         ({"entropy": "online:0"}, "not a number of steps to measure; expected online:STEPS, 1 or more; got online:0"),

@@ -26,7 +26,14 @@ AUTO = "temporal/joint:top=0.5"
 """What `sites="auto"` means."""
 ONLINE_STEPS = 2
 COMBINATION_FORMS = ("interval", "apg:RADIUS:ETA:MOMENTUM", "cfg-zero:STEPS", "fdg:LOW:HIGH")
-FORMS = (*PERTURBATION_FORMS, "skip-block", "cross-frame:WEIGHT", "freeu:S1:S2:B1:B2", *COMBINATION_FORMS)
+FORMS = (
+    *PERTURBATION_FORMS,
+    "skip-block",
+    "random-block:AMOUNT",
+    "cross-frame:WEIGHT",
+    "freeu:S1:S2:B1:B2",
+    *COMBINATION_FORMS,
+)
 """How a perturbation is written."""
 ENTROPY_FORMS = ("profile", "online", "online:STEPS")
 
@@ -60,6 +67,11 @@ _WHOLE_NETWORK = _WHOLE_SITES | {"sites": "auto", "schedule": "constant", "branc
 ADAPTATIONS: Mapping[str, Adaptation] = {
     "maps": Adaptation(("guidance", "direct"), "the attention maps became {change} at {sites}"),
     "skip-block": Adaptation(("guidance",), "the transformer blocks around {sites} were left out", _WHOLE_SITES),
+    "random-block": Adaptation(
+        ("guidance",),
+        "some of the transformer blocks around {sites} were left out, others in every step ({change})",
+        _WHOLE_SITES,
+    ),
     "cross-frame": Adaptation(
         ("direct",),
         "attention counted for more where frames look at each other ({change}) at {sites}",
@@ -94,9 +106,10 @@ class EnhanceConfig:
             the unconditional prediction.
         perturbation: what the chosen maps become: `identity[:WEIGHT]`, `uniform`, `mix:WEIGHT`, `temperature:T`,
             `blur:SIGMA` (`blur:inf`), `shuffle[:SEED]`, `skip`; in `guidance` also `skip-block` (the weak pass leaves
-            out the transformer block around each chosen site); in `direct` also `cross-frame:WEIGHT` (Enhance-A-Video)
-            and `freeu:S1:S2:B1:B2`; in `combine` instead `interval`, `apg:RADIUS:ETA:MOMENTUM`, `cfg-zero:STEPS` or
-            `fdg:LOW:HIGH`.
+            out the transformer block around each chosen site) and `random-block:AMOUNT` (it leaves out a share or a
+            number of these blocks, kind by kind, drawn anew in every step); in `direct` also `cross-frame:WEIGHT`
+            (Enhance-A-Video) and `freeu:S1:S2:B1:B2`; in `combine` instead `interval`, `apg:RADIUS:ETA:MOMENTUM`,
+            `cfg-zero:STEPS` or `fdg:LOW:HIGH`.
         sites: which maps, as `SiteChoice` reads them: `[KIND:]RULE=AMOUNT` or names. `auto` is
             `temporal/joint:top=0.5`.
         heads: which heads of the chosen sites: `all`; `RULE=AMOUNT` over all of them, kind by kind, as in `top=0.25`;
@@ -116,7 +129,7 @@ class EnhanceConfig:
             the shift.
         sharpen: in `direct`, temperature of further sites whose maps are sharpened; 1 leaves them.
         sharpen_sites: those sites; a site that is in `sites` too is not sharpened.
-        seed: of a random choice of sites or heads.
+        seed: of a random choice of sites, heads or blocks.
 
     Raises:
         UsageError: a value out of range, an unknown word, or values that exclude each other.
@@ -150,7 +163,7 @@ class EnhanceConfig:
     rescale: int | float = setting(0.0, "0..1: give the guided prediction its unshifted standard deviation back")
     sharpen: int | float = setting(1.0, "direct mode: temperature below 1 of further sites; 1 leaves them")
     sharpen_sites: str = setting("temporal/joint:bottom=0.5", "direct mode: the sites that are sharpened")
-    seed: int = setting(0, "seed of a random choice of sites or heads")
+    seed: int = setting(0, "seed of a random choice of sites, heads or blocks")
 
     def __post_init__(self) -> None:
         require_types(self)

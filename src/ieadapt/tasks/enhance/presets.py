@@ -102,6 +102,20 @@ _ROWS = (
         },
     ),
     Preset(
+        "s2",
+        "S2-Guidance, arXiv 2508.12880, equation 4 and its settings for Stable Diffusion 3 and Wan, as others give "
+        "them; its authors' code is not out",
+        "a tenth of the transformer blocks left out of the weak pass, drawn anew in every step, in the middle four "
+        "fifths of the steps; scale 0.25. The first blocks are never drawn, here the first twentieth",
+        {
+            "start": 0.1,
+            "stop": 0.9,
+            "perturbation": "random-block:0.1",
+            "sites": "spatial+temporal/joint:depth-top=0.95",
+            "scale": 0.25,
+        },
+    ),
+    Preset(
         "interval",
         "guidance interval, arXiv 2404.07724",
         "classifier-free guidance in the middle half of the steps only, none before and after. The source gives noise "
