@@ -132,7 +132,7 @@ def left_out(config: EnhanceConfig, around: Mapping[AttentionSite, nn.Module], s
         return set(around.values())
     seed = random.Random(f"{config.seed} {step}").getrandbits(32)  # noqa: S311 (a draw, not a secret)
     one_each = {block: site for site, block in around.items()}
-    drawn = SiteChoice("random", *config.amounts, seed=seed).choose(list(one_each.values()))
+    drawn = SiteChoice("random", config.amounts[0], seed=seed).choose(list(one_each.values()))
     return {around[site] for site in drawn}
 
 
