@@ -116,6 +116,23 @@ _ROWS = (
         },
     ),
     Preset(
+        "erg",
+        "entropy rectifying guidance, arXiv 2504.13987, algorithm and settings for class-conditional DiT (temperature "
+        "0.01 of the logits' factor, 3 of 28 layers, after 0.3 of the steps), as others give them; no code of its "
+        "authors is out",
+        "attention in three middle layers softened to a temperature of 100: the source's update with one step of size "
+        "1. In the source the weak pass stands in for the unconditional one and its text encoder is softened too; "
+        "here it stands beside it, the text is whole, and in joint attention text queries are softened as well. The "
+        "scale is ours",
+        {
+            "start": 0.3,
+            "perturbation": "temperature:100",
+            "sites": "spatial/joint:middle=3",
+            "scale": 1.0,
+            "scope": "all",
+        },
+    ),
+    Preset(
         "interval",
         "guidance interval, arXiv 2404.07724",
         "classifier-free guidance in the middle half of the steps only, none before and after. The source gives noise "
