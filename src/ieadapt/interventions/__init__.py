@@ -1,5 +1,6 @@
 """Interventions: what happens at an attention site. Each is one page; each looks (None) or changes (a tensor)."""
 
+from ieadapt.interventions.average_queries import AverageQueries
 from ieadapt.interventions.blur_queries import BlurQueries
 from ieadapt.interventions.cross_frame import CrossFrameScale
 from ieadapt.interventions.identity import Identity
@@ -17,6 +18,7 @@ from ieadapt.interventions.uniform import Uniform
 __all__ = [
     "PERTURBATIONS",
     "PERTURBATION_FORMS",
+    "AverageQueries",
     "BlurQueries",
     "CrossFrameScale",
     "Identity",

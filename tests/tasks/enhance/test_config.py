@@ -62,6 +62,8 @@ DIRECT: dict[str, Any] = {"mode": "direct", "perturbation": "uniform"}
         ({"perturbation": "random-block:0"}, "an amount of random-block is out of range; expected > 0"),
         ({"mode": "direct", "perturbation": "random-block:1"}, "direct mode has no random-block"),
         ({"perturbation": "random-block:1", "heads": "0"}, "random-block has no heads"),
+        ({"perturbation": "average-queries:2"}, r"average of queries is out of range; expected 0\.\.1; got 2"),
+        ({"perturbation": "average-queries:0.9", "entropy": "online"}, "average-queries has no entropy"),
         ({"perturbation": "skip-block", "scope": "all"}, "skip-block has no scope"),
         ({"mode": "direct", "perturbation": "cross-frame:4", "weighting": "ep"}, "cross-frame has no weighting"),
         ({"entropy": "online:0"}, "not a number of steps to measure; expected online:STEPS, 1 or more; got online:0"),

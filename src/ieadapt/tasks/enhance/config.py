@@ -12,7 +12,7 @@ from ieadapt.attention import GuidanceChoice, StepWindow
 from ieadapt.errors import UsageError, require_types
 from ieadapt.files import read_record
 from ieadapt.functional import Scope
-from ieadapt.interventions import PERTURBATION_FORMS, PERTURBATIONS, Perturbation, parse_perturbation
+from ieadapt.interventions import PERTURBATION_FORMS, PERTURBATIONS, AverageQueries, Perturbation, parse_perturbation
 from ieadapt.notation import parse_term
 from ieadapt.runs.flags import setting
 from ieadapt.tasks.enhance.presets import PRESETS
@@ -28,10 +28,7 @@ ONLINE_STEPS = 2
 COMBINATION_FORMS = ("interval", "apg:RADIUS:ETA:MOMENTUM", "cfg-zero:STEPS", "fdg:LOW:HIGH")
 FORMS = (
     *PERTURBATION_FORMS,
-    "skip-block",
-    "random-block:AMOUNT",
-    "cross-frame:WEIGHT",
-    "freeu:S1:S2:B1:B2",
+    *("skip-block", "random-block:AMOUNT", "average-queries:BETA", "cross-frame:WEIGHT", "freeu:S1:S2:B1:B2"),
     *COMBINATION_FORMS,
 )
 """How a perturbation is written."""
@@ -72,6 +69,11 @@ ADAPTATIONS: Mapping[str, Adaptation] = {
         "some of the transformer blocks around {sites} were left out, others in every step ({change})",
         _WHOLE_SITES,
     ),
+    "average-queries": Adaptation(
+        ("guidance",),
+        "queries became their average over the steps so far ({change}) at one of {sites}",
+        _WHOLE_SITES | {"entropy": "profile"},
+    ),
     "cross-frame": Adaptation(
         ("direct",),
         "attention counted for more where frames look at each other ({change}) at {sites}",
@@ -107,9 +109,10 @@ class EnhanceConfig:
         perturbation: what the chosen maps become: `identity[:WEIGHT]`, `uniform`, `mix:WEIGHT`, `temperature:T`,
             `blur:SIGMA` (`blur:inf`), `shuffle[:SEED]`, `skip`; in `guidance` also `skip-block` (the weak pass leaves
             out the transformer block around each chosen site) and `random-block:AMOUNT` (it leaves out a share or a
-            number of these blocks, kind by kind, drawn anew in every step); in `direct` also `cross-frame:WEIGHT`
-            (Enhance-A-Video) and `freeu:S1:S2:B1:B2`; in `combine` instead `interval`, `apg:RADIUS:ETA:MOMENTUM`,
-            `cfg-zero:STEPS` or `fdg:LOW:HIGH`.
+            number of these blocks, kind by kind, drawn anew in every step) and `average-queries:BETA` (at that one of
+            the sites where queries have moved most, they become their running average); in `direct` also
+            `cross-frame:WEIGHT` (Enhance-A-Video) and `freeu:S1:S2:B1:B2`; in `combine` instead `interval`,
+            `apg:RADIUS:ETA:MOMENTUM`, `cfg-zero:STEPS` or `fdg:LOW:HIGH`.
         sites: which maps, as `SiteChoice` reads them: `[KIND:]RULE=AMOUNT` or names. `auto` is
             `temporal/joint:top=0.5`.
         heads: which heads of the chosen sites: `all`; `RULE=AMOUNT` over all of them, kind by kind, as in `top=0.25`;
@@ -206,6 +209,8 @@ class EnhanceConfig:
             )
         if name in PERTURBATIONS:
             parse_perturbation(self.perturbation, scope=self.scope)  # type: ignore[arg-type]
+        elif name == "average-queries":
+            AverageQueries(*amounts)
         elif not all(math.isfinite(amount) and (amount > 0 or self.mode == "combine") for amount in amounts):
             expected = "finite numbers" if self.mode == "combine" else "> 0"
             raise UsageError(f"an amount of {name} is out of range", expected=expected, got=self.perturbation)

@@ -22,11 +22,13 @@ from ieadapt.attention import (
     SkippedBlocks,
     attention_modules,
     block_around,
+    intercept,
     wrap_denoiser,
 )
 from ieadapt.attention.restore import attribute
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.functional import guidance_delta, rescale_std
+from ieadapt.interventions import AverageQueries
 from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.enhance.direct import changing_maps
 from ieadapt.tasks.enhance.plan import Enhancement, Plan, require_finite
@@ -108,9 +110,12 @@ def guiding(pipe: DiffusionPipeline, state: Enhancement) -> Iterator[None]:
     with ExitStack() as stack:
         rescale = Rescale(state.config.rescale)
         stack.enter_context(rescale.installed(pipe))
-        if state.config.perturbation_name not in ("skip-block", "random-block"):
+        weakened: Weakened = lambda plan, step: nullcontext()  # noqa: E731
+        if state.config.perturbation_name == "average-queries":
+            averaged = AverageQueries(*state.config.amounts)
+            stack.enter_context(intercept(pipe, averaged, state.candidates, guidance=("cond", "weak")))
+        elif state.config.perturbation_name not in ("skip-block", "random-block"):
             stack.enter_context(changing_maps(pipe, state))
-            weakened: Weakened = lambda plan, step: nullcontext()  # noqa: E731
         else:
             around = {site: block_around(pipe, site) for site in state.candidates}
             blocks = SkippedBlocks(list(around.values()))

@@ -133,6 +133,19 @@ _ROWS = (
         },
     ),
     Preset(
+        "emag",
+        "EMAG, arXiv 2512.17303, in its faster form EMAG-Q; drkkgy/EMAG emag_util.py and quickstart.py (Stable "
+        "Diffusion 3)",
+        "queries of that one of three middle layers which has moved most become their running average (0.988), after a "
+        "fifth of the steps; scale 1.5. One layer is chosen per video, not per batch",
+        {
+            "start": 0.2,
+            "perturbation": "average-queries:0.988",
+            "sites": "spatial/joint:middle=3",
+            "scale": 1.5,
+        },
+    ),
+    Preset(
         "interval",
         "guidance interval, arXiv 2404.07724",
         "classifier-free guidance in the middle half of the steps only, none before and after. The source gives noise "
