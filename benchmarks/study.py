@@ -56,7 +56,13 @@ def study(arguments: argparse.Namespace) -> None:
     request = StudyRun(
         arguments.model,
         prompts,
-        StudyConfig(sites=sites, seeds=arguments.seeds, mode=arguments.mode, metrics=arguments.metrics),
+        StudyConfig(
+            sites=sites,
+            perturb=arguments.perturb,
+            seeds=arguments.seeds,
+            mode=arguments.mode,
+            metrics=arguments.metrics,
+        ),
         GenerationConfig(arguments.steps, batch_size=arguments.batch),
         workers=arguments.workers,
         hardware=Hardware(arguments.device, "float32"),
@@ -90,7 +96,7 @@ def report(arguments: argparse.Namespace) -> None:
     clips = table.select("prompt", "seed").unique().height
     note = f"{table.height} perturbed videos, {clips} clips (held-out caption and seed), {arguments.steps} steps."
     command = f"python -m benchmarks.study {arguments.model} --captions {arguments.captions} --seeds {arguments.seeds}"
-    command = f"{command} --steps {arguments.steps} --mode {arguments.mode}"
+    command = f"{command} --steps {arguments.steps} --mode {arguments.mode} --perturb {arguments.perturb}"
     name = f"study-{arguments.model}" if arguments.mode == "each" else f"study-{arguments.model}-{arguments.mode}"
     if arguments.mode == "each":
         made = {"machine": arguments.machine, "versions": json.loads((folder / "study.json").read_text())["versions"]}
@@ -186,6 +192,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=2, help="videos per caption")
     parser.add_argument("--steps", type=int, default=20, help="denoising steps")
     parser.add_argument("--mode", default="each", help="each, cumulative or per-head")
+    parser.add_argument("--perturb", default="identity,uniform", help="as of `ieadapt study`")
     parser.add_argument("--sites", help="as of `ieadapt study`; every self-attention site by default")
     parser.add_argument("--metrics", help="as of `ieadapt study`")
     parser.add_argument("--batch", type=int, default=4, help="videos that run as one batch")

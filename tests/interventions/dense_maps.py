@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -48,10 +50,11 @@ def _finish(call: AttentionCall, attention_map: Tensor) -> Tensor:
     return (attention_map @ call.value.double()).to(call.value.dtype)
 
 
-def identity(call: AttentionCall, scope: str = "video") -> Tensor:
-    """Ones on the diagonal."""
+def identity(call: AttentionCall, weight: float = 1.0, scope: str = "video") -> Tensor:
+    """Ones on the diagonal, or part of the way there."""
     eye = torch.eye(call.query.shape[2], dtype=torch.float64).expand(*call.query.shape[:2], -1, -1)
-    return _finish(call, _within_scope(call, eye, scope))
+    own = dense_logits(call).softmax(-1)
+    return _finish(call, (1 - weight) * own + weight * _within_scope(call, eye, scope))
 
 
 def uniform(call: AttentionCall, scope: str = "video") -> Tensor:
@@ -80,6 +83,17 @@ def mix(call: AttentionCall, weight: float, scope: str = "video") -> Tensor:
 def temperature(call: AttentionCall, value: float, scope: str = "video") -> Tensor:
     """Softmax of the logits divided by the temperature."""
     return _finish(call, _within_scope(call, (dense_logits(call) / value).softmax(-1), scope))
+
+
+def shuffle(call: AttentionCall, order: Callable[[AttentionCall, int], Tensor], scope: str = "video") -> Tensor:
+    """Row by row of the video, the row of the map that another token has; the text keeps its rows."""
+    if not call.layout.frames:
+        return call.output
+    own, (start, stop) = dense_logits(call).softmax(-1), _video(call) or (0, call.query.shape[2])
+    replaced = own.clone()
+    for place, taken in enumerate(order(call, stop - start).tolist()):
+        replaced[:, :, start + place] = own[:, :, start + taken]
+    return _finish(call, _within_scope(call, replaced, scope))
 
 
 def skip(call: AttentionCall) -> Tensor:

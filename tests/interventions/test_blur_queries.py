@@ -87,7 +87,7 @@ def test_a_wide_blur_moves_away_from_the_original_smoothly() -> None:
 
 
 def test_a_model_without_layout_is_refused() -> None:
-    with pytest.raises(UsageError, match="blurring needs to know which token lies where"):
+    with pytest.raises(UsageError, match="changing queries needs to know which token lies where"):
         BlurQueries(1.0)(make_call())
 
 

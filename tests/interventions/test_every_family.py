@@ -10,16 +10,26 @@ import torch
 
 from ieadapt.attention import AttentionCall, AttentionSite, find_sites, intercept
 from ieadapt.errors import UsageError
-from ieadapt.interventions import Identity, Mix, Perturbation, Skip, Temperature, Uniform
+from ieadapt.interventions import Identity, Mix, Perturbation, Shuffle, Skip, Temperature, Uniform
 from tests.families import captured, every_family, predict
 from tests.interventions import dense_maps
+
+
+def _order(call: AttentionCall, tokens: int) -> torch.Tensor:
+    """The order in which a shuffle puts the video tokens, seen from what it does to numbered ones."""
+    numbers = torch.arange(tokens, dtype=torch.float32).view(1, 1, -1, 1)
+    return Shuffle(3).changed(numbers, call.layout, call).flatten().long()
+
 
 PERTURBATIONS: dict[str, tuple[Perturbation, Callable[[AttentionCall], torch.Tensor]]] = {
     "identity": (Identity(), dense_maps.identity),
     "identity, all": (Identity(scope="all"), partial(dense_maps.identity, scope="all")),
+    "identity, half": (Identity(0.5), partial(dense_maps.identity, weight=0.5)),
     "uniform": (Uniform(), dense_maps.uniform),
     "uniform, all": (Uniform(scope="all"), partial(dense_maps.uniform, scope="all")),
     "skip": (Skip(), dense_maps.skip),
+    "shuffle": (Shuffle(3), partial(dense_maps.shuffle, order=_order)),
+    "shuffle, all": (Shuffle(3, scope="all"), partial(dense_maps.shuffle, order=_order, scope="all")),
     "mix": (Mix(0.3), partial(dense_maps.mix, weight=0.3)),
     "mix, all": (Mix(0.3, scope="all"), partial(dense_maps.mix, weight=0.3, scope="all")),
     "temperature": (Temperature(2.0), partial(dense_maps.temperature, value=2.0)),
@@ -69,8 +79,9 @@ def test_identity_on_cross_attention_is_refused(family: str) -> None:
 @every_family
 def test_a_strength_of_nothing_changes_nothing(family: str) -> None:
     plain, (denoiser, _) = predict(family), captured(family)
-    for perturbation in (Mix(0.0), Temperature(1.0)):
-        with intercept(denoiser, perturbation):
+    no_cross = [site for site in find_sites(denoiser) if site.kind != "cross"]
+    for perturbation in (Mix(0.0), Temperature(1.0), Identity(0.0), Identity(0.0, scope="video-renormalised")):
+        with intercept(denoiser, perturbation, no_cross):
             torch.testing.assert_close(predict(family), plain, rtol=1e-4, atol=1e-5)
 
 

@@ -12,11 +12,15 @@ from ieadapt.interventions import PERTURBATION_FORMS, parse_perturbation
     ("text", "shown"),
     [
         ("identity", "Identity(scope='video')"),
+        ("identity:0.5", "Identity(0.5, scope='video')"),
+        ("identity:1", "Identity(scope='video')"),
         ("uniform", "Uniform(scope='video')"),
         ("mix:.5", "Mix(0.5, scope='video')"),
         ("temperature:2", "Temperature(2, scope='video')"),
         ("blur:1.5", "BlurQueries(1.5, scope='video')"),
         ("blur:inf", "BlurQueries(inf, scope='video')"),
+        ("shuffle", "Shuffle(scope='video')"),
+        ("shuffle:7", "Shuffle(7, scope='video')"),
         ("skip", "Skip(scope='video')"),
     ],
 )
@@ -28,9 +32,11 @@ def test_the_scope_is_passed_on() -> None:
     assert parse_perturbation("identity", scope="all").scope == "all"
 
 
-@pytest.mark.parametrize("text", ["mix", "mix:much", "identity:2", "blur", "temperature:"])
+@pytest.mark.parametrize("text", ["mix", "mix:much", "identity:1:2", "uniform:1", "blur", "temperature:"])
 def test_wrong_amounts(text: str) -> None:
-    with pytest.raises(UsageError, match="unknown perturbation; expected identity, uniform, mix:WEIGHT, temperature:T"):
+    with pytest.raises(
+        UsageError, match="unknown perturbation; expected identity, identity:WEIGHT, uniform, mix:WEIGHT"
+    ):
         parse_perturbation(text)
 
 

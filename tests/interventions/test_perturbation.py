@@ -8,7 +8,7 @@ import torch
 from ieadapt.attention import AttentionCall, AttentionSite, RowMap
 from ieadapt.errors import UsageError
 from ieadapt.functional import Attention
-from ieadapt.interventions import Mix, Temperature, Uniform
+from ieadapt.interventions import Identity, Mix, Temperature, Uniform
 
 
 def make_call(guidance: tuple[str, ...] = ("uncond", "cond"), repeats: int = 2, **changes: object) -> AttentionCall:
@@ -46,9 +46,11 @@ def test_a_mask_of_one_row_per_batch_row_follows_its_rows() -> None:
 
 
 @pytest.mark.parametrize("weight", [-0.1, 1.1, float("nan")])
-def test_mix_refuses_weights_outside_its_range(weight: float) -> None:
+def test_weights_outside_their_range_are_refused(weight: float) -> None:
     with pytest.raises(UsageError, match=r"weight of a mix is out of range; expected 0\.\.1"):
         Mix(weight)
+    with pytest.raises(UsageError, match=r"weight of the identity is out of range; expected 0\.\.1"):
+        Identity(weight)
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ieadapt.attention import AttentionCall
+from ieadapt.attention.layouts import TokenLayout
 from ieadapt.errors import UsageError
-from ieadapt.functional import inject_output
-from ieadapt.interventions.perturbation import Perturbation
+from ieadapt.interventions.perturbation import QueryPerturbation
 
 
 @dataclass(frozen=True, repr=False)
-class BlurQueries(Perturbation):
+class BlurQueries(QueryPerturbation):
     """Blur the video queries with a Gaussian over their grid: rows and columns of each frame, or frames.
 
     Where a call holds one position over time (temporal attention) the blur runs over frames; everywhere else it runs
@@ -42,24 +42,14 @@ class BlurQueries(Perturbation):
         if not self.sigma > 0:
             raise UsageError("the width of a blur must be positive", expected="> 0", got=self.sigma)
 
-    def __call__(self, call: AttentionCall) -> Tensor:
-        """The attention of the blurred queries, within the scope."""
-        if call.layout is None:
-            raise UsageError(
-                "blurring needs to know which token lies where",
-                where=call.site.name,
-                remedy="add the model's family to ieadapt/attention/families.py",
-            )
-        video, layout = call.layout.video, call.layout
-        grid = call.query[:, :, video.slice].unflatten(2, (layout.frames, layout.height, layout.width))
+    def changed(self, query: Tensor, layout: TokenLayout, call: AttentionCall) -> Tensor:
+        """The blurred queries."""
+        grid = query.unflatten(2, (layout.frames, layout.height, layout.width))
         axes = (2,) if call.site.kind == "temporal" else (3, 4)
         for axis in axes:
             weights = blur_matrix(grid.shape[axis], self.sigma).to(grid)
             grid = torch.tensordot(grid, weights, dims=([axis], [1])).movedim(-1, axis)
-        blurred = call.query.clone()
-        blurred[:, :, video.slice] = grid.flatten(2, 4)
-        source = replace(call.attention, query=blurred)
-        return inject_output(call.attention, call.known_output, source=source, scope=self.scope)
+        return grid.flatten(2, 4)
 
 
 def blur_matrix(size: int, sigma: float) -> Float[Tensor, "size size"]:

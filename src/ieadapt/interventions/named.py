@@ -9,6 +9,7 @@ from ieadapt.interventions.blur_queries import BlurQueries
 from ieadapt.interventions.identity import Identity
 from ieadapt.interventions.mix import Mix
 from ieadapt.interventions.perturbation import Perturbation
+from ieadapt.interventions.shuffle import Shuffle
 from ieadapt.interventions.skip import Skip
 from ieadapt.interventions.temperature import Temperature
 from ieadapt.interventions.uniform import Uniform
@@ -20,14 +21,18 @@ PERTURBATIONS: Mapping[str, type[Perturbation]] = {
     "mix": Mix,
     "temperature": Temperature,
     "blur": BlurQueries,
+    "shuffle": Shuffle,
     "skip": Skip,
 }
-PERTURBATION_FORMS = ("identity", "uniform", "mix:WEIGHT", "temperature:T", "blur:SIGMA", "skip")
+PERTURBATION_FORMS = (
+    *("identity", "identity:WEIGHT", "uniform", "mix:WEIGHT", "temperature:T", "blur:SIGMA"),
+    *("shuffle", "shuffle:SEED", "skip"),
+)
 """How each is written; `blur:inf` is a blur without limit."""
 
 
 def parse_perturbation(text: str, *, scope: Scope = "video") -> Perturbation:
-    """Read `identity`, `uniform`, `mix:WEIGHT`, `temperature:T`, `blur:SIGMA` (also `blur:inf`) or `skip`.
+    """Read one of `PERTURBATION_FORMS`, such as `identity`, `mix:0.5` or `blur:inf`.
 
     Args:
         text: the perturbation, with its amount after a colon.

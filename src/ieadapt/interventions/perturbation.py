@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 from torch import Tensor
 
 from ieadapt.attention import AttentionCall
-from ieadapt.functional import Scope
+from ieadapt.attention.layouts import TokenLayout
+from ieadapt.errors import UsageError
+from ieadapt.functional import Scope, inject_output
 
 
 @dataclass(frozen=True)
@@ -28,5 +30,33 @@ class Perturbation(ABC):
         """The replaced output of every row of the call."""
 
     def __repr__(self) -> str:
-        amounts = [f"{getattr(self, each.name):g}" for each in fields(self) if not each.kw_only]
+        values = {each: getattr(self, each.name) for each in fields(self) if not each.kw_only}
+        amounts = [f"{value:g}" for each, value in values.items() if value != each.default]
         return f"{type(self).__name__}({', '.join([*amounts, f'scope={self.scope!r}'])})"
+
+
+class QueryPerturbation(Perturbation):
+    """A map replaced by that of changed video queries: they ask something else of the same keys. Text queries stay."""
+
+    @abstractmethod
+    def changed(self, query: Tensor, layout: TokenLayout, call: AttentionCall) -> Tensor:
+        """What stands in for the video queries, (row, head, frame row column, dim)."""
+
+    def __call__(self, call: AttentionCall) -> Tensor:
+        """The attention of the changed queries, within the scope.
+
+        Raises:
+            UsageError: a model whose token layout is not known.
+        """
+        if call.layout is None:
+            raise UsageError(
+                "changing queries needs to know which token lies where",
+                where=call.site.name,
+                remedy="add the model's family to ieadapt/attention/families.py",
+            )
+        if not call.layout.frames:  # a text encoder's own attention
+            return call.output
+        query, video = call.query.clone(), call.layout.video.slice
+        query[:, :, video] = self.changed(query[:, :, video], call.layout, call)
+        source = replace(call.attention, query=query)
+        return inject_output(call.attention, call.known_output, source=source, scope=self.scope)

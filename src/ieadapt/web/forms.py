@@ -21,7 +21,7 @@ MOST: Mapping[str, int] = {
 }
 """The most that a form takes of a number; the command line takes more."""
 SUGGESTED: Mapping[str, Sequence[str]] = {
-    "perturbation": ("identity", "uniform", "mix:0.5", "temperature:2", "blur:1", "skip"),
+    "perturbation": ("identity", "uniform", "mix:0.5", "temperature:2", "blur:1", "shuffle", "skip"),
     "sites": ("auto", "temporal", "spatial", "joint", "cross", "temporal:top=0.5", "temporal:bottom=0.5", "random=3"),
     "inject": ("auto", "none", "all", "temporal", "coarse", "spatial:bottom=0.5", "temporal:top=0.5"),
     "mask": ("none", "difference", "cross:WORD"),

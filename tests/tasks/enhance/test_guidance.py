@@ -204,6 +204,24 @@ def test_heads_change_alone(family: str) -> None:
     assert {name: heads for name, heads in seen.items() if heads} == {highest[0]: {highest[1]}}
 
 
+@every_family
+def test_heads_by_number_are_those_heads(family: str) -> None:
+    """SoftPAG at one head: the others keep the model's own output."""
+    config = EnhanceConfig.preset("softpag", sites=one_site(family), heads="1", scale=2)
+    call, plain, delta = added(family, config)
+    half = Identity(0.5, scope="video-renormalised")
+    with intercept(call.module, half, one_site(family), heads=[1]), torch.no_grad():
+        weak = call.module(**call.arguments)[0][call.rows.denoiser_rows(("cond",))]
+    assert delta.abs().max() > 1e-5
+    torch.testing.assert_close(delta, 2 * (plain - weak), rtol=1e-3, atol=1e-4)
+
+
+def test_a_head_that_a_site_has_not_is_refused() -> None:
+    message = r"the site has no such head; expected 0\.\.1; got 7; in blocks\.1\.attn1$"
+    with pytest.raises(UsageError, match=message):
+        enhancement(tiny_pipeline("wan"), EnhanceConfig(start=0, sites="blocks.1.attn1", heads="7")).__enter__()
+
+
 def test_weighting_by_entropy_changes_the_map_by_its_share() -> None:
     """(1 - EP/100) A + EP/100 I in the weak pass."""
     site, pipe = one_site("wan"), tiny_pipeline("wan")

@@ -177,11 +177,11 @@ def test_identity_on_cross_attention_is_refused() -> None:
         ({"start": 0.5, "stop": 0.5}, "not a window of steps"),
         (
             {"perturbation": "swap"},
-            "unknown perturbation; expected identity, .*, skip-block, cross-frame:WEIGHT, freeu:.*; got swap",
+            "unknown perturbation; expected identity, .*, skip-block, random-block:AMOUNT, .*; got swap",
         ),
         ({"perturbation": "mix"}, "unknown perturbation; expected identity"),
         ({"perturbation": "mix:2"}, "weight of a mix is out of range"),
-        ({"perturbation": "identity:2"}, "unknown perturbation; expected identity"),
+        ({"perturbation": "identity:2"}, "weight of the identity is out of range; expected 0..1; got 2"),
         ({"perturbation": "temperature:hot"}, "unknown perturbation; expected identity"),
     ],
 )

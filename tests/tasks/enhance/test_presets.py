@@ -5,13 +5,17 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
-from ieadapt.attention import find_sites
+from ieadapt.attention import AttentionCall, find_sites, intercept
 from ieadapt.errors import UsageError
 from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.enhance.method import enhancement
 from ieadapt.tasks.enhance.presets import PRESETS
 from tests.families import every_family, run, tiny_pipeline
+from tests.tasks.enhance.test_guidance import added, one_site
 
 U_NETS = ("animatediff", "modelscope")
 MIDDLE = {
@@ -53,6 +57,21 @@ def test_every_preset_acts_or_says_why_not(family: str, name: str) -> None:
     assert (state.weak_passes > 0) == (config.mode == "guidance")
 
 
+@every_family
+def test_erg_is_attention_of_queries_times_a_hundredth(family: str) -> None:
+    """As its source writes it: the queries are scaled before the softmax, nothing else."""
+    config = EnhanceConfig.preset("erg", sites=one_site(family), start=0)
+    call, plain, delta = added(family, config)
+
+    def softened(each: AttentionCall) -> Tensor:
+        return scaled_dot_product_attention(0.01 * each.query, each.key, each.value, each.mask, scale=each.scale)
+
+    with intercept(call.module, softened, one_site(family)), torch.no_grad():
+        weak = call.module(**call.arguments)[0][call.rows.denoiser_rows(("cond",))]
+    assert delta.abs().max() > 1e-4
+    torch.testing.assert_close(delta, plain - weak, rtol=1e-3, atol=1e-4)
+
+
 def test_the_mid_block_is_the_middle_of_a_u_net() -> None:
     with enhancement(tiny_pipeline("animatediff"), EnhanceConfig.preset("pag")) as state:
         run("animatediff")
@@ -66,7 +85,7 @@ def test_a_preset_with_other_values() -> None:
     assert EnhanceConfig.preset("pag", scale=EnhanceConfig().scale).scale == EnhanceConfig().scale
     with pytest.raises(
         UsageError,
-        match=r"unknown preset; expected pag, seg, stg-a, stg-r, enhance-a-video, slg, .*, freeu, or a .json file; got",
+        match=r"unknown preset; expected pag, softpag, seg, tpg, stg-a, .*, freeu, or a .json file; got",
     ):
         EnhanceConfig.preset("best")
 

@@ -183,6 +183,29 @@ def test_heads_are_ranked_among_all_heads_of_the_sites(text: str, chosen: dict[i
     assert HeadChoice.parse(text).choose(temporal, ep) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "chosen"),
+    [
+        ("1", {7: (1,), 8: (1,), 9: (1,)}),
+        ("0, 1", {7: (0, 1), 8: (0, 1), 9: (0, 1)}),
+        ("#7:0,t.9:1", {7: (0,), 9: (1,)}),
+        ("t.*:0,#8:1", {7: (0,), 8: (0, 1), 9: (0,)}),
+    ],
+)
+def test_heads_by_number_need_no_entropy(text: str, chosen: dict[int, tuple[int, ...]]) -> None:
+    temporal = [AttentionSite(f"t.{i}", "temporal", i, 2) for i in (7, 8, 9)]
+    choice = HeadChoice.parse(text)
+    assert not choice.needs_entropy
+    assert choice.choose(temporal, {}) == {f"t.{i}": heads for i, heads in chosen.items()}
+
+
+def test_heads_that_are_not_there() -> None:
+    with pytest.raises(UsageError, match=r"the site has no such head; expected 0\.\.1; got 2; in down_blocks"):
+        HeadChoice.parse("2").choose(U_NET, {})
+    with pytest.raises(UsageError, match="nowhere"):
+        HeadChoice.parse("nowhere:0").choose(U_NET, {})
+
+
 def test_random_heads_depend_on_the_seed_alone() -> None:
     first = HeadChoice.parse("random=4", 1).choose(U_NET, HEAD_EP)
     assert first == HeadChoice.parse("random=4", 1).choose(U_NET, HEAD_EP)

@@ -52,4 +52,4 @@ def test_a_choice_by_entropy() -> None:
 
 def test_identity_at_cross_attention_alone() -> None:
     with pytest.raises(UsageError, match="no identity map; got identity at 1 cross-attention sites only"):
-        told(sites="cross", perturb="identity")
+        told(sites="cross", perturb="identity,identity:0.5")

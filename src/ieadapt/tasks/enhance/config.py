@@ -12,7 +12,7 @@ from ieadapt.attention import GuidanceChoice, StepWindow
 from ieadapt.errors import UsageError, require_types
 from ieadapt.files import read_record
 from ieadapt.functional import Scope
-from ieadapt.interventions import PERTURBATION_FORMS, PERTURBATIONS, Perturbation, parse_perturbation
+from ieadapt.interventions import PERTURBATION_FORMS, PERTURBATIONS, AverageQueries, Perturbation, parse_perturbation
 from ieadapt.notation import parse_term
 from ieadapt.runs.flags import setting
 from ieadapt.tasks.enhance.presets import PRESETS
@@ -26,7 +26,11 @@ AUTO = "temporal/joint:top=0.5"
 """What `sites="auto"` means."""
 ONLINE_STEPS = 2
 COMBINATION_FORMS = ("interval", "apg:RADIUS:ETA:MOMENTUM", "cfg-zero:STEPS", "fdg:LOW:HIGH")
-FORMS = (*PERTURBATION_FORMS, "skip-block", "cross-frame:WEIGHT", "freeu:S1:S2:B1:B2", *COMBINATION_FORMS)
+FORMS = (
+    *PERTURBATION_FORMS,
+    *("skip-block", "random-block:AMOUNT", "average-queries:BETA", "cross-frame:WEIGHT", "freeu:S1:S2:B1:B2"),
+    *COMBINATION_FORMS,
+)
 """How a perturbation is written."""
 ENTROPY_FORMS = ("profile", "online", "online:STEPS")
 
@@ -60,6 +64,16 @@ _WHOLE_NETWORK = _WHOLE_SITES | {"sites": "auto", "schedule": "constant", "branc
 ADAPTATIONS: Mapping[str, Adaptation] = {
     "maps": Adaptation(("guidance", "direct"), "the attention maps became {change} at {sites}"),
     "skip-block": Adaptation(("guidance",), "the transformer blocks around {sites} were left out", _WHOLE_SITES),
+    "random-block": Adaptation(
+        ("guidance",),
+        "some of the transformer blocks around {sites} were left out, others in every step ({change})",
+        _WHOLE_SITES,
+    ),
+    "average-queries": Adaptation(
+        ("guidance",),
+        "queries became their average over the steps so far ({change}) at one of {sites}",
+        _WHOLE_SITES | {"entropy": "profile"},
+    ),
     "cross-frame": Adaptation(
         ("direct",),
         "attention counted for more where frames look at each other ({change}) at {sites}",
@@ -92,15 +106,17 @@ class EnhanceConfig:
         mode: `guidance`: a second, weak pass with changed maps, and the prediction pushed away from it; `direct`: one
             pass, with the maps themselves changed; `combine`: no pass and no map, only the sum of the conditional and
             the unconditional prediction.
-        perturbation: what the chosen maps become: `identity`, `uniform`, `mix:WEIGHT`, `temperature:T`,
-            `blur:SIGMA` (`blur:inf`), `skip`; in `guidance` also `skip-block` (the weak pass leaves out the transformer
-            block around each chosen site); in `direct` also `cross-frame:WEIGHT` (Enhance-A-Video) and
-            `freeu:S1:S2:B1:B2`; in `combine` instead `interval`, `apg:RADIUS:ETA:MOMENTUM`, `cfg-zero:STEPS` or
-            `fdg:LOW:HIGH`.
+        perturbation: what the chosen maps become: `identity[:WEIGHT]`, `uniform`, `mix:WEIGHT`, `temperature:T`,
+            `blur:SIGMA` (`blur:inf`), `shuffle[:SEED]`, `skip`; in `guidance` also `skip-block` (the weak pass leaves
+            out the transformer block around each chosen site) and `random-block:AMOUNT` (it leaves out a share or a
+            number of these blocks, kind by kind, drawn anew in every step) and `average-queries:BETA` (at that one of
+            the sites where queries have moved most, they become their running average); in `direct` also
+            `cross-frame:WEIGHT` (Enhance-A-Video) and `freeu:S1:S2:B1:B2`; in `combine` instead `interval`,
+            `apg:RADIUS:ETA:MOMENTUM`, `cfg-zero:STEPS` or `fdg:LOW:HIGH`.
         sites: which maps, as `SiteChoice` reads them: `[KIND:]RULE=AMOUNT` or names. `auto` is
             `temporal/joint:top=0.5`.
-        heads: which heads of the chosen sites: `all`, or `RULE=AMOUNT` over all of them, kind by kind, as in
-            `top=0.25`.
+        heads: which heads of the chosen sites: `all`; `RULE=AMOUNT` over all of them, kind by kind, as in `top=0.25`;
+            or heads by number with commas, `HEAD` of every chosen site or `SITE:HEAD`, as in `0,3` or `#5:0,#7:3`.
         entropy: where EP comes from: `profile` (saved, or measured beforehand) or `online[:N]` (the first N steps of
             the same run, 2 by default; the enhancement begins after them).
         weighting: `even`: every chosen map changes in full; `ep`: only by the share EP / 100 of its site.
@@ -116,7 +132,7 @@ class EnhanceConfig:
             the shift.
         sharpen: in `direct`, temperature of further sites whose maps are sharpened; 1 leaves them.
         sharpen_sites: those sites; a site that is in `sites` too is not sharpened.
-        seed: of a random choice of sites or heads.
+        seed: of a random choice of sites, heads or blocks.
 
     Raises:
         UsageError: a value out of range, an unknown word, or values that exclude each other.
@@ -134,7 +150,7 @@ class EnhanceConfig:
     )
     perturbation: str = setting("identity", ", ".join(FORMS))
     sites: str = setting("auto", "auto, names, or [KIND:][resolution-][energy-]RULE=AMOUNT, as in temporal:top=3")
-    heads: str = setting("all", "all, or heads of the sites by EP, as in top=0.25 or at-least=90")
+    heads: str = setting("all", "all, heads by EP as in top=0.25, or by number: 0,3 of each site, '#5:0,#7:3'")
     entropy: str = setting("profile", "profile, or online[:N]: measured in the first N steps of the same run")
     weighting: str = setting(
         "even", "even, or ep: every map changes by the share EP / 100 only", choices=_VALUES["weighting"]
@@ -150,7 +166,7 @@ class EnhanceConfig:
     rescale: int | float = setting(0.0, "0..1: give the guided prediction its unshifted standard deviation back")
     sharpen: int | float = setting(1.0, "direct mode: temperature below 1 of further sites; 1 leaves them")
     sharpen_sites: str = setting("temporal/joint:bottom=0.5", "direct mode: the sites that are sharpened")
-    seed: int = setting(0, "seed of a random choice of sites or heads")
+    seed: int = setting(0, "seed of a random choice of sites, heads or blocks")
 
     def __post_init__(self) -> None:
         require_types(self)
@@ -193,6 +209,8 @@ class EnhanceConfig:
             )
         if name in PERTURBATIONS:
             parse_perturbation(self.perturbation, scope=self.scope)  # type: ignore[arg-type]
+        elif name == "average-queries":
+            AverageQueries(*amounts)
         elif not all(math.isfinite(amount) and (amount > 0 or self.mode == "combine") for amount in amounts):
             expected = "finite numbers" if self.mode == "combine" else "> 0"
             raise UsageError(f"an amount of {name} is out of range", expected=expected, got=self.perturbation)
@@ -278,7 +296,8 @@ class EnhanceConfig:
         """Whether a profile must be at hand before the run begins."""
         if self.adaptation.acts_on == "network":
             return False
-        by_entropy = self.choice.needs_entropy or self.heads != "all" or self.weighting == "ep"
+        heads = self.head_choice is not None and self.head_choice.needs_entropy
+        by_entropy = self.choice.needs_entropy or heads or self.weighting == "ep"
         sharpened = self.sharpened is not None and self.sharpened.needs_entropy
         return not self.online_steps and self.scale > 0 and (by_entropy or sharpened)
 

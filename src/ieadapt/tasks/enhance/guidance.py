@@ -5,31 +5,37 @@ The weak pass is the perturbed pass of PAG: the conditional rows once more, with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
-from torch import Tensor
+from torch import Tensor, nn
 
 from ieadapt.attention import (
+    AttentionSite,
     Clock,
     DenoiserCall,
     SkippedBlocks,
     attention_modules,
     block_around,
+    intercept,
     wrap_denoiser,
 )
 from ieadapt.attention.restore import attribute
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.functional import guidance_delta, rescale_std
+from ieadapt.interventions import AverageQueries
+from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.enhance.direct import changing_maps
 from ieadapt.tasks.enhance.plan import Enhancement, Plan, require_finite
+from ieadapt.tasks.measure.layer_choice import SiteChoice
 
-Weakened = Callable[[Plan], AbstractContextManager[object]]
-"""Makes the denoiser calls inside a block weak, beside what interventions do to weak rows."""
+Weakened = Callable[[Plan, int], AbstractContextManager[object]]
+"""Makes the denoiser calls of a step inside a block weak, beside what interventions do to weak rows."""
 
 
 class Rescale:
@@ -104,17 +110,35 @@ def guiding(pipe: DiffusionPipeline, state: Enhancement) -> Iterator[None]:
     with ExitStack() as stack:
         rescale = Rescale(state.config.rescale)
         stack.enter_context(rescale.installed(pipe))
-        if state.config.perturbation != "skip-block":
+        weakened: Weakened = lambda plan, step: nullcontext()  # noqa: E731
+        if state.config.perturbation_name == "average-queries":
+            averaged = AverageQueries(*state.config.amounts)
+            stack.enter_context(intercept(pipe, averaged, state.candidates, guidance=("cond", "weak")))
+        elif state.config.perturbation_name not in ("skip-block", "random-block"):
             stack.enter_context(changing_maps(pipe, state))
-            weakened: Weakened = lambda plan: nullcontext()  # noqa: E731
         else:
             around = {site: block_around(pipe, site) for site in state.candidates}
             blocks = SkippedBlocks(list(around.values()))
             stack.enter_context(blocks.observing())
-            weakened = lambda plan: blocks.skipped({around[site] for site in plan.sites})  # noqa: E731
+            weakened = lambda plan, step: blocks.skipped(  # noqa: E731
+                left_out(state.config, {site: around[site] for site in plan.sites}, step)
+            )
         guidance = WeakGuidance(pipe, state, weakened, rescale)
         state.replays = stack.enter_context(wrap_denoiser(pipe, guidance, perturbed=state.candidates))
         yield
+
+
+def left_out(config: EnhanceConfig, around: Mapping[AttentionSite, nn.Module], step: int) -> set[nn.Module]:
+    """The blocks that a weak pass leaves out: all around the sites, or those drawn for this step.
+
+    Source: S2-Guidance (arXiv 2508.12880): one draw per step stands for the mean over many.
+    """
+    if not config.amounts:
+        return set(around.values())
+    seed = random.Random(f"{config.seed} {step}").getrandbits(32)  # noqa: S311 (a draw, not a secret)
+    one_each = {block: site for site, block in around.items()}
+    drawn = SiteChoice("random", config.amounts[0], seed=seed).choose(list(one_each.values()))
+    return {around[site] for site in drawn}
 
 
 class WeakGuidance:
@@ -163,7 +187,7 @@ class WeakGuidance:
         """The weak pass, timed."""
         clock = self._state.weak_clock = self._state.weak_clock or Clock(call.latents.device)
         self._state.weak_passes += 1
-        with clock.span(), self._weakened(plan):
+        with clock.span(), self._weakened(plan, call.step):
             weak = call.forward_rows(strong)
         if plan is not self._replayed_for:
             self._retarget(plan)

@@ -44,7 +44,8 @@ def make_plan(config: EnhanceConfig, sites: Sequence[AttentionSite], profile: En
     chosen = config.choice.choose(sites, **statistics)
     heads: dict[str, tuple[int, ...]] = {}
     if config.head_choice is not None:
-        heads = config.head_choice.choose(chosen, _required(profile, "choice of heads").head_ep)
+        ep_by_head = _required(profile, "choice of heads").head_ep if config.head_choice.needs_entropy else {}
+        heads = config.head_choice.choose(chosen, ep_by_head)
         chosen = [site for site in chosen if site.name in heads]
     sharpened = config.sharpened.choose(sites, **statistics) if config.sharpened else []
     further = [site for site in sharpened if site not in chosen]

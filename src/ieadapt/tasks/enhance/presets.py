@@ -35,11 +35,38 @@ _ROWS = (
         {"start": 0.0, "sites": MID, "scale": 3.0, "scope": "video-renormalised"},
     ),
     Preset(
+        "softpag",
+        "SoftPAG, arXiv 2506.10978, equation 7 and appendix B (weight 0.5)",
+        "half the way from the map to the identity, sites and scale as in pag. The source searches heads of Stable "
+        "Diffusion 3 by a score of the pictures (HeadHunter); say yours with heads",
+        {
+            "start": 0.0,
+            "perturbation": "identity:0.5",
+            "sites": MID,
+            "scale": 3.0,
+            "scope": "video-renormalised",
+        },
+    ),
+    Preset(
         "seg",
         "SEG, arXiv 2408.00760; SusungHong/SEG-SDXL pipeline_seg.py",
         "queries of the mid block's spatial attention blurred over the rows and columns of each frame; sigma infinite, "
         "as its default is. On joint attention text queries stay",
         {"start": 0.0, "perturbation": "blur:inf", "sites": MID, "scale": 3.0, "scope": "all"},
+    ),
+    Preset(
+        "tpg",
+        "TPG, arXiv 2506.10036; TaatiTeam/Token-Perturbation-Guidance pipeline_sdxl_tpg.py",
+        "video tokens of the first third of the spatial layers shuffled, by a new order in every layer and step; scale "
+        "3. The source shuffles what blocks 6 to 23 of Stable Diffusion XL's encoder are given, residual path "
+        "included; here it is what their attention gives",
+        {
+            "start": 0.0,
+            "perturbation": "shuffle",
+            "sites": "spatial/joint:depth-bottom=0.33",
+            "scale": 3.0,
+            "scope": "all",
+        },
     ),
     Preset(
         "stg-a",
@@ -72,6 +99,50 @@ _ROWS = (
             "perturbation": "skip-block",
             "sites": "spatial+temporal/joint:middle=3",
             "scale": 2.8,
+        },
+    ),
+    Preset(
+        "s2",
+        "S2-Guidance, arXiv 2508.12880, equation 4 and its settings for Stable Diffusion 3 and Wan, as others give "
+        "them; its authors' code is not out",
+        "a tenth of the transformer blocks left out of the weak pass, drawn anew in every step, in the middle four "
+        "fifths of the steps; scale 0.25. The first blocks are never drawn, here the first twentieth",
+        {
+            "start": 0.1,
+            "stop": 0.9,
+            "perturbation": "random-block:0.1",
+            "sites": "spatial+temporal/joint:depth-top=0.95",
+            "scale": 0.25,
+        },
+    ),
+    Preset(
+        "erg",
+        "entropy rectifying guidance, arXiv 2504.13987, algorithm and settings for class-conditional DiT (temperature "
+        "0.01 of the logits' factor, 3 of 28 layers, after 0.3 of the steps), as others give them; no code of its "
+        "authors is out",
+        "attention in three middle layers softened to a temperature of 100: the source's update with one step of size "
+        "1. In the source the weak pass stands in for the unconditional one and its text encoder is softened too; "
+        "here it stands beside it, the text is whole, and in joint attention text queries are softened as well. The "
+        "scale is ours",
+        {
+            "start": 0.3,
+            "perturbation": "temperature:100",
+            "sites": "spatial/joint:middle=3",
+            "scale": 1.0,
+            "scope": "all",
+        },
+    ),
+    Preset(
+        "emag",
+        "EMAG, arXiv 2512.17303, in its faster form EMAG-Q; drkkgy/EMAG emag_util.py and quickstart.py (Stable "
+        "Diffusion 3)",
+        "queries of that one of three middle layers which has moved most become their running average (0.988), after a "
+        "fifth of the steps; scale 1.5. One layer is chosen per video, not per batch",
+        {
+            "start": 0.2,
+            "perturbation": "average-queries:0.988",
+            "sites": "spatial/joint:middle=3",
+            "scale": 1.5,
         },
     ),
     Preset(

@@ -28,6 +28,7 @@ _RULE = rf"(?P<rule>{'|'.join(rule for rule in get_args(Rule) if rule != 'all')}
 _GRAMMAR = re.compile(rf"(?:(?P<kind>(?:{_KIND}|[+/])+):)?(?P<within>level-|resolution-)?(?:(?P<by>{_BY})-)?{_RULE}")
 _CONTROL = "random-as:"
 _HEADS = re.compile(_RULE)
+_NAMED_HEAD = re.compile(r"(?:(?P<site>.+):)?(?P<head>\d+)")
 
 
 @dataclass(frozen=True)
@@ -183,12 +184,13 @@ class SiteChoice:
 
 @dataclass(frozen=True)
 class HeadChoice:
-    """A rule that picks heads by their EP among all heads of some sites, kind by kind.
+    """A rule that picks heads by their EP among all heads of some sites, kind by kind; or heads by their number.
 
     Attributes:
-        rule: `top`, `bottom`, `at-least`, `at-most` or `random`, as in `SiteChoice`.
+        rule: `top`, `bottom`, `at-least`, `at-most` or `random`, as in `SiteChoice`; `all` takes those named.
         amount: a share or a number of heads, or a percentage.
         seed: of the random draw.
+        named: heads by number: name, pattern or number of a site, or None for every site, and which of its heads.
 
     Example:
         >>> site = AttentionSite("mid.attn1", "temporal", order=0, heads=2)
@@ -199,38 +201,47 @@ class HeadChoice:
     rule: Rule
     amount: int | float
     seed: int = 0
+    named: tuple[tuple[str | None, int], ...] = ()
 
     def __post_init__(self) -> None:
         _check_amount(self.rule, self.amount)
 
     @classmethod
     def parse(cls, text: str, seed: int = 0) -> HeadChoice:
-        """Read `RULE=AMOUNT`.
+        """Read `RULE=AMOUNT`, or with commas `HEAD` and `SITE:HEAD`, such as `0,3` or `#5:0,#7:3`.
 
         Raises:
             UsageError: it is nothing of the kind.
         """
+        named = [_NAMED_HEAD.fullmatch(part.strip()) for part in text.split(",")]
+        if all(named):
+            return cls("all", 0, named=tuple((each["site"], int(each["head"])) for each in named if each))
         match = _HEADS.fullmatch(text.strip())
         if match is None or match["rule"] == "middle":
             raise UsageError(
                 "unknown choice of heads",
-                expected="all, top=N, bottom=N, at-least=EP, at-most=EP or random=N",
+                expected="all, top=N, bottom=N, at-least=EP, at-most=EP, random=N, or heads as in 0,3 or '#5:0,#7:3'",
                 got=text,
             )
         return cls(match["rule"], float(match["amount"]), seed)  # type: ignore[arg-type]
+
+    @property
+    def needs_entropy(self) -> bool:
+        """Whether heads are ranked or drawn, so that a profile must be at hand."""
+        return not self.named
 
     def choose(self, sites: Sequence[AttentionSite], ep: Mapping[Head, int | float]) -> dict[str, tuple[int, ...]]:
         """The chosen heads by site name; sites without one are left out.
 
         Args:
             sites: the chosen sites.
-            ep: entropy percentage by site name and head.
+            ep: entropy percentage by site name and head; not read where heads are named.
 
         Raises:
-            UsageError: a head has no EP, or none is chosen.
+            UsageError: a head has no EP, a site has no such head, or none is chosen.
         """
-        chosen: set[Head] = set()
-        for kind in dict.fromkeys(site.kind for site in sites):
+        chosen = self._named(sites)
+        for kind in dict.fromkeys(site.kind for site in sites if self.needs_entropy):
             heads = [(site.name, head) for site in sites if site.kind == kind for head in range(site.heads)]
             unknown = next((head for head in heads if head not in ep), None)
             if unknown is not None:
@@ -245,6 +256,15 @@ class HeadChoice:
             )
         kept = {site.name: tuple(head for head in range(site.heads) if (site.name, head) in chosen) for site in sites}
         return {name: heads for name, heads in kept.items() if heads}
+
+    def _named(self, sites: Sequence[AttentionSite]) -> set[Head]:
+        chosen = [(site, head) for name, head in self.named for site in select_sites(sites, name)]
+        for site, head in chosen:
+            if head >= site.heads:
+                raise UsageError(
+                    "the site has no such head", expected=f"0..{site.heads - 1}", got=head, where=site.name
+                )
+        return {(site.name, head) for site, head in chosen}
 
 
 def _check_amount(rule: Rule, amount: int | float) -> None:

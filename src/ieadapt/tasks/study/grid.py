@@ -79,7 +79,7 @@ def conditions(config: StudyConfig, sites: Sequence[AttentionSite], ep: Mapping[
         Condition(tuple(site.name for site in group), group[0].kind, perturbation, head, rank)
         for group, head, rank in group_sites(chosen, ep)
         for perturbation in config.perturbations
-        if perturbation != "identity" or group[0].kind != "cross"
+        if perturbation.partition(":")[0] != "identity" or group[0].kind != "cross"
     ]
     if not listed:
         raise UsageError(
