@@ -1,4 +1,4 @@
-"""README's table is what `ieadapt compare` prints of the videos that ship with the repository."""
+"""The table of docs/metrics.md is what `ieadapt compare` prints of the videos that ship with the repository."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ ROOT = Path(__file__).parents[2]
 RUNS = ROOT / "benchmarks" / "runs"
 
 
-def test_the_table_of_the_readme_is_what_compare_prints(
+def test_the_table_of_the_page_is_what_compare_prints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(ROOT)
-    readme = (ROOT / "README.md").read_text()
-    command = next(line for line in readme.splitlines() if line.startswith("ieadapt compare benchmarks/runs/plain"))
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    command = next(line for line in page.splitlines() if line.startswith("ieadapt compare benchmarks/runs/plain"))
     assert command == compare_runs.COMMAND
     assert main([*command.split()[1:], "--out", str(tmp_path / "run")]) == 0
     printed = [re.split(r" {2,}", line.strip()) for line in capsys.readouterr().out.splitlines()[1:8]]
-    shown = readme.split(f"<!-- table: {compare_runs.NAME} ")[1].split("<!-- /table -->")[0].splitlines()[1:]
+    shown = page.split(f"<!-- table: {compare_runs.NAME} ")[1].split("<!-- /table -->")[0].splitlines()[1:]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in shown]
     assert [cells[0], *cells[2:]] == printed
     assert len(printed) == 1 + len(compare_runs.METRICS.split(","))

@@ -33,7 +33,7 @@ def test_without_gradio_it_says_what_to_install(program: Program, monkeypatch: p
     monkeypatch.setitem(sys.modules, "gradio", None)
     said = program("web").refused()
     assert "the web app needs gradio" in said
-    assert 'pip install "ieadapt[web]"' in said
+    assert 'pip install ".[web]"' in said
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import torch
 from ieadapt.cli import main
 from ieadapt.cli.main import COMMANDS, GROUPS
 from ieadapt.runs.videos import encode_video
+from tests.tiny import build
 
 ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(r"^```sh[^\n]*\n(?P<code>.*?)^```", re.MULTILINE | re.DOTALL)
@@ -39,15 +40,19 @@ def test_every_command_and_flag_exists(words: list[str], capsys: pytest.CaptureF
 
 
 @pytest.mark.slow
-def test_the_commands_of_the_readme_run_one_after_the_other(
+def test_the_commands_of_the_readme_run_one_after_the_other_with_a_model_of_the_reader(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("benchmarks").symlink_to(ROOT / "benchmarks")
-    for words in commands((ROOT / "README.md").read_text()):
-        if "MODEL" in words:  # a model that the reader brings; flags are checked above, the commands in tests/cli
-            continue
-        assert main(words) == 0, capsys.readouterr().err
+    build("animatediff").save_pretrained("my-model")
+    Path("few.txt").write_text("a red ball\na dog in snow\n")
+    Path("prompts.txt").write_text("\n".join(f"a dog in snow, number {number}" for number in range(8)))
+    ran = [words for words in commands((ROOT / "README.md").read_text()) if "MODEL" in words]
+    assert [words[0] for words in ran] == ["sites", "screen", "tune", "enhance"]
+    for words in ran:
+        quick = [] if words[0] == "sites" else ["--steps", "2"]
+        quick += ["--candidates", "2"] if words[0] == "tune" else []
+        assert main([word.replace("MODEL", "my-model") for word in words] + quick) == 0, capsys.readouterr().err
 
 
 _TASKS = ("index", "find-layers", "better-video", "edit-a-clip", "cluster")

@@ -41,6 +41,6 @@ def web(
     except ModuleNotFoundError as error:
         if error.name not in ("gradio", "fastapi", "starlette", "uvicorn"):
             raise
-        remedy = 'pip install "ieadapt[web]"'
+        remedy = 'in a clone of ieadapt: pip install ".[web]"'
         raise UsageError("the web app needs gradio", got="it is not installed", remedy=remedy) from error
     serve(WebConfig(tuple(model or ()), Access(host, port, tuple(allow_host or ()), token), root))

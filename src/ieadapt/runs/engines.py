@@ -232,7 +232,9 @@ def _local_workers(work: Work) -> int:
 @contextlib.contextmanager
 def _on_ray(work: Work, workers: int | None) -> Iterator[RunTasks]:
     """Workers on a Ray cluster: the one that is connected, the one at RAY_ADDRESS, or a new one on this machine."""
-    with raised_as(UsageError, "Ray is not installed", ImportError, got=None, remedy="pip install 'ieadapt[ray]'"):
+    with raised_as(
+        UsageError, "Ray is not installed", ImportError, got=None, remedy="in a clone of ieadapt: pip install '.[ray]'"
+    ):
         import ray
     connected = ray.is_initialized()
     if not connected:

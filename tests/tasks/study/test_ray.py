@@ -22,7 +22,7 @@ Asked = Callable[..., StudyRun]
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A head node without room for workers and two nodes with room for one each; RAY_ADDRESS leads to it."""
-    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'ieadapt[ray]'")
+    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
     utilities = pytest.importorskip("ray.cluster_utils")
     path = os.pathsep.join([str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
     for name, value in {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}.items():
