@@ -12,7 +12,7 @@ from ieadapt.interventions.perturbation import Perturbation
 from ieadapt.interventions.skip import Skip
 from ieadapt.interventions.temperature import Temperature
 from ieadapt.interventions.uniform import Uniform
-from ieadapt.notation import parse_term
+from ieadapt.notation import PERTURBATION_FORMS, parse_term
 
 PERTURBATIONS: Mapping[str, type[Perturbation]] = {
     "identity": Identity,
@@ -22,8 +22,6 @@ PERTURBATIONS: Mapping[str, type[Perturbation]] = {
     "blur": BlurQueries,
     "skip": Skip,
 }
-PERTURBATION_FORMS = ("identity", "uniform", "mix:WEIGHT", "temperature:T", "blur:SIGMA", "skip")
-"""How each is written; `blur:inf` is a blur without limit."""
 
 
 def parse_perturbation(text: str, *, scope: Scope = "video") -> Perturbation:

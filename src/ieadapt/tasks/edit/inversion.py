@@ -31,9 +31,10 @@ from ieadapt.metrics.structure import psnr, ssim
 from ieadapt.models.noise_schedule import NoiseSchedule
 from ieadapt.models.scheduler_wrapper import StepFunctionWrapper
 from ieadapt.models.video_latents import Latents, encode_video
+from ieadapt.runs.settings import GenerationConfig
 from ieadapt.tasks.edit.config import EditConfig
 from ieadapt.tasks.edit.pipeline_run import PipelineRunner, check_source_clip
-from ieadapt.tasks.generate import GenerationConfig, Progress, check_length
+from ieadapt.tasks.generate import Progress, check_length
 
 Clip = Float[Tensor, "frame channel height width"]
 TENSORS = ("clean", "trajectory", "source", "decoded", "reconstruction")

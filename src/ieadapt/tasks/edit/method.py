@@ -34,13 +34,14 @@ from ieadapt.interventions.prompt_to_prompt import PromptToPrompt
 from ieadapt.models.noise_schedule import NoiseSchedule
 from ieadapt.models.scheduler_wrapper import StepFunctionWrapper
 from ieadapt.models.video_latents import Latents, latents_of
+from ieadapt.runs.settings import GenerationConfig
 from ieadapt.tasks.edit.config import EditConfig
 from ieadapt.tasks.edit.inversion import Clip, Inversion, invert, step_counter
 from ieadapt.tasks.edit.jobs import check_targets
 from ieadapt.tasks.edit.pipeline_run import PipelineRunner
 from ieadapt.tasks.edit.steps import ChangeMask, RowGuidance, SourceTrajectory, difference_evidence, source_anchored
 from ieadapt.tasks.edit.words import WordEvidence, text_sites, word_control
-from ieadapt.tasks.generate import GenerationConfig, Progress, check_length
+from ieadapt.tasks.generate import Progress, check_length
 from ieadapt.tasks.maps.record import prompt_words
 from ieadapt.tasks.measure.profile import EntropyProfile
 
