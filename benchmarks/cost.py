@@ -18,9 +18,10 @@ from benchmarks.results import Value, record
 from ieadapt.attention import intercept
 from ieadapt.interventions import Identity, Record
 from ieadapt.models import load
+from ieadapt.runs.settings import GenerationConfig
 from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.enhance.method import enhancement
-from ieadapt.tasks.generate import GenerationConfig, generate
+from ieadapt.tasks.generate import generate
 from ieadapt.tasks.measure.method import measure
 from ieadapt.testbed import caption, sample_scenes
 

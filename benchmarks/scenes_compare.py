@@ -34,8 +34,8 @@ from ieadapt.errors import UsageError
 from ieadapt.files import write_atomically
 from ieadapt.metrics.intervals import paired_interval
 from ieadapt.models import load
+from ieadapt.runs.settings import GenerationConfig
 from ieadapt.tasks.enhance.config import EnhanceConfig
-from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.method import quick_profile
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.testbed import caption, score_scenes

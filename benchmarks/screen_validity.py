@@ -28,8 +28,7 @@ from benchmarks.results import FOLDER, Value, load, record
 from benchmarks.study import captions
 from ieadapt.cli.console import shown_stages
 from ieadapt.metrics.intervals import spearman_interval
-from ieadapt.runs.pipelines import Hardware
-from ieadapt.tasks.generate import GenerationConfig
+from ieadapt.runs.settings import GenerationConfig, Hardware
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.screen.config import EFFECTS, ScreenConfig, ScreenRun
 from ieadapt.tasks.screen.method import effects_table

@@ -27,8 +27,7 @@ from PIL import Image
 from benchmarks.results import Value, record
 from ieadapt.attention import find_sites
 from ieadapt.models import load
-from ieadapt.runs.pipelines import Hardware
-from ieadapt.tasks.generate import GenerationConfig
+from ieadapt.runs.settings import GenerationConfig, Hardware
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.study.config import StudyConfig
 from ieadapt.tasks.study.report_effects import effects_of, relations, site_effects

@@ -26,9 +26,8 @@ from benchmarks.scenes_compare import Comparison, column, compare
 from benchmarks.study import captions
 from benchmarks.testbed.generating import Variant
 from ieadapt.metrics.intervals import paired_interval
-from ieadapt.runs.pipelines import Hardware
+from ieadapt.runs.settings import GenerationConfig, Hardware, with_model_defaults
 from ieadapt.tasks.enhance.config import EnhanceConfig
-from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
 from ieadapt.tasks.tune.arms import Arm
 from ieadapt.tasks.tune.config import TuneConfig, TuneRun
 from ieadapt.tasks.tune.run import PRESET, RESULT, run_tune

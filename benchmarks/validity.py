@@ -31,7 +31,7 @@ from benchmarks.training.models import ARCHITECTURES
 from ieadapt.files import write_atomically
 from ieadapt.metrics.intervals import Interval, mean_interval, paired_interval
 from ieadapt.metrics.structure import ssim
-from ieadapt.tasks.generate import GenerationConfig
+from ieadapt.runs.settings import GenerationConfig
 from ieadapt.tasks.measure.method import quick_profile
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.testbed import Scene, caption, render, score_scenes

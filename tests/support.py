@@ -16,11 +16,12 @@ import torch
 from ieadapt.attention import find_sites, intercept
 from ieadapt.errors import IEAdaptError
 from ieadapt.interventions import Uniform
+from ieadapt.runs.settings import GenerationConfig
 from ieadapt.tasks.edit.config import EditConfig
 from ieadapt.tasks.edit.method import edit
 from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.enhance.method import enhancement
-from ieadapt.tasks.generate import GenerationConfig, generate
+from ieadapt.tasks.generate import generate
 from ieadapt.tasks.measure.method import measure
 from tests.families import tiny_pipeline
 from tests.tiny import FAMILIES, call_arguments, from_inputs

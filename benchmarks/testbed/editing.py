@@ -13,10 +13,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from benchmarks.testbed.passes import counted_passes
+from ieadapt.runs.settings import GenerationConfig
 from ieadapt.tasks.edit.config import EDIT_PRESETS, EditConfig
 from ieadapt.tasks.edit.inversion import Inversion, inversion_key, invert
 from ieadapt.tasks.edit.method import edit
-from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.testbed.edits import EditPair
 

@@ -11,10 +11,11 @@ from diffusers import DiffusionPipeline
 from jaxtyping import Float
 from torch import Tensor
 
+from ieadapt.runs.settings import GenerationConfig
 from ieadapt.tasks.enhance.config import AUTO, EnhanceConfig
 from ieadapt.tasks.enhance.method import enhancement
 from ieadapt.tasks.enhance.presets import PRESETS
-from ieadapt.tasks.generate import GenerationConfig, generate
+from ieadapt.tasks.generate import generate
 from ieadapt.tasks.measure.profile import EntropyProfile
 
 PLAIN = "plain"

@@ -21,12 +21,11 @@ from ieadapt.models import known_models
 from ieadapt.runs.engines import make_missing
 from ieadapt.runs.flags import flag_arguments
 from ieadapt.runs.folder import RunFolder, Stages, open_run, silent
-from ieadapt.runs.pipelines import Hardware
 from ieadapt.runs.report import Table
+from ieadapt.runs.settings import GenerationConfig, Hardware, with_model_defaults
 from ieadapt.runs.workers import Task
 from ieadapt.tasks.bench.vbench import PROFILE
 from ieadapt.tasks.evaluate.tables import markdown
-from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
 from ieadapt.tasks.measure.profile import EntropyProfile
 
 

@@ -9,7 +9,8 @@ from functools import lru_cache
 from diffusers import DiffusionPipeline
 
 from benchmarks.scene_sets import scene_set
-from ieadapt.tasks.generate import GenerationConfig, Progress
+from ieadapt.runs.settings import GenerationConfig
+from ieadapt.tasks.generate import Progress
 from ieadapt.tasks.measure.method import measure
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.testbed import caption, sample_scenes

@@ -14,9 +14,9 @@ from benchmarks.testbed.editing import EDIT_METHODS, PairEditor
 from benchmarks.testbed.generating import VARIANTS
 from benchmarks.testbed.passes import counted_passes
 from benchmarks.testbed.scenes import bench_pairs, bench_scenes
-from ieadapt.tasks.demo.run import score_edit
+from ieadapt.runs.settings import GenerationConfig
+from ieadapt.tasks.demo.edit import score_edit
 from ieadapt.tasks.evaluate.tables import MEASURES
-from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.testbed import score_scenes
 

@@ -17,10 +17,10 @@ from diffusers import DiffusionPipeline
 from benchmarks.testbed.tracks import TRACKS, Place, Row, Track
 from ieadapt.errors import IEAdaptError
 from ieadapt.files import read_record
+from ieadapt.runs.settings import GenerationConfig
 from ieadapt.runs.shared_files import fingerprint, write_whole
 from ieadapt.runs.workers import Task, Work, within_memory
 from ieadapt.tasks.bench.vbench import PROFILE
-from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.profile import EntropyProfile
 
 _UNSAFE = re.compile(r"[^\w.=-]+")

@@ -2,59 +2,37 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
+
+from ieadapt.lazy import offered, on_first_use
+
+if TYPE_CHECKING:
+    from ieadapt.attention import AttentionSite, find_sites, intercept, select_sites
+    from ieadapt.errors import FailureError, IEAdaptError, UsageError
+    from ieadapt.interventions import Identity, Inject, Mix, Record, Temperature, Uniform
+    from ieadapt.models import load
+    from ieadapt.runs.settings import GenerationConfig, SourceConfig
+    from ieadapt.runs.sources import Frames, read_source
+    from ieadapt.tasks.edit.config import EditConfig
+    from ieadapt.tasks.edit.inversion import Inversion, invert
+    from ieadapt.tasks.edit.method import EditResult, edit
+    from ieadapt.tasks.enhance.config import EnhanceConfig
+    from ieadapt.tasks.enhance.method import enhance, enhancement
+    from ieadapt.tasks.generate import generate
+    from ieadapt.tasks.maps.method import attention_maps
+    from ieadapt.tasks.measure.method import measure
+    from ieadapt.tasks.measure.profile import EntropyProfile
+    from ieadapt.tasks.screen.config import ScreenConfig
+    from ieadapt.tasks.screen.run import screen
+    from ieadapt.tasks.study.config import StudyConfig
+    from ieadapt.tasks.study.run import study
+    from ieadapt.tasks.tune.config import TuneConfig
+    from ieadapt.tasks.tune.run import tune
 
 __version__ = "0.1.0.dev0"
 
-# Where each public name lives; loaded on first use, so that `ieadapt --help` stays fast.
-_PUBLIC = {
-    "load": "ieadapt.models",
-    "AttentionSite": "ieadapt.attention",
-    "find_sites": "ieadapt.attention",
-    "select_sites": "ieadapt.attention",
-    "intercept": "ieadapt.attention",
-    "Record": "ieadapt.interventions",
-    "Identity": "ieadapt.interventions",
-    "Uniform": "ieadapt.interventions",
-    "Mix": "ieadapt.interventions",
-    "Temperature": "ieadapt.interventions",
-    "Inject": "ieadapt.interventions",
-    "EntropyProfile": "ieadapt.tasks.measure.profile",
-    "GenerationConfig": "ieadapt.tasks.generate",
-    "EnhanceConfig": "ieadapt.tasks.enhance.config",
-    "generate": "ieadapt.tasks.generate",
-    "measure": "ieadapt.tasks.measure.method",
-    "attention_maps": "ieadapt.tasks.maps.method",
-    "enhance": "ieadapt.tasks.enhance.method",
-    "enhancement": "ieadapt.tasks.enhance.method",
-    "EditConfig": "ieadapt.tasks.edit.config",
-    "EditResult": "ieadapt.tasks.edit.method",
-    "Inversion": "ieadapt.tasks.edit.inversion",
-    "edit": "ieadapt.tasks.edit.method",
-    "invert": "ieadapt.tasks.edit.inversion",
-    "StudyConfig": "ieadapt.tasks.study.config",
-    "study": "ieadapt.tasks.study.run",
-    "ScreenConfig": "ieadapt.tasks.screen.config",
-    "screen": "ieadapt.tasks.screen.run",
-    "TuneConfig": "ieadapt.tasks.tune.config",
-    "tune": "ieadapt.tasks.tune.run",
-    "Frames": "ieadapt.runs.sources",
-    "SourceConfig": "ieadapt.runs.sources",
-    "read_source": "ieadapt.runs.sources",
-    "IEAdaptError": "ieadapt.errors",
-    "UsageError": "ieadapt.errors",
-    "FailureError": "ieadapt.errors",
-}
-
-__all__ = ["__version__", *_PUBLIC]
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name from its module on first use."""
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_PUBLIC[name]), name)
+__getattr__ = on_first_use(__name__)
+__all__ = ["__version__", *offered(__name__)]
 
 
 def __dir__() -> list[str]:

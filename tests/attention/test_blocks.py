@@ -27,9 +27,9 @@ from ieadapt.attention import (
 )
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.interventions import Identity
+from ieadapt.runs.settings import GenerationConfig
 from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.enhance.method import enhancement
-from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.method import measure
 from tests.families import captured, every_family, predict, run, tiny_pipeline
 from tests.tiny import build, call_arguments

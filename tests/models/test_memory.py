@@ -11,9 +11,10 @@ import torch
 from ieadapt.errors import UsageError
 from ieadapt.models import check_memory, load, loaded_size
 from ieadapt.models.memory import memory_estimate, weights_size
+from ieadapt.runs.settings import GenerationConfig
 from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.enhance.method import enhance
-from ieadapt.tasks.generate import GenerationConfig, generate
+from ieadapt.tasks.generate import generate
 from ieadapt.tasks.measure.method import measure
 from tests.families import PROMPTS, every_family, tiny_pipeline
 from tests.tasks.test_generate import config_for

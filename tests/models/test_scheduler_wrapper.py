@@ -10,7 +10,8 @@ from diffusers import UniPCMultistepScheduler
 
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.models.scheduler_wrapper import can_start_late, kept_latents, late_start
-from ieadapt.tasks.generate import GenerationConfig, generate
+from ieadapt.runs.settings import GenerationConfig
+from ieadapt.tasks.generate import generate
 from tests.families import PROMPTS, tiny_pipeline
 from tests.tiny import call_arguments
 

@@ -15,7 +15,8 @@ from ieadapt.attention.calls import AttentionCall
 from ieadapt.errors import UsageError
 from ieadapt.models import load
 from ieadapt.models.sketch import requested_size, sketch, tokens_of
-from ieadapt.tasks.generate import GenerationConfig, generate
+from ieadapt.runs.settings import GenerationConfig
+from ieadapt.tasks.generate import generate
 from tests.families import every_family, tiny_pipeline
 from tests.tiny import build, call_arguments
 

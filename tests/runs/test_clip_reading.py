@@ -17,9 +17,10 @@ from PIL import Image
 
 from ieadapt.errors import UsageError
 from ieadapt.metrics.metric import USUAL_RATE
-from ieadapt.runs.clip_reading import ReadClip, ReadConfig, aligned, check_readable, open_clip, read_clip
+from ieadapt.runs.clip_reading import ReadClip, aligned, check_readable, open_clip, read_clip
 from ieadapt.runs.decoding import VideoFile
-from ieadapt.runs.sources import Frames, SourceConfig, read_source
+from ieadapt.runs.settings import ReadConfig, SourceConfig
+from ieadapt.runs.sources import Frames, read_source
 from tests.runs.files import LEVELS, corner, grey, greys, write
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from ieadapt.runs.flags import assemble, command_line, flags
+from ieadapt.runs.settings import GenerationConfig
 from ieadapt.tasks.demo.run import DemoRun
 from ieadapt.tasks.edit.config import EditConfig, EditRun, edit_preset
 from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.enhance.run import EnhanceRun
-from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.run import MeasureRun
 
 

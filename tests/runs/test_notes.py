@@ -15,7 +15,7 @@ from diffusers import DiffusionPipeline
 from ieadapt.errors import FailureError, IEAdaptError, IEAdaptWarning
 from ieadapt.runs.engines import WorkerPool, _Process
 from ieadapt.runs.notes import noted
-from ieadapt.runs.pipelines import Hardware
+from ieadapt.runs.settings import Hardware
 from ieadapt.runs.workers import Task, Work, Worker
 
 

@@ -12,7 +12,8 @@ import torch
 
 from ieadapt.errors import UsageError
 from ieadapt.runs.decoding import VideoFile
-from ieadapt.runs.sources import Frames, Source, SourceConfig, read_source
+from ieadapt.runs.settings import SourceConfig
+from ieadapt.runs.sources import Frames, Source, read_source
 from tests.runs.files import LEVELS, corner, grey, greys, loudness, write
 
 SMALL = Frames(8, 48, 64)

@@ -20,8 +20,8 @@ import pytest
 from ieadapt.errors import IEAdaptError
 from ieadapt.files import record_text
 from ieadapt.runs.folder import CONFIG, open_run, read_run
+from ieadapt.runs.settings import GenerationConfig
 from ieadapt.tasks.edit.jobs import RECORD, EditRecord, JobRecord
-from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.study.config import StudyConfig
 from ieadapt.tasks.study.folder import GRID, REQUEST, StudyFolder

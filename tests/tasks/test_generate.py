@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from ieadapt.errors import UsageError
-from ieadapt.tasks.generate import GenerationConfig, generate
+from ieadapt.runs.settings import GenerationConfig
+from ieadapt.tasks.generate import generate
 from tests.families import PROMPTS, every_family, tiny_pipeline
 from tests.tiny import build, call_arguments
 

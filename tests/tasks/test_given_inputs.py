@@ -14,7 +14,8 @@ from ieadapt.cli import main
 from ieadapt.errors import UsageError
 from ieadapt.files import sha256_of
 from ieadapt.runs.folder import read_run
-from ieadapt.tasks.generate import GenerationConfig, generate, videos_at_once
+from ieadapt.runs.settings import GenerationConfig
+from ieadapt.tasks.generate import generate, videos_at_once
 from ieadapt.tasks.measure.method import measure
 from ieadapt.tasks.screen.config import ScreenConfig, ScreenRun
 from ieadapt.tasks.screen.run import price_screen

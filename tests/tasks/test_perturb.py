@@ -8,7 +8,7 @@ from ieadapt.attention import AttentionSite
 from ieadapt.errors import UsageError
 from ieadapt.interventions import Mix
 from ieadapt.runs.flags import command_line
-from ieadapt.tasks.perturb import Perturbed, PerturbResult, PerturbRun, describe_perturbed, perturbed_table
+from ieadapt.tasks.perturb.run import Perturbed, PerturbResult, PerturbRun, describe_perturbed, perturbed_table
 
 RED = ("a red ball",)
 

@@ -10,8 +10,8 @@ from diffusers import DiffusionPipeline
 
 from ieadapt.attention import find_sites
 from ieadapt.models.scheduler_wrapper import can_start_late
+from ieadapt.runs.settings import GenerationConfig
 from ieadapt.tasks import price
-from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.price import PassTimes, price_videos, time_passes
 from ieadapt.tasks.study.config import StudyConfig
 from ieadapt.tasks.study.run import StudyRun, study_size

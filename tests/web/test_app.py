@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ieadapt.runs.pipelines import Hardware
-from ieadapt.tasks.generate import GenerationConfig
-from ieadapt.tasks.perturb import PerturbRun, run_perturb
+from ieadapt.runs.settings import GenerationConfig, Hardware
+from ieadapt.tasks.perturb.run import PerturbRun, run_perturb
 from ieadapt.web.app import App, ModelCache
 from ieadapt.web.workspace import Workspace
 from tests.runs.files import decode_video

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from ieadapt.runs.folder import read_run
+from ieadapt.runs.settings import GenerationConfig
 from ieadapt.runs.videos import encode_video
-from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.run import MeasureRun, run_measure
 from ieadapt.web.guard import Access
 from ieadapt.web.server import WebConfig

@@ -16,7 +16,7 @@ from ieadapt.runs.folder import open_run
 from ieadapt.tasks.edit.config import EditRun
 from ieadapt.tasks.enhance.run import EnhanceRun
 from ieadapt.tasks.measure.run import MeasureRun
-from ieadapt.tasks.perturb import PerturbRun
+from ieadapt.tasks.perturb.run import PerturbRun
 from ieadapt.web.edit import EDIT
 from ieadapt.web.forms import Form, model_field, profile_field, prompts_field
 from ieadapt.web.videos import ENHANCE, PERTURB

@@ -16,7 +16,7 @@ from ieadapt.errors import UsageError
 from ieadapt.files import record_text
 from ieadapt.runs.flags import flags
 from ieadapt.runs.folder import open_run
-from ieadapt.runs.pipelines import Hardware
+from ieadapt.runs.settings import Hardware
 from ieadapt.runs.videos import encode_video
 from ieadapt.tasks.edit.config import EditRun
 from ieadapt.tasks.measure.profile import EntropyProfile

@@ -1,33 +1,38 @@
 """The seam over every diffusers denoiser: sites, token layouts, attention calls and `intercept`."""
 
-from ieadapt.attention.blocks import SkippedBlocks, block_around
-from ieadapt.attention.calls import AttentionCall, Intervention
-from ieadapt.attention.denoiser_calls import Clock, DenoiserCall, DenoiserWrapper, Prefix
-from ieadapt.attention.discovery import (
-    active_sites,
-    after_projection,
-    attention_modules,
-    denoisers_of,
-    find_sites,
-    first_denoiser,
-    without_projection,
-)
-from ieadapt.attention.families import FAMILIES, Family, family_of
-from ieadapt.attention.intercept import intercept, wrap_denoiser
-from ieadapt.attention.layouts import LatentGrid, TokenLayout
-from ieadapt.attention.run_state import RowMap
-from ieadapt.attention.sites import (
-    KINDS,
-    AttentionSite,
-    Guidance,
-    GuidanceChoice,
-    Kind,
-    Selection,
-    SiteList,
-    StepWindow,
-    Stream,
-    select_sites,
-)
+from typing import TYPE_CHECKING
+
+from ieadapt.lazy import on_first_use
+
+if TYPE_CHECKING:
+    from ieadapt.attention.blocks import SkippedBlocks, block_around
+    from ieadapt.attention.calls import AttentionCall, Intervention
+    from ieadapt.attention.denoiser_calls import Clock, DenoiserCall, DenoiserWrapper, Prefix
+    from ieadapt.attention.discovery import (
+        active_sites,
+        after_projection,
+        attention_modules,
+        denoisers_of,
+        find_sites,
+        first_denoiser,
+        without_projection,
+    )
+    from ieadapt.attention.families import FAMILIES, Family, LatentGrid, family_of
+    from ieadapt.attention.interception import intercept, wrap_denoiser
+    from ieadapt.attention.layouts import TokenLayout
+    from ieadapt.attention.run_state import RowMap
+    from ieadapt.attention.sites import (
+        KINDS,
+        AttentionSite,
+        Guidance,
+        GuidanceChoice,
+        Kind,
+        Selection,
+        SiteList,
+        StepWindow,
+        Stream,
+        select_sites,
+    )
 
 __all__ = [
     "FAMILIES",
@@ -64,3 +69,5 @@ __all__ = [
     "without_projection",
     "wrap_denoiser",
 ]
+
+__getattr__ = on_first_use(__name__)

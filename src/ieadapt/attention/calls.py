@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from ieadapt.attention.denoiser_calls import DenoiserCall
-from ieadapt.attention.families import UNLISTED, Family
-from ieadapt.attention.layouts import LatentGrid, TokenLayout, token_layout
+from ieadapt.attention.families import UNLISTED, Family, LatentGrid
+from ieadapt.attention.layouts import TokenLayout, token_layout
 from ieadapt.attention.run_state import RowMap
 from ieadapt.attention.sites import AttentionSite
 from ieadapt.errors import FailureError

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from ieadapt.attention.blocks import Bypass
-from ieadapt.attention.families import Family
-from ieadapt.attention.layouts import LatentGrid
+from ieadapt.attention.families import Family, LatentGrid
 from ieadapt.attention.restore import attribute
 from ieadapt.attention.run_state import RowMap
 from ieadapt.attention.sites import AttentionSite

@@ -5,22 +5,41 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, Literal
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, Literal
 
-import diffusers
 from einops import parse_shape
-from torch import nn
 
-from ieadapt.attention.layouts import LatentGrid, TextPosition
 from ieadapt.attention.sites import Kind
 
+if TYPE_CHECKING:
+    from torch import nn
+
 Arguments = Mapping[str, Any]
+TextPosition = Literal["before", "after", "none"]
 
 
-def _denoiser(name: str) -> type[nn.Module]:
+@dataclass(frozen=True)
+class LatentGrid:
+    """The video that one denoiser call works on, counted in tokens.
+
+    Attributes:
+        batch: rows of the denoiser's batch (guidance branches times videos).
+        frames: frames of tokens per video.
+        resolutions: (height, width) in tokens at each resolution of the denoiser; transformers have one.
+    """
+
+    batch: int
+    frames: int
+    resolutions: tuple[tuple[int, int], ...]
+
+
+@cache
+def _class_of_diffusers(name: str) -> type:
     """A class of diffusers; one without instances where the installed release has none of that name."""
-    return getattr(diffusers, name, None) or type(name, (nn.Module,), {})
+    import diffusers  # here, so that the table can be read without it
+
+    return getattr(diffusers, name, None) or type(name, (), {})
 
 
 def _guided_by_property(pipeline: Any, encoded: list[Arguments]) -> bool:
@@ -33,7 +52,7 @@ class Family:
 
     Attributes:
         name: as `ieadapt models` lists it.
-        denoiser: the diffusers class.
+        denoiser_name: of the class in diffusers.
         guidance: how classifier-free guidance runs: `batched` (one call, halves [uncond, cond]) or `split` (one call
             per branch, named by the pipeline's `cache_context`).
         kinds: (pattern over module paths, kind), first match wins; a cross-attention that the module itself declares
@@ -57,7 +76,7 @@ class Family:
     """
 
     name: str
-    denoiser: type[nn.Module]
+    denoiser_name: str
     guidance: Literal["batched", "split"]
     kinds: tuple[tuple[str, Kind], ...]
     grid: Callable[[Any, Arguments], LatentGrid] | None
@@ -75,6 +94,11 @@ class Family:
     stages: Callable[[Any], list[nn.Module]] = lambda denoiser: []
     active: Callable[[Any, Sequence[int | float]], Collection[str]] = lambda pipeline, timesteps: pipeline.components
     skips: Literal["kept", "none"] = "none"
+
+    @property
+    def denoiser(self) -> type:
+        """The class in diffusers."""
+        return _class_of_diffusers(self.denoiser_name)
 
 
 def family_of(denoiser: nn.Module) -> Family:
@@ -187,12 +211,12 @@ _UNET_ROWS = frozenset(
         *("fps", "image_latents", "image_embeddings"),
     )
 )
-_ANY = Family(name="", denoiser=nn.Module, guidance="batched", kinds=(), grid=None)
+_ANY = Family(name="", denoiser_name="ModelMixin", guidance="batched", kinds=(), grid=None)
 
 
 def _row(base: Family, name: str, denoiser: str, **changes: Any) -> Family:
     """A row that is like another one but for what is given; the denoiser by the name of its class in diffusers."""
-    return replace(base, name=name, denoiser=_denoiser(denoiser), **changes)
+    return replace(base, name=name, denoiser_name=denoiser, **changes)
 
 
 _UNET = replace(

@@ -3,32 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from ieadapt.attention.families import LatentGrid, TextPosition
 from ieadapt.attention.sites import AttentionSite
 from ieadapt.errors import FailureError
 from ieadapt.functional import VideoTokens
-
-TextPosition = Literal["before", "after", "none"]
-
-
-@dataclass(frozen=True)
-class LatentGrid:
-    """The video that one denoiser call works on, counted in tokens.
-
-    Attributes:
-        batch: rows of the denoiser's batch (guidance branches times videos).
-        frames: frames of tokens per video.
-        resolutions: (height, width) in tokens at each resolution of the denoiser; transformers have one.
-    """
-
-    batch: int
-    frames: int
-    resolutions: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)

@@ -1,46 +1,34 @@
-"""The commands that look at a model or make videos."""
+"""The commands that look at a model or make videos.
+
+What needs torch is imported inside a command, so that its help, and a refusal of its options, come at once.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-import polars as pl
 import typer
-from diffusers import DiffusionPipeline
 
-from ieadapt.attention import FAMILIES, AttentionSite, denoisers_of, find_sites, select_sites
+from ieadapt.attention import FAMILIES
 from ieadapt.cli.console import Summary, location, mend_and_resume, print_progress, run_in
 from ieadapt.cli.options import DryRun, Model, Out, Overwrite, Resume, takes
 from ieadapt.models import known_models
-from ieadapt.models.memory import GIB, memory_estimate
-from ieadapt.models.sketch import Sizes, requested_size, sketch, tokens_of
-from ieadapt.runs.folder import read_run
-from ieadapt.runs.pipelines import display_path
+from ieadapt.runs.folder import display_path, read_run
 from ieadapt.runs.report import Table
-from ieadapt.tasks.demo.run import DemoRun, run_demo
+from ieadapt.tasks.demo.config import DemoRun
 from ieadapt.tasks.edit.config import EditRun
-from ieadapt.tasks.edit.report import measures_table as edits_table
-from ieadapt.tasks.edit.run import run_edit
-from ieadapt.tasks.enhance.run import EnhanceRun, run_enhance
-from ieadapt.tasks.evaluate.tables import summary_table
-from ieadapt.tasks.maps.run import MapsRun, describe_maps, run_maps
-from ieadapt.tasks.measure.profile import EntropyProfile
-from ieadapt.tasks.measure.run import MeasureRun, describe_profile, profile_table, run_measure
-from ieadapt.tasks.perturb import PerturbRun, describe_perturbed, perturbed_table, run_perturb
-from ieadapt.tasks.price import price_videos
+from ieadapt.tasks.enhance.config import EnhanceRun
+from ieadapt.tasks.maps.config import MapsRun
+from ieadapt.tasks.measure.config import MeasureRun
+from ieadapt.tasks.perturb.config import PerturbRun
 from ieadapt.tasks.screen.config import ScreenRun
-from ieadapt.tasks.screen.report import ranked_table
-from ieadapt.tasks.screen.run import price_screen, run_screen
-from ieadapt.tasks.study.report import study_maps, write_study_report
-from ieadapt.tasks.study.run import StudyRun, run_study, study_size
-from ieadapt.tasks.study.table import compact_study, study_status
+from ieadapt.tasks.study.config import StudyRun
 from ieadapt.tasks.tune.config import TuneRun
-from ieadapt.tasks.tune.run import BLIND, PRESET, RESULT, price_tune, run_tune
 
 _OWN = "(default: the model's own)"
 
@@ -53,8 +41,7 @@ def models() -> Summary:
     """
     bundled = [{"name": m.name, "family": m.family, "summary": m.summary} for m in known_models().values()]
     families = [
-        {"family": family.name, "denoiser": family.denoiser.__name__, "guidance": family.guidance}
-        for family in FAMILIES
+        {"family": family.name, "denoiser": family.denoiser_name, "guidance": family.guidance} for family in FAMILIES
     ]
     first = Table(("bundled model", "family", "makes"), [list(row.values()) for row in bundled])
     headings = ("family", "denoiser in diffusers", "guidance branches")
@@ -66,6 +53,7 @@ def models() -> Summary:
 def sites(
     model: Model,
     *,
+    context: typer.Context,
     sites: Annotated[str | None, typer.Option("--sites", help="names, patterns or kinds, with commas")] = None,
     frames: Annotated[int | None, typer.Option("--frames", help=f"frames per video {_OWN}")] = None,
     height: Annotated[int | None, typer.Option("--height", help=f"height in pixels {_OWN}")] = None,
@@ -77,7 +65,11 @@ def sites(
 
     Example: `ieadapt sites scenes --sites temporal --frames 16`
     """
-    pipe = sketch(model)
+    from ieadapt.attention import find_sites, select_sites
+    from ieadapt.models.sketch import costs_of, requested_size, sketch, tokens_of
+
+    with context.obj():
+        pipe = sketch(model)
     chosen = select_sites(find_sites(pipe), sites)
     size = requested_size(pipe, frames, height, width)
     tokens = {} if size is None else tokens_of(pipe, size)
@@ -89,23 +81,7 @@ def sites(
         content.append({**dataclasses.asdict(site), "tokens": length, "attentions": number})
     caption = "" if size is None else f"For {size[0]} frames of {size[2]}x{size[1]}:"
     table = Table(("#", "kind", "heads", "tokens", "attentions", "site"), rows, caption, numeric=(0, 2, 3, 4))
-    return Summary(content, [table, *_costs(pipe, chosen, size)])
-
-
-def _costs(pipe: DiffusionPipeline, chosen: Sequence[AttentionSite], size: Sizes | None) -> list[str]:
-    """What a measure run and a study of these sites take, in sentences."""
-    parameters = sum(weight.numel() for part in denoisers_of(pipe).values() for weight in part.parameters())
-    lines = [f"The denoiser has {parameters / 1e9:.3g} billion parameters, {2 * parameters / GIB:.3g} GiB in bfloat16."]
-    if size is not None:
-        rough = memory_estimate(pipe, *size, rows=2) / GIB
-        lines.append(f"A run of one video takes about {rough:.2g} GiB beside the weights (float32, two branches).")
-    identities = sum(site.kind != "cross" for site in chosen)
-    lines.append(
-        "Measuring takes one run per prompt. A study of each site makes "
-        f"{1 + identities + len(chosen)} videos per prompt and seed: one as it is, {identities} with the identity map, "
-        f"{len(chosen)} with the uniform one."
-    )
-    return lines
+    return Summary(content, [table, *costs_of(pipe, chosen, size)])
 
 
 @takes(MeasureRun)
@@ -114,19 +90,26 @@ def measure(config: MeasureRun, *, out: Out = None, overwrite: Overwrite = False
 
     Example: `ieadapt measure scenes --prompt "a big red ball moving right over bricks" --steps 8 --out runs/profile`
     """
+    from ieadapt.tasks.measure.run import describe_profile, profile_table, run_measure
+
     if dry_run:
-        return _price(config, videos=len(config.prompts))
+        return _plain_price(config, len(config.prompts))
     with run_in(out, "measure") as (folder, stages):
         profile = run_measure(config, folder, overwrite=overwrite, stages=stages)
     content = {"sites": profile.by_site().to_dicts()}
     return Summary(content, [profile_table(profile), *describe_profile(profile)], folder)
 
 
-def _price(config: Any, videos: int, steps: int | float | None = None) -> Summary:
-    """What a run would make, and how long that takes."""
-    whole = videos * config.generation.num_inference_steps
-    price = price_videos(config, lambda pipe: (videos, whole if steps is None else steps))
+def _price(config: Any, count: Callable[[Any], tuple[int | float, int | float]]) -> Summary:
+    """About how long a run takes, given what counts its videos and their steps in all."""
+    from ieadapt.tasks.price import price_videos
+
+    price = price_videos(config, count)
     return Summary({"price": price}, [price])
+
+
+def _plain_price(config: Any, videos: int) -> Summary:
+    return _price(config, lambda pipe: (videos, videos * config.generation.num_inference_steps))
 
 
 @takes(MapsRun)
@@ -138,6 +121,8 @@ def maps(config: MapsRun, *, out: Out = None, overwrite: Overwrite = False) -> S
     Example: `ieadapt maps scenes --prompt "a big red ball moving right over bricks" --num-inference-steps 8
     --site mid_block.motion_modules.0.transformer_blocks.0.attn1 --steps 0,7 --query 4,2,2 --out runs/maps`
     """
+    from ieadapt.tasks.maps.run import describe_maps, run_maps
+
     with run_in(out, "maps") as (folder, stages):
         drawn = run_maps(config, folder, overwrite=overwrite, stages=stages)
     content = {"site": drawn.site.name, "steps": drawn.steps, "files": read_run(folder)["files"]}
@@ -153,8 +138,10 @@ def perturb(config: PerturbRun, *, out: Out = None, overwrite: Overwrite = False
     Example: `ieadapt perturb scenes --prompt "a big red ball moving right over bricks" --perturbation identity
     --sites temporal --steps 8 --out runs/perturbed`
     """
+    from ieadapt.tasks.perturb.run import describe_perturbed, perturbed_table, run_perturb
+
     if dry_run:
-        return _price(config, videos=2 * len(config.prompts))
+        return _plain_price(config, 2 * len(config.prompts))
     with run_in(out, "perturb") as (folder, stages):
         result = run_perturb(config, folder, overwrite=overwrite, stages=stages)
     files = [location("video", folder / f"{each.name}-side-by-side.mp4") for each in result.videos]
@@ -179,9 +166,11 @@ def enhance(
 
     Example: `ieadapt enhance scenes --prompt "a big red ball moving right over bricks" --profile runs/profile`
     """
+    from ieadapt.tasks.enhance.run import run_enhance
+
     if dry_run:
         steps, pairs = config.generation.num_inference_steps, len(config.tasks)
-        return _price(config, videos=2 * pairs, steps=pairs * (steps + config.method.passes(steps) / 2))
+        return _price(config, lambda pipe: (2 * pairs, pairs * (steps + config.method.passes(steps) / 2)))
     with run_in(out, "enhance") as (folder, stages):
         chosen = run_enhance(config, folder, overwrite=overwrite, resume=resume, stages=stages)
     record = read_run(folder)
@@ -206,9 +195,12 @@ def edit(config: EditRun, *, out: Out = None, overwrite: Overwrite = False, resu
     Example: `ieadapt edit scenes --video clip.mp4 --source-prompt "a big red star moving left over hills"
     --prompt "a big blue star moving left over hills" --out runs/edited`
     """
+    from ieadapt.tasks.edit.report import measures_table
+    from ieadapt.tasks.edit.run import run_edit
+
     with run_in(out, "edit") as (folder, stages):
         records, batch = run_edit(config, folder, overwrite=overwrite, resume=resume, stages=stages, say=print_progress)
-    table = dataclasses.replace(edits_table(records), caption="Each edit against its source:")
+    table = dataclasses.replace(measures_table(records), caption="Each edit against its source:")
     files = [record.file(edit, "side-by-side.mp4") for record in records for edit in record.edits]
     lines = [location("video", folder / file) for file in files]
     content = {"jobs": [dataclasses.asdict(record) for record in records]}
@@ -226,6 +218,9 @@ def screen(
 
     Example: `ieadapt screen MODEL --prompts prompts.txt --budget 30m --out runs/screen`
     """
+    from ieadapt.tasks.screen.report import ranked_table
+    from ieadapt.tasks.screen.run import price_screen, run_screen
+
     if dry_run:
         plan = price_screen(config)
         return Summary({"price": plan.summary(), "seconds": plan.seconds}, [plan.summary()])
@@ -246,6 +241,8 @@ def tune(
 
     Example: `ieadapt tune MODEL --prompts prompts.txt --metric sharpness --budget 2h --out runs/tune`
     """
+    from ieadapt.tasks.tune.run import BLIND, PRESET, RESULT, price_tune, run_tune
+
     if dry_run:
         price = price_tune(config)
         return Summary({"price": price}, [price])
@@ -275,25 +272,31 @@ def study(
 
     Example: `ieadapt study scenes --prompts prompts.txt --perturb identity,uniform --sites temporal --out runs/study`
     """
+    from ieadapt.tasks.measure.profile import EntropyProfile
+    from ieadapt.tasks.study.report import study_maps, write_study_report
+    from ieadapt.tasks.study.run import run_study, study_size
+    from ieadapt.tasks.study.table import conditions_table, means_by_condition
+
     if config is None:
         return _study_so_far(status, compact)
     if dry_run:
-        price = price_videos(config, functools.partial(study_size, config))
-        return Summary({"price": price}, [price])
+        return _price(config, functools.partial(study_size, config))
     with run_in(out, "study") as (folder, stages):
         result = run_study(config, folder, resume=resume, stages=stages)
         stages("drawing the report")
         pipe, call = config.hardware.load(config.model), config.generation.call
         pictures = study_maps(pipe, result.table, EntropyProfile.load(folder), call)
         write_study_report(folder, maps=pictures)
-    means = _mean_by_condition(result.table)
+    means = means_by_condition(result.table)
     content = {"notes": [*result.notes, *result.warned], "conditions": means.to_dicts()}
     lines = [*result.notes, location("table", folder / "study.parquet")]
-    return Summary(content, [_conditions_table(means), *lines], folder)
+    return Summary(content, [conditions_table(means), *lines], folder)
 
 
 def _study_so_far(status: Path | None, compact: Path | None) -> Summary:
     """How far a study is, and the size of the table that was written of it."""
+    from ieadapt.tasks.study.table import compact_study, study_status
+
     content: dict[str, Any] = {}
     lines: list[str] = []
     if status is not None:
@@ -307,32 +310,15 @@ def _study_so_far(status: Path | None, compact: Path | None) -> Summary:
     return Summary(content, lines)
 
 
-def _mean_by_condition(table: pl.DataFrame) -> pl.DataFrame:
-    """One row per condition: the measured values averaged over prompts and seeds."""
-    measured = table.columns[table.columns.index("energy_share") + 1 :]
-    by = ["kind", "sites", "rank", "head", "perturbation", "ep", "energy", "energy_share"]
-    return table.group_by(by, maintain_order=True).agg(pl.len().alias("videos"), pl.col(measured).mean())
-
-
-def _conditions_table(means: pl.DataFrame) -> Table:
-    shown = [name for name in ("psnr", "ssim", "testbed_accuracy_change") if name in means.columns]
-    rows = []
-    for row in means.iter_rows(named=True):
-        names = row["sites"].split(",")
-        where = names[0] if len(names) == 1 else f"{row['rank']} {len(names)}"
-        head = "all" if row["head"] is None else str(row["head"])
-        values = [f"{row['ep']:.1f}", *(f"{row[name]:.3f}" for name in shown)]
-        rows.append([row["kind"], row["perturbation"], where, head, *values])
-    headings = ["kind", "perturbation", "sites", "head", "EP %", *shown]
-    return Table(headings, rows, numeric=range(3, len(headings)))
-
-
 @takes(DemoRun)
 def demo(config: DemoRun, *, out: Out = None) -> Summary:
     """What one layer carries, one edit, and captions plain and enhanced, scored; an earlier demo there is replaced.
 
     Example: `ieadapt demo --captions 2 --out demo`
     """
+    from ieadapt.tasks.demo.run import run_demo
+    from ieadapt.tasks.evaluate.tables import summary_table
+
     with run_in(out or Path("demo"), "demo") as (folder, stages):
         result = run_demo(config, folder, overwrite=True, stages=stages)
     pair = result.edit.pair

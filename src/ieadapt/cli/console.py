@@ -15,8 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from ieadapt.runs.folder import Batch, Progress, Stages, default_folder
-from ieadapt.runs.pipelines import display_path
+from ieadapt.runs.folder import Batch, Progress, Stages, default_folder, display_path
 from ieadapt.runs.report import Table
 
 

@@ -13,10 +13,11 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
+from ieadapt import __version__
 from ieadapt.errors import IEAdaptError, IEAdaptWarning
 from ieadapt.runs.notes import libraries_heard, noted
 
@@ -70,7 +71,8 @@ def run_program(
         requested = next((argument for argument in typed if not argument.startswith("-")), None)
         quiet = requested is not None and not debug
         with _libraries_quiet() if quiet else noted():
-            status = int(application(requested)(args=typed, prog_name=name, standalone_mode=False) or 0)
+            program, heard = application(requested), libraries_heard if quiet else contextlib.nullcontext
+            status = int(program(args=typed, prog_name=name, standalone_mode=False, obj=heard) or 0)
         if status == STOPPED:
             raise KeyboardInterrupt
         return status
@@ -96,6 +98,7 @@ def _application(requested: str | None) -> typer.Typer:
         add_completion=False,
         rich_markup_mode="markdown",
     )
+    app.callback()(_options)
     for name, summary in COMMANDS.items():
         if name != requested:
             app.command(name, help=summary)(_never_called)
@@ -106,6 +109,18 @@ def _application(requested: str | None) -> typer.Typer:
         else:
             app.command(name, help=f"{summary}\n\n{command.__doc__}")(command)
     return app
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        print(f"ieadapt {__version__}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="print the version", callback=_print_version)] = False,
+) -> None:
+    """The options of the program itself."""
 
 
 def _never_called() -> NoReturn:
@@ -137,7 +152,7 @@ def _libraries_quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             os.environ.setdefault("PYTHONWARNINGS", "ignore")
         warnings.simplefilter("always", IEAdaptWarning)
-        with libraries_heard(), noted(lambda note: _say(f"note: {note}")):
+        with noted(lambda note: _say(f"note: {note}")):
             yield
 
 

@@ -41,10 +41,11 @@ def takes(
     def decorate(function: Callable[..., Summary]) -> Callable[..., None]:
         parameters = list(inspect.signature(function, eval_str=True).parameters.values())
         own = parameters if config is None else parameters[1:]
-        made = [] if config is None else _options_of(config, None if instead else inspect.Parameter.empty)
+        made = [] if config is None else [_CONTEXT, *_options_of(config, None if instead else inspect.Parameter.empty)]
 
         def command(*, as_json: bool, **values: Any) -> None:
             others = {parameter.name: values.pop(parameter.name) for parameter in own}
+            context = values.pop("context", None)
             if config is None:
                 summary = function(**others)
             elif any(others[name] for name in instead):
@@ -53,7 +54,9 @@ def takes(
                 if "prompts" in values:
                     values |= _model_and_prompts(values)
                 chosen = {name: value for name, value in values.items() if value is not None}
-                summary = function(assemble(config, chosen), **others)
+                assembled = assemble(config, chosen)
+                with context.obj():  # as late as this: it imports the libraries
+                    summary = function(assembled, **others)
             summary.show(as_json=as_json)
 
         shown = [*made, *own, _parameter("as_json", _Json, False)]
@@ -82,6 +85,9 @@ def _options_of(config: type, model: Any) -> list[inspect.Parameter]:
 
 def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+
+
+_CONTEXT = _parameter("context", typer.Context, inspect.Parameter.empty)
 
 
 def _model_and_prompts(values: dict[str, Any]) -> dict[str, Any]:

@@ -11,10 +11,8 @@ import typer
 from ieadapt.cli.console import Summary, location, mend_and_resume, run_in
 from ieadapt.cli.options import Model, Out, Overwrite, Resume, takes
 from ieadapt.runs.report import Table
-from ieadapt.tasks.bench.v2v import V2VConfig, run_v2v
-from ieadapt.tasks.bench.vbench import VBenchRun, run_vbench, summarise_results
-from ieadapt.tasks.evaluate.run import EvaluateConfig, run_evaluation
-from ieadapt.tasks.evaluate.tables import summary_table
+from ieadapt.tasks.bench.config import V2VConfig, VBenchRun
+from ieadapt.tasks.evaluate.config import EvaluateConfig
 
 PromptsFile = Annotated[
     Path | None,
@@ -74,6 +72,8 @@ def _evaluate(
     *,
     overwrite: bool,
 ) -> Summary:
+    from ieadapt.tasks.evaluate.run import run_evaluation
+
     with run_in(out, command) as (folder, stages):
         result = run_evaluation(
             videos, folder, reference=reference, prompts=prompts, config=config, overwrite=overwrite, stages=stages
@@ -101,6 +101,8 @@ def vbench(
 
     Example: `ieadapt bench vbench scenes --prompts prompts.txt --steps 8 --out runs/vbench`
     """
+    from ieadapt.tasks.bench.vbench import run_vbench
+
     if config is None:  # then there are results
         return _vbench_results(cast("Path", results), against)
     with run_in(out, "vbench") as (folder, stages):
@@ -110,6 +112,9 @@ def vbench(
 
 def _vbench_results(ours: Path, theirs: Path | None) -> Summary:
     """Results of VBench, beside others by name, or with their folders where the names are alike."""
+    from ieadapt.tasks.bench.vbench import summarise_results
+    from ieadapt.tasks.evaluate.tables import summary_table
+
     rows = summarise_results(ours, theirs)
     first, second = ours.stem, None if theirs is None else theirs.stem
     if theirs is not None and first == second:
@@ -135,6 +140,8 @@ def v2v(
 
     Example: `ieadapt bench v2v scenes set.yaml --videos videos --methods default,sdedit-0.6 --out runs/v2v`
     """
+    from ieadapt.tasks.bench.v2v import run_v2v
+
     with run_in(out, "v2v") as (folder, stages):
         result = run_v2v(model, edits, folder, config, resume=resume, stages=stages)
     rows = {name: [dataclasses.asdict(row) for row in each] for name, each in result.rows.items()}

@@ -14,6 +14,7 @@ _PROOF = "what a browser must show once; by default a new one, or none on an add
 
 def web(
     *,
+    context: typer.Context,
     model: Annotated[
         list[str] | None, typer.Option(help="a model that the pages offer; by default the bundled ones")
     ] = None,
@@ -43,4 +44,5 @@ def web(
             raise
         remedy = 'in a clone of ieadapt: pip install ".[web]"'
         raise UsageError("the web app needs gradio", got="it is not installed", remedy=remedy) from error
-    serve(WebConfig(tuple(model or ()), Access(host, port, tuple(allow_host or ()), token), root))
+    with context.obj():
+        serve(WebConfig(tuple(model or ()), Access(host, port, tuple(allow_host or ()), token), root))

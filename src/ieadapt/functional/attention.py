@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
-from typing import Literal, NamedTuple, ParamSpec, TypeVar
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -13,9 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ieadapt.errors import UsageError
-
-Scope = Literal["video", "video-renormalised", "all"]
-"""Which part of the map is replaced, see `ieadapt.functional.replacements`."""
+from ieadapt.notation import Scope
 
 Mask = Shaped[Tensor, "..."]
 """A boolean (True = attend) or additive mask, broadcastable to (batch, head, query, key)."""

@@ -13,7 +13,7 @@ from ieadapt.interventions.shuffle import Shuffle
 from ieadapt.interventions.skip import Skip
 from ieadapt.interventions.temperature import Temperature
 from ieadapt.interventions.uniform import Uniform
-from ieadapt.notation import parse_term
+from ieadapt.notation import PERTURBATION_FORMS, parse_term
 
 PERTURBATIONS: Mapping[str, type[Perturbation]] = {
     "identity": Identity,
@@ -24,11 +24,6 @@ PERTURBATIONS: Mapping[str, type[Perturbation]] = {
     "shuffle": Shuffle,
     "skip": Skip,
 }
-PERTURBATION_FORMS = (
-    *("identity", "identity:WEIGHT", "uniform", "mix:WEIGHT", "temperature:T", "blur:SIGMA"),
-    *("shuffle", "shuffle:SEED", "skip"),
-)
-"""How each is written; `blur:inf` is a blur without limit."""
 
 
 def parse_perturbation(text: str, *, scope: Scope = "video") -> Perturbation:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,10 @@ from transformers import dynamic_module_utils
 
 from ieadapt.errors import IEAdaptError, UsageError, raised_as, reason_of
 from ieadapt.models.components import COPY_AGAIN, load_components, weight_files
-from ieadapt.models.location import model_folder, pipeline_index
+from ieadapt.models.location import PRECISIONS, model_folder, pipeline_index
 from ieadapt.models.memory import check_weights, weights_size
 
 _DENOISERS = ("transformer", "unet")
-PRECISIONS: Mapping[str, torch.dtype | None] = {
-    "auto": None,
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
-"""What a user may say for `dtype`."""
 _STORED = {"F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -111,7 +103,8 @@ def _destination(
 
 
 def _precision(dtype: Any) -> torch.dtype | None:
-    known: dict[Any, torch.dtype | None] = {**PRECISIONS, **{each: each for each in PRECISIONS.values()}}
+    named = {name: None if name == "auto" else getattr(torch, name) for name in PRECISIONS}
+    known: dict[Any, torch.dtype | None] = named | {each: each for each in named.values()}
     if not isinstance(dtype, (str, torch.dtype, type(None))) or dtype not in known:
         got, remedy = repr(dtype), "pass a name, or torch.float32"
         raise UsageError("unknown precision", expected=", ".join(PRECISIONS), got=got, where="dtype", remedy=remedy)

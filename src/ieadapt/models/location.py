@@ -16,6 +16,8 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _INDEX = "model_index.json"
 SHIPPED = Path(__file__).parents[1] / "testbed"
 """Folder of the models that ship with the package."""
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+"""What a user may say for `dtype`."""
 RETIRED: Mapping[str, str] = {
     "shapes": "take 'scenes'; what was measured on shapes is in docs/test-bed.md",
     "shapes-dit": "take 'scenes-dit'; what was measured on shapes-dit is in docs/test-bed.md",

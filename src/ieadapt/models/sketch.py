@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ieadapt.errors import UsageError, raised_as
 from ieadapt.models.components import component_class
 from ieadapt.models.loading import pipeline_class_of
 from ieadapt.models.location import model_folder, pipeline_index
+from ieadapt.models.memory import GIB, memory_estimate
 from ieadapt.models.video_latents import run_size, sizes_of
 
 Sizes = tuple[int, int, int]
@@ -112,3 +113,19 @@ def _depth(name: str, resolutions: int) -> int:
         return resolutions - 1 if "mid_block." in name else 0
     number = int(block[2])
     return number if block[1] == "down" else resolutions - 1 - number
+
+
+def costs_of(pipe: DiffusionPipeline, chosen: Sequence[AttentionSite], size: Sizes | None) -> list[str]:
+    """What a measure run and a study of these sites take, in sentences."""
+    parameters = sum(weight.numel() for part in denoisers_of(pipe).values() for weight in part.parameters())
+    lines = [f"The denoiser has {parameters / 1e9:.3g} billion parameters, {2 * parameters / GIB:.3g} GiB in bfloat16."]
+    if size is not None:
+        rough = memory_estimate(pipe, *size, rows=2) / GIB
+        lines.append(f"A run of one video takes about {rough:.2g} GiB beside the weights (float32, two branches).")
+    identities = sum(site.kind != "cross" for site in chosen)
+    lines.append(
+        "Measuring takes one run per prompt. A study of each site makes "
+        f"{1 + identities + len(chosen)} videos per prompt and seed: one as it is, {identities} with the identity map, "
+        f"{len(chosen)} with the uniform one."
+    )
+    return lines

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
+import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +25,7 @@ from ieadapt.metrics.metric import USUAL_RATE, ClipSize
 from ieadapt.models.memory import GIB, free_memory
 from ieadapt.runs.clip_folders import PICTURE_SUFFIXES, frames_of
 from ieadapt.runs.decoding import DecodedFrame, Header, Picture, VideoFile, damaged, open_video, unequal_frames
-from ieadapt.runs.flags import setting
+from ieadapt.runs.settings import ReadConfig
 from ieadapt.runs.videos import Video
 
 SAME_SHAPE = 0.01
@@ -130,32 +133,6 @@ def open_picture(file: Path) -> Iterator[Image.Image]:
         Image.open(file) as opened,
     ):
         yield opened
-
-
-@dataclass(frozen=True)
-class ReadConfig:
-    """How videos are read.
-
-    Attributes:
-        align: make two videos alike that differ in length or size.
-        frames: read only so many frames from the beginning.
-        side: shrink to this shorter side.
-        strict: refuse a video with signs of damage; without it they are notes.
-
-    Raises:
-        UsageError: a number is not positive.
-    """
-
-    align: bool = setting(False, "resize and trim videos that differ from their reference")
-    frames: int | None = setting(None, "measure only so many frames from the beginning; by default all")
-    side: int | None = setting(None, "shrink videos first, to this shorter side in pixels")
-    strict: bool = setting(False, "leave out videos with signs of damage")
-
-    def __post_init__(self) -> None:
-        for name in ("frames", "side"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"--{name} must be positive", expected=">= 1", got=value)
 
 
 @dataclass(frozen=True)
@@ -291,3 +268,27 @@ def check_memory(
         got = f"an estimated {needed / GIB:.1f} GiB for {width}x{height} pictures and {kept}"
         expected = f"at most {allowed / GIB:.1f} GiB"
         raise UsageError("the video is too large for the memory", expected=expected, got=got, where=path, remedy=remedy)
+
+
+def read_media(path: Path) -> Any:
+    """A file as a pipeline takes it: a picture, or the pictures of a video as a list."""
+    if path.suffix.lower() in PICTURE_SUFFIXES:
+        with open_picture(path) as picture:
+            return picture.convert("RGB")
+    with open_clip(path) as clip:
+        width, height = clip.header.size
+        kept = ClipSize(clip.header.frames or 1, height, width)
+        check_memory(clip.header, kept, path, remedy="make a shorter or smaller copy of the video")
+        return [Image.fromarray(decoded.picture) for decoded in clip.pictures()]
+
+
+def digest_of(value: Any) -> str:
+    """The hash of what a picture, a tensor, a list of them or another object holds."""
+    if isinstance(value, list | tuple):
+        content = "".join(map(digest_of, value)).encode()
+    elif isinstance(value, Image.Image | torch.Tensor | np.ndarray):
+        array = np.ascontiguousarray(value.detach().cpu().float() if isinstance(value, torch.Tensor) else value)
+        content = f"{array.dtype}{array.shape}".encode() + array.tobytes()
+    else:
+        content = pickle.dumps(value)
+    return hashlib.sha256(content).hexdigest()

@@ -25,6 +25,7 @@ from ieadapt.files import sweep
 from ieadapt.models import model_folder
 from ieadapt.runs.folder import Stages
 from ieadapt.runs.notes import pass_on
+from ieadapt.runs.settings import ENGINES, check_engine
 from ieadapt.runs.shared_files import locked_keys
 from ieadapt.runs.workers import LOCKS, Outcome, Reply, RunTasks, Task, Work, Worker, make_all
 
@@ -257,22 +258,9 @@ def _connect(ray: ModuleType) -> None:
         ray.init(address=address, log_to_driver=False, include_dashboard=False)
 
 
-ENGINES: Mapping[str, Callable[[Work, int | None], contextlib.AbstractContextManager[RunTasks]]] = {
-    "local": _local,
-    "ray": _on_ray,
-}
-
-
-def check_engine(name: str, workers: int | None) -> None:
-    """Refuse an engine that is none, and less than one worker.
-
-    Raises:
-        UsageError: either of the two.
-    """
-    if name not in ENGINES:
-        raise UsageError("unknown engine", expected=", ".join(ENGINES), got=name, where="--engine")
-    if workers is not None and workers < 1:
-        raise UsageError("a study needs workers", expected=">= 1", got=workers, where="--workers")
+_OPENERS: Mapping[str, Callable[[Work, int | None], contextlib.AbstractContextManager[RunTasks]]] = dict(
+    zip(ENGINES, (_local, _on_ray), strict=True)
+)
 
 
 @contextlib.contextmanager
@@ -305,7 +293,7 @@ def open_workers(
             worker = Worker(work, given=pipe)
             yield lambda tasks: map(worker.run, tasks)
         else:
-            with ENGINES[engine](work, workers) as run:
+            with _OPENERS[engine](work, workers) as run:
                 yield run
     finally:
         locked_keys(work.folder / LOCKS)  # which removes the lock files of workers that died

@@ -203,6 +203,12 @@ def default_folder(workflow: str) -> Path:
     return Path("runs") / f"{workflow}-{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}"
 
 
+def display_path(path: str | Path) -> str:
+    """A path as a reader would type it: relative to the working folder where it lies below that."""
+    full = Path(path).resolve()
+    return str(full.relative_to(Path.cwd())) if full.is_relative_to(Path.cwd()) else str(path)
+
+
 def _prepare(path: Path, resumed: Mapping[str, Any], *, overwrite: bool) -> dict[str, str]:
     """Make the folder ready; returns the files that stay of the run that is resumed, with their content hashes."""
     with raised_as(UsageError, UNWRITABLE, OSError, where=path, remedy="name another --out"):

@@ -6,20 +6,13 @@ import dataclasses
 import hashlib
 import inspect
 import json
-import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image
-
 from ieadapt.errors import UsageError, raised_as
 from ieadapt.files import sha256_of
-from ieadapt.metrics.metric import ClipSize
 from ieadapt.runs.clip_folders import PICTURE_SUFFIXES, VIDEO_SUFFIXES, frames_of
-from ieadapt.runs.clip_reading import check_memory, open_clip, open_picture
 
 MEDIA = (
     *("image", "video", "images", "conditioning_frames", "control_video", "controls", "conditions"),
@@ -43,6 +36,7 @@ class GivenInput(str):
         source: the file as it was named, or what the object is.
 
     Example:
+        >>> from PIL import Image
         >>> picture = GivenInput.of(Image.new("RGB", (8, 4)))
         >>> picture == GivenInput.of(Image.new("RGB", (8, 4))), picture.source
         (True, 'Image given in Python')
@@ -58,8 +52,10 @@ class GivenInput(str):
         Raises:
             UsageError: the file is not there, or is neither a picture nor a video.
         """
+        from ieadapt.runs.clip_reading import digest_of  # here, since the names of inputs are wanted without torch
+
         is_file = isinstance(value, Path)
-        made = cls(_CONTENT + (_file_digest(value.expanduser()) if is_file else _digest(value)))
+        made = cls(_CONTENT + (_file_digest(value.expanduser()) if is_file else digest_of(value)))
         made.source = str(value) if is_file else f"{type(value).__name__} given in Python"
         made._value = None if is_file else value
         return made
@@ -67,7 +63,9 @@ class GivenInput(str):
     @property
     def value(self) -> Any:
         """As a pipeline takes it; a file is read each time: a picture, or a list of the pictures of a video."""
-        return _read(Path(self.source).expanduser()) if self._value is None else self._value
+        from ieadapt.runs.clip_reading import read_media
+
+        return read_media(Path(self.source).expanduser()) if self._value is None else self._value
 
     def __repr__(self) -> str:
         return repr(self.source)
@@ -222,25 +220,3 @@ def _file_digest(path: Path) -> str:
         raise UsageError("an input of the call is neither a picture nor a video", expected=expected, where=path)
     with raised_as(UsageError, "an input of the call cannot be read", OSError, where=path):
         return sha256_of(path)
-
-
-def _read(path: Path) -> Any:
-    if path.suffix.lower() in PICTURE_SUFFIXES:
-        with open_picture(path) as picture:
-            return picture.convert("RGB")
-    with open_clip(path) as clip:
-        width, height = clip.header.size
-        kept = ClipSize(clip.header.frames or 1, height, width)
-        check_memory(clip.header, kept, path, remedy="make a shorter or smaller copy of the video")
-        return [Image.fromarray(decoded.picture) for decoded in clip.pictures()]
-
-
-def _digest(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        content = "".join(map(_digest, value)).encode()
-    elif isinstance(value, Image.Image | torch.Tensor | np.ndarray):
-        array = np.ascontiguousarray(value.detach().cpu().float() if isinstance(value, torch.Tensor) else value)
-        content = f"{array.dtype}{array.shape}".encode() + array.tobytes()
-    else:
-        content = pickle.dumps(value)
-    return hashlib.sha256(content).hexdigest()

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,57 +13,9 @@ from diffusers import DiffusionPipeline
 from torch import nn
 
 from ieadapt.attention import denoisers_of, family_of
-from ieadapt.errors import UsageError
-from ieadapt.models import PRECISIONS, check_memory, load, loaded_size
-from ieadapt.runs.flags import command_line, setting
+from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import RunFolder, open_run
-
-MOST_VIDEOS = 1_000_000
-"""More than any run finishes; a larger number is a slip, and listing that many takes the memory."""
-SEED_LIMIT = 2**63
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """On what a pipeline runs.
-
-    Raises:
-        UsageError: the precision is none of those known.
-
-    Example:
-        >>> Hardware(device="cpu").dtype
-        'auto'
-    """
-
-    device: str = setting("auto", "auto, cpu, cuda or cuda:N")
-    dtype: str = setting(
-        "auto", "auto, float32, bfloat16 or float16; auto is float32 on a CPU", choices=tuple(PRECISIONS)
-    )
-
-    def __post_init__(self) -> None:
-        if self.dtype not in PRECISIONS:
-            raise UsageError("unknown precision", expected=", ".join(PRECISIONS), got=self.dtype, where="--dtype")
-
-    def load(self, model: str) -> DiffusionPipeline:
-        """The pipeline, on this hardware."""
-        return load(model, device=self.device, dtype=self.dtype)
-
-    def loaded_size(self, model: str) -> int:
-        """Bytes that the model's weights take, loaded on this hardware."""
-        return loaded_size(model, device=self.device, dtype=self.dtype)
-
-    def check_memory(self, model: str, spare: int = 0) -> None:
-        """Refuse a model for which the memory will not do, without loading it.
-
-        Args:
-            model: as for `load`.
-            spare: bytes in use now that will be free by then.
-
-        Raises:
-            UsageError: its weights do not fit.
-        """
-        check_memory(model, device=self.device, dtype=self.dtype, spare=spare)
-
+from ieadapt.runs.settings import Hardware
 
 Load = Callable[[Hardware, str], DiffusionPipeline]
 """How a run comes by its pipeline: given the hardware and the model's name."""
@@ -100,38 +51,6 @@ def open_model_run(
         yield run, pipe
 
 
-def check_prompts(prompts: tuple[str, ...]) -> None:
-    """Refuse a run without prompts, or with a blank one.
-
-    Raises:
-        UsageError: there is no prompt, or one has no text in it.
-    """
-    if not prompts:
-        raise UsageError("there is no prompt", remedy='pass --prompt "a red ball" or --prompts FILE')
-    blank = [number for number, prompt in enumerate(prompts, start=1) if not prompt.strip()]
-    if blank:
-        raise UsageError(
-            "a prompt is blank", got=f"prompt {blank[0]} of {len(prompts)}", remedy="write some words in it"
-        )
-
-
-def check_seeds(first: int, videos: int = 1) -> None:
-    """Refuse seeds that torch does not take, and more videos than any run finishes, before anything is loaded.
-
-    Args:
-        first: the seed of the first video; those of the others count up from it.
-        videos: how many there are.
-
-    Raises:
-        UsageError: a seed is out of range, or there are too many videos.
-    """
-    if videos > MOST_VIDEOS:
-        got = f"{videos} videos"
-        raise UsageError("a run makes too many videos", expected=f"at most {MOST_VIDEOS}", got=got, where="--seeds")
-    if not -SEED_LIMIT <= first <= SEED_LIMIT - videos:
-        raise UsageError("a seed is out of range", expected="64 bits, with the seeds that count up from it", got=first)
-
-
 def name_of(pipe: DiffusionPipeline) -> str:
     """Where a pipeline was loaded from, or its class where it was built in memory."""
     return str(pipe.config.get("_name_or_path") or type(pipe).__name__)
@@ -163,9 +82,3 @@ def _attention_backend(denoiser: nn.Module) -> str:
     chosen = (getattr(getattr(module, "processor", None), "_attention_backend", None) for module in denoiser.modules())
     named = next((backend for backend in chosen if backend is not None), None)
     return str(getattr(named, "value", named or os.environ.get("DIFFUSERS_ATTN_BACKEND", "native")))
-
-
-def display_path(path: str | Path) -> str:
-    """A path as a reader would type it: relative to the working folder where it lies below that."""
-    full = Path(path).resolve()
-    return str(full.relative_to(Path.cwd())) if full.is_relative_to(Path.cwd()) else str(path)

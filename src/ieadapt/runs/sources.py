@@ -6,7 +6,6 @@ import contextlib
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -20,47 +19,8 @@ from ieadapt.errors import UsageError
 from ieadapt.metrics.metric import ClipSize
 from ieadapt.runs.clip_reading import check_memory, open_clip
 from ieadapt.runs.decoding import Header, damaged, only_a_picture, open_video, played_track
-from ieadapt.runs.flags import setting
+from ieadapt.runs.settings import SourceConfig
 from ieadapt.runs.videos import SOUND_RATE, Sound
-
-FITTINGS = ("crop", "fit")
-"""`crop` fills the frame and loses the overhang on two sides; `fit` keeps all and adds black bars."""
-
-
-@dataclass(frozen=True)
-class SourceConfig:
-    """Which frames of a video file are taken.
-
-    Attributes:
-        start: of the span, in seconds from the first picture.
-        fps: frames taken per second, at which the output plays too; None for the file's own rate.
-        size: `crop` fills the frame and cuts the overhang, `fit` shows all with black bars.
-        strict: refuse a video with signs of damage in the span; without it they are notes.
-
-    Raises:
-        UsageError: a value out of range.
-
-    Example:
-        >>> SourceConfig(start=1.5, fps=8).size
-        'crop'
-    """
-
-    start: int | float = setting(0.0, "where the span of the video begins, in seconds")
-    fps: int | float | None = setting(None, "frames taken per second of the video; by default all of them")
-    size: str = setting("crop", "crop (fill the frame) or fit (all of it, with black bars)", choices=FITTINGS)
-    strict: bool = setting(False, "refuse a video with signs of damage")
-
-    def __post_init__(self) -> None:
-        if not self.start >= 0:
-            raise UsageError("a span begins in the video", expected="--start 0 or more", got=self.start)
-        if self.fps is not None and not 0.1 <= self.fps <= 240:
-            raise UsageError("frames per second out of range", expected="--fps 0.1..240", got=self.fps)
-        if self.size not in FITTINGS:
-            raise UsageError("unknown fitting", expected=", ".join(FITTINGS), got=self.size, where="--size")
-
-    def as_key(self) -> dict[str, Any]:
-        """What decides about the frames; a run that was begun without `strict` is known by the same key as ever."""
-        return {name: value for name, value in vars(self).items() if name != "strict" or value}
 
 
 @dataclass(frozen=True)

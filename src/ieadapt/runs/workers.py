@@ -20,7 +20,7 @@ from diffusers import DiffusionPipeline
 from ieadapt.errors import FailureError, IEAdaptError, UsageError
 from ieadapt.runs.folder import Stages
 from ieadapt.runs.notes import overheard
-from ieadapt.runs.pipelines import Hardware
+from ieadapt.runs.settings import Hardware
 from ieadapt.runs.shared_files import StorageError, locked
 
 LOCKS = "locks"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import itertools
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
@@ -19,102 +17,14 @@ from torch import Tensor
 
 from ieadapt.attention import family_of, first_denoiser
 from ieadapt.attention.restore import around, attribute
-from ieadapt.errors import FailureError, IEAdaptError, IEAdaptWarning, UsageError, require_types
+from ieadapt.errors import FailureError, IEAdaptError, IEAdaptWarning, UsageError
 from ieadapt.models import known_models
 from ieadapt.models.memory import check_run
 from ieadapt.models.video_latents import latents_of
 from ieadapt.runs.folder import Progress
-from ieadapt.runs.inputs import (
-    FRAMES,
-    GivenInput,
-    call_values,
-    given_inputs,
-    inputs_field,
-    media_of,
-    no_input,
-)
-from ieadapt.runs.pipelines import Hardware, check_prompts, check_seeds
+from ieadapt.runs.inputs import FRAMES, GivenInput, call_values, media_of, no_input
+from ieadapt.runs.settings import GenerationConfig, check_prompts
 from ieadapt.testbed.captions import words
-
-AnyRun = TypeVar("AnyRun", bound="PromptRun")
-
-
-@dataclass(frozen=True)
-class GenerationConfig:
-    """How a video is generated. None means the pipeline's own default.
-
-    Attributes:
-        call: further arguments of the pipeline's call by name, such as `{"image": "first.png"}`: a text that ends like
-            a picture or a video names a file; pictures, tensors and numbers are passed on. Kept by content.
-
-    Raises:
-        UsageError: a number is not positive, or an input cannot be read.
-
-    Example:
-        >>> GenerationConfig(num_inference_steps=8).guidance_scale is None
-        True
-    """
-
-    num_inference_steps: int = field(default=25, metadata={"help": "denoising steps"})
-    guidance_scale: int | float | None = field(default=None, metadata={"help": "classifier-free guidance scale"})
-    num_frames: int | None = field(default=None, metadata={"help": "frames per video"})
-    height: int | None = field(default=None, metadata={"help": "height in pixels"})
-    width: int | None = field(default=None, metadata={"help": "width in pixels"})
-    negative_prompt: str | None = field(default=None, metadata={"help": "what the video should not show"})
-    batch_size: int = field(default=4, metadata={"help": "videos that run as one batch"})
-    call: Mapping[str, Any] = inputs_field(
-        image="picture that the video begins with or is made from",
-        video="video, or folder of frames, that it is made from",
-    )
-
-    def __post_init__(self) -> None:
-        require_types(self)
-        object.__setattr__(self, "call", given_inputs(self.call))
-        for name in ("num_inference_steps", "num_frames", "height", "width", "batch_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} must be positive", expected=">= 1", got=value)
-
-
-@dataclass(frozen=True)
-class PromptRun:
-    """The settings of every run that makes videos from prompts; each task adds its own.
-
-    Attributes:
-        model: a bundled name, a folder or a hub id.
-        prompts: what the videos show.
-        generation: steps, size, guidance.
-        seed: of the first prompt; the next prompts take the next ones.
-        hardware: device and precision.
-
-    Raises:
-        UsageError: no prompt, a blank one, or a seed out of range.
-    """
-
-    model: str
-    prompts: tuple[str, ...]
-    generation: GenerationConfig = field(default_factory=GenerationConfig)
-    seed: int = field(default=0, metadata={"help": "seed of the first prompt; the next ones count up"})
-    hardware: Hardware = field(default_factory=Hardware)
-
-    def __post_init__(self) -> None:
-        check_prompts(self.prompts)
-        check_seeds(self.seed, len(self.prompts))
-
-    @property
-    def prompt_seeds(self) -> list[int]:
-        """The seed of each prompt."""
-        return [self.seed + index for index in range(len(self.prompts))]
-
-    @property
-    def summary(self) -> str:
-        """The size of the run, for a report."""
-        number = f"{len(self.prompts)} prompt{'s' if len(self.prompts) > 1 else ''}"
-        return f"{number}, {self.generation.num_inference_steps} steps, first seed {self.seed}."
-
-    def with_model_defaults(self: AnyRun) -> AnyRun:
-        """The same run, with the guidance scale that a bundled model was made for where none is given."""
-        return dataclasses.replace(self, generation=with_model_defaults(self.generation, self.model))
 
 
 def generate(
@@ -384,16 +294,3 @@ def unknown_words(pipe: Any, prompt: str) -> list[str]:
     if not any(folder == str(model.folder) for model in known_models().values()):
         return []
     return [word for word in dict.fromkeys(re.findall(r"[\w'-]+", prompt.lower())) if word not in words()]
-
-
-def with_model_defaults(generation: GenerationConfig, model: str) -> GenerationConfig:
-    """The settings of a run, with the guidance scale that a bundled model was made for where none is given.
-
-    Example:
-        >>> with_model_defaults(GenerationConfig(), "scenes").guidance_scale
-        3.0
-    """
-    bundled = known_models().get(model)
-    if generation.guidance_scale is not None or bundled is None:
-        return generation
-    return dataclasses.replace(generation, guidance_scale=bundled.guidance_scale)

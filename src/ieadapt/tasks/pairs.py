@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ieadapt.runs.folder import RunFolder, Stages, silent
 from ieadapt.runs.report import Clip, Gallery, Picture, Section, Table
-from ieadapt.tasks.generate import GenerationConfig, generate
+from ieadapt.runs.settings import GenerationConfig
+from ieadapt.tasks.generate import generate
 
 State = TypeVar("State")
 Video = Float[Tensor, "frame channel height width"]

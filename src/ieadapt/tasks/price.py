@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,11 +14,10 @@ from torch import nn
 
 from ieadapt.attention import Prefix, attention_modules, denoisers_of, family_of, find_sites
 from ieadapt.attention.restore import around
-from ieadapt.errors import UsageError
-from ieadapt.tasks.generate import GenerationConfig, quiet, run_batch, videos_at_once, with_model_defaults
+from ieadapt.notation import counted, format_duration
+from ieadapt.runs.settings import GenerationConfig, with_model_defaults
+from ieadapt.tasks.generate import quiet, run_batch, videos_at_once
 
-_BUDGET = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[smh])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600}
 TIMED_STEPS = 2
 """The first warms up; the second is timed."""
 
@@ -103,42 +100,3 @@ def price_videos(config: Any, count: Callable[[DiffusionPipeline], tuple[int | f
         f"{counted(videos, 'video')}, {counted(steps, 'step')} in all: about {format_duration(seconds)} on one worker "
         f"(a step of {counted(size, 'video')} takes {times.seconds:.2g} s, decoding {times.decoding:.2g} s)"
     )
-
-
-def counted(number: int | float, noun: str) -> str:
-    """A number with its noun.
-
-    Example:
-        >>> counted(1, "site"), counted(1200, "video")
-        ('1 site', '1,200 videos')
-    """
-    return f"{number:,.0f} {noun}{'' if number == 1 else 's'}"
-
-
-def format_duration(seconds: int | float) -> str:
-    """A time as a person says it.
-
-    Example:
-        >>> format_duration(42), format_duration(1260), format_duration(148_000)
-        ('42 s', '21 min', '41 h')
-    """
-    if seconds < 90:
-        return f"{max(seconds, 1):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.{0 if seconds >= 36000 else 1}f} h"
-
-
-def parse_seconds(text: str, where: str = "--budget") -> float:
-    """Read a time such as `90s`, `30m` or `2h`, in seconds.
-
-    Raises:
-        UsageError: it is none.
-
-    Example:
-        >>> parse_seconds("1.5h")
-        5400.0
-    """
-    match = _BUDGET.fullmatch(text.strip())
-    seconds = float(match["number"]) * _SECONDS[match["unit"]] if match else 0.0
-    if not match or not math.isfinite(seconds) or seconds <= 0:
-        raise UsageError("not a time", expected="a number with s, m or h, such as 30m", got=text, where=where)
-    return seconds

@@ -13,7 +13,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from ieadapt.errors import UsageError
-from ieadapt.runs.pipelines import Hardware
+from ieadapt.runs.settings import Hardware
 from ieadapt.web.jobs import STOPPED, JobQueue, Status
 from ieadapt.web.rendering import NO_LABELS, folders_of_this_machine, hide_folders
 from ieadapt.web.workspace import Workspace

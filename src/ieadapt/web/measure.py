@@ -11,8 +11,7 @@ import gradio as gr
 import polars as pl
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 
-from ieadapt.runs.pipelines import Hardware
-from ieadapt.tasks.generate import GenerationConfig
+from ieadapt.runs.settings import GenerationConfig, Hardware
 from ieadapt.tasks.maps.run import CAPTIONS, MapsRun, run_maps
 from ieadapt.tasks.measure.profile import COLOURS, EntropyProfile, short_name
 from ieadapt.tasks.measure.run import MeasureRun, describe_profile, profile_table, run_measure

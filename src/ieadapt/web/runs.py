@@ -12,9 +12,9 @@ import gradio as gr
 
 from ieadapt.errors import UsageError
 from ieadapt.runs.clip_folders import parts_of
-from ieadapt.runs.clip_reading import ReadConfig
 from ieadapt.runs.folder import Stages
 from ieadapt.runs.report import Table
+from ieadapt.runs.settings import ReadConfig
 from ieadapt.tasks.evaluate.run import SUMMARY, EvaluateConfig, run_evaluation
 from ieadapt.tasks.evaluate.tables import MetricSummary, summary_table
 from ieadapt.tasks.measure.profile import EntropyProfile

@@ -13,7 +13,7 @@ from ieadapt.errors import IEAdaptError
 from ieadapt.runs.report import Table
 from ieadapt.tasks.enhance.run import EnhanceRun, run_enhance
 from ieadapt.tasks.measure.profile import EntropyProfile
-from ieadapt.tasks.perturb import Perturbed, PerturbRun, perturbed_table, run_perturb
+from ieadapt.tasks.perturb.run import Perturbed, PerturbRun, perturbed_table, run_perturb
 from ieadapt.web.app import App, RunView
 from ieadapt.web.measure import heat_maps
 from ieadapt.web.page import PICK, QUIET, Workflow, WorkflowPage

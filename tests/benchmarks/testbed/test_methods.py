@@ -11,10 +11,10 @@ from benchmarks.testbed.generating import VARIANTS
 from benchmarks.testbed.passes import counted_passes
 from benchmarks.testbed.scenes import bench_pairs
 from ieadapt.models import load
+from ieadapt.runs.settings import GenerationConfig
 from ieadapt.tasks.edit.config import EDIT_PRESETS
 from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.enhance.presets import PRESETS
-from ieadapt.tasks.generate import GenerationConfig
 from tests.tiny import build
 
 BASE = GenerationConfig(4, guidance_scale=3.0)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.runs.folder import read_run
-from ieadapt.runs.sources import SourceConfig
+from ieadapt.runs.settings import SourceConfig
 from ieadapt.runs.videos import encode_video
 from ieadapt.tasks.bench.v2v import V2VConfig, as_v2vbench, read_edit_set, run_v2v
 from ieadapt.tasks.edit.config import Sampling

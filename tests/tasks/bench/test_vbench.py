@@ -12,9 +12,9 @@ import pytest
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.metrics.intervals import paired_interval
 from ieadapt.runs.folder import read_run
+from ieadapt.runs.settings import GenerationConfig
 from ieadapt.tasks.bench.vbench import VBenchRun, read_results, run_vbench, summarise_results
 from ieadapt.tasks.enhance.config import EnhanceConfig
-from ieadapt.tasks.generate import GenerationConfig
 from tests.tiny import build
 
 PROMPTS = ("a red ball", "a blue ball")

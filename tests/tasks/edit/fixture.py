@@ -15,9 +15,9 @@ from ieadapt.attention import denoisers_of
 from ieadapt.attention.denoiser_calls import prediction_of, with_prediction
 from ieadapt.models.noise_schedule import NoiseSchedule
 from ieadapt.models.scheduler_wrapper import StepFunction, StepFunctionWrapper
+from ieadapt.runs.settings import GenerationConfig
 from ieadapt.tasks.edit.config import EDIT_PRESETS
 from ieadapt.tasks.edit.pipeline_run import PipelineRunner
-from ieadapt.tasks.generate import GenerationConfig
 from tests.families import tiny_pipeline
 from tests.tiny import call_arguments
 

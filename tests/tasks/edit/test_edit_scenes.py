@@ -8,10 +8,10 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from ieadapt.models import load
+from ieadapt.runs.settings import GenerationConfig
 from ieadapt.tasks.edit.config import EditConfig
 from ieadapt.tasks.edit.inversion import invert
 from ieadapt.tasks.edit.method import edit
-from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.testbed import caption, render, sample_scenes
 
 STEPS = GenerationConfig(num_inference_steps=10)

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from ieadapt.errors import FailureError, UsageError
+from ieadapt.runs.settings import GenerationConfig
 from ieadapt.tasks.edit.config import EditConfig
 from ieadapt.tasks.edit.inversion import Inversion, cached_inversion, default_cache, inversion_key, invert
 from ieadapt.tasks.edit.pipeline_run import PipelineRunner
-from ieadapt.tasks.generate import GenerationConfig
 from tests.families import every_family, tiny_pipeline
 from tests.tasks.edit.fixture import SOURCE, STEPS, calm, clip, run_from
 from tests.tiny import build

@@ -15,11 +15,11 @@ from torch import Tensor
 from ieadapt.attention import find_sites
 from ieadapt.errors import UsageError
 from ieadapt.interventions import Inject
+from ieadapt.runs.settings import GenerationConfig
 from ieadapt.tasks.edit.config import EDIT_PRESETS, EditConfig
 from ieadapt.tasks.edit.inversion import Inversion, invert
 from ieadapt.tasks.edit.method import SELF_ATTENTION, Editor, EditResult, coarse_sites, edit
 from ieadapt.tasks.edit.pipeline_run import PipelineRunner
-from ieadapt.tasks.generate import GenerationConfig
 from tests.families import every_family, tiny_pipeline
 from tests.tasks.edit.fixture import INVERTED, SOURCE, STEPS, TARGET, clip, run_from
 from tests.tiny import build

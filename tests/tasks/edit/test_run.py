@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from ieadapt.runs.settings import GenerationConfig
 from ieadapt.runs.sources import Frames
 from ieadapt.tasks.edit.run import frames_for
-from ieadapt.tasks.generate import GenerationConfig
 from tests.tiny import FAMILIES, build, call_arguments
 
 

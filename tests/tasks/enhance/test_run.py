@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from ieadapt.runs.folder import open_run
+from ieadapt.runs.settings import GenerationConfig
 from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.enhance.plan import Cost
 from ieadapt.tasks.enhance.run import FILES, Seconds, finished, pair_key, write_pair
-from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.pairs import PairTask, VideoPair
 

@@ -14,8 +14,8 @@ import torch
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.metrics import METRICS, evaluate
 from ieadapt.metrics.intervals import mean_interval, paired_interval
-from ieadapt.runs.clip_reading import ReadConfig
 from ieadapt.runs.folder import open_run, read_run
+from ieadapt.runs.settings import ReadConfig
 from ieadapt.runs.videos import encode_video
 from ieadapt.tasks.evaluate.run import EvaluateConfig, given_keys, read_places, run_evaluation
 from ieadapt.tasks.evaluate.tables import markdown, summarise, summary_table

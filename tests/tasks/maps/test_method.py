@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ieadapt.attention import AttentionCall, AttentionSite, find_sites, intercept
 from ieadapt.errors import UsageError
-from ieadapt.tasks.generate import GenerationConfig
+from ieadapt.runs.settings import GenerationConfig
 from ieadapt.tasks.maps.method import attention_maps, checked_steps
 from ieadapt.tasks.maps.record import OTHER, prompt_words
 from ieadapt.tasks.maps.result import AttentionMaps

@@ -9,8 +9,9 @@ import pytest
 
 from ieadapt.errors import UsageError
 from ieadapt.metrics.intervals import mean_interval
+from ieadapt.notation import format_duration, parse_seconds
 from ieadapt.tasks.measure.layer_choice import SCREENED
-from ieadapt.tasks.price import PassTimes, format_duration, parse_seconds
+from ieadapt.tasks.price import PassTimes
 from ieadapt.tasks.screen.config import CHUNK, EFFECTS, ScreenConfig, ScreenPlan
 from ieadapt.tasks.screen.method import effects_table
 from ieadapt.tasks.study.grid import Condition

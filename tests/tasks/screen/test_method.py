@@ -11,7 +11,8 @@ from ieadapt.interventions import parse_perturbation
 from ieadapt.models.noise_schedule import NoiseSchedule, matching_scheduler
 from ieadapt.models.scheduler_wrapper import StepFunctionWrapper
 from ieadapt.models.video_latents import Latents, latents_of, own_size
-from ieadapt.tasks.generate import GenerationConfig, run_batch
+from ieadapt.runs.settings import GenerationConfig
+from ieadapt.tasks.generate import run_batch
 from ieadapt.tasks.screen.method import follow, screen_step, statistics
 from ieadapt.tasks.study.grid import Condition
 from tests.families import every_family, tiny_pipeline

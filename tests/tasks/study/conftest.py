@@ -10,8 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from ieadapt.runs.pipelines import Hardware
-from ieadapt.tasks.generate import GenerationConfig
+from ieadapt.runs.settings import GenerationConfig, Hardware
 from ieadapt.tasks.study.config import StudyConfig
 from ieadapt.tasks.study.run import StudyRun
 from tests.tiny import build

@@ -17,8 +17,8 @@ import pytest
 import ieadapt
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.metrics import evaluate
+from ieadapt.runs.settings import GenerationConfig
 from ieadapt.runs.shared_files import StorageError
-from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.study import work
 from ieadapt.tasks.study.config import StudyConfig
 from ieadapt.tasks.study.folder import CellRow, CellStore

@@ -10,7 +10,8 @@ import torch
 from ieadapt.attention import find_sites, intercept
 from ieadapt.interventions import Identity, Uniform
 from ieadapt.models import scheduler_wrapper
-from ieadapt.tasks.generate import GenerationConfig, generate
+from ieadapt.runs.settings import GenerationConfig
+from ieadapt.tasks.generate import generate
 from ieadapt.tasks.study.config import StudyConfig
 from ieadapt.tasks.study.grid import Condition
 from ieadapt.tasks.study.videos import make_baselines, make_perturbed

@@ -9,8 +9,9 @@ from pathlib import Path
 from diffusers import DiffusionPipeline
 
 from ieadapt.errors import UsageError
+from ieadapt.runs.settings import GenerationConfig, SourceConfig
 from ieadapt.runs.shared_files import FileRecord, fingerprint
-from ieadapt.runs.sources import SourceConfig, read_source
+from ieadapt.runs.sources import read_source
 from ieadapt.runs.videos import Video, encode_video
 from ieadapt.runs.workers import Task, Work
 from ieadapt.tasks.edit.config import edit_preset
@@ -18,7 +19,6 @@ from ieadapt.tasks.edit.inversion import cached_inversion
 from ieadapt.tasks.edit.jobs import EditJob
 from ieadapt.tasks.edit.method import edit
 from ieadapt.tasks.edit.run import frames_for
-from ieadapt.tasks.generate import GenerationConfig
 
 SOURCE, COPY, RECONSTRUCTION = "source", "copy", "reconstruction"
 INVERTING = "inversion"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +16,18 @@ from ieadapt.metrics import Metric, select_metrics
 from ieadapt.runs.clip_folders import VIDEO_SUFFIXES, frames_of
 from ieadapt.runs.clip_reading import open_clip, read_clip
 from ieadapt.runs.engines import make_missing
-from ieadapt.runs.flags import command_line, setting
+from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import Batch, RunFolder, Stages, open_run, silent
 from ieadapt.runs.notes import noted
-from ieadapt.runs.pipelines import Hardware
 from ieadapt.runs.report import Table
-from ieadapt.runs.sources import SourceConfig
 from ieadapt.runs.workers import Task
+from ieadapt.tasks.bench.config import V2VConfig
 from ieadapt.tasks.bench.edit_videos import EditWork
-from ieadapt.tasks.edit.config import Sampling, edit_preset
 from ieadapt.tasks.edit.inversion import default_cache
 from ieadapt.tasks.edit.jobs import EditJob, read_jobs
 from ieadapt.tasks.evaluate.run import clip_values, parquet, read_places
 from ieadapt.tasks.evaluate.tables import MetricSummary, markdown, summarise
 
-METRICS = "psnr,ssim,warp_error,flicker,motion"
 VALUES, SUMMARY, TABLE = "values.parquet", "benchmark.json", "table.md"
 TGVE_VIDEO, TGVE_SOURCE = "Video name", "Our GT caption"
 TGVE_TARGETS = (
@@ -41,49 +38,6 @@ TGVE_TARGETS = (
 )
 _NOT_REQUESTED = ("engine", "workers", "metrics", "weights", "cache")
 """Fields of a config that decide nothing about the videos."""
-
-
-@dataclass(frozen=True)
-class V2VConfig:
-    """How an editing benchmark is run.
-
-    Attributes:
-        videos: folder of the source videos.
-        methods: names of presets, with commas.
-        metrics: names, with commas.
-        weights: see `read_places`.
-        sampling: steps and size.
-        source: which frames of the videos are taken.
-        engine: local or ray.
-        workers: how many; None for one per GPU or core.
-        cache: folder in which inversions are kept.
-        hardware: device and precision.
-
-    Raises:
-        UsageError: a method is unknown, or none is named.
-    """
-
-    videos: Path | None = setting(None, "folder of the source videos; by default the list's")
-    methods: str = setting("default", "presets of the editor, with commas")
-    metrics: str = setting(METRICS, "names with commas; `all` for all that can run")
-    weights: str | None = setting(None, "weights of CLIP, RAFT, ...: a folder of them, or clip=PLACE,raft=PLACE")
-    sampling: Sampling = field(default_factory=Sampling)
-    source: SourceConfig = field(default_factory=SourceConfig)
-    engine: str = setting("local", "local or ray")
-    workers: int | None = setting(None, "workers; by default one per GPU or core")
-    cache: Path | None = setting(None, "folder in which inversions are kept")
-    hardware: Hardware = field(default_factory=Hardware)
-
-    def __post_init__(self) -> None:
-        if not self.presets:
-            raise UsageError("the choice of methods is empty", remedy="pass --methods default")
-        for name in self.presets:
-            edit_preset(name)
-
-    @property
-    def presets(self) -> tuple[str, ...]:
-        """The methods, each once."""
-        return tuple(dict.fromkeys(name.strip() for name in self.methods.split(",") if name.strip()))
 
 
 @dataclass(frozen=True)

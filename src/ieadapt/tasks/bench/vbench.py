@@ -6,7 +6,7 @@ import dataclasses
 import json
 import shlex
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from diffusers import DiffusionPipeline
@@ -16,44 +16,24 @@ from torch import Tensor
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.metrics.intervals import mean_interval
 from ieadapt.runs.engines import make_missing
-from ieadapt.runs.flags import flag_arguments, setting
+from ieadapt.runs.flags import flag_arguments
 from ieadapt.runs.folder import Stages, open_run, silent
 from ieadapt.runs.notes import noted
-from ieadapt.runs.pipelines import Hardware, check_prompts, check_seeds
-from ieadapt.runs.shared_files import FileRecord, fingerprint
+from ieadapt.runs.settings import GenerationConfig, with_model_defaults
+from ieadapt.runs.shared_files import FileRecord
 from ieadapt.runs.videos import encode_video
 from ieadapt.runs.workers import Task, Work, tasks_of
+from ieadapt.tasks.bench.config import VBenchRun, VideoJob
 from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.enhance.method import enhance
 from ieadapt.tasks.evaluate.tables import MetricSummary
-from ieadapt.tasks.generate import GenerationConfig, generate, with_model_defaults
+from ieadapt.tasks.generate import generate
 from ieadapt.tasks.measure.method import measure
 from ieadapt.tasks.measure.profile import EntropyProfile
 
-LONGEST_NAME = 255
 RESULTS = "_eval_results.json"
 PROFILE_PROMPTS = 8
 PLAIN, ENHANCED, PROMPTS, PROFILE = "plain", "enhanced", "prompts.txt", "profile"
-
-
-@dataclass(frozen=True)
-class VideoJob:
-    """One prompt and seed, a video for every way of making it.
-
-    Attributes:
-        prompt: what the video shows.
-        seed: of its noise, the same for every way.
-        name: of its file in the folder of each way.
-    """
-
-    prompt: str
-    seed: int
-    name: str
-
-    @property
-    def key(self) -> str:
-        """Under which it is locked."""
-        return fingerprint(dataclasses.asdict(self))
 
 
 @dataclass(frozen=True)
@@ -93,63 +73,6 @@ class LayoutWork(Work):
         path = self.folder / PROFILE
         profile = EntropyProfile.load(path) if path.is_dir() else None
         return enhance(pipe, prompts, profile=profile, config=config, generation=generation, seed=seeds)
-
-
-@dataclass(frozen=True)
-class VBenchRun:
-    """The config of a run that makes VBench's videos.
-
-    Attributes:
-        model: a bundled name, a folder or a hub id.
-        prompts: VBench's list, or one of its dimensions'.
-        samples: videos per prompt.
-        generation: steps, size, guidance.
-        enhancement: how the enhanced videos are made.
-        profile: folder of a measure run; without one, and where the sites need it, the model is measured first.
-        seed: of the first video; every next one takes the next.
-        engine: local or ray.
-        workers: how many; None for one per GPU or core.
-        hardware: device and precision.
-
-    Raises:
-        UsageError: no prompt, a blank one, the same one twice, one that makes no file name, or no sample.
-    """
-
-    model: str
-    prompts: tuple[str, ...]
-    samples: int = setting(5, "videos per prompt; VBench asks for 5, 25 for its flickering")
-    generation: GenerationConfig = field(default_factory=GenerationConfig)
-    enhancement: EnhanceConfig = field(default_factory=EnhanceConfig)
-    profile: Path | None = setting(None, "folder of a measure run; without one it measures")
-    seed: int = setting(0, "seed of the first video; the next ones count up")
-    engine: str = setting("local", "local or ray")
-    workers: int | None = setting(None, "workers; by default one per GPU or core")
-    hardware: Hardware = field(default_factory=Hardware)
-
-    def __post_init__(self) -> None:
-        check_prompts(self.prompts)
-        check_seeds(self.seed, len(self.prompts) * self.samples)
-        if self.samples < 1:
-            raise UsageError("a prompt needs videos", expected="--samples >= 1", got=self.samples)
-        twice = [prompt for prompt in dict.fromkeys(self.prompts) if self.prompts.count(prompt) > 1]
-        if twice:
-            raise UsageError("a prompt is listed twice, and its videos would have one name", got=repr(twice[0]))
-        for prompt in self.prompts:
-            if "/" in prompt or len(f"{prompt}-{self.samples - 1}.mp4".encode()) > LONGEST_NAME:
-                raise UsageError(
-                    "VBench names videos by their prompt, and this one makes no file name",
-                    expected=f"no '/', at most {LONGEST_NAME} bytes",
-                    got=repr(prompt),
-                )
-
-    @property
-    def jobs(self) -> list[VideoJob]:
-        """Every video, with its name and seed."""
-        return [
-            VideoJob(prompt, self.seed + index * self.samples + sample, f"{prompt}-{sample}.mp4")
-            for index, prompt in enumerate(self.prompts)
-            for sample in range(self.samples)
-        ]
 
 
 def run_vbench(config: VBenchRun, out: str | Path, *, resume: bool = False, stages: Stages = silent) -> Path:

@@ -11,9 +11,9 @@ from torch import Tensor
 from ieadapt.metrics.structure import psnr, region_psnr, ssim
 from ieadapt.runs.folder import RunFolder, Stages, silent
 from ieadapt.runs.report import Block, Clip, Gallery, Picture, Section, Text
+from ieadapt.runs.settings import GenerationConfig
 from ieadapt.runs.videos import encode_video, rows_of_frames, side_by_side
 from ieadapt.tasks.edit.method import EditResult, edit
-from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.testbed.edits import EditPair, edit_pairs, kept_region
 from ieadapt.testbed.rendering import render
 from ieadapt.testbed.score import COMPONENTS, Seen, accuracy_of, checked_clip, look_at

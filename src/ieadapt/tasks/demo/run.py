@@ -5,24 +5,23 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from ieadapt.attention import find_sites
-from ieadapt.errors import UsageError
-from ieadapt.runs.flags import command_line, setting
+from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import RunFolder, Stages, open_run, silent
-from ieadapt.runs.pipelines import Hardware, describe
+from ieadapt.runs.pipelines import describe
 from ieadapt.runs.report import Clip, Gallery, Report, Section, Table, Text, render_report
+from ieadapt.runs.settings import with_model_defaults
+from ieadapt.tasks.demo.config import DemoRun
 from ieadapt.tasks.demo.edit import DemoEdit, demo_edit
 from ieadapt.tasks.demo.layer import DemoLayer, demo_layer
-from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.enhance.plan import make_plan
 from ieadapt.tasks.enhance.run import Seconds, enhanced_pairs, write_pair
 from ieadapt.tasks.evaluate.tables import MetricSummary, compare, summary_table, verdict
-from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
 from ieadapt.tasks.measure.method import measure
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.measure.run import describe_profile, profile_blocks, report_record, sites_table, write_profile
@@ -31,32 +30,6 @@ from ieadapt.testbed import caption, sample_scenes, score_scene
 
 MODEL = "scenes"
 PROFILE_CAPTIONS = 4
-
-
-@dataclass(frozen=True)
-class DemoRun:
-    """The settings of the demo; the defaults suit a few minutes on two cores.
-
-    Attributes:
-        captions: number of held-out captions, each generated plain and enhanced.
-        generation: steps, size, guidance.
-        enhancement: scale, perturbation, sites, window.
-        seed: of the captions and of the first video's noise.
-        hardware: device and precision.
-
-    Raises:
-        UsageError: no caption.
-    """
-
-    captions: int = setting(6, "held-out captions, each generated plain and enhanced")
-    generation: GenerationConfig = field(default_factory=lambda: GenerationConfig(num_inference_steps=8))
-    enhancement: EnhanceConfig = field(default_factory=EnhanceConfig)
-    seed: int = setting(0, "seed of the captions and of the first video's noise")
-    hardware: Hardware = field(default_factory=Hardware)
-
-    def __post_init__(self) -> None:
-        if self.captions < 1:
-            raise UsageError("the demo needs a caption", expected="--captions 1 or more", got=self.captions)
 
 
 @dataclass(frozen=True)

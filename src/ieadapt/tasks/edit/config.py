@@ -13,10 +13,8 @@ from ieadapt.attention import GuidanceChoice, StepWindow
 from ieadapt.errors import UsageError, require_types
 from ieadapt.runs.flags import setting
 from ieadapt.runs.inputs import inputs_field
-from ieadapt.runs.pipelines import Hardware, check_seeds
-from ieadapt.runs.sources import SourceConfig
+from ieadapt.runs.settings import GenerationConfig, Hardware, SourceConfig, check_seeds
 from ieadapt.tasks.edit.jobs import EditJob, read_jobs
-from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.layer_choice import SiteChoice
 
 AUTO = "auto"

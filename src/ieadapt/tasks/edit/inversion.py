@@ -31,10 +31,11 @@ from ieadapt.metrics.structure import psnr, ssim
 from ieadapt.models.noise_schedule import NoiseSchedule
 from ieadapt.models.scheduler_wrapper import StepFunctionWrapper
 from ieadapt.models.video_latents import Latents, encode_video
+from ieadapt.runs.settings import GenerationConfig
 from ieadapt.runs.videos import Video
 from ieadapt.tasks.edit.config import EditConfig
 from ieadapt.tasks.edit.pipeline_run import PipelineRunner, check_source_clip
-from ieadapt.tasks.generate import GenerationConfig, Progress, check_prompt
+from ieadapt.tasks.generate import Progress, check_prompt
 
 TENSORS = ("clean", "trajectory", "source", "decoded", "reconstruction")
 """Fields of an inversion that its file holds as tensors."""

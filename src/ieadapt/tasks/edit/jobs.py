@@ -18,7 +18,7 @@ from ieadapt.errors import UsageError, raised_as
 from ieadapt.files import read_record, sha256_of
 from ieadapt.runs.clip_folders import frames_of
 from ieadapt.runs.folder import RunFolder, versions
-from ieadapt.runs.pipelines import check_seeds
+from ieadapt.runs.settings import check_seeds
 
 KEYS = ("video", "seed", "source", "targets", "active", "name")
 """What a row of a file of jobs may say."""

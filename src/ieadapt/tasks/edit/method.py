@@ -34,6 +34,7 @@ from ieadapt.interventions.prompt_to_prompt import PromptToPrompt
 from ieadapt.models.noise_schedule import NoiseSchedule
 from ieadapt.models.scheduler_wrapper import StepFunctionWrapper
 from ieadapt.models.video_latents import Latents, latents_of
+from ieadapt.runs.settings import GenerationConfig
 from ieadapt.runs.videos import Video
 from ieadapt.tasks.edit.config import EditConfig
 from ieadapt.tasks.edit.inversion import Inversion, invert, step_counter
@@ -49,7 +50,7 @@ from ieadapt.tasks.edit.steps import (
     text_sites,
     word_control,
 )
-from ieadapt.tasks.generate import GenerationConfig, Progress, check_prompt
+from ieadapt.tasks.generate import Progress, check_prompt
 from ieadapt.tasks.maps.record import prompt_words
 from ieadapt.tasks.measure.profile import EntropyProfile
 

@@ -6,17 +6,16 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ieadapt.runs.folder import RunFolder
-from ieadapt.runs.pipelines import display_path
+from ieadapt.notation import counted
+from ieadapt.runs.folder import RunFolder, display_path
 from ieadapt.runs.report import Clip, Gallery, Picture, Report, Section, Table, Text
+from ieadapt.runs.settings import GenerationConfig, with_model_defaults
 from ieadapt.tasks.edit.config import EditRun
 from ieadapt.tasks.edit.inversion import GOOD_RECONSTRUCTION
 from ieadapt.tasks.edit.jobs import EditJob, JobRecord
-from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
 from ieadapt.tasks.measure.profile import short_name
 from ieadapt.tasks.measure.run import report_record
 from ieadapt.tasks.pairs import scores_table
-from ieadapt.tasks.price import counted
 
 REPORTED_EDITS = 24
 _INVERSION = {

@@ -16,8 +16,9 @@ from ieadapt.metrics import select_metrics
 from ieadapt.metrics.structure import region_psnr
 from ieadapt.models.video_latents import fitting_size, run_size
 from ieadapt.runs.folder import Batch, RunFolder, Stages, silent
-from ieadapt.runs.pipelines import Hardware, Load, describe, open_model_run
+from ieadapt.runs.pipelines import Load, describe, open_model_run
 from ieadapt.runs.report import write_report
+from ieadapt.runs.settings import GenerationConfig, Hardware, with_model_defaults
 from ieadapt.runs.sources import Frames, Source, read_source
 from ieadapt.runs.videos import FRAMES_PER_SECOND, Sound, Video, encode_video, rows_of_frames, side_by_side
 from ieadapt.tasks.edit.config import EditRun
@@ -26,7 +27,7 @@ from ieadapt.tasks.edit.jobs import MASKED, RECORD, EditJob, EditRecord, JobReco
 from ieadapt.tasks.edit.method import EditResult, edit
 from ieadapt.tasks.edit.report import edit_report
 from ieadapt.tasks.evaluate.run import clip_values
-from ieadapt.tasks.generate import GenerationConfig, check_prompt, generate, with_model_defaults
+from ieadapt.tasks.generate import check_prompt, generate
 from ieadapt.tasks.measure.profile import EntropyProfile
 
 INVERSION_SCORES = ("key", "psnr", "ssim", "vae_psnr", "inversion_psnr", "std_ratio")

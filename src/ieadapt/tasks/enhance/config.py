@@ -6,18 +6,21 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ieadapt.attention import GuidanceChoice, StepWindow
 from ieadapt.errors import UsageError, require_types
 from ieadapt.files import read_record
-from ieadapt.functional import Scope
-from ieadapt.interventions import PERTURBATION_FORMS, PERTURBATIONS, AverageQueries, Perturbation, parse_perturbation
-from ieadapt.notation import parse_term
+from ieadapt.notation import PERTURBATION_FORMS, Scope, parse_term
 from ieadapt.runs.flags import setting
-from ieadapt.tasks.enhance.presets import PRESETS
+from ieadapt.runs.settings import PromptRun, check_perturbation, check_seeds
+from ieadapt.tasks.enhance.presets import ADAPTATIONS, COMBINATION_FORMS, PRESETS, Adaptation
 from ieadapt.tasks.enhance.schedule import Schedule
 from ieadapt.tasks.measure.layer_choice import HeadChoice, SiteChoice
+
+if TYPE_CHECKING:
+    from ieadapt.interventions import Perturbation
+    from ieadapt.tasks.pairs import PairTask
 
 Mode = Literal["guidance", "direct", "combine"]
 Weighting = Literal["even", "ep"]
@@ -25,7 +28,6 @@ Weighting = Literal["even", "ep"]
 AUTO = "temporal/joint:top=0.5"
 """What `sites="auto"` means."""
 ONLINE_STEPS = 2
-COMBINATION_FORMS = ("interval", "apg:RADIUS:ETA:MOMENTUM", "cfg-zero:STEPS", "fdg:LOW:HIGH")
 FORMS = (
     *PERTURBATION_FORMS,
     *("skip-block", "random-block:AMOUNT", "average-queries:BETA", "cross-frame:WEIGHT", "freeu:S1:S2:B1:B2"),
@@ -40,62 +42,6 @@ _VALUES: Mapping[str, Sequence[str]] = {
     "scope": get_args(Scope),
     "branch": ("both", "cond"),
 }
-
-
-@dataclass(frozen=True)
-class Adaptation:
-    """One way in which an enhancement can change a model.
-
-    Attributes:
-        modes: the modes of an enhancement that have it.
-        description: what is changed, with `{change}` for the perturbation and `{sites}` for the sites.
-        fixed: options that it does not read, with the one value that they may have.
-        acts_on: the chosen attention `sites`, or the `network` as a whole.
-    """
-
-    modes: tuple[str, ...]
-    description: str
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-    acts_on: Literal["sites", "network"] = "sites"
-
-
-_WHOLE_SITES = {"heads": "all", "weighting": "even", "scope": "video", "sharpen": 1.0}
-_WHOLE_NETWORK = _WHOLE_SITES | {"sites": "auto", "schedule": "constant", "branch": "both", "entropy": "profile"}
-ADAPTATIONS: Mapping[str, Adaptation] = {
-    "maps": Adaptation(("guidance", "direct"), "the attention maps became {change} at {sites}"),
-    "skip-block": Adaptation(("guidance",), "the transformer blocks around {sites} were left out", _WHOLE_SITES),
-    "random-block": Adaptation(
-        ("guidance",),
-        "some of the transformer blocks around {sites} were left out, others in every step ({change})",
-        _WHOLE_SITES,
-    ),
-    "average-queries": Adaptation(
-        ("guidance",),
-        "queries became their average over the steps so far ({change}) at one of {sites}",
-        _WHOLE_SITES | {"entropy": "profile"},
-    ),
-    "cross-frame": Adaptation(
-        ("direct",),
-        "attention counted for more where frames look at each other ({change}) at {sites}",
-        _WHOLE_SITES,
-    ),
-    "freeu": Adaptation(
-        ("direct",),
-        "backbone and skip connections of the U-Net were reweighted ({change})",
-        _WHOLE_NETWORK | {"start": 0.0, "stop": 1.0},
-        acts_on="network",
-    ),
-    **{
-        form.partition(":")[0]: Adaptation(
-            ("combine",),
-            "the conditional and the unconditional prediction were combined by {change}",
-            _WHOLE_NETWORK,
-            acts_on="network",
-        )
-        for form in COMBINATION_FORMS
-    },
-}
-"""By the name of the perturbation; every perturbation of `ieadapt.interventions` changes `maps`."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -207,9 +153,11 @@ class EnhanceConfig:
                 expected=f"mode={self.adaptation.modes[0]}",
                 got=f"perturbation={self.perturbation}",
             )
-        if name in PERTURBATIONS:
-            parse_perturbation(self.perturbation, scope=self.scope)  # type: ignore[arg-type]
+        if name not in ADAPTATIONS:
+            check_perturbation(self.perturbation)
         elif name == "average-queries":
+            from ieadapt.interventions import AverageQueries
+
             AverageQueries(*amounts)
         elif not all(math.isfinite(amount) and (amount > 0 or self.mode == "combine") for amount in amounts):
             expected = "finite numbers" if self.mode == "combine" else "> 0"
@@ -235,11 +183,13 @@ class EnhanceConfig:
     @property
     def adaptation(self) -> Adaptation:
         """How the perturbation is applied."""
-        return ADAPTATIONS["maps" if self.perturbation_name in PERTURBATIONS else self.perturbation_name]
+        return ADAPTATIONS.get(self.perturbation_name, ADAPTATIONS["maps"])
 
     @property
     def map_change(self) -> Perturbation:
         """What the chosen maps become."""
+        from ieadapt.interventions import parse_perturbation
+
         return parse_perturbation(self.perturbation, scope=self.scope)  # type: ignore[arg-type]
 
     @property
@@ -373,3 +323,50 @@ def _read_online_steps(text: str) -> int:
     if not float(steps).is_integer() or (name == "online" and steps < 1):
         raise UsageError("not a number of steps to measure", expected="online:STEPS, 1 or more", got=text)
     return int(steps)
+
+
+@dataclass(frozen=True)
+class EnhanceRun(PromptRun):
+    """The settings of an enhance run, beside those of every run with prompts.
+
+    Attributes:
+        enhancement: which maps change, where, when and how strongly; None = as the preset says, or the default.
+        profile: folder of a measure run of this model; without one, and if the choice of sites needs it, the model is
+            measured first on a few prompts and steps.
+        seeds: videos of each prompt; their seeds count up over the prompts first, then over the repeats.
+        preset: a method by name (`ieadapt.tasks.enhance.presets.PRESETS`), from which the flags of an enhancement
+            start.
+        force: go on with a profile of another model or size.
+
+    Raises:
+        UsageError: no prompt, a blank one, no video of each, an unknown preset, or a schedule of another length.
+    """
+
+    enhancement: EnhanceConfig | None = field(default=None, metadata={"base": EnhanceConfig.preset})
+    profile: Path | None = setting(None, "folder of a measure run; without one it measures first")
+    seeds: int = setting(1, "videos of each prompt")
+    preset: str | None = setting(
+        None,
+        f"a method by name ({', '.join(PRESETS)}), or the preset.json of a tune",
+        choices=tuple(PRESETS),  # of the form: a page must not name files
+    )
+    force: bool = setting(False, "go on with a profile of another model or size")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_seeds(self.seed, len(self.prompts) * self.seeds)
+        if self.seeds < 1:
+            raise UsageError("an enhance run needs seeds", expected=">= 1", got=self.seeds, where="--seeds")
+        self.method.factors(self.generation.num_inference_steps)
+
+    @property
+    def method(self) -> EnhanceConfig:
+        """The enhancement, the preset, or the default."""
+        return self.enhancement or (EnhanceConfig() if self.preset is None else EnhanceConfig.preset(self.preset))
+
+    @property
+    def tasks(self) -> list[PairTask]:
+        """The pairs of videos to be made."""
+        from ieadapt.tasks.pairs import pair_tasks  # which needs torch
+
+        return pair_tasks(self.prompts, self.seed, self.seeds)

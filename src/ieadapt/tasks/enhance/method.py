@@ -16,12 +16,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ieadapt.attention import find_sites, intercept, wrap_denoiser
+from ieadapt.runs.settings import GenerationConfig
 from ieadapt.tasks.enhance.combining import combining
 from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.enhance.direct import changing_maps, freeu, scaling_cross_frame
 from ieadapt.tasks.enhance.guidance import guiding
 from ieadapt.tasks.enhance.plan import Enhancement
-from ieadapt.tasks.generate import GenerationConfig, Progress, generate
+from ieadapt.tasks.generate import Progress, generate
 from ieadapt.tasks.measure.method import quick_profile, refuse_another_model
 from ieadapt.tasks.measure.profile import EntropyProfile
 

@@ -1,11 +1,12 @@
-"""The methods of the literature as settings of the same engine, each checked against its source."""
+"""What an enhancement can change, and the methods of the literature as its settings, checked against their source."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
+COMBINATION_FORMS = ("interval", "apg:RADIUS:ETA:MOMENTUM", "cfg-zero:STEPS", "fdg:LOW:HIGH")
 MID = "spatial/joint:middle=1"
 """The mid block's spatial attention of a U-Net; the middle block of a transformer."""
 
@@ -181,3 +182,59 @@ _ROWS = (
 )
 
 PRESETS: Mapping[str, Preset] = {row.name: row for row in _ROWS}
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """One way in which an enhancement can change a model.
+
+    Attributes:
+        modes: the modes of an enhancement that have it.
+        description: what is changed, with `{change}` for the perturbation and `{sites}` for the sites.
+        fixed: options that it does not read, with the one value that they may have.
+        acts_on: the chosen attention `sites`, or the `network` as a whole.
+    """
+
+    modes: tuple[str, ...]
+    description: str
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    acts_on: Literal["sites", "network"] = "sites"
+
+
+_WHOLE_SITES = {"heads": "all", "weighting": "even", "scope": "video", "sharpen": 1.0}
+_WHOLE_NETWORK = _WHOLE_SITES | {"sites": "auto", "schedule": "constant", "branch": "both", "entropy": "profile"}
+ADAPTATIONS: Mapping[str, Adaptation] = {
+    "maps": Adaptation(("guidance", "direct"), "the attention maps became {change} at {sites}"),
+    "skip-block": Adaptation(("guidance",), "the transformer blocks around {sites} were left out", _WHOLE_SITES),
+    "random-block": Adaptation(
+        ("guidance",),
+        "some of the transformer blocks around {sites} were left out, others in every step ({change})",
+        _WHOLE_SITES,
+    ),
+    "average-queries": Adaptation(
+        ("guidance",),
+        "queries became their average over the steps so far ({change}) at one of {sites}",
+        _WHOLE_SITES | {"entropy": "profile"},
+    ),
+    "cross-frame": Adaptation(
+        ("direct",),
+        "attention counted for more where frames look at each other ({change}) at {sites}",
+        _WHOLE_SITES,
+    ),
+    "freeu": Adaptation(
+        ("direct",),
+        "backbone and skip connections of the U-Net were reweighted ({change})",
+        _WHOLE_NETWORK | {"start": 0.0, "stop": 1.0},
+        acts_on="network",
+    ),
+    **{
+        form.partition(":")[0]: Adaptation(
+            ("combine",),
+            "the conditional and the unconditional prediction were combined by {change}",
+            _WHOLE_NETWORK,
+            acts_on="network",
+        )
+        for form in COMBINATION_FORMS
+    },
+}
+"""By the name of the perturbation; every perturbation of `ieadapt.interventions` changes `maps`."""

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,18 @@ from diffusers import DiffusionPipeline
 from ieadapt.attention import AttentionSite, find_sites
 from ieadapt.errors import UsageError
 from ieadapt.files import read_record, record_text
-from ieadapt.runs.flags import setting
-from ieadapt.runs.folder import RunFolder, Stages, silent, versions
-from ieadapt.runs.pipelines import Hardware, Load, check_seeds, display_path, open_model_run
+from ieadapt.notation import counted
+from ieadapt.runs.folder import RunFolder, Stages, display_path, silent, versions
+from ieadapt.runs.pipelines import Load, open_model_run
 from ieadapt.runs.report import Report, Section, figure_png, write_report
+from ieadapt.runs.settings import GenerationConfig, Hardware
 from ieadapt.runs.videos import differences, encode_video, rows_of_frames, side_by_side, strip
-from ieadapt.tasks.enhance.config import EnhanceConfig
+from ieadapt.tasks.enhance.config import EnhanceConfig, EnhanceRun
 from ieadapt.tasks.enhance.method import enhancement
 from ieadapt.tasks.enhance.plan import Cost, Enhancement
-from ieadapt.tasks.enhance.presets import PRESETS
-from ieadapt.tasks.generate import GenerationConfig, PromptRun
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.measure.run import own_profile, profile_blocks, report_record, sites_table
-from ieadapt.tasks.pairs import PairTask, VideoPair, generate_pairs, pair_tasks, pairs_sections
-from ieadapt.tasks.price import counted
+from ieadapt.tasks.pairs import PairTask, VideoPair, generate_pairs, pairs_sections
 
 FILES = ("plain.mp4", "plain.png", "enhanced.mp4", "enhanced.png", "frames.png", "side-by-side.mp4")
 """Of a pair, behind its name: each video and its strip, frames of both and how they differ, both side by side."""
@@ -49,51 +47,6 @@ class Seconds:
     def mean(cls, times: Sequence[Seconds]) -> Seconds:
         """The mean over videos."""
         return cls(*(sum(getattr(each, name) for each in times) / len(times) for name in ("plain", "enhanced")))
-
-
-@dataclass(frozen=True)
-class EnhanceRun(PromptRun):
-    """The settings of an enhance run, beside those of every run with prompts.
-
-    Attributes:
-        enhancement: which maps change, where, when and how strongly; None = as the preset says, or the default.
-        profile: folder of a measure run of this model; without one, and if the choice of sites needs it, the model is
-            measured first on a few prompts and steps.
-        seeds: videos of each prompt; their seeds count up over the prompts first, then over the repeats.
-        preset: a method by name (`ieadapt.tasks.enhance.presets.PRESETS`), from which the flags of an enhancement
-            start.
-        force: go on with a profile of another model or size.
-
-    Raises:
-        UsageError: no prompt, a blank one, no video of each, an unknown preset, or a schedule of another length.
-    """
-
-    enhancement: EnhanceConfig | None = field(default=None, metadata={"base": EnhanceConfig.preset})
-    profile: Path | None = setting(None, "folder of a measure run; without one it measures first")
-    seeds: int = setting(1, "videos of each prompt")
-    preset: str | None = setting(
-        None,
-        f"a method by name ({', '.join(PRESETS)}), or the preset.json of a tune",
-        choices=tuple(PRESETS),  # of the form: a page must not name files
-    )
-    force: bool = setting(False, "go on with a profile of another model or size")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_seeds(self.seed, len(self.prompts) * self.seeds)
-        if self.seeds < 1:
-            raise UsageError("an enhance run needs seeds", expected=">= 1", got=self.seeds, where="--seeds")
-        self.method.factors(self.generation.num_inference_steps)
-
-    @property
-    def method(self) -> EnhanceConfig:
-        """The enhancement, the preset, or the default."""
-        return self.enhancement or (EnhanceConfig() if self.preset is None else EnhanceConfig.preset(self.preset))
-
-    @property
-    def tasks(self) -> list[PairTask]:
-        """The pairs of videos to be made."""
-        return pair_tasks(self.prompts, self.seed, self.seeds)
 
 
 def run_enhance(

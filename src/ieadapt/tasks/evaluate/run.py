@@ -8,7 +8,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,31 +19,16 @@ from ieadapt.metrics import METRICS, Metric, evaluate, missing_metrics, select_m
 from ieadapt.metrics.metric import USUAL_RATE
 from ieadapt.metrics.weights import UserWeights, WeightPaths
 from ieadapt.runs.clip_folders import REFERENCES, ClipFolder, find_clips, parts_of, read_prompts_of
-from ieadapt.runs.clip_reading import ReadConfig, aligned, check_readable, read_clip
+from ieadapt.runs.clip_reading import aligned, check_readable, read_clip
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import Batch, Stages, open_run, silent
 from ieadapt.runs.report import Report, Section, Table, write_report
+from ieadapt.runs.settings import ReadConfig
+from ieadapt.tasks.evaluate.config import EvaluateConfig
 from ieadapt.tasks.evaluate.tables import MetricSummary, markdown, remarks, summarise, summary_table
 
 VALUES, SUMMARY, TABLE = "values.parquet", "evaluation.json", "table.md"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-
-
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """How videos are evaluated.
-
-    Attributes:
-        metrics: names with commas; None for every metric that can run.
-        weights: see `read_places`.
-        reading: length, size, alignment.
-    """
-
-    metrics: str | None = field(default=None, metadata={"help": "names with commas; by default all that can run"})
-    weights: str | None = field(
-        default=None, metadata={"help": "weights of CLIP, RAFT, ...: a folder of them, or clip=PLACE,raft=PLACE"}
-    )
-    reading: ReadConfig = field(default_factory=ReadConfig)
 
 
 @dataclass(frozen=True)

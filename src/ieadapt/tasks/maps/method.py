@@ -9,7 +9,8 @@ from diffusers import DiffusionPipeline
 from ieadapt.attention import AttentionSite, find_sites, intercept, select_sites
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.functional import DEFAULT_MEMORY_LIMIT
-from ieadapt.tasks.generate import GenerationConfig, Progress, generate
+from ieadapt.runs.settings import GenerationConfig
+from ieadapt.tasks.generate import Progress, generate
 from ieadapt.tasks.maps.record import RecordMaps, Token, prompt_words
 from ieadapt.tasks.maps.result import AttentionMaps
 

@@ -16,7 +16,8 @@ from ieadapt.errors import UsageError
 from ieadapt.functional import DEFAULT_MEMORY_LIMIT
 from ieadapt.interventions import Record
 from ieadapt.runs.pipelines import name_of
-from ieadapt.tasks.generate import GenerationConfig, Progress, generate, made_size
+from ieadapt.runs.settings import GenerationConfig
+from ieadapt.tasks.generate import Progress, generate, made_size
 from ieadapt.tasks.measure.profile import EntropyProfile
 
 QUICK_STEPS, QUICK_PROMPTS = 5, 4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,35 +10,15 @@ import polars as pl
 from diffusers import DiffusionPipeline
 
 from ieadapt.attention import AttentionSite, find_sites, select_sites
-from ieadapt.functional import row_sample
-from ieadapt.runs.folder import RunFolder, Stages, silent
-from ieadapt.runs.pipelines import Hardware, Load, display_path, open_model_run
+from ieadapt.runs.folder import RunFolder, Stages, display_path, silent
+from ieadapt.runs.pipelines import Load, open_model_run
 from ieadapt.runs.report import Block, Picture, Report, Section, Table, figure_png, write_report
-from ieadapt.tasks.generate import PromptRun
+from ieadapt.runs.settings import Hardware, PromptRun
+from ieadapt.tasks.measure.config import MeasureRun
 from ieadapt.tasks.measure.method import QUICK_PROMPTS, measure, quick_profile
 from ieadapt.tasks.measure.profile import EntropyProfile, short_name
 
 PROFILE_FILES = ("profile.parquet", "profile.json")
-
-
-@dataclass(frozen=True)
-class MeasureRun(PromptRun):
-    """The settings of a measure run, beside those of every run with prompts.
-
-    Attributes:
-        sites: which sites; None for all.
-        rows: "all" query rows, or "sample:0.05" for a random 5 % of them with a standard error.
-
-    Raises:
-        UsageError: no prompt, or a blank one; no such choice of rows.
-    """
-
-    sites: str | None = field(default=None, metadata={"help": "names, patterns ('up_blocks.*') or kinds, with commas"})
-    rows: str = field(default="all", metadata={"help": "query rows measured: all, or sample:0.05 for a random 5 %"})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        row_sample(self.rows)
 
 
 def run_measure(

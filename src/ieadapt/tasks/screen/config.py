@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ieadapt.attention import StepWindow
 from ieadapt.errors import UsageError, require_types
-from ieadapt.runs.engines import check_engine
-from ieadapt.tasks.generate import GenerationConfig, PromptRun
-from ieadapt.tasks.price import PassTimes, counted, format_duration, parse_seconds
+from ieadapt.notation import counted, format_duration
+from ieadapt.runs.flags import setting
+from ieadapt.runs.settings import BudgetRun, GenerationConfig
 from ieadapt.tasks.study.config import StudyConfig
 from ieadapt.tasks.study.grid import Condition
+
+if TYPE_CHECKING:
+    from ieadapt.tasks.price import PassTimes
 
 DEFAULT_GENERATION = GenerationConfig(20, batch_size=1)
 MOST_STEPS = 20
@@ -68,10 +71,10 @@ class ScreenConfig:
         (4, 9)
     """
 
-    maps: str = field(default="identity,uniform", metadata={"help": "what maps become, with commas: identity, uniform"})
-    sites: str | None = field(default=None, metadata={"help": "names, patterns or kinds, with commas; all by default"})
-    at: str = field(default="0.2,0.45,0.7,0.9", metadata={"help": "steps that are tried, as fractions of the run"})
-    heads: bool = field(default=False, metadata={"help": "try every head of every site"})
+    maps: str = setting("identity,uniform", "what maps become, with commas: identity, uniform")
+    sites: str | None = setting(None, "names, patterns or kinds, with commas; all by default")
+    at: str = setting("0.2,0.45,0.7,0.9", "steps that are tried, as fractions of the run")
+    heads: bool = setting(False, "try every head of every site")
 
     def __post_init__(self) -> None:
         require_types(self)
@@ -102,15 +105,12 @@ class ScreenConfig:
 
 
 @dataclass(frozen=True)
-class ScreenRun(PromptRun):
-    """The settings of a screen, beside those of every run with prompts.
+class ScreenRun(BudgetRun):
+    """The settings of a screen, beside those of every run with a budget: it takes fewer prompts, then fewer steps.
 
     Attributes:
         screen: what is tried, and when.
-        budget: the most time it may take, such as `30m`; fewer prompts, then fewer steps are taken to keep to it.
         check: of so many sites of largest, and of smallest, predicted effect one video is generated in full.
-        engine: `local` or `ray`.
-        workers: None for one per GPU, or per core as far as memory goes.
 
     Raises:
         UsageError: no prompt, a blank one, no such time, an unknown engine, or no workers.
@@ -118,30 +118,12 @@ class ScreenRun(PromptRun):
 
     screen: ScreenConfig = field(default_factory=ScreenConfig)
     generation: GenerationConfig = field(default=DEFAULT_GENERATION)
-    budget: str | None = field(
-        default=None, metadata={"help": "the most time it may take, as in 30m; it then takes fewer prompts and steps"}
-    )
-    check: int = field(
-        default=3, metadata={"help": "strongest and weakest sites that are generated in full as a check"}
-    )
-    engine: str = field(default="local", metadata={"help": "local (processes) or ray (a cluster)"})
-    workers: int | None = field(default=None, metadata={"help": "one per GPU or core by default"})
+    check: int = setting(3, "strongest and weakest sites that are generated in full as a check")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_engine(self.engine, self.workers)
         if self.check < 0:
             raise UsageError("a number of sites is negative", expected=">= 0", got=self.check, where="--check")
-        if self.budget is not None:
-            parse_seconds(self.budget)
-
-    @property
-    def shared(self) -> dict[str, Any]:
-        """What all passes depend on."""
-        return {
-            "model": self.model,
-            **{name: value for name, value in vars(self.generation).items() if name != "batch_size"},
-        }
 
     @property
     def request(self) -> dict[str, Any]:

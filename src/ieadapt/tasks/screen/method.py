@@ -26,7 +26,8 @@ from ieadapt.metrics.intervals import mean_interval
 from ieadapt.models.noise_schedule import NoiseSchedule, matching_scheduler
 from ieadapt.models.scheduler_wrapper import StepFunctionWrapper, kept_latents
 from ieadapt.models.video_latents import Latents, latents_of, run_size
-from ieadapt.tasks.generate import GenerationConfig, Progress, quiet, reporting, run_batch, videos_at_once
+from ieadapt.runs.settings import GenerationConfig
+from ieadapt.tasks.generate import Progress, quiet, reporting, run_batch, videos_at_once
 from ieadapt.tasks.measure.method import identity_of
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.screen.config import EFFECTS

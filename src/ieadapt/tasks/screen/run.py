@@ -16,10 +16,10 @@ from ieadapt.errors import FailureError
 from ieadapt.runs.engines import open_workers
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import Stages, open_run, silent
-from ieadapt.runs.pipelines import Hardware, named
+from ieadapt.runs.pipelines import named
 from ieadapt.runs.report import write_report
+from ieadapt.runs.settings import GenerationConfig, Hardware
 from ieadapt.runs.workers import RunTasks, Task, leaving_nothing, make_all, require_all, require_once, tasks_of
-from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.profile import EFFECTS_FILE, EntropyProfile
 from ieadapt.tasks.measure.run import PROFILE_FILES
 from ieadapt.tasks.screen.config import CHUNK, DEFAULT_GENERATION, EFFECTS, ScreenConfig, ScreenPlan, ScreenRun
@@ -80,18 +80,8 @@ def screen(
     """
     listed = (prompts,) if isinstance(prompts, str) else tuple(prompts)
     name, pipe = named(model)
-    request = ScreenRun(
-        name,
-        listed,
-        generation or DEFAULT_GENERATION,
-        seed,
-        Hardware(device, dtype),
-        config or ScreenConfig(),
-        budget,
-        check,
-        engine,
-        workers,
-    )
+    common = (name, listed, generation or DEFAULT_GENERATION, seed, Hardware(device, dtype), budget, engine, workers)
+    request = ScreenRun(*common, config or ScreenConfig(), check)
     return run_screen(request, out, overwrite=overwrite, resume=resume, pipe=pipe, stages=stages)
 
 

@@ -19,13 +19,14 @@ from ieadapt.attention import AttentionSite, find_sites, intercept
 from ieadapt.errors import FailureError
 from ieadapt.files import read_record, record_text
 from ieadapt.interventions import parse_perturbation
+from ieadapt.notation import parse_seconds
 from ieadapt.runs.shared_files import fingerprint, write_whole
 from ieadapt.runs.videos import strip
 from ieadapt.runs.workers import Work
 from ieadapt.tasks.generate import generate, videos_at_once
 from ieadapt.tasks.measure.method import refuse_another_model
 from ieadapt.tasks.measure.profile import EntropyProfile
-from ieadapt.tasks.price import PassTimes, parse_seconds, time_passes
+from ieadapt.tasks.price import PassTimes, time_passes
 from ieadapt.tasks.screen.config import ScreenPlan, ScreenRun
 from ieadapt.tasks.screen.method import follow, screen_step
 from ieadapt.tasks.study.folder import CellRow, CellStore

@@ -11,8 +11,8 @@ from typing import Any
 from ieadapt.attention import AttentionSite
 from ieadapt.errors import UsageError
 from ieadapt.files import fits
+from ieadapt.runs.settings import GenerationConfig
 from ieadapt.runs.shared_files import fingerprint
-from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.measure.layer_choice import SiteChoice
 from ieadapt.tasks.study.config import StudyConfig
 

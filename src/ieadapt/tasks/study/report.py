@@ -21,10 +21,10 @@ from ieadapt.attention import AttentionSite
 from ieadapt.errors import UsageError
 from ieadapt.metrics import METRICS
 from ieadapt.metrics.intervals import Correlation
-from ieadapt.runs.pipelines import display_path
+from ieadapt.runs.folder import display_path
 from ieadapt.runs.report import Block, Picture, Report, Section, Table, Text, figure_png, render_report
+from ieadapt.runs.settings import GenerationConfig
 from ieadapt.runs.shared_files import write_whole
-from ieadapt.tasks.generate import GenerationConfig
 from ieadapt.tasks.maps.method import attention_maps
 from ieadapt.tasks.maps.result import AttentionMaps
 from ieadapt.tasks.maps.run import map_blocks

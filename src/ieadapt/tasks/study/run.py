@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,18 @@ from ieadapt.errors import FailureError, IEAdaptError, UsageError
 from ieadapt.files import sha256_of
 from ieadapt.metrics import select_metrics
 from ieadapt.models import known_models, model_folder
-from ieadapt.runs.engines import check_engine, open_workers
+from ieadapt.runs.engines import open_workers
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import Stages, silent
 from ieadapt.runs.notes import noted
-from ieadapt.runs.pipelines import Hardware, check_prompts, check_seeds, named
+from ieadapt.runs.pipelines import named
+from ieadapt.runs.settings import (
+    GenerationConfig,
+    Hardware,
+    with_model_defaults,
+)
 from ieadapt.runs.workers import RunTasks, Task, make_all, require_all, require_once, tasks_of
-from ieadapt.tasks.generate import GenerationConfig, with_model_defaults
-from ieadapt.tasks.study.config import StudyConfig
+from ieadapt.tasks.study.config import StudyConfig, StudyRun
 from ieadapt.tasks.study.folder import REQUEST, StudyFolder
 from ieadapt.tasks.study.grid import Setting, conditions
 from ieadapt.tasks.study.table import compact, table_rows
@@ -34,52 +38,6 @@ from ieadapt.tasks.study.videos import first_step, tensor_bytes
 from ieadapt.tasks.study.work import PROFILE_PROMPTS, StudyWork
 
 _WEIGHTS_AND_CONFIGS = (".safetensors", ".json", ".txt", ".model")
-
-
-@dataclass(frozen=True)
-class StudyRun:
-    """The request of a study run.
-
-    Attributes:
-        model: a bundled name, a folder or a hub id.
-        prompts: each different.
-        study: what is perturbed and measured.
-        generation: steps, size, guidance; its batch size is that of the perturbed videos too.
-        engine: `local` or `ray`.
-        workers: None for one per GPU, or per core as far as memory goes.
-        strips: how many prompts have frames kept for the figures.
-        hardware: device and precision.
-
-    Raises:
-        UsageError: no prompt, a blank one or one that stands twice, an unknown engine, or no workers.
-    """
-
-    model: str
-    prompts: tuple[str, ...]
-    study: StudyConfig = field(default_factory=StudyConfig)
-    generation: GenerationConfig = field(default_factory=GenerationConfig)
-    engine: str = field(default="local", metadata={"help": "local (processes) or ray (a cluster)"})
-    workers: int | None = field(default=None, metadata={"help": "one per GPU or core by default"})
-    strips: int = field(default=1, metadata={"help": "prompts of which frames are kept for the figures"})
-    hardware: Hardware = field(default_factory=Hardware)
-
-    def __post_init__(self) -> None:
-        check_prompts(self.prompts)
-        check_seeds(self.study.seed, len(self.prompts) * self.study.seeds)
-        first = {prompt: number for number, prompt in reversed(list(enumerate(self.prompts, start=1)))}
-        twice = [number for number, prompt in enumerate(self.prompts, start=1) if first[prompt] != number]
-        if twice:
-            raise UsageError(
-                "a prompt stands twice",
-                got=f"prompt {twice[0]} is prompt {first[self.prompts[twice[0] - 1]]} again",
-                remedy="remove it; --seeds makes several videos of each prompt",
-            )
-        check_engine(self.engine, self.workers)
-        if self.strips < 0:
-            raise UsageError(
-                "frames are kept of some prompts, or of none", expected=">= 0", got=self.strips, where="--strips"
-            )
-        self.study.perturbed.steps(self.generation.num_inference_steps)  # which refuses a window without a step
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from ieadapt.errors import UsageError
+from ieadapt.runs.report import Table
 from ieadapt.runs.shared_files import locked_keys, set_aside, write_whole
 from ieadapt.runs.workers import LOCKS
 from ieadapt.tasks.measure.profile import EntropyProfile
@@ -146,3 +147,24 @@ def compact_study(folder: str | Path) -> pl.DataFrame:
     if table.is_empty():
         raise UsageError("this study has no finished cell", where=study.path, remedy="go on with --resume")
     return table
+
+
+def means_by_condition(table: pl.DataFrame) -> pl.DataFrame:
+    """One row per condition: the measured values averaged over prompts and seeds."""
+    measured = table.columns[table.columns.index("energy_share") + 1 :]
+    by = ["kind", "sites", "rank", "head", "perturbation", "ep", "energy", "energy_share"]
+    return table.group_by(by, maintain_order=True).agg(pl.len().alias("videos"), pl.col(measured).mean())
+
+
+def conditions_table(means: pl.DataFrame) -> Table:
+    """The same for a reader: what was perturbed, its EP, and what moved."""
+    shown = [name for name in ("psnr", "ssim", "testbed_accuracy_change") if name in means.columns]
+    rows = []
+    for row in means.iter_rows(named=True):
+        names = row["sites"].split(",")
+        where = names[0] if len(names) == 1 else f"{row['rank']} {len(names)}"
+        head = "all" if row["head"] is None else str(row["head"])
+        values = [f"{row['ep']:.1f}", *(f"{row[name]:.3f}" for name in shown)]
+        rows.append([row["kind"], row["perturbation"], where, head, *values])
+    headings = ["kind", "perturbation", "sites", "head", "EP %", *shown]
+    return Table(headings, rows, numeric=range(3, len(headings)))

@@ -27,8 +27,9 @@ from ieadapt.errors import FailureError
 from ieadapt.files import difference
 from ieadapt.interventions import parse_perturbation
 from ieadapt.models.scheduler_wrapper import can_start_late, kept_latents, late_start
+from ieadapt.runs.settings import GenerationConfig
 from ieadapt.runs.shared_files import set_aside, write_whole
-from ieadapt.tasks.generate import GenerationConfig, generate, videos_at_once
+from ieadapt.tasks.generate import generate, videos_at_once
 from ieadapt.tasks.study.config import StudyConfig
 from ieadapt.tasks.study.grid import Condition
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ieadapt.attention import AttentionSite
+from ieadapt.runs.settings import GenerationConfig
 from ieadapt.tasks.enhance.config import AUTO, EnhanceConfig
-from ieadapt.tasks.generate import GenerationConfig
 
 DRAWS = 5
 """Random choices of sites per prompt, matched by resolution, that a chosen set of sites is compared with."""

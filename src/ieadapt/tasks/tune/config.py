@@ -8,12 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ieadapt.errors import UsageError, require_types
-from ieadapt.metrics import select_metrics
-from ieadapt.runs.engines import check_engine
 from ieadapt.runs.flags import setting
-from ieadapt.runs.pipelines import check_seeds
-from ieadapt.tasks.generate import GenerationConfig, PromptRun
-from ieadapt.tasks.price import parse_seconds
+from ieadapt.runs.settings import BudgetRun, GenerationConfig, check_seeds
 
 _STILL = ("motion", "sharpness")
 METRICS: Mapping[str, tuple[str, ...]] = {
@@ -66,6 +62,8 @@ class TuneConfig:
         if self.metric not in METRICS:
             raise UsageError("this metric cannot be tuned", expected=", ".join(METRICS), got=self.metric)
         if not self.of_testbed:
+            from ieadapt.metrics import select_metrics  # which needs torch
+
             select_metrics([self.metric, *self.guards])
         for name, least in (("candidates", 2), ("seeds", 1)):
             if getattr(self, name) < least:
@@ -85,19 +83,18 @@ class TuneConfig:
 
     def higher_is_better(self, name: str) -> bool:
         """Which way a metric is better."""
+        from ieadapt.metrics import select_metrics
+
         return name.startswith("testbed_") or select_metrics([name])[0].better != "lower"
 
 
 @dataclass(frozen=True)
-class TuneRun(PromptRun):
-    """The settings of a tune, beside those of every run with prompts.
+class TuneRun(BudgetRun):
+    """The settings of a tune, beside those of every run with a budget: it races fewer candidates.
 
     Attributes:
         tune: what is raced, and what counts as better.
         profile: folder of a screen or measure run of this model, by which sites are chosen; without one, it measures.
-        budget: the most time it may take, such as `2h`; fewer candidates are raced to keep to it.
-        engine: `local` or `ray`.
-        workers: None for one per GPU, or per core as far as memory goes.
 
     Raises:
         UsageError: too few prompts, no such time, an unknown engine, or no workers.
@@ -106,9 +103,6 @@ class TuneRun(PromptRun):
     tune: TuneConfig = field(default_factory=TuneConfig)
     generation: GenerationConfig = field(default=DEFAULT_GENERATION)
     profile: Path | None = setting(None, "folder of a screen or measure run of this model")
-    budget: str | None = setting(None, "the most time it may take, as in 2h")
-    engine: str = setting("local", "local (processes) or ray (a cluster)")
-    workers: int | None = setting(None, "one per GPU or core by default")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -120,18 +114,7 @@ class TuneRun(PromptRun):
                 got=different,
                 where="--prompts",
             )
-        check_engine(self.engine, self.workers)
         check_seeds(self.seed, different * self.tune.seeds)
-        if self.budget is not None:
-            parse_seconds(self.budget)
-
-    @property
-    def shared(self) -> dict[str, Any]:
-        """What all videos depend on."""
-        return {
-            "model": self.model,
-            **{name: value for name, value in vars(self.generation).items() if name != "batch_size"},
-        }
 
     @property
     def request(self) -> dict[str, Any]:

@@ -10,9 +10,9 @@ import numpy as np
 
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.metrics.intervals import Interval, mean_interval
+from ieadapt.notation import counted, format_duration, parse_seconds
 from ieadapt.runs.folder import Stages
 from ieadapt.runs.workers import RunTasks, Task, make_all, tasks_of
-from ieadapt.tasks.price import counted, format_duration, parse_seconds
 from ieadapt.tasks.tune.arms import DRAWS, SCALES, Arm, guided
 from ieadapt.tasks.tune.method import (
     SPREAD_THAT_MATTERS,

@@ -14,8 +14,9 @@ from diffusers import DiffusionPipeline
 from ieadapt.runs.engines import open_workers
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import RunFolder, Stages, open_run, silent
-from ieadapt.runs.pipelines import Hardware, named
+from ieadapt.runs.pipelines import named
 from ieadapt.runs.report import write_report
+from ieadapt.runs.settings import Hardware
 from ieadapt.runs.workers import leaving_nothing, require_once
 from ieadapt.tasks.measure.run import PROFILE_FILES
 from ieadapt.tasks.tune.arms import Arm
@@ -74,18 +75,9 @@ def tune(
         'confirmed'
     """
     name, pipe = named(model)
-    request = TuneRun(
-        name,
-        tuple(prompts),
-        generation or DEFAULT_GENERATION,
-        seed,
-        Hardware(device, dtype),
-        config or TuneConfig(),
-        None if profile is None else Path(profile),
-        budget,
-        engine,
-        workers,
-    )
+    hardware, generation = Hardware(device, dtype), generation or DEFAULT_GENERATION
+    common = (name, tuple(prompts), generation, seed, hardware, budget, engine, workers)
+    request = TuneRun(*common, config or TuneConfig(), None if profile is None else Path(profile))
     return run_tune(request, out, overwrite=overwrite, resume=resume, pipe=pipe, stages=stages)
 
 

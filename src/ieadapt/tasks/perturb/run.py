@@ -8,21 +8,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
-from ieadapt.attention import AttentionSite, GuidanceChoice, StepWindow, find_sites, intercept
-from ieadapt.errors import UsageError
-from ieadapt.functional import Scope
-from ieadapt.interventions import PERTURBATION_FORMS, Perturbation, parse_perturbation
+from ieadapt.attention import AttentionSite, find_sites, intercept
 from ieadapt.metrics import select_metrics
-from ieadapt.runs.flags import setting
+from ieadapt.notation import counted
 from ieadapt.runs.folder import RunFolder, Stages, silent
-from ieadapt.runs.pipelines import Hardware, Load, open_model_run
+from ieadapt.runs.pipelines import Load, open_model_run
 from ieadapt.runs.report import Report, Section, Table, write_report
+from ieadapt.runs.settings import Hardware
 from ieadapt.runs.videos import encode_video, rows_of_frames, side_by_side
 from ieadapt.tasks.evaluate.run import clip_values
-from ieadapt.tasks.generate import PromptRun
-from ieadapt.tasks.measure.layer_choice import SiteChoice
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.measure.run import own_profile, report_record, sites_table
 from ieadapt.tasks.pairs import (
@@ -33,9 +28,8 @@ from ieadapt.tasks.pairs import (
     pairs_sections,
     scores_table,
 )
-from ieadapt.tasks.price import counted
+from ieadapt.tasks.perturb.config import BRANCHES, PerturbRun
 
-BRANCHES: Mapping[str, GuidanceChoice] = {"both": "all", "cond": "cond", "uncond": "uncond"}
 _METRICS = ("psnr", "ssim", "flicker", "motion")
 _COLUMNS = {
     "psnr": ("PSNR dB", ".1f"),
@@ -43,58 +37,6 @@ _COLUMNS = {
     "flicker_change": ("flicker change", "+.2f"),
     "motion_change": ("motion change", "+.2f"),
 }
-
-
-@dataclass(frozen=True)
-class PerturbRun(PromptRun):
-    """The settings of a perturb run, beside those of every run with prompts; a random choice of sites takes its seed.
-
-    Attributes:
-        perturbation: what the chosen maps become.
-        sites: which maps, as `SiteChoice` reads them.
-        start: fraction of the steps at which the replacing begins.
-        stop: fraction of the steps at which it ends.
-        scope: which part of a joint map is replaced.
-        branch: whose maps: of both guidance branches, or of one.
-        profile: folder of a measure run of this model; without one, and if the choice of sites needs it, the model is
-            measured first.
-
-    Raises:
-        UsageError: anything here that cannot be.
-    """
-
-    perturbation: str = setting("identity", ", ".join(PERTURBATION_FORMS))
-    sites: str = setting("temporal/joint", "kinds, names or patterns, or [KIND:]RULE=AMOUNT, as temporal:top=3")
-    start: float = setting(0.0, "fraction of the steps at which it begins")
-    stop: float = setting(1.0, "fraction of the steps at which it ends")
-    scope: str = setting("video", "part of a joint map: video, video-renormalised, all", choices=get_args(Scope))
-    branch: str = setting("both", "guidance branches: both, cond or uncond", choices=tuple(BRANCHES))
-    profile: Path | None = setting(None, "folder of a measure run; without one it measures first where it must")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.branch not in BRANCHES:
-            raise UsageError("unknown guidance branch", expected=", ".join(BRANCHES), got=self.branch, where="--branch")
-        if self.scope not in get_args(Scope):
-            raise UsageError("unknown scope", expected=", ".join(get_args(Scope)), got=self.scope, where="--scope")
-        parse_perturbation(self.perturbation, scope=self.scope)  # type: ignore[arg-type]
-        SiteChoice.parse(self.sites)
-        StepWindow(self.start, self.stop)
-
-    @property
-    def intervention(self) -> Perturbation:
-        """The perturbation itself."""
-        return parse_perturbation(self.perturbation, scope=self.scope)  # type: ignore[arg-type]
-
-    @property
-    def steps(self) -> StepWindow:
-        """When maps are replaced."""
-        return StepWindow(self.start, self.stop)
-
-    @property
-    def choice(self) -> SiteChoice:
-        """The rule behind `sites`."""
-        return SiteChoice.parse(self.sites, self.seed)
 
 
 @dataclass(frozen=True)

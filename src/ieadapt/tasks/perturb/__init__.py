@@ -1,0 +1,1 @@
+"""Perturb: every prompt as the model makes it, and with chosen attention maps replaced."""
