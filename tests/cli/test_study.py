@@ -59,7 +59,7 @@ def test_prompts_files_that_cannot_be(content: str, words: str, program: Program
         (
             "--perturb",
             "identity,melt",
-            "unknown perturbation; expected identity, uniform, mix:WEIGHT, temperature:T, blur:SIGMA, skip; got melt",
+            "unknown perturbation; expected identity, identity:WEIGHT, uniform, mix:WEIGHT, temperature:T, blur:SIGMA, skip; got melt",
         ),
         ("--window", "0.5:1.5", "not a window of steps; expected fractions"),
         ("--branch", "uncond", "unknown branch of a study"),
