@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from ieadapt.interventions import PERTURBATION_FORMS
 from ieadapt.models import known_models
 from tests.cli.conftest import SIZE, Program
 
@@ -59,7 +60,7 @@ def test_prompts_files_that_cannot_be(content: str, words: str, program: Program
         (
             "--perturb",
             "identity,melt",
-            "unknown perturbation; expected identity, uniform, mix:WEIGHT, temperature:T, blur:SIGMA, skip; got melt",
+            f"unknown perturbation; expected {', '.join(PERTURBATION_FORMS)}; got melt",
         ),
         ("--window", "0.5:1.5", "not a window of steps; expected fractions"),
         ("--branch", "uncond", "unknown branch of a study"),

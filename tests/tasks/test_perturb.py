@@ -26,8 +26,8 @@ def test_the_command_repeats_it() -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"perturbation": "blurr"}, "unknown perturbation; expected identity, uniform"),
-        ({"perturbation": "mix"}, "unknown perturbation; expected identity, uniform, mix:WEIGHT"),
+        ({"perturbation": "blurr"}, "unknown perturbation; expected identity, identity:WEIGHT, uniform"),
+        ({"perturbation": "mix"}, "unknown perturbation; expected identity, identity:WEIGHT, uniform, mix:WEIGHT"),
         ({"start": 0.5, "stop": 0.5}, "not a window of steps; expected fractions 0 <= start < stop <= 1"),
         ({"branch": "weak"}, "unknown guidance branch; expected both, cond, uncond; got weak"),
         ({"scope": "text"}, "unknown scope; expected video, video-renormalised, all; got text"),

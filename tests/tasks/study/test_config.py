@@ -16,7 +16,7 @@ def test_perturbations_have_one_name_each() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"perturb": "identiy"}, "unknown perturbation; expected identity, uniform"),
+        ({"perturb": "identiy"}, "unknown perturbation; expected identity, identity:WEIGHT, uniform"),
         ({"perturb": " , "}, "a study needs a perturbation"),
         ({"perturb": "mix"}, "unknown perturbation; expected identity"),
         ({"perturb": "mix:2"}, "weight of a mix is out of range"),

@@ -107,7 +107,8 @@ _ROWS = (
         "S2-Guidance, arXiv 2508.12880, equation 4 and its settings for Stable Diffusion 3 and Wan, as others give "
         "them; its authors' code is not out",
         "a tenth of the transformer blocks left out of the weak pass, drawn anew in every step, in the middle four "
-        "fifths of the steps; scale 0.25. The first blocks are never drawn, here the first twentieth",
+        "fifths of the steps; scale 0.25. The source never draws the first block; here the first twentieth is kept, "
+        "where there are twenty blocks or more",
         {
             "start": 0.1,
             "stop": 0.9,
