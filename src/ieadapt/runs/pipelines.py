@@ -15,7 +15,7 @@ from torch import nn
 
 from ieadapt.attention import denoisers_of, family_of
 from ieadapt.errors import UsageError
-from ieadapt.models import PRECISIONS, check_memory, load, loaded_size
+from ieadapt.models import PRECISIONS, load
 from ieadapt.runs.flags import command_line, setting
 from ieadapt.runs.folder import RunFolder, open_run
 
@@ -48,22 +48,6 @@ class Hardware:
     def load(self, model: str) -> DiffusionPipeline:
         """The pipeline, on this hardware."""
         return load(model, device=self.device, dtype=self.dtype)
-
-    def loaded_size(self, model: str) -> int:
-        """Bytes that the model's weights take, loaded on this hardware."""
-        return loaded_size(model, device=self.device, dtype=self.dtype)
-
-    def check_memory(self, model: str, spare: int = 0) -> None:
-        """Refuse a model for which the memory will not do, without loading it.
-
-        Args:
-            model: as for `load`.
-            spare: bytes in use now that will be free by then.
-
-        Raises:
-            UsageError: its weights do not fit.
-        """
-        check_memory(model, device=self.device, dtype=self.dtype, spare=spare)
 
 
 Load = Callable[[Hardware, str], DiffusionPipeline]

@@ -6,6 +6,7 @@ another object's colour is unknown, so that what is hidden does not count.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -100,14 +101,12 @@ class Sighting:
 
     def best(self, **named: str) -> Candidate:
         """The candidate with the least error, of those with the named shape or motion."""
-        return min(self._with(named), key=lambda candidate: candidate.error)
+        named_so = (each for each in self.candidates if all(getattr(each, key) == named[key] for key in named))
+        return min(named_so, key=lambda candidate: candidate.error)
 
     def error(self, **named: str) -> float:
         """The least error of the candidates with the named shape or motion."""
         return self.best(**named).error
-
-    def _with(self, named: dict[str, str]) -> list[Candidate]:
-        return [one for one in self.candidates if all(getattr(one, key) == value for key, value in named.items())]
 
 
 def at_grid(clip: Clip) -> Float[Tensor, "frame channel row column"]:
@@ -248,22 +247,16 @@ def _starts(x: Tensor, y: Tensor, area: Tensor, camera: View) -> Starts:
     shown = area > 0.5 * area.median()
     middle_x, middle_y = float(plane_x[shown].mean()), float(plane_y[shown].mean())
     size = float((area / zoom.square())[shown].quantile(0.6))
-    shapes, motions, rows = [], [], []
-    for shape, name in enumerate(SHAPES):
-        radius = math.log(math.sqrt(size / area_of(name)) / GRID)
-        for motion, kind in enumerate(MOTIONS):
-            if not can_be_seen(name, kind):
-                continue
-            phases = [step / PHASES for step in range(PHASES)] if kind == "bouncing" else [0.0]
-            turns = [0.0]
-            if kind == "spinning":
-                turns = [step / ANGLES * 2 * math.pi / SYMMETRY[name] for step in range(ANGLES)]
-            for phase in phases:
-                for angle in turns:
-                    shapes.append(shape)
-                    motions.append(motion)
-                    rows.append([middle_x, middle_y, radius, angle, phase, 1.0])
-    return Starts(*(torch.tensor(values, device=x.device) for values in (shapes, motions, rows)))
+    rows = []
+    for (shape, name), (motion, kind) in itertools.product(enumerate(SHAPES), enumerate(MOTIONS)):
+        if can_be_seen(name, kind):
+            radius = math.log(math.sqrt(size / area_of(name)) / GRID)
+            phases = [step / PHASES for step in range(PHASES if kind == "bouncing" else 1)]
+            turns = [step / ANGLES * 2 * math.pi for step in range(ANGLES if kind == "spinning" else 1)]
+            for phase, turn in itertools.product(phases, turns):
+                angle = turn / (SYMMETRY[name] or 1)
+                rows.append((shape, motion, [middle_x, middle_y, radius, angle, phase, 1.0]))
+    return Starts(*(torch.tensor(values, device=x.device) for values in zip(*rows, strict=True)))
 
 
 class _Fitted(NamedTuple):

@@ -13,20 +13,20 @@ from diffusers import DiffusionPipeline
 from jaxtyping import Float
 from torch import Tensor
 
-from ieadapt.errors import FailureError, UsageError
+from ieadapt.errors import FailureError, UsageError, raised_as
 from ieadapt.metrics.intervals import mean_interval
 from ieadapt.runs.engines import make_missing
 from ieadapt.runs.flags import flag_arguments, setting
 from ieadapt.runs.folder import Stages, open_run, silent
 from ieadapt.runs.notes import noted
-from ieadapt.runs.pipelines import Hardware, check_prompts, check_seeds
+from ieadapt.runs.pipelines import check_seeds
 from ieadapt.runs.shared_files import FileRecord, fingerprint
 from ieadapt.runs.videos import encode_video
 from ieadapt.runs.workers import Task, Work, tasks_of
 from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.enhance.method import enhance
 from ieadapt.tasks.evaluate.tables import MetricSummary
-from ieadapt.tasks.generate import GenerationConfig, generate, with_model_defaults
+from ieadapt.tasks.generate import GenerationConfig, PromptRun, generate, with_model_defaults
 from ieadapt.tasks.measure.method import measure
 from ieadapt.tasks.measure.profile import EntropyProfile
 
@@ -96,7 +96,7 @@ class LayoutWork(Work):
 
 
 @dataclass(frozen=True)
-class VBenchRun:
+class VBenchRun(PromptRun):
     """The config of a run that makes VBench's videos.
 
     Attributes:
@@ -115,19 +115,15 @@ class VBenchRun:
         UsageError: no prompt, a blank one, the same one twice, one that makes no file name, or no sample.
     """
 
-    model: str
-    prompts: tuple[str, ...]
     samples: int = setting(5, "videos per prompt; VBench asks for 5, 25 for its flickering")
-    generation: GenerationConfig = field(default_factory=GenerationConfig)
     enhancement: EnhanceConfig = field(default_factory=EnhanceConfig)
     profile: Path | None = setting(None, "folder of a measure run; without one it measures")
     seed: int = setting(0, "seed of the first video; the next ones count up")
     engine: str = setting("local", "local or ray")
     workers: int | None = setting(None, "workers; by default one per GPU or core")
-    hardware: Hardware = field(default_factory=Hardware)
 
     def __post_init__(self) -> None:
-        check_prompts(self.prompts)
+        super().__post_init__()
         check_seeds(self.seed, len(self.prompts) * self.samples)
         if self.samples < 1:
             raise UsageError("a prompt needs videos", expected="--samples >= 1", got=self.samples)
@@ -227,19 +223,14 @@ def read_results(file: Path) -> Mapping[str, Mapping[str, float]]:
         if not files:
             raise UsageError("the folder holds no results of VBench", expected=f"NAME{RESULTS} files", where=file)
         return {dimension: values for each in files for dimension, values in read_results(each).items()}
-    try:
+    causes = (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError)
+    expected = "dimension -> [mean, [{video_path, video_results}, ...]]"
+    with raised_as(UsageError, "this is no result file of VBench", causes, expected=expected, where=file):
         content = json.loads(file.expanduser().read_text(encoding="utf-8"))
         values = {
             dimension: {Path(row["video_path"]).name: float(row["video_results"]) for row in rows}
             for dimension, (_, rows, *_rest) in content.items()
         }
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-        raise UsageError(
-            "this is no result file of VBench",
-            expected="dimension -> [mean, [{video_path, video_results}, ...]]",
-            got=getattr(error, "strerror", None) or f"{type(error).__name__}: {error}",
-            where=file,
-        ) from error
     if not values or not all(values.values()):
         raise UsageError("the result file of VBench holds no video", where=file)
     return values
