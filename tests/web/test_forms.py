@@ -91,7 +91,7 @@ def test_what_cannot_be_is_refused(changed: dict, message: str) -> None:
 
 @pytest.mark.parametrize("preset", ["/etc/preset.json", "../preset.json", "best"])
 def test_a_page_takes_presets_by_name_alone(preset: str) -> None:
-    with pytest.raises(UsageError, match="unknown Preset; expected pag, seg, .*, freeu; got"):
+    with pytest.raises(UsageError, match=r"unknown Preset; expected pag, seg, .*, freeu; got"):
         form = made(EnhanceRun)
         form.config_of(sent(form, prompts="a", preset=preset, **extra(EnhanceRun)))
 

@@ -19,14 +19,14 @@ from ieadapt.runs.engines import make_missing
 from ieadapt.runs.flags import flag_arguments, setting
 from ieadapt.runs.folder import Stages, open_run, silent
 from ieadapt.runs.notes import noted
-from ieadapt.runs.pipelines import check_seeds
+from ieadapt.runs.pipelines import Hardware, check_prompts, check_seeds
 from ieadapt.runs.shared_files import FileRecord, fingerprint
 from ieadapt.runs.videos import encode_video
 from ieadapt.runs.workers import Task, Work, tasks_of
 from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.enhance.method import enhance
 from ieadapt.tasks.evaluate.tables import MetricSummary
-from ieadapt.tasks.generate import GenerationConfig, PromptRun, generate, with_model_defaults
+from ieadapt.tasks.generate import GenerationConfig, generate, with_model_defaults
 from ieadapt.tasks.measure.method import measure
 from ieadapt.tasks.measure.profile import EntropyProfile
 
@@ -96,7 +96,7 @@ class LayoutWork(Work):
 
 
 @dataclass(frozen=True)
-class VBenchRun(PromptRun):
+class VBenchRun:
     """The config of a run that makes VBench's videos.
 
     Attributes:
@@ -115,15 +115,19 @@ class VBenchRun(PromptRun):
         UsageError: no prompt, a blank one, the same one twice, one that makes no file name, or no sample.
     """
 
+    model: str
+    prompts: tuple[str, ...]
     samples: int = setting(5, "videos per prompt; VBench asks for 5, 25 for its flickering")
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
     enhancement: EnhanceConfig = field(default_factory=EnhanceConfig)
     profile: Path | None = setting(None, "folder of a measure run; without one it measures")
     seed: int = setting(0, "seed of the first video; the next ones count up")
     engine: str = setting("local", "local or ray")
     workers: int | None = setting(None, "workers; by default one per GPU or core")
+    hardware: Hardware = field(default_factory=Hardware)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        check_prompts(self.prompts)
         check_seeds(self.seed, len(self.prompts) * self.samples)
         if self.samples < 1:
             raise UsageError("a prompt needs videos", expected="--samples >= 1", got=self.samples)
