@@ -149,8 +149,8 @@ class Worker:
 
 def within_memory(videos: int) -> AbstractContextManager[None]:
     """Say what to do where the device's memory is too small for a batch."""
-    problem, got = "the device's memory is too small", f"{videos} videos in a batch"
-    return raised_as(FailureError, problem, torch.OutOfMemoryError, got=got, remedy="use a smaller --batch")
+    facts = {"got": f"{videos} videos in a batch", "remedy": "use a smaller --batch"}
+    return raised_as(FailureError, "the device's memory is too small", torch.OutOfMemoryError, **facts)
 
 
 @contextmanager

@@ -110,8 +110,8 @@ class Uploads:
             UsageError: it is no video, damaged, more than the limits allow, or there are too many clips already.
             FailureError: the clip could not be written.
         """
-        gone, again = "the upload is not there any more", "upload it again"
-        with raised_as(UsageError, gone, OSError, got=None, remedy=again):  # uploaded twice, it went with the first
+        facts = {"got": None, "remedy": "upload it again"}  # the same file, uploaded twice at once, goes with the first
+        with raised_as(UsageError, "the upload is not there any more", OSError, **facts):
             size = uploaded.stat().st_size
             name = sha256_of(uploaded)[:16]
         if size > self.limits.bytes:
