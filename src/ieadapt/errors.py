@@ -56,8 +56,8 @@ class IEAdaptWarning(UserWarning):
 
 def reason_of(error: BaseException) -> str:
     """What the system says of an error, without its number and the path; of any other its text, cut, on one line."""
-    text = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else getattr(error, "strerror", None) or str(error)
-    return " ".join(text.split())[:200]
+    plain = {UnicodeDecodeError: "not UTF-8 text", KeyError: f"no {error} in it"}.get(type(error))
+    return " ".join((plain or getattr(error, "strerror", None) or str(error)).split())[:200]
 
 
 @contextmanager

@@ -10,10 +10,11 @@ _GAP = "…"
 
 
 def problems(source: str) -> set[str]:
-    """The first argument of every error made in a module's text, with … for what is filled in."""
-    made = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and node.args]
-    errors = [call for call in made if isinstance(call.func, ast.Name) and call.func.id.endswith("Error")]
-    return {_text(call.args[0]) for call in errors}
+    """What every error made in a module's text says first, with … for what is filled in."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and node.args]
+    named = [(call.func.id, call.args) for call in calls if isinstance(call.func, ast.Name)]
+    made = [arguments[0] for name, arguments in named if name.endswith("Error")]
+    return {_text(node) for node in [*made, *(arguments[1] for name, arguments in named if name == "raised_as")]}
 
 
 def _text(node: ast.expr) -> str:
@@ -38,4 +39,5 @@ def test_every_heading_is_an_error_of_the_package() -> None:
 
 def test_problems_are_found_in_every_form() -> None:
     text = "raise UsageError('a b')\nFailureError(f'{x} of {y:.1f} sites')\nUsageError(f'no {x}' + (z if z else ''))"
-    assert problems(text) == {"a b", "… of … sites", "no …"}
+    text += "\nwith raised_as(UsageError, 'no file', OSError):\n    pass"
+    assert problems(text) == {"a b", "… of … sites", "no …", "no file"}

@@ -155,7 +155,7 @@ def test_the_sound_of_the_span_comes_along(tmp_path: Path) -> None:
     path = greys(tmp_path / "a.mp4", tone=440.0)
     sound = read_source(path, Frames(10, 48, 64), SourceConfig(0.2)).sound
     assert sound is not None
-    assert sound.seconds == 1.0
+    assert sound.samples.shape[1] == 48_000
     assert loudness(sound.samples, 0.0, 0.25) < 0.01
     assert loudness(sound.samples, 0.35, 0.9) == pytest.approx(0.5 / 2**0.5, abs=0.03)
 

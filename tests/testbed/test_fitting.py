@@ -40,7 +40,7 @@ def moved_a_little(scene: Scene, seed: int) -> Scene:
 
 def test_the_truth_cannot_be_told_from_its_picture() -> None:
     fits = fit_scenes(render(TWO[0]), TWO[:2], iterations=0)
-    assert fits[0].psnr == fits[0].worst == HIGHEST
+    assert fits[0].psnr == HIGHEST
     assert fits[1].psnr < 20
 
 
@@ -49,7 +49,6 @@ def test_psnr_is_that_of_the_pictures() -> None:
     error = (render(one) - render(other)).square().mean((1, 2, 3))
     fit = fit_scenes(render(one), [other], iterations=0)[0]
     assert fit.psnr == pytest.approx(float(-10 * error.mean().log10()), abs=0.01)
-    assert fit.worst == pytest.approx(float(-10 * error.max().log10()), abs=0.01)
 
 
 @pytest.mark.slow

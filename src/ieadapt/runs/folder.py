@@ -174,10 +174,9 @@ def read_run(folder: str | Path) -> dict[str, Any]:
         UsageError: the folder holds no run, its record is damaged, or it names files outside the folder.
     """
     path = Path(folder).expanduser() / CONFIG
-    try:
+    missing = f"no run in this folder: {CONFIG} is missing"
+    with raised_as(UsageError, missing, FileNotFoundError, got=None, where=Path(folder)):
         record = read_record(path, _SCHEMA, what="the record of this run", remedy=_REMEDY, optional=_SINCE_HASHES)
-    except FileNotFoundError as error:
-        raise UsageError(f"no run in this folder: {CONFIG} is missing", where=Path(folder)) from error
     if record.get("format") != FORMAT:
         raise UsageError(
             "this is no record of a run", expected=f"format {FORMAT}", got=record.get("format"), where=path

@@ -66,11 +66,6 @@ class Picture:
     description: str
     least_width: int = 0
 
-    @property
-    def source(self) -> str:
-        """The picture as a data address."""
-        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
-
 
 @dataclass(frozen=True)
 class Clip:
@@ -79,11 +74,6 @@ class Clip:
     kind: ClassVar[str] = "clip"
     mp4: bytes
     caption: str
-
-    @property
-    def source(self) -> str:
-        """The video as a data address."""
-        return f"data:video/mp4;base64,{base64.b64encode(self.mp4).decode()}"
 
 
 @dataclass(frozen=True)
@@ -138,6 +128,7 @@ def render_report(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
     return environment.get_template("report.html.j2").render(report=report)
 
 

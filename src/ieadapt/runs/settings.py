@@ -50,22 +50,6 @@ class Hardware:
         """The pipeline, on this hardware."""
         return models.load(model, device=self.device, dtype=self.dtype)
 
-    def loaded_size(self, model: str) -> int:
-        """Bytes that the model's weights take, loaded on this hardware."""
-        return models.loaded_size(model, device=self.device, dtype=self.dtype)
-
-    def check_memory(self, model: str, spare: int = 0) -> None:
-        """Refuse a model for which the memory will not do, without loading it.
-
-        Args:
-            model: as for `load`.
-            spare: bytes in use now that will be free by then.
-
-        Raises:
-            UsageError: its weights do not fit.
-        """
-        models.check_memory(model, device=self.device, dtype=self.dtype, spare=spare)
-
 
 @dataclass(frozen=True)
 class GenerationConfig:

@@ -40,11 +40,6 @@ class Sound:
 
     samples: Float[np.ndarray, "2 sample"]
 
-    @property
-    def seconds(self) -> float:
-        """Length."""
-        return self.samples.shape[1] / SOUND_RATE
-
 
 def encode_video(
     frames: Video,
@@ -82,20 +77,14 @@ def encode_video(
                 Any, container.add_stream(name, rate=Fraction(frames_per_second), options=dict(_ENCODERS[name]))
             )
             stream.height, stream.width, stream.pix_fmt = pixels.shape[1], pixels.shape[2], "yuv420p"
-            heard = None if sound is None else _sound_stream(container)  # before the first picture is muxed
+            # before the first picture is muxed
+            heard: Any = sound and container.add_stream("aac", rate=SOUND_RATE, layout="stereo", bit_rate=160_000)
             for picture in pixels:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
             container.mux(stream.encode(None))
             if sound is not None:
                 _mux_sound(container, heard, sound)
         return path.read_bytes()
-
-
-def _sound_stream(container: Any) -> Any:
-    stream = container.add_stream("aac", rate=SOUND_RATE)
-    stream.layout, stream.format = "stereo", "fltp"
-    stream.bit_rate = 160_000
-    return stream
 
 
 def _mux_sound(container: Any, stream: Any, sound: Sound) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 
-from ieadapt.errors import FailureError, IEAdaptError, UsageError
+from ieadapt.errors import FailureError, IEAdaptError, UsageError, raised_as
 from ieadapt.runs.folder import Stages
 from ieadapt.runs.notes import overheard
 from ieadapt.runs.settings import Hardware
@@ -147,15 +147,10 @@ class Worker:
         return Reply(outcome, tuple(notes))
 
 
-@contextmanager
-def within_memory(videos: int) -> Iterator[None]:
+def within_memory(videos: int) -> AbstractContextManager[None]:
     """Say what to do where the device's memory is too small for a batch."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise FailureError(
-            "the device's memory is too small", got=f"{videos} videos in a batch", remedy="use a smaller --batch"
-        ) from error
+    facts = {"got": f"{videos} videos in a batch", "remedy": "use a smaller --batch"}
+    return raised_as(FailureError, "the device's memory is too small", torch.OutOfMemoryError, **facts)
 
 
 @contextmanager

@@ -22,6 +22,8 @@ UNIT = 60
 """Pixels to a frame width in the plane of the patterns."""
 CANVAS = 96
 """Height and width of a warped frame in that plane: 1.6 frame widths."""
+DOWN = round(SHIFT_DOWN / 2 * UNIT)
+"""The largest shift downwards or upwards, in pixels of the plane."""
 TURNS, ZOOMS = 17, 15
 """How many turns and scales are tried."""
 SLOW = 6.0
@@ -95,14 +97,9 @@ def place_patterns(clip: Clip) -> dict[str, Placement]:
             float(turns[row // ZOOMS]),
             float(scales[row % ZOOMS]),
             right / UNIT,
-            down / (2 * _down()),
+            down / (2 * DOWN),
         )
     return found
-
-
-def _down() -> int:
-    """The largest shift downwards or upwards, in pixels of the plane."""
-    return round(SHIFT_DOWN / 2 * UNIT)
 
 
 def _without_slow(picture: Float[Tensor, "batch 1 height width"]) -> Float[Tensor, "batch 1 height width"]:
@@ -131,9 +128,9 @@ def _inside(device: torch.device) -> Float[Tensor, "row height width"]:
 @functools.cache
 def _patches(name: str, device: torch.device) -> tuple[Float[Tensor, "shift pixel"], Float[Tensor, "row shift"]]:
     """A pattern without slow colours at every shift, and how strong it is where a frame lies."""
-    height, width = CANVAS + 2 * _down(), CANVAS + UNIT - 1
+    height, width = CANVAS + 2 * DOWN, CANVAS + UNIT - 1
     x = (torch.arange(width, device=device) + 0.5 - CANVAS / 2) / UNIT + 0.5
-    y = (torch.arange(height, device=device) + 0.5 - CANVAS / 2 - _down()) / UNIT + 0.5
+    y = (torch.arange(height, device=device) + 0.5 - CANVAS / 2 - DOWN) / UNIT + 0.5
     # as soft as a frame of UNIT pixels: the mean of four points a pixel
     finer = [
         paint(name, *torch.broadcast_tensors(x[None, :] + dx / UNIT, y[:, None] + dy / UNIT)).mean(-1)

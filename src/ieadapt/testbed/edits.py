@@ -143,31 +143,18 @@ def _changes(kind: str, seed: int) -> Iterator[EditPair]:
                 yield pair
 
 
-def _change_object(kind: str, scene: Scene, chance: random.Random) -> EditPair | None:
-    """One object with another value, or None where there is no such scene."""
-    index = chance.randrange(len(scene.objects))
-    thing, taken = scene.objects[index], {each.colour for each in scene.objects}
-    choices = [
-        value
-        for value in OBJECT_ATTRIBUTES[kind]
-        if value != getattr(thing, kind) and not (kind == "colour" and value in taken)
-    ]
-    value = chance.choice(choices)
-    shape, motion = (value if kind == name else getattr(thing, name) for name in ("shape", "motion"))
-    if not can_be_seen(shape, motion):
-        return None
-    return EditPair(kind, 0, scene, _replaced(scene, index, kind, value), index)
-
-
-def _replaced(scene: Scene, index: int | None, kind: str, value: str) -> Scene:
-    changes: dict[str, Any] = {kind: value}
-    return scene.replace(index, **changes)
-
-
-def _change_setting(kind: str, scene: Scene, chance: random.Random) -> EditPair:
-    """Another background or camera."""
-    value = chance.choice([value for value in SCENE_ATTRIBUTES[kind] if value != getattr(scene, kind)])
-    return EditPair(kind, 0, scene, _replaced(scene, None, kind, value))
+def _change_attribute(kind: str, scene: Scene, chance: random.Random) -> EditPair | None:
+    """One object, or the scene itself, with another value; None where there is no such scene."""
+    index = chance.randrange(len(scene.objects)) if kind in OBJECT_ATTRIBUTES else None
+    owner = scene if index is None else scene.objects[index]
+    taken = {each.colour for each in scene.objects} if kind == "colour" else {getattr(owner, kind)}
+    known = {**OBJECT_ATTRIBUTES, **SCENE_ATTRIBUTES}[kind]
+    changes: dict[str, Any] = {kind: chance.choice([value for value in known if value not in taken])}
+    if index is not None:
+        shape, motion = (changes.get(name, getattr(owner, name)) for name in ("shape", "motion"))
+        if not can_be_seen(shape, motion):
+            return None
+    return EditPair(kind, 0, scene, scene.replace(index, **changes), index)
 
 
 def _change_order(kind: str, scene: Scene, chance: random.Random) -> EditPair | None:
@@ -180,7 +167,6 @@ def _change_order(kind: str, scene: Scene, chance: random.Random) -> EditPair | 
 
 
 _CHANGES: Mapping[str, Callable[[str, Scene, random.Random], EditPair | None]] = {
-    **dict.fromkeys(OBJECT_ATTRIBUTES, _change_object),
-    **dict.fromkeys(SCENE_ATTRIBUTES, _change_setting),
+    **dict.fromkeys((*OBJECT_ATTRIBUTES, *SCENE_ATTRIBUTES), _change_attribute),
     "order": _change_order,
 }

@@ -55,12 +55,10 @@ class Fit:
     Args:
         scene: its attributes as they were, its numbers as fitted.
         psnr: closeness of its picture to the clip over all frames, dB; higher is closer, `HIGHEST` at most.
-        worst: the same of the frame that is furthest off, dB.
     """
 
     scene: Scene
     psnr: float
-    worst: float
 
 
 def fit_scenes(
@@ -95,12 +93,13 @@ def fit_scenes(
     if iterations:
         batch = _descend(clips, batch, iterations)
     with torch.no_grad():
-        errors = torch.stack([_errors(clips[row], batch[slice(row, row + 1)])[0] for row in range(len(batch))])
-    scenes = [_with_numbers(start, fitted) for start, fitted in zip(starts, batch.scenes(), strict=True)]
-    return [
-        Fit(scene, _decibels(float(error.mean())), _decibels(float(error.max())))
-        for scene, error in zip(scenes, errors, strict=True)
-    ]
+        pictures = (render_batch(batch[slice(row, row + 1)])[0] for row in range(len(batch)))
+        errors = [
+            float((picture - clip).square().mean((1, 2, 3)).mean())
+            for picture, clip in zip(pictures, clips, strict=True)
+        ]
+    closeness = [min(HIGHEST, -10 * math.log10(max(error, 1e-12))) for error in errors]
+    return [Fit(*each) for each in zip(batch.scenes(), closeness, strict=True)]
 
 
 def _descend(clips: Tensor, batch: SceneBatch, iterations: int) -> SceneBatch:
@@ -144,24 +143,6 @@ def _keep_in_range(values: Float[Tensor, "... number"], names: Sequence[str]) ->
     for column, name in enumerate(names):
         if name not in FREE:
             values[..., column].clamp_(-SLACK, 1 + SLACK)
-
-
-def _errors(clip: Tensor, batch: SceneBatch) -> Float[Tensor, "scene frame"]:
-    return (render_batch(batch) - clip).square().mean((2, 3, 4))
-
-
-def _with_numbers(start: Scene, fitted: Scene) -> Scene:
-    """The starting scene with the fitted numbers; its attributes are the very same values."""
-    numbers = ("position", "swell", "phase", "angle", "pace", "tint")
-    objects = tuple(
-        one.replace(**{name: getattr(other, name) for name in numbers})
-        for one, other in zip(start.objects, fitted.objects, strict=True)
-    )
-    return dataclasses.replace(start, objects=objects, variation=fitted.variation)
-
-
-def _decibels(error: float) -> float:
-    return min(HIGHEST, -10 * math.log10(max(error, 1e-12)))
 
 
 @dataclass(frozen=True)

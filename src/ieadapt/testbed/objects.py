@@ -6,6 +6,7 @@ another object's colour is unknown, so that what is hidden does not count.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -100,14 +101,12 @@ class Sighting:
 
     def best(self, **named: str) -> Candidate:
         """The candidate with the least error, of those with the named shape or motion."""
-        return min(self._with(named), key=lambda candidate: candidate.error)
+        named_so = (each for each in self.candidates if all(getattr(each, key) == named[key] for key in named))
+        return min(named_so, key=lambda candidate: candidate.error)
 
     def error(self, **named: str) -> float:
         """The least error of the candidates with the named shape or motion."""
         return self.best(**named).error
-
-    def _with(self, named: dict[str, str]) -> list[Candidate]:
-        return [one for one in self.candidates if all(getattr(one, key) == value for key, value in named.items())]
 
 
 def at_grid(clip: Clip) -> Float[Tensor, "frame channel row column"]:
@@ -130,12 +129,30 @@ def find_colours(frames: Grid, behind: Grid) -> Int[Tensor, "frame row column"]:
     return torch.where((least < NEAR) & (apart > APART) & (least < NEARER * apart), nearest, -1)
 
 
-class Starts(NamedTuple):
-    """What is fitted, a row a candidate: its shape, its motion, and x, y, log radius, angle, phase and pace."""
+class Fits(NamedTuple):
+    """Shapes in motions that are fitted, a row each, and what each is fitted to.
+
+    Attributes:
+        shape: index into `SHAPES`.
+        motion: index into `MOTIONS`.
+        numbers: where the fit starts.
+        grid: points around the object in every frame.
+        shown: how much its colour covers each point, in [0, 1].
+        weight: of each point; 0 where another object may hide it, and outside the frame.
+        x: of the clip's camera in every frame.
+        y: likewise.
+        zoom: likewise.
+    """
 
     shape: Int[Tensor, " candidate"]
     motion: Int[Tensor, " candidate"]
     numbers: Numbers
+    grid: Float[Tensor, "candidate frame point 2"]
+    shown: Float[Tensor, "candidate frame point"]
+    weight: Float[Tensor, "candidate frame point"]
+    x: Float[Tensor, "candidate frame"]
+    y: Float[Tensor, "candidate frame"]
+    zoom: Float[Tensor, "candidate frame"]
 
 
 @dataclass(frozen=True)
@@ -146,21 +163,13 @@ class Spot:
         colour: one of `COLOURS`.
         area: mean pixels of the grid that show it.
         seen: as of a `Sighting`.
-        grid: points around it in every frame.
-        shown: how much it covers each point, in [0, 1].
-        weight: of each point; 0 where another object may hide it, and outside the frame.
-        camera: how the clip's camera moves, each part of shape (frame).
-        starts: every shape in every motion, where it is seen.
+        fits: every shape in every motion, where it is seen.
     """
 
     colour: str
     area: float
     seen: float
-    grid: Float[Tensor, "frame point 2"]
-    shown: Float[Tensor, "frame point"]
-    weight: Float[Tensor, "frame point"]
-    camera: View
-    starts: Starts
+    fits: Fits
 
 
 def spot(
@@ -189,16 +198,10 @@ def spot(
     known = 1 - _sample(others, grid).clamp(0, 1)
     inside = ((grid > 0) & (grid < 1)).all(-1).float()
     enough = (area > 0.35 * area.median()) | (others.sum((1, 2)) > 0.5 * area.median())
-    return Spot(
-        COLOURS[colour],
-        float(area.mean()),
-        float(enough.float().mean()),
-        grid,
-        shown,
-        known * inside,
-        View(*(part[0] for part in camera)),
-        _starts(x, y, area, camera),
-    )
+    starts = _starts(x, y, area, camera)
+    around = (grid, shown, known * inside, *(part[0] for part in camera))
+    fits = Fits(*starts, *(part.expand(len(starts[0]), *part.shape) for part in around))
+    return Spot(COLOURS[colour], float(area.mean()), float(enough.float().mean()), fits)
 
 
 def _largest_part(mask: Bool[Tensor, "frame row column"]) -> Plane:
@@ -241,45 +244,23 @@ def _sample(values: Plane, grid: Float[Tensor, "frame point 2"]) -> Tensor:
     return F.grid_sample(values[:, None], (2 * grid - 1)[:, None], align_corners=False)[:, 0, 0]
 
 
-def _starts(x: Tensor, y: Tensor, area: Tensor, camera: View) -> Starts:
-    """Every shape in every motion, where the object is seen."""
+def _starts(x: Tensor, y: Tensor, area: Tensor, camera: View) -> list[Tensor]:
+    """Shape, motion and numbers of every shape in every motion, where the object is seen."""
     zoom = camera.zoom[0]
     plane_x, plane_y = (x - 0.5) / zoom + 0.5 + camera.x[0], (y - 0.5) / zoom + 0.5 + camera.y[0]
     shown = area > 0.5 * area.median()
     middle_x, middle_y = float(plane_x[shown].mean()), float(plane_y[shown].mean())
     size = float((area / zoom.square())[shown].quantile(0.6))
-    shapes, motions, rows = [], [], []
-    for shape, name in enumerate(SHAPES):
-        radius = math.log(math.sqrt(size / area_of(name)) / GRID)
-        for motion, kind in enumerate(MOTIONS):
-            if not can_be_seen(name, kind):
-                continue
-            phases = [step / PHASES for step in range(PHASES)] if kind == "bouncing" else [0.0]
-            turns = [0.0]
-            if kind == "spinning":
-                turns = [step / ANGLES * 2 * math.pi / SYMMETRY[name] for step in range(ANGLES)]
-            for phase in phases:
-                for angle in turns:
-                    shapes.append(shape)
-                    motions.append(motion)
-                    rows.append([middle_x, middle_y, radius, angle, phase, 1.0])
-    return Starts(*(torch.tensor(values, device=x.device) for values in (shapes, motions, rows)))
-
-
-class _Fitted(NamedTuple):
-    """Objects that are fitted together: the parts of their spots, stacked, and all their candidates in one row."""
-
-    grid: Float[Tensor, "object frame point 2"]
-    shown: Float[Tensor, "object frame point"]
-    weight: Float[Tensor, "object frame point"]
-    camera: View
-    owner: Int[Tensor, " candidate"]
-    starts: Starts
-
-    def of(self, rows: Int[Tensor, " kept"], numbers: Numbers) -> _Fitted:
-        """Some of the candidates, from other numbers."""
-        starts = Starts(self.starts.shape[rows], self.starts.motion[rows], numbers[rows])
-        return self._replace(owner=self.owner[rows], starts=starts)
+    rows = []
+    for (shape, name), (motion, kind) in itertools.product(enumerate(SHAPES), enumerate(MOTIONS)):
+        if can_be_seen(name, kind):
+            radius = math.log(math.sqrt(size / area_of(name)) / GRID)
+            phases = [step / PHASES for step in range(PHASES if kind == "bouncing" else 1)]
+            turns = [step / ANGLES * 2 * math.pi for step in range(ANGLES if kind == "spinning" else 1)]
+            for phase, turn in itertools.product(phases, turns):
+                angle = turn / (SYMMETRY[name] or 1)
+                rows.append((shape, motion, [middle_x, middle_y, radius, angle, phase, 1.0]))
+    return [torch.tensor(values, device=x.device) for values in zip(*rows, strict=True)]
 
 
 def fit_objects(spots: Sequence[Spot]) -> list[Sighting | None]:
@@ -289,16 +270,9 @@ def fit_objects(spots: Sequence[Spot]) -> list[Sighting | None]:
     """
     if not spots:
         return []
-    owner = torch.tensor([index for index, one in enumerate(spots) for _ in one.starts.shape])
-    together = _Fitted(
-        torch.stack([one.grid for one in spots]),
-        torch.stack([one.shown for one in spots]),
-        torch.stack([one.weight for one in spots]),
-        View(*(torch.stack(parts) for parts in zip(*(one.camera for one in spots), strict=True))),
-        owner.to(spots[0].grid.device),
-        Starts(*(torch.cat(parts) for parts in zip(*(one.starts for one in spots), strict=True))),
-    )
-    candidates = _candidates(*_fit(together), together)
+    owner = [index for index, one in enumerate(spots) for _ in one.fits.shape]
+    fits = Fits(*(torch.cat(parts) for parts in zip(*(one.fits for one in spots), strict=True)))
+    candidates = _candidates(owner, fits, *_fit(owner, fits))
     return [
         Sighting(one.colour, one.area, one.seen, fitted) if min(each.error for each in fitted) <= WHOLE else None
         for one, fitted in zip(spots, candidates, strict=True)
@@ -306,30 +280,29 @@ def fit_objects(spots: Sequence[Spot]) -> list[Sighting | None]:
 
 
 @torch.enable_grad()
-def _fit(together: _Fitted) -> tuple[Numbers, Errors]:
+def _fit(owner: Sequence[int], fits: Fits) -> tuple[Numbers, Errors]:
     """Bring every candidate closer to what is shown; the numbers of each, and how far off it stays.
 
     After `TRIAL` steps only those go on that may still explain their object best.
     """
-    numbers, errors = _descend(together, range(TRIAL))
-    going_on = _promising(together, errors)
-    later, closer = _descend(together.of(going_on, numbers), range(TRIAL, ITERATIONS))
+    numbers, errors = _descend(fits, range(TRIAL))
+    going_on = _promising(owner, fits, errors)
+    left = Fits(*(part[going_on] for part in fits._replace(numbers=numbers)))
+    later, closer = _descend(left, range(TRIAL, ITERATIONS))
     numbers[going_on] = torch.where((closer < errors[going_on])[:, None], later, numbers[going_on])
     errors[going_on] = torch.minimum(closer, errors[going_on])
     return numbers, errors
 
 
-def _descend(together: _Fitted, iterations: range) -> tuple[Numbers, Errors]:
+def _descend(fits: Fits, iterations: range) -> tuple[Numbers, Errors]:
     """The closest that each candidate comes in some steps of the whole fit, and its error there."""
-    starts, weight, shown = together.starts, together.weight[together.owner], together.shown[together.owner]
-    numbers = starts.numbers.clone().requires_grad_()
+    numbers = fits.numbers.clone().requires_grad_()
     step = torch.tensor([0.02, 0.02, 0.06, 0.06, 0.04, 0.08], device=numbers.device)
     optimizer = torch.optim.Adam([numbers], lr=1.0, betas=(0.85, 0.95))
-    own = (together.weight * together.shown.square()).sum((1, 2)).clamp(min=1e-6)[together.owner]
-    best, kept = torch.full_like(own, math.inf), starts.numbers.clone()
+    own = (fits.weight * fits.shown.square()).sum((1, 2)).clamp(min=1e-6)
+    best, kept = torch.full_like(own, math.inf), fits.numbers.clone()
     for iteration in (*iterations, None):
-        covers = _covers(together, numbers)
-        error = (weight * (covers - shown).square()).sum((1, 2)) / own
+        error = (fits.weight * (_covers(fits, numbers) - fits.shown).square()).sum((1, 2)) / own
         better = error.detach() < best
         best = torch.where(better, error.detach(), best)
         kept = torch.where(better[:, None], numbers.detach(), kept)
@@ -346,13 +319,12 @@ def _descend(together: _Fitted, iterations: range) -> tuple[Numbers, Errors]:
     return kept, best
 
 
-def _promising(together: _Fitted, errors: Errors) -> Int[Tensor, " kept"]:
+def _promising(owner: Sequence[int], fits: Fits, errors: Errors) -> Int[Tensor, " kept"]:
     """Of every object the `GOING_ON` candidates nearest so far, and the nearest of every shape and of every motion."""
-    order = errors.argsort().tolist()
-    owner, shape, motion = (part.tolist() for part in (together.owner, together.starts.shape, together.starts.motion))
+    shape, motion = fits.shape.tolist(), fits.motion.tolist()
     counted: Counter[tuple[int, str, int]] = Counter()
     rows = []
-    for row in order:
+    for row in errors.argsort().tolist():
         kinds = [(owner[row], "any", 0), (owner[row], "shape", shape[row]), (owner[row], "motion", motion[row])]
         if counted[kinds[0]] < GOING_ON or not counted[kinds[1]] or not counted[kinds[2]]:
             rows.append(row)
@@ -360,11 +332,11 @@ def _promising(together: _Fitted, errors: Errors) -> Int[Tensor, " kept"]:
     return torch.tensor(sorted(rows), device=errors.device)
 
 
-def _candidates(numbers: Numbers, errors: Errors, together: _Fitted) -> list[tuple[Candidate, ...]]:
+def _candidates(owners: Sequence[int], fits: Fits, numbers: Numbers, errors: Errors) -> list[tuple[Candidate, ...]]:
     """The best candidate of each shape and motion, object by object."""
-    best: list[dict[tuple[int, int], Candidate]] = [{} for _ in together.grid]
-    rows = (together.owner, together.starts.shape, together.starts.motion, errors, numbers)
-    for owner, shape, motion, error, row in zip(*(part.tolist() for part in rows), strict=True):
+    best: list[dict[tuple[int, int], Candidate]] = [{} for _ in set(owners)]
+    rows = (part.tolist() for part in (fits.shape, fits.motion, errors, numbers))
+    for owner, shape, motion, error, row in zip(owners, *rows, strict=True):
         other = best[owner].get((shape, motion))
         if other is None or error < other.error:
             best[owner][shape, motion] = Candidate(
@@ -373,14 +345,13 @@ def _candidates(numbers: Numbers, errors: Errors, together: _Fitted) -> list[tup
     return [tuple(found.values()) for found in best]
 
 
-def _covers(together: _Fitted, numbers: Numbers) -> Float[Tensor, "candidate frame point"]:
+def _covers(fits: Fits, numbers: Numbers) -> Float[Tensor, "candidate frame point"]:
     """How much each candidate covers each point."""
-    grid, camera = together.grid[together.owner], View(*(part[together.owner] for part in together.camera))
     x, y, radius, angle, phase, pace = (part[:, None] for part in numbers.unbind(1))
     middle = Trajectory(x, y, radius.exp(), angle)
     frames = torch.arange(FRAMES, device=numbers.device)[None]
-    path = follow(together.starts.motion[:, None], middle, phase, frames, pace)
-    appearing = seen(Trajectory(*(part[:, None] for part in path)), camera)
+    path = follow(fits.motion[:, None], middle, phase, frames, pace)
+    appearing = seen(Trajectory(*(part[:, None] for part in path)), View(fits.x, fits.y, fits.zoom))
     placed = Trajectory(*(part[:, 0, :, None] for part in appearing))
-    distance = signed_distance(together.starts.shape, placed, grid[..., 0], grid[..., 1])
+    distance = signed_distance(fits.shape, placed, fits.grid[..., 0], fits.grid[..., 1])
     return (0.5 - distance * GRID / SOFT).clamp(0, 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -127,11 +129,10 @@ def _allowed(batch: SceneBatch, split: Split, generator: torch.Generator) -> Boo
 def _overlaps(path: Trajectory, present: Bool[Tensor, "scene slot"]) -> tuple[Tensor, Bool[Tensor, " scene"]]:
     """How much of the most hidden object is free, as a share of its width, and whether any two objects touch."""
     free, touching = torch.ones(len(present)), torch.zeros(len(present), dtype=torch.bool)
-    for front in range(MOST_OBJECTS):
-        for back in range(front + 1, MOST_OBJECTS):
-            both = present[:, front] & present[:, back]
-            gap = torch.hypot(path.x[:, front] - path.x[:, back], path.y[:, front] - path.y[:, back])
-            beyond = (gap - path.radius[:, front] + path.radius[:, back]) / (2 * path.radius[:, back])
-            free = torch.where(both, torch.minimum(free, beyond.clamp(0, 1).mean(1)), free)
-            touching |= both & (beyond < 1).any(1)
+    for front, back in itertools.combinations(range(MOST_OBJECTS), 2):
+        both = present[:, front] & present[:, back]
+        gap = torch.hypot(path.x[:, front] - path.x[:, back], path.y[:, front] - path.y[:, back])
+        beyond = (gap - path.radius[:, front] + path.radius[:, back]) / (2 * path.radius[:, back])
+        free = torch.where(both, torch.minimum(free, beyond.clamp(0, 1).mean(1)), free)
+        touching |= both & (beyond < 1).any(1)
     return free, touching

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from ieadapt.errors import UsageError
+from ieadapt.models import check_memory, loaded_size
 from ieadapt.runs.settings import Hardware
 from ieadapt.web.jobs import STOPPED, JobQueue, Status
 from ieadapt.web.rendering import NO_LABELS, folders_of_this_machine, hide_folders
@@ -78,11 +78,11 @@ class ModelCache:
         """Refuse a model for which the memory will not do, before its job waits in the queue.
 
         Raises:
-            UsageError: as `Hardware.check_memory` does.
+            UsageError: as `ieadapt.models.check_memory` does.
         """
         if self._key != (hardware, model):
-            spare = self._key[0].loaded_size(self._key[1]) if self._key else 0
-            hardware.check_memory(model, spare)
+            spare = loaded_size(self._key[1], **vars(self._key[0])) if self._key else 0
+            check_memory(model, **vars(hardware), spare=spare)
 
     def clear(self) -> None:
         """Let the model go."""
@@ -148,11 +148,7 @@ class App:
 
     def hide_folders(self, text: str) -> str:
         """A text without the folders of this machine."""
-        return hide_folders(text, self._folders)
-
-    @functools.cached_property
-    def _folders(self) -> tuple[str, ...]:
-        return folders_of_this_machine(self.workspace.root)
+        return hide_folders(text, folders_of_this_machine(self.workspace.root))
 
     def close(self) -> None:
         """Stop all jobs and let the model go."""

@@ -24,7 +24,7 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ieadapt.errors import FailureError, UsageError
+from ieadapt.errors import FailureError, UsageError, raised_as
 from ieadapt.files import sha256_of, write_atomically
 from ieadapt.web import sanitize_upload
 
@@ -110,11 +110,10 @@ class Uploads:
             UsageError: it is no video, damaged, more than the limits allow, or there are too many clips already.
             FailureError: the clip could not be written.
         """
-        try:
+        facts = {"got": None, "remedy": "upload it again"}  # the same file, uploaded twice at once, goes with the first
+        with raised_as(UsageError, "the upload is not there any more", OSError, **facts):
             size = uploaded.stat().st_size
             name = sha256_of(uploaded)[:16]
-        except OSError as error:  # the same file, uploaded twice at once, is gone with the first
-            raise UsageError("the upload is not there any more", remedy="upload it again") from error
         if size > self.limits.bytes:
             most = f"at most {self.limits.bytes // MEBIBYTE} MB"
             raise UsageError("the file is too large to upload", expected=most, remedy="cut or shrink the clip first")

@@ -30,7 +30,7 @@ Norm = Callable[[int], nn.Module]
 
 @dataclass(frozen=True)
 class RaftSize:
-    """The two published sizes of RAFT.
+    """The two published sizes of RAFT; by default the large one.
 
     Attributes:
         kernels: of the convolutions of a residual block.
@@ -48,19 +48,19 @@ class RaftSize:
         upsampled: channels of the layer before the mask of the convex upsampling; 0 where it is bilinear.
     """
 
-    kernels: tuple[int, ...]
-    narrowing: int
-    widths: tuple[int, int, int, int]
-    features: int
-    context_norm: Norm
-    hidden: int
-    context: int
-    radius: int
-    correlation: tuple[int, ...]
-    flow: tuple[int, int]
-    motion: int
-    gates: tuple[tuple[str, tuple[int, int]], ...]
-    upsampled: int
+    kernels: tuple[int, ...] = (3, 3)
+    narrowing: int = 1
+    widths: tuple[int, int, int, int] = (64, 64, 96, 128)
+    features: int = 256
+    context_norm: Norm = nn.BatchNorm2d
+    hidden: int = 128
+    context: int = 128
+    radius: int = 4
+    correlation: tuple[int, ...] = (256, 192)
+    flow: tuple[int, int] = (128, 64)
+    motion: int = 126
+    gates: tuple[tuple[str, tuple[int, int]], ...] = (("1", (1, 5)), ("2", (5, 1)))
+    upsampled: int = 256
 
 
 class Encoder(nn.Module):
@@ -169,21 +169,7 @@ class _Gates(nn.Module):
         return state
 
 
-LARGE = RaftSize(
-    kernels=(3, 3),
-    narrowing=1,
-    widths=(64, 64, 96, 128),
-    features=256,
-    context_norm=nn.BatchNorm2d,
-    hidden=128,
-    context=128,
-    radius=4,
-    correlation=(256, 192),
-    flow=(128, 64),
-    motion=126,
-    gates=(("1", (1, 5)), ("2", (5, 1))),
-    upsampled=256,
-)
+LARGE = RaftSize()
 SMALL = RaftSize(
     kernels=(1, 3, 1),
     narrowing=4,

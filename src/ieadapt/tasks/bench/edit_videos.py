@@ -13,7 +13,7 @@ from ieadapt.runs.settings import GenerationConfig, SourceConfig
 from ieadapt.runs.shared_files import FileRecord, fingerprint
 from ieadapt.runs.sources import read_source
 from ieadapt.runs.videos import Video, encode_video
-from ieadapt.runs.workers import Task, Work
+from ieadapt.runs.workers import Work
 from ieadapt.tasks.edit.config import edit_preset
 from ieadapt.tasks.edit.inversion import cached_inversion
 from ieadapt.tasks.edit.jobs import EditJob
@@ -56,7 +56,7 @@ class EditWork(Work):
 
     def record(self, job: EditJob) -> FileRecord:
         """What was written of a job; its notes are the signs of damage in the source."""
-        return FileRecord(self.folder, self._key(job))
+        return FileRecord(self.folder, self.key(job))
 
     def missing(self, job: EditJob) -> list[str]:
         """The rows of a job of which a file is gone or is not what was written."""
@@ -66,12 +66,9 @@ class EditWork(Work):
         edits = [self.file(row, job, index) for index in range(len(job.prompts))]
         return [self.source_file(job), *edits] if row == COPY else edits
 
-    def _key(self, job: EditJob) -> str:
+    def key(self, job: EditJob) -> str:
+        """Under which a job is locked."""
         return fingerprint({"job": job.name})
-
-    def task(self, job: EditJob) -> Task:
-        """What makes every row of a job."""
-        return Task(EditWork.make, {self._key(job): job})
 
     def make(self, pipe: DiffusionPipeline, items: Mapping[str, EditJob]) -> None:
         """Make what is missing of some jobs."""

@@ -20,7 +20,7 @@ from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import Batch, RunFolder, Stages, open_run, silent
 from ieadapt.runs.notes import noted
 from ieadapt.runs.report import Table
-from ieadapt.runs.workers import Task
+from ieadapt.runs.workers import Task, tasks_of
 from ieadapt.tasks.bench.config import V2VConfig
 from ieadapt.tasks.bench.edit_videos import EditWork
 from ieadapt.tasks.edit.inversion import default_cache
@@ -131,14 +131,14 @@ def _check(job: EditJob) -> None:
 
 def _make(work: EditWork, jobs: Sequence[EditJob], config: V2VConfig, stages: Stages) -> dict[str, IEAdaptError]:
     """Make what is missing; why some jobs could not be done, by name."""
-    names = {key: job.name for job in jobs for key in work.task(job).items}
+    keyed = {work.key(job): job for job in jobs}
 
     def pending(failed: Collection[str]) -> list[Task]:
-        tasks = [work.task(job) for job in jobs if work.missing(job)]
-        return [task for task in tasks if not task.items.keys() & failed]
+        left = {key: job for key, job in keyed.items() if key not in failed and work.missing(job)}
+        return tasks_of(EditWork.make, left, 1)
 
     failed = make_missing(work, pending, stages, "edits", engine=config.engine, workers=config.workers)
-    return {names[key]: reason for key, reason in failed.items()}
+    return {keyed[key].name: reason for key, reason in failed.items()}
 
 
 def _measure(

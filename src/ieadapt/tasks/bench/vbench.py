@@ -13,7 +13,7 @@ from diffusers import DiffusionPipeline
 from jaxtyping import Float
 from torch import Tensor
 
-from ieadapt.errors import FailureError, UsageError
+from ieadapt.errors import FailureError, UsageError, raised_as
 from ieadapt.metrics.intervals import mean_interval
 from ieadapt.runs.engines import make_missing
 from ieadapt.runs.flags import flag_arguments
@@ -150,19 +150,14 @@ def read_results(file: Path) -> Mapping[str, Mapping[str, float]]:
         if not files:
             raise UsageError("the folder holds no results of VBench", expected=f"NAME{RESULTS} files", where=file)
         return {dimension: values for each in files for dimension, values in read_results(each).items()}
-    try:
+    causes = (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError)
+    expected = "dimension -> [mean, [{video_path, video_results}, ...]]"
+    with raised_as(UsageError, "this is no result file of VBench", causes, expected=expected, where=file):
         content = json.loads(file.expanduser().read_text(encoding="utf-8"))
         values = {
             dimension: {Path(row["video_path"]).name: float(row["video_results"]) for row in rows}
             for dimension, (_, rows, *_rest) in content.items()
         }
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-        raise UsageError(
-            "this is no result file of VBench",
-            expected="dimension -> [mean, [{video_path, video_results}, ...]]",
-            got=getattr(error, "strerror", None) or f"{type(error).__name__}: {error}",
-            where=file,
-        ) from error
     if not values or not all(values.values()):
         raise UsageError("the result file of VBench holds no video", where=file)
     return values

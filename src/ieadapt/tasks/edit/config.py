@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ieadapt.attention import GuidanceChoice, StepWindow
+from ieadapt.attention import StepWindow
 from ieadapt.errors import UsageError, require_types
 from ieadapt.runs.flags import setting
 from ieadapt.runs.inputs import inputs_field
@@ -133,11 +133,6 @@ class EditConfig:
     def injection(self) -> SiteChoice | None:
         """The choice of sites that get the source's maps, or None; for `coarse`, a choice among the coarse sites."""
         return _parse_injection(self.inject, self.seed)
-
-    @property
-    def injected_guidance(self) -> GuidanceChoice:
-        """The rows of which guidance get the source's maps."""
-        return "cond" if self.inject_branch == "cond" else "all"
 
     @property
     def mask_words(self) -> tuple[str, ...]:

@@ -195,18 +195,15 @@ def inversion_key(
         "settings": [config.start, config.iterations, config.tolerance],
         "shape": list(frames.shape),
         "pipeline": type(pipe).__name__,
-        "scheduler": {"class": type(pipe.scheduler).__name__, **_settings(pipe.scheduler)},
+        # without diffusers' own notes, whose order differs from process to process
+        "scheduler": {"class": type(pipe.scheduler).__name__}
+        | {name: value for name, value in pipe.scheduler.config.items() if not name.startswith("_")},
     }
     digest = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode())
     digest.update(frames.float().cpu().contiguous().numpy().tobytes())
     for module in [pipe.vae, *denoisers_of(pipe).values()]:
         _add_weights(digest, module)
     return digest.hexdigest()[:40]
-
-
-def _settings(scheduler: Any) -> dict[str, Any]:
-    """A scheduler's config without diffusers' own notes, whose order differs from process to process."""
-    return {name: value for name, value in scheduler.config.items() if not name.startswith("_")}
 
 
 def _add_weights(digest: hashlib._Hash, module: nn.Module) -> None:

@@ -210,8 +210,8 @@ class Editor:
             window = StepWindow.of(config.guidance_window)
             yield wrap_denoiser(pipe, RowGuidance(scheduler, max(weights), weights, window))
         if self.sites:
-            window, guidance = self._window("inject_window"), config.injected_guidance
-            yield intercept(pipe, Inject(), self.sites, window, guidance=guidance, streams=streams)
+            window, both = self._window("inject_window"), config.inject_branch == "both"
+            yield intercept(pipe, Inject(), self.sites, window, guidance="all" if both else "cond", streams=streams)
         if config.controls_words:
             cross = [site for site in self._reached if site.kind == "cross"]
             replace, factors = config.replaces_words, config.reweighted
