@@ -111,10 +111,11 @@ def _application(requested: str | None) -> typer.Typer:
     return app
 
 
-def _print_version(requested: bool) -> None:
+def _print_version(requested: bool) -> bool:
     if requested:
         print(f"ieadapt {__version__}")
         raise typer.Exit
+    return requested
 
 
 def _options(
