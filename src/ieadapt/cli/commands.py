@@ -116,8 +116,8 @@ def maps(config: MapsRun, *, out: Out = None, overwrite: Overwrite = False) -> S
 
     `--query` asks where one token looks; without it, where all look on average. Cross-attention is shown per word.
 
-    Example: `ieadapt maps scenes --prompt "a big red ball moving right over bricks" --num-inference-steps 8
-    --site mid_block.motion_modules.0.transformer_blocks.0.attn1 --steps 0,7 --query 4,2,2 --out runs/maps`
+    Example: `ieadapt maps scenes --prompt "a big red ball moving right over bricks" --steps 8
+    --site mid_block.motion_modules.0.transformer_blocks.0.attn1 --at-steps 0,7 --query 4,2,2 --out runs/maps`
     """
     from ieadapt.tasks.maps.run import describe_maps, run_maps
 

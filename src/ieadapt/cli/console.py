@@ -76,7 +76,7 @@ def shown_stages() -> Iterator[Stages]:
     """Show every stage that a run announces as a bar with the time left, or as a plain line where no terminal is."""
     console = Console(stderr=True)
     counts = (MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    columns = (TextColumn("{task.description}"), BarColumn(), *counts)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), *counts)
     with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
 
         def begin(stage: str) -> Progress:
