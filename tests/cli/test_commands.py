@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from ieadapt.attention import find_sites
-from ieadapt.cli.main import COMMANDS
+from ieadapt.cli.console import Summary, shown_stages
+from ieadapt.cli.main import COMMANDS, main
 from ieadapt.runs.folder import read_run
+from ieadapt.runs.report import Table
+from ieadapt.tasks.measure.layer_choice import SiteChoice
 from ieadapt.tasks.measure.profile import EntropyProfile
 from tests.cli.conftest import SIZE, Program
 from tests.runs.files import decode_video
@@ -165,3 +168,35 @@ def test_every_command_explains_itself_with_an_example(name: str, program: Progr
     assert shown.status == 0
     assert "Example:" in shown.out
     assert f"ieadapt {name}" in shown.out
+
+
+def test_sites_are_named_by_the_numbers_that_reports_print(tiny: Path, program: Program) -> None:
+    done = program("sites", tiny, "--sites", "#3,#0", "--json")
+    assert [site["order"] for site in json.loads(done.out)] == [0, 3]
+    sites = find_sites(build("animatediff"))
+    assert [site.order for site in SiteChoice.parse("#3,#0").choose(sites)] == [0, 3]
+
+
+def test_text_of_users_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "[bold]a[/bold] :A: :smile: [red]"
+    table = Table(("prompt",), [[words]], caption=words)
+    Summary({"prompt": words}, [table, words]).show(as_json=False)
+    assert capsys.readouterr().out.count(words) == 3
+    with shown_stages() as stages:
+        stages(words)(1, 1)
+    assert capsys.readouterr().err == f"{words}: 1 step\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [("ieadapt scre", "screen"), ("ieadapt screen --budg", "--budget"), ("ieadapt bench v", "v2v")],
+)
+def test_the_shell_completes_commands_and_options(
+    typed: str, completed: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("_IEADAPT_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", typed)
+    monkeypatch.setenv("COMP_CWORD", str(len(typed.split()) - 1))
+    with pytest.raises(SystemExit):
+        main([])
+    assert completed in capsys.readouterr().out.split()

@@ -126,9 +126,9 @@ def test_a_bad_enhancement(program: Program, tiny: Path, tmp_path: Path) -> None
 def test_what_no_run_can_do_is_refused_before_a_model_is_loaded(
     words: tuple[object, ...], expected: str, program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ieadapt.runs import pipelines
+    from ieadapt import models
 
-    monkeypatch.setattr(pipelines, "load", lambda model, **keywords: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(models, "load", lambda model, **keywords: pytest.fail("the model was loaded"))
     line = program(words[0], "scenes", "--prompt", "a ball", *words[1:], "--out", tmp_path / "run").refused()
     assert re.search(expected, line), line
     assert not (tmp_path / "run").exists()
@@ -166,12 +166,12 @@ def test_an_unknown_command(program: Program) -> None:
 def test_an_attention_backend_that_bypasses_the_seam(
     program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ieadapt.runs import pipelines
+    from ieadapt import models
     from tests.tiny import build, call_arguments
 
     pipe = build("wan")
     pipe.transformer.set_attention_backend("flex")
-    monkeypatch.setattr(pipelines, "load", lambda model, **keywords: pipe)
+    monkeypatch.setattr(models, "load", lambda model, **keywords: pipe)
     size = call_arguments("wan")
     words = ["--height", size["height"], "--width", size["width"], "--frames", size["num_frames"], "--steps", 2]
     try:
@@ -184,12 +184,12 @@ def test_an_attention_backend_that_bypasses_the_seam(
 def test_what_nobody_expected_is_one_line_unless_asked_for(
     program: Program, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ieadapt.runs import pipelines
+    from ieadapt import models
 
     def load(model: str, **keywords: object) -> object:
         raise ZeroDivisionError("deep\ninside")
 
-    monkeypatch.setattr(pipelines, "load", load)
+    monkeypatch.setattr(models, "load", load)
     done = _measure(program, tiny, "--out", tmp_path / "run")
     assert (done.status, done.err) == (1, "ieadapt: ZeroDivisionError: deep inside (--debug shows where)\n")
     assert read_run(tmp_path / "run")["status"] == "partial"

@@ -13,12 +13,12 @@ from ieadapt.runs.folder import read_run
 from tests.cli.conftest import Program
 from tests.tiny import build
 
-SIZE = ("--num-inference-steps", "2", "--height", "16", "--width", "24", "--frames", "5")
+SIZE = ("--steps", "2", "--height", "16", "--width", "24", "--frames", "5")
 NAMES = {site.kind: site.name for site in find_sites(build("animatediff"))}
 
 
 def test_maps_leaves_pictures_numbers_and_a_report(tiny: Path, tmp_path: Path, program: Program) -> None:
-    asked = ("--prompt", "a red ball", "--site", NAMES["temporal"], "--steps", "0,1", "--threshold", "0.5")
+    asked = ("--prompt", "a red ball", "--site", NAMES["temporal"], "--at-steps", "0,1", "--threshold", "0.5")
     done = program("maps", tiny, *asked, *SIZE, "--out", tmp_path / "run")
     assert done.status == 0, done.err
     assert "own frame" in done.out
@@ -35,7 +35,7 @@ def test_maps_leaves_pictures_numbers_and_a_report(tiny: Path, tmp_path: Path, p
 
 
 def test_the_recorded_command_repeats_the_run(tiny: Path, tmp_path: Path, program: Program) -> None:
-    asked = ("--prompt", "a red ball", "--site", NAMES["spatial"], "--query", "1,0,2", "--head", "0", "--steps", "1")
+    asked = ("--prompt", "a red ball", "--site", NAMES["spatial"], "--query", "1,0,2", "--head", "0", "--at-steps", "1")
     assert program("maps", tiny, *asked, *SIZE, "--out", tmp_path / "one").status == 0
     words = shlex.split(read_run(tmp_path / "one")["command"])[1:-1]
     assert program(*words, tmp_path / "two").status == 0
@@ -43,7 +43,7 @@ def test_the_recorded_command_repeats_the_run(tiny: Path, tmp_path: Path, progra
 
 
 def test_cross_attention_has_a_picture_per_step_and_json(tiny: Path, tmp_path: Path, program: Program) -> None:
-    asked = ("--prompt", "a red ball", "--site", NAMES["cross"], "--steps", "0,1", "--json")
+    asked = ("--prompt", "a red ball", "--site", NAMES["cross"], "--at-steps", "0,1", "--json")
     done = program("maps", tiny, *asked, *SIZE, "--out", tmp_path)
     assert {"words-step-0.png", "words-step-1.png"} <= set(json.loads(done.out)["files"])
 
@@ -57,9 +57,9 @@ def test_refusals_are_one_line_and_leave_nothing(tiny: Path, tmp_path: Path, pro
 
     assert "there is no site" in refused()
     assert "matches no attention site; expected a name" in refused("--site", NAMES["spatial"] + "x")
-    assert "expected steps within 0..1; got 7" in refused("--site", NAMES["spatial"], "--steps", "7")
+    assert "expected steps within 0..1; got 7" in refused("--site", NAMES["spatial"], "--at-steps", "7")
     assert "within 5 frames x 4 rows x 6 columns" in refused(
-        "--site", NAMES["spatial"], "--query", "0,9,0", "--steps", "1"
+        "--site", NAMES["spatial"], "--query", "0,9,0", "--at-steps", "1"
     )
     assert "no such head" in refused("--site", NAMES["spatial"], "--head", "9")
     assert "leave --query out" in refused("--site", NAMES["cross"], "--query", "0,0,0")

@@ -57,7 +57,7 @@ def test_the_commands_of_the_readme_run_one_after_the_other_with_a_model_of_the_
 
 _TASKS = ("index", "find-layers", "better-video", "edit-a-clip", "cluster")
 _SHORT = {
-    "maps": {"--steps": "0,1", "--num-inference-steps": "2"},
+    "maps": {"--at-steps": "0,1", "--steps": "2"},
     "study": {"--steps": "2", "--sites": "mid_block.motion_modules.*", "--seeds": "1"},
     "screen": {"--steps": "2"},
     "edit": {"--steps": "4"},

@@ -53,7 +53,6 @@ def models() -> Summary:
 def sites(
     model: Model,
     *,
-    context: typer.Context,
     sites: Annotated[str | None, typer.Option("--sites", help="names, patterns or kinds, with commas")] = None,
     frames: Annotated[int | None, typer.Option("--frames", help=f"frames per video {_OWN}")] = None,
     height: Annotated[int | None, typer.Option("--height", help=f"height in pixels {_OWN}")] = None,
@@ -68,8 +67,7 @@ def sites(
     from ieadapt.attention import find_sites, select_sites
     from ieadapt.models.sketch import costs_of, requested_size, sketch, tokens_of
 
-    with context.obj():
-        pipe = sketch(model)
+    pipe = sketch(model)
     chosen = select_sites(find_sites(pipe), sites)
     size = requested_size(pipe, frames, height, width)
     tokens = {} if size is None else tokens_of(pipe, size)
@@ -118,8 +116,8 @@ def maps(config: MapsRun, *, out: Out = None, overwrite: Overwrite = False) -> S
 
     `--query` asks where one token looks; without it, where all look on average. Cross-attention is shown per word.
 
-    Example: `ieadapt maps scenes --prompt "a big red ball moving right over bricks" --num-inference-steps 8
-    --site mid_block.motion_modules.0.transformer_blocks.0.attn1 --steps 0,7 --query 4,2,2 --out runs/maps`
+    Example: `ieadapt maps scenes --prompt "a big red ball moving right over bricks" --steps 8
+    --site mid_block.motion_modules.0.transformer_blocks.0.attn1 --at-steps 0,7 --query 4,2,2 --out runs/maps`
     """
     from ieadapt.tasks.maps.run import describe_maps, run_maps
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from ieadapt.notation import counted
 from ieadapt.runs.folder import Batch, Progress, Stages, default_folder, display_path
 from ieadapt.runs.report import Table
 
@@ -75,7 +76,7 @@ def shown_stages() -> Iterator[Stages]:
     """Show every stage that a run announces as a bar with the time left, or as a plain line where no terminal is."""
     console = Console(stderr=True)
     counts = (MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    columns = (TextColumn("{task.description}"), BarColumn(), *counts)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), *counts)
     with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
 
         def begin(stage: str) -> Progress:
@@ -93,7 +94,7 @@ def _announce(stage: str) -> Progress:
 
     def report(done: int, total: int) -> None:
         while pending:
-            print_progress(f"{pending.pop()}: {total} steps")
+            print_progress(f"{pending.pop()}: {counted(total, 'step')}")
 
     return report
 

@@ -68,7 +68,8 @@ def run_program(
     typed = [argument for argument in typed if argument != "--debug"]
     try:
         _stop_on_terminate()
-        requested = next((argument for argument in typed if not argument.startswith("-")), None)
+        words = typed or os.environ.get("COMP_WORDS", os.environ.get("_TYPER_COMPLETE_ARGS", "")).split()[1:]
+        requested = next((word for word in words if not word.startswith("-")), None)
         quiet = requested is not None and not debug
         with _libraries_quiet() if quiet else noted():
             program, heard = application(requested), libraries_heard if quiet else contextlib.nullcontext
@@ -95,7 +96,7 @@ def _application(requested: str | None) -> typer.Typer:
         "`ieadapt COMMAND --help` explains a command and shows an example. `--debug` anywhere shows tracebacks and the "
         "libraries' own messages.",
         no_args_is_help=True,
-        add_completion=False,
+        add_completion=True,
         rich_markup_mode="markdown",
     )
     app.callback()(_options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 from collections.abc import Callable, Sequence
@@ -41,25 +42,22 @@ def takes(
     def decorate(function: Callable[..., Summary]) -> Callable[..., None]:
         parameters = list(inspect.signature(function, eval_str=True).parameters.values())
         own = parameters if config is None else parameters[1:]
-        made = [] if config is None else [_CONTEXT, *_options_of(config, None if instead else inspect.Parameter.empty)]
+        made = [] if config is None else _options_of(config, None if instead else inspect.Parameter.empty)
 
-        def command(*, as_json: bool, **values: Any) -> None:
+        def command(*, context: Any, as_json: bool, **values: Any) -> None:
             others = {parameter.name: values.pop(parameter.name) for parameter in own}
-            context = values.pop("context", None)
-            if config is None:
-                summary = function(**others)
-            elif any(others[name] for name in instead):
-                summary = function(None, **others)
-            else:
+            configs = [] if config is None else [None]
+            if config is not None and not any(others[name] for name in instead):
                 if "prompts" in values:
                     values |= _model_and_prompts(values)
-                chosen = {name: value for name, value in values.items() if value is not None}
-                assembled = assemble(config, chosen)
-                with context.obj():  # as late as this: it imports the libraries
-                    summary = function(assembled, **others)
+                configs = [assemble(config, {name: value for name, value in values.items() if value is not None})]
+            # as late as this, since it imports the libraries; a command that takes nothing loads no model
+            with context.obj() if parameters else contextlib.nullcontext():
+                summary = function(*configs, **others)
             summary.show(as_json=as_json)
 
-        shown = [*made, *own, _parameter("as_json", _Json, False)]
+        context = _parameter("context", typer.Context, inspect.Parameter.empty)
+        shown = [*made, *own, _parameter("as_json", _Json, False), context]
         command.__doc__, command.__name__ = function.__doc__, function.__name__
         command.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
@@ -85,9 +83,6 @@ def _options_of(config: type, model: Any) -> list[inspect.Parameter]:
 
 def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
-
-
-_CONTEXT = _parameter("context", typer.Context, inspect.Parameter.empty)
 
 
 def _model_and_prompts(values: dict[str, Any]) -> dict[str, Any]:

@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from ieadapt.errors import UsageError
+from ieadapt.runs.notes import libraries_heard
 
 _PROOF = "what a browser must show once; by default a new one, or none on an address of this machine alone"
 
 
 def web(
     *,
-    context: typer.Context,
     model: Annotated[
         list[str] | None, typer.Option(help="a model that the pages offer; by default the bundled ones")
     ] = None,
@@ -44,5 +44,5 @@ def web(
             raise
         remedy = 'in a clone of ieadapt: pip install ".[web]"'
         raise UsageError("the web app needs gradio", got="it is not installed", remedy=remedy) from error
-    with context.obj():
+    with libraries_heard():
         serve(WebConfig(tuple(model or ()), Access(host, port, tuple(allow_host or ()), token), root))

@@ -72,8 +72,8 @@ def test_words_are_named_by_weight(kind: str) -> None:
         ({"site": "a", "query": "1,2"}, "a query is one token; expected FRAME,ROW,COL; got 1,2"),
         ({"site": "a", "query": "1,2,x"}, r"not whole numbers; expected such as FRAME,ROW,COL; got '1,2,x'"),
         ({"site": "a", "query": "1,2,3", "mean": True}, "exclude each other"),
-        ({"site": "a", "steps": "0;3"}, "not whole numbers; expected such as 0,12,24"),
-        ({"site": "a", "steps": ""}, "no step to look at"),
+        ({"site": "a", "at_steps": "0;3"}, "not whole numbers; expected such as 0,12,24"),
+        ({"site": "a", "at_steps": ""}, "no step to look at"),
         ({"site": "a", "threshold": 1.0}, "share of the largest weight; expected between 0 and 1; got 1.0"),
         ({"site": "a", "prompts": ("one", "two")}, "maps are drawn for one prompt; got 2"),
         ({"site": "a", "prompts": ()}, "there is no prompt"),
@@ -86,10 +86,10 @@ def test_settings_that_cannot_be_are_refused(changed: dict[str, Any], message: s
 
 def test_steps_looked_at_and_steps_of_the_run_are_two_flags() -> None:
     assert [flag.option for flag in flags(MapsRun)].count("--steps") == 1
-    values = {"steps": "0,3", "num_inference_steps": 4, "mean": True, "site": "a"}
+    values = {"at_steps": "0,3", "steps": 4, "mean": True, "site": "a"}
     config = assemble(MapsRun, {"model": "scenes", "prompts": ("a ball",), **values})
     assert config.generation.num_inference_steps == 4
     assert config.step_numbers == (0, 3)
     assert command_line("maps", config, "out") == (
-        "ieadapt maps scenes --prompt 'a ball' --num-inference-steps 4 --site a --steps 0,3 --mean --out out"
+        "ieadapt maps scenes --prompt 'a ball' --steps 4 --site a --at-steps 0,3 --mean --out out"
     )

@@ -78,7 +78,7 @@ def edit_report(
     return Report(
         title=f"Edited with {request.model}",
         request=f"{counted(len(edits), 'edit')} of {counted(len(records), 'source')}, "
-        f"{request.sampling.num_inference_steps} steps, {_method(request)}.",
+        f"{counted(request.sampling.num_inference_steps, 'step')}, {_method(request)}.",
         results=[*_findings(records), *left_out],
         sections=sections,
         repeat={"Command line": str(run.record["command"]), "Python": python},

@@ -15,7 +15,7 @@ class MapsRun(PromptRun):
 
     Attributes:
         site: the name of one attention site.
-        steps: denoising steps, with commas; None for the first, the middle and the last.
+        at_steps: denoising steps, with commas; None for the first, the middle and the last.
         query: FRAME,ROW,COL of the token that looks.
         mean: the mean over all tokens instead; also where there is no query.
         threshold: share of a map's largest weight below which a second view is blank.
@@ -26,7 +26,7 @@ class MapsRun(PromptRun):
     """
 
     site: str | None = setting(None, "one attention site (`ieadapt sites MODEL`)")
-    steps: str | None = setting(None, "denoising steps to look at, as in 0,12,24; by default first, middle, last")
+    at_steps: str | None = setting(None, "denoising steps to look at, as in 0,12,24; by default first, middle, last")
     query: str | None = setting(None, "FRAME,ROW,COL of the token that looks, from 0")
     mean: bool = setting(False, "the mean over all tokens that look (the default)")
     threshold: float | None = setting(None, "also a view without weights below this share of the largest, in (0, 1)")
@@ -47,12 +47,14 @@ class MapsRun(PromptRun):
         if len(self.token or (0, 0, 0)) != 3:
             raise UsageError("a query is one token", expected="FRAME,ROW,COL", got=self.query, where="--query")
         if self.step_numbers is not None and not self.step_numbers:
-            raise UsageError("no step to look at", expected="such as 0,12,24", got=repr(self.steps), where="--steps")
+            raise UsageError(
+                "no step to look at", expected="such as 0,12,24", got=repr(self.at_steps), where="--at-steps"
+            )
 
     @property
     def step_numbers(self) -> tuple[int, ...] | None:
         """The steps as numbers, or None."""
-        return None if self.steps is None else _whole_numbers(self.steps, "--steps", "0,12,24")
+        return None if self.at_steps is None else _whole_numbers(self.at_steps, "--at-steps", "0,12,24")
 
     @property
     def token(self) -> tuple[int, ...] | None:

@@ -126,6 +126,6 @@ def checked_steps(steps: Sequence[int] | None, total: int) -> tuple[int, ...]:
             "a step outside the run" if outside else "no step to look at",
             expected=f"steps within 0..{total - 1}",
             got=", ".join(map(str, outside)) or "none",
-            where="--steps",
+            where="--at-steps",
         )
     return tuple(chosen)
