@@ -30,7 +30,7 @@ from ieadapt.tasks.study.videos import Strip, read_strips, write_strip
 
 FLIPS = 120
 VALUES: tuple[Any, ...] = (None, 3, -1.5, True, "x", "../x", [], ["x"], [None], {}, {"x": 1})
-SETTING = Setting("scenes", "0a", StudyConfig(), GenerationConfig(8), ("psnr",))
+SETTING = Setting("scenes", "0a", StudyConfig(), GenerationConfig(8), ("psnr",), ("a red ball",))
 ROW = {"site": "a", "kind": "joint", "order": 0, "head": 0, "step": 0, "branch": "cond", "videos": 1, "n_keys": 4.0}
 
 
@@ -65,7 +65,7 @@ def _read_job(folder: Path) -> JobRecord:
 
 
 def _write_study(folder: Path) -> None:
-    StudyFolder(folder).enter(SETTING, ("a red ball",), command="ieadapt study", resume=False)
+    StudyFolder(folder).enter(SETTING, command="ieadapt study", resume=False)
 
 
 def _write_grid(folder: Path) -> None:
@@ -85,7 +85,7 @@ def _read_strip(folder: Path) -> list[Any]:
 KINDS = {
     "run": Kind(CONFIG, _write_run, read_run),
     "job": Kind(RECORD, _write_job, _read_job),
-    "study": Kind(REQUEST, _write_study, lambda folder: Setting.recorded(StudyFolder(folder).record()["asked"])),
+    "study": Kind(REQUEST, _write_study, lambda folder: StudyFolder(folder).setting()),
     "grid": Kind(GRID, _write_grid, lambda folder: StudyFolder(folder).grid()),
     "strip": Kind("strips/0a.npz", _write_strip, _read_strip),
 }

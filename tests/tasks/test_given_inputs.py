@@ -20,8 +20,9 @@ from ieadapt.tasks.measure.method import measure
 from ieadapt.tasks.screen.config import ScreenConfig, ScreenRun
 from ieadapt.tasks.screen.run import price_screen
 from ieadapt.tasks.study.config import StudyConfig
-from ieadapt.tasks.study.grid import Cell, Condition, Setting
+from ieadapt.tasks.study.grid import Condition, Setting
 from ieadapt.tasks.study.run import study
+from ieadapt.tasks.study.table import read_table
 from tests.families import tiny_pipeline
 from tests.tiny import build
 from tests.tiny.from_inputs import CASES, inputs, picture, pipeline
@@ -135,10 +136,14 @@ def test_a_study_of_late_steps_with_a_picture(tmp_path: Path) -> None:
     table = study(pipeline("wan-i2v"), PROMPTS, tmp_path / "study", settings, config_for("wan-i2v"))
     assert table.height == 2
     assert table["psnr"].is_finite().all()
-    cell = Cell(Condition(("a",), "joint", "uniform"), PROMPTS[0], 0)
+    assert read_table(tmp_path / "study" / "study.parquet").height == 2
+    condition = Condition(("a",), "joint", "uniform")
     keys = {
-        Setting("m", "0", settings, config_for("wan-i2v", call=call), ("psnr",)).key(cell)
+        key
         for call in ({}, {"image": picture()}, {"image": picture(shade=1)})
+        for key in Setting("m", "0", settings, config_for("wan-i2v", call=call), ("psnr",), ("a ball",)).cells(
+            [condition]
+        )
     }
     assert len(keys) == 3
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from ieadapt.cli import main
-from ieadapt.tasks.study.folder import CellRow, CellStore
+from ieadapt.runs.cells import CellRow, CellStore
 
 _write = CellStore.write
 

@@ -16,8 +16,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ieadapt.runs.cells import CellStore
 from ieadapt.runs.shared_files import locked_keys
-from ieadapt.tasks.study.folder import CellStore, StudyFolder
+from ieadapt.tasks.study.folder import StudyFolder
 from ieadapt.tasks.study.run import StudyRun, run_study
 from ieadapt.tasks.study.table import study_status
 from tests.tasks.study.conftest import ASKED, PROMPTS, same

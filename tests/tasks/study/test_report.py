@@ -11,7 +11,7 @@ import pytest
 
 from ieadapt.errors import UsageError
 from ieadapt.runs.report import Table
-from ieadapt.tasks.study.report import read_table, study_report, write_study_report
+from ieadapt.tasks.study.report import study_report, write_study_report
 from ieadapt.tasks.study.report_effects import (
     Effect,
     effects_of,
@@ -21,6 +21,7 @@ from ieadapt.tasks.study.report_effects import (
     site_effects,
     summary,
 )
+from ieadapt.tasks.study.table import read_table
 from tests.tasks.study.fixture import PROMPTS, growing_table, heads_table, profile, study_table, write_study
 
 TABLE, SITES = study_table(), profile().by_site()
@@ -193,7 +194,7 @@ def test_a_folder_without_a_table_or_with_an_empty_one_is_refused(tmp_path: Path
         read_table(tmp_path / "study.parquet")
     TABLE.clear().write_parquet(tmp_path / "study.parquet")
     with pytest.raises(UsageError, match="holds no measured video"):
-        read_table(tmp_path / "study.parquet")
+        write_study_report(tmp_path)
 
 
 @pytest.mark.slow

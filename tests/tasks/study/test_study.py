@@ -17,14 +17,13 @@ import pytest
 import ieadapt
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.metrics import evaluate
+from ieadapt.runs.cells import CellRow, CellStore
 from ieadapt.runs.settings import GenerationConfig
 from ieadapt.runs.shared_files import StorageError
 from ieadapt.tasks.study import work
 from ieadapt.tasks.study.config import StudyConfig
-from ieadapt.tasks.study.folder import CellRow, CellStore
-from ieadapt.tasks.study.report import read_table
 from ieadapt.tasks.study.run import StudyRun, run_study
-from ieadapt.tasks.study.table import compact_study, study_status
+from ieadapt.tasks.study.table import compact_study, read_table, study_status
 from ieadapt.tasks.study.videos import read_strips
 from tests.families import every_family, tiny_pipeline
 from tests.tasks.study.conftest import ASKED, OTHER, PROMPTS, SITE, SMALL, same

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import tempfile
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -12,21 +11,20 @@ from typing import Any
 import polars as pl
 from diffusers import DiffusionPipeline
 
-from ieadapt.errors import FailureError
+from ieadapt.runs.cells import CellRow, require_made
 from ieadapt.runs.engines import open_workers
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import Stages, open_run, silent
 from ieadapt.runs.pipelines import named
 from ieadapt.runs.report import write_report
 from ieadapt.runs.settings import GenerationConfig, Hardware
-from ieadapt.runs.workers import RunTasks, Task, leaving_nothing, make_all, require_all, require_once, tasks_of
+from ieadapt.runs.workers import RunTasks, Task, leaving_nothing, require_all, require_once, tasks_of
 from ieadapt.tasks.measure.profile import EFFECTS_FILE, EntropyProfile
 from ieadapt.tasks.measure.run import PROFILE_FILES
 from ieadapt.tasks.screen.config import CHUNK, DEFAULT_GENERATION, EFFECTS, ScreenConfig, ScreenPlan, ScreenRun
 from ieadapt.tasks.screen.method import effects_table
 from ieadapt.tasks.screen.report import screen_report
-from ieadapt.tasks.screen.work import PRICE, TRAJECTORY, ScreenWork
-from ieadapt.tasks.study.folder import CellRow
+from ieadapt.tasks.screen.work import PRICE, TRAJECTORY, ScreenWork, Try
 from ieadapt.tasks.study.grid import Condition
 
 
@@ -177,23 +175,17 @@ def _price(workers: RunTasks, work: ScreenWork, stages: Stages) -> None:
 def _make_passes(workers: RunTasks, work: ScreenWork, stages: Stages) -> list[CellRow]:
     """See to every pass; what each gave."""
     tries, batch = work.tries(), work.plan.batch
-    _, damaged = work.cells.read(work.cells.keys() & tries.keys())
-    work.cells.set_aside(damaged)
+    work.cells.set_damaged_aside(tries)
 
-    def pending(failed: Collection[str]) -> list[Task]:
-        there = {*work.cells.keys(), *failed}
-        left = [(key, tried) for key, tried in tries.items() if key not in there]
-        groups = itertools.groupby(left, key=lambda item: (item[1][2], item[1][1] // batch))
-        return [task for _, group in groups for task in tasks_of(ScreenWork.make, dict(group), CHUNK * batch)]
+    def together(tried: Try) -> tuple[int, int]:
+        _, prompt, step = tried
+        return step, prompt // batch
 
-    failed = make_all(workers, pending, stages, "passes")
-    if failed:
-        raise FailureError(
-            f"{len(failed)} passes of the screen could not be made",
-            got=next(iter(failed.values())),
-            where=work.folder,
-            remedy="--resume tries these again",
-        )
+    failed = work.cells.make(
+        workers, ScreenWork.make, tries, CHUNK * batch, together=together, stages=stages, stage="passes"
+    )
+    problem = f"{len(failed)} passes of the screen could not be made"
+    require_made(failed, problem, work.folder, "--resume tries these again")
     cells = work.cells.read(tries.keys())[0]
     return [cells[key] for key in tries]
 

@@ -20,16 +20,15 @@ from ieadapt.errors import FailureError
 from ieadapt.files import read_record, record_text
 from ieadapt.interventions import parse_perturbation
 from ieadapt.notation import parse_seconds
+from ieadapt.runs.cells import CellRow, CellWork
 from ieadapt.runs.shared_files import fingerprint, write_whole
 from ieadapt.runs.videos import strip
-from ieadapt.runs.workers import Work
 from ieadapt.tasks.generate import generate, videos_at_once
 from ieadapt.tasks.measure.method import refuse_another_model
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.price import PassTimes, time_passes
 from ieadapt.tasks.screen.config import ScreenPlan, ScreenRun
 from ieadapt.tasks.screen.method import follow, screen_step
-from ieadapt.tasks.study.folder import CellRow, CellStore
 from ieadapt.tasks.study.grid import Condition, conditions
 
 PRICE, TRAJECTORY = "price.json", "trajectory.safetensors"
@@ -38,7 +37,7 @@ Try = tuple[Condition, int, int]
 
 
 @dataclass(frozen=True)
-class ScreenWork(Work):
+class ScreenWork(CellWork):
     """What a worker of a screen has to know, and how it makes what `run_screen` gives out."""
 
     request: ScreenRun
@@ -64,11 +63,6 @@ class ScreenWork(Work):
             1 + min(2 * request.check, len(listed)) if request.check else 0,
         )
         return plan if request.budget is None else plan.within(parse_seconds(request.budget))
-
-    @cached_property
-    def cells(self) -> CellStore:
-        """The finished passes."""
-        return CellStore(self.folder)
 
     def price(self, pipe: DiffusionPipeline, items: Mapping[str, None]) -> None:
         """Time a pass, unless what is requested cannot be."""
@@ -126,7 +120,7 @@ class ScreenWork(Work):
 
     def make(self, pipe: DiffusionPipeline, items: Mapping[str, Try]) -> None:
         """Run the passes of some conditions and prompts at one step, and store what they give."""
-        missing = {key: tried for key, tried in items.items() if not self.cells.has(key)}
+        missing = self.cells.missing(items)
         if not missing:
             return
         listed = list(dict.fromkeys(condition for condition, _, _ in missing.values()))

@@ -43,6 +43,11 @@ class Condition:
     head: int | None = None
     rank: str = "each"
 
+    @property
+    def columns(self) -> dict[str, Any]:
+        """As columns of a table."""
+        return {**vars(self), "sites": ",".join(self.sites)}
+
     def __str__(self) -> str:
         sites = self.sites[0] if len(self.sites) == 1 else f"{self.rank} {len(self.sites)} {self.kind} sites"
         return f"{self.perturbation} at {sites}" + ("" if self.head is None else f", head {self.head}")
@@ -124,7 +129,7 @@ def growing(number: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all cells of a study share.
+    """What a study is of: everything that its cells depend on, but for the conditions.
 
     Attributes:
         model: the name under which the model was requested; of a folder only its own name.
@@ -132,13 +137,13 @@ class Setting:
         study: what is perturbed and measured.
         generation: steps, size, guidance.
         metrics: the names of the metrics, in full.
+        prompts: in order.
 
     Example:
-        >>> from ieadapt.tasks.study.grid import Condition
-        >>> setting = Setting("scenes", "0a", StudyConfig(), GenerationConfig(8), ("psnr",))
+        >>> setting = Setting("scenes", "0a", StudyConfig(), GenerationConfig(8), ("psnr",), ("a red ball",))
         >>> cell = Cell(Condition(("mid.attn1",), "spatial", "identity"), "a red ball", 0)
-        >>> setting.identity(cell)["window"], len(setting.key(cell))
-        ('0:1', 32)
+        >>> setting.identity(cell)["window"], [len(key) for key in setting.cells([cell.condition])]
+        ('0:1', [32])
     """
 
     model: str
@@ -146,6 +151,7 @@ class Setting:
     study: StudyConfig
     generation: GenerationConfig
     metrics: tuple[str, ...]
+    prompts: tuple[str, ...]
 
     @property
     def first_step(self) -> int:
@@ -154,51 +160,40 @@ class Setting:
 
     def identity(self, cell: Cell) -> dict[str, Any]:
         """Everything that a cell's numbers depend on, as columns of the table."""
-        condition = cell.condition
-        return {
-            "format": FORMAT,
-            "model": self.model,
-            "weights_hash": self.weights_hash,
-            "prompt": cell.prompt,
-            "seed": cell.seed,
-            "sites": ",".join(condition.sites),
-            "kind": condition.kind,
-            "perturbation": condition.perturbation,
-            "head": condition.head,
-            "rank": condition.rank,
-            "window": str(self.study.perturbed),
-            "branch": self.study.branch,
-            "metrics": ",".join(self.metrics),
-            **self._run(),
-        }
-
-    def key(self, cell: Cell) -> str:
-        """The name of a cell's file: the hash of its identity."""
-        return fingerprint(self.identity(cell))
+        own = {"prompt": cell.prompt, "seed": cell.seed, **cell.condition.columns}
+        study = {"window": str(self.study.perturbed), "branch": self.study.branch, "metrics": ",".join(self.metrics)}
+        return {**self._shared, **own, **study}
 
     def baseline_key(self, prompt: str, seed: int) -> str:
         """The name of an unperturbed video's file; it depends on where the window begins, for the latents it keeps."""
-        shared = {"format": FORMAT, "model": self.model, "weights_hash": self.weights_hash, **self._run()}
-        return fingerprint({**shared, "prompt": prompt, "seed": seed, "kept_at": self.first_step})
+        return fingerprint({**self._shared, "prompt": prompt, "seed": seed, "kept_at": self.first_step})
 
-    def pairs(self, prompts: tuple[str, ...]) -> list[tuple[str, int]]:
-        """Every prompt with every seed."""
+    @property
+    def pairs(self) -> dict[str, tuple[str, int]]:
+        """Every prompt with every seed, by the key of their unperturbed video."""
         seeds = range(self.study.seed, self.study.seed + self.study.seeds)
-        return [(prompt, seed) for prompt in prompts for seed in seeds]
+        return {self.baseline_key(prompt, seed): (prompt, seed) for prompt in self.prompts for seed in seeds}
 
-    def request(self, prompts: tuple[str, ...]) -> dict[str, Any]:
+    def cells(self, listed: Sequence[Condition]) -> dict[str, Cell]:
+        """Every cell of the study by its key, condition by condition."""
+        pairs = self.pairs.values()
+        cells = [Cell(condition, *pair) for condition in listed for pair in pairs]
+        return {fingerprint(self.identity(cell)): cell for cell in cells}
+
+    @property
+    def request(self) -> dict[str, Any]:
         """The request behind a study, in a form that can be compared with that of another process."""
         study = dataclasses.asdict(self.study) | {
             "perturb": ",".join(self.study.perturbations),
             "window": str(self.study.perturbed),
             "metrics": ",".join(self.metrics),
         }
-        shared = {"model": self.model, "weights_hash": self.weights_hash, "prompts": list(prompts)}
-        return {**shared, **study, **self._run()}
+        shared = {"model": self.model, "weights_hash": self.weights_hash, "prompts": list(self.prompts)}
+        return {**shared, **study, **self._run}
 
     @classmethod
-    def recorded(cls, request: Mapping[str, Any]) -> tuple[Setting, tuple[str, ...]]:
-        """The setting and the prompts behind a request; metrics may be named whose weights are not here.
+    def recorded(cls, request: Mapping[str, Any]) -> Setting:
+        """The setting behind a request; metrics may be named whose weights are not here.
 
         Raises:
             UsageError: a field is missing or of another type; a record with a digest can be so only by hand.
@@ -212,13 +207,9 @@ class Setting:
             run["call"] = json.loads(request.get("call", "{}"))
             if not all(fits(request[name], kind) for name, kind in _RECORDED.items()):
                 raise TypeError("a field of another type")
-            setting = cls(
-                request["model"],
-                request["weights_hash"],
-                StudyConfig(**{**study, "metrics": None}),
-                GenerationConfig(**run),
-                tuple(request["metrics"].split(",")),
-            )
+            configs = StudyConfig(**{**study, "metrics": None}), GenerationConfig(**run)
+            named = request["model"], request["weights_hash"]
+            return cls(*named, *configs, tuple(request["metrics"].split(",")), tuple(request["prompts"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UsageError(
                 "the record of this study cannot be read",
@@ -226,8 +217,12 @@ class Setting:
                 where="study.json",
                 remedy="start again in a new folder",
             ) from error
-        return setting, tuple(request["prompts"])
 
+    @property
+    def _shared(self) -> dict[str, Any]:
+        return {"format": FORMAT, "model": self.model, "weights_hash": self.weights_hash, **self._run}
+
+    @property
     def _run(self) -> dict[str, Any]:
         """The settings of the pipeline; the size of a batch is not among them, results do not depend on it."""
         run = {name: value for name, value in vars(self.generation).items() if name != "batch_size"}

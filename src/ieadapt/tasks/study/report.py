@@ -29,7 +29,7 @@ from ieadapt.tasks.maps.method import attention_maps
 from ieadapt.tasks.maps.result import AttentionMaps
 from ieadapt.tasks.maps.run import map_blocks
 from ieadapt.tasks.measure.profile import EntropyProfile
-from ieadapt.tasks.study.folder import CellRow, StudyFolder, joined_digest
+from ieadapt.tasks.study.folder import StudyFolder
 from ieadapt.tasks.study.report_effects import (
     NAMES,
     Effect,
@@ -43,6 +43,7 @@ from ieadapt.tasks.study.report_effects import (
     summary,
 )
 from ieadapt.tasks.study.report_figures import draw_strips, plot_bars, plot_growing, plot_heads, plot_scatter
+from ieadapt.tasks.study.table import TABLE, read_table
 from ieadapt.tasks.study.videos import Strip, read_strips
 
 STRIP_WIDTH = 900
@@ -67,7 +68,9 @@ def write_study_report(folder: str | Path, *, maps: Sequence[AttentionMaps] = ()
         FailureError: a file cannot be written.
     """
     folder = Path(folder).expanduser()
-    table = read_table(folder / "study.parquet")
+    table = read_table(folder / TABLE)
+    if table.is_empty() or not effects_of(table):
+        raise UsageError("the table of this study holds no measured video", where=folder / TABLE)
     profile, strips = EntropyProfile.load(folder), list(read_strips(folder))
     report, figures = study_report(table, profile, strips=strips, maps=maps, record=_record(folder, table))
     for name, figure in figures.items():
@@ -75,36 +78,6 @@ def write_study_report(folder: str | Path, *, maps: Sequence[AttentionMaps] = ()
         write_whole(folder / f"{name}.svg", figure_svg(figure))
     write_whole(folder / "report.html", render_report(report).encode())
     return folder / "report.html"
-
-
-def read_table(path: Path) -> pl.DataFrame:
-    """The table of a study.
-
-    Raises:
-        UsageError: there is none, it is empty or not readable, or it measured nothing.
-    """
-    try:
-        table = pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise UsageError(
-            "no table of a study", where=path, remedy="`ieadapt study MODEL --out DIR` makes it; --compact renews it"
-        ) from error
-    if not all(map(_is_sound, table.iter_rows(named=True))):
-        raise UsageError(
-            "the table of this study is damaged",
-            got="values that the digest of their row does not fit",
-            where=path,
-            remedy="`ieadapt study --compact DIR` renews it from the cells",
-        )
-    if table.is_empty() or not effects_of(table):
-        raise UsageError("the table of this study holds no measured video", where=path)
-    return table
-
-
-def _is_sound(row: Mapping[str, Any]) -> bool:
-    """Whether a row holds what was measured and what was joined to it; of earlier versions there is no digest."""
-    cell = "digest" not in row or CellRow.of_table(row) is not None
-    return cell and ("joined_digest" not in row or joined_digest(row) == row["joined_digest"])
 
 
 def study_report(

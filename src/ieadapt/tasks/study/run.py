@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Collection, Sequence
+import operator
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +15,21 @@ from diffusers import DiffusionPipeline
 from torch import nn
 
 from ieadapt.attention import find_sites
-from ieadapt.errors import FailureError, IEAdaptError, UsageError
+from ieadapt.errors import IEAdaptError, UsageError
 from ieadapt.files import sha256_of
 from ieadapt.metrics import select_metrics
 from ieadapt.models import known_models, model_folder
+from ieadapt.runs.cells import require_made
 from ieadapt.runs.engines import open_workers
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import Stages, silent
 from ieadapt.runs.notes import noted
 from ieadapt.runs.pipelines import named
-from ieadapt.runs.settings import (
-    GenerationConfig,
-    Hardware,
-    with_model_defaults,
-)
-from ieadapt.runs.workers import RunTasks, Task, make_all, require_all, require_once, tasks_of
+from ieadapt.runs.settings import GenerationConfig, Hardware, with_model_defaults
+from ieadapt.runs.workers import RunTasks, Task, require_all, require_once, tasks_of
 from ieadapt.tasks.study.config import StudyConfig, StudyRun
 from ieadapt.tasks.study.folder import REQUEST, StudyFolder
-from ieadapt.tasks.study.grid import Setting, conditions
+from ieadapt.tasks.study.grid import Cell, Setting, conditions
 from ieadapt.tasks.study.table import compact, table_rows
 from ieadapt.tasks.study.videos import first_step, tensor_bytes
 from ieadapt.tasks.study.work import PROFILE_PROMPTS, StudyWork
@@ -99,15 +96,8 @@ def study(
     """
     listed = (prompts,) if isinstance(prompts, str) else tuple(prompts)
     name, pipe = named(model)
-    request = StudyRun(
-        name,
-        listed,
-        config or StudyConfig(),
-        generation or GenerationConfig(),
-        engine,
-        workers,
-        hardware=Hardware(device, dtype),
-    )
+    study, generation, hardware = config or StudyConfig(), generation or GenerationConfig(), Hardware(device, dtype)
+    request = StudyRun(name, listed, study, generation, engine, workers, hardware=hardware)
     return run_study(request, out, resume=resume, pipe=pipe, stages=stages).table
 
 
@@ -135,28 +125,24 @@ def run_study(
     request = dataclasses.replace(request, generation=with_model_defaults(request.generation, request.model))
     folder = StudyFolder(out)
     setting = _setting(request, folder, pipe)
-    folder.enter(setting, request.prompts, command=command_line("study", request, out), resume=resume)
-    work = StudyWork(folder.path, request.model, request.hardware, setting, request.prompts, request.strips)
+    folder.enter(setting, command=command_line("study", request, out), resume=resume)
+    work = StudyWork(folder.path, request.model, request.hardware, setting, request.strips)
     with noted() as warned:
         try:
             with open_workers(work, request.engine, request.workers, pipe) as run:
-                notes = _settle(run, folder, setting, stages)
-                notes += _sort_out(folder, setting, request.prompts)
-                failed = _make(run, folder, work, stages)
+                require_once(run, StudyWork.settle, folder.has_grid, stages, "measuring entropy")
+                expected = folder.expected(setting)
+                notes = _notes(folder, setting, expected)
+                failed = _make(run, folder, setting, expected, stages)
         except UsageError:
             folder.forget_if_unsettled()
             raise
         finally:
             if folder.has_grid():
                 folder.keep_notes(warned)
-    table = compact(folder, folder.expected(setting, request.prompts))
-    if failed:
-        raise FailureError(
-            f"{len(failed)} cells of the study could not be computed",
-            got=next(iter(failed.values())),
-            where=folder.path,
-            remedy="the others are in study.parquet; --resume tries these again",
-        )
+    table = compact(folder, expected)
+    problem = f"{len(failed)} cells of the study could not be computed"
+    require_made(failed, problem, folder.path, "the others are in study.parquet; --resume tries these again")
     return StudyResult(table, notes, folder.notes())
 
 
@@ -168,9 +154,8 @@ def study_size(request: StudyRun, pipe: DiffusionPipeline) -> tuple[int, int]:
         pipe: its pipeline.
     """
     sites = find_sites(pipe)
-    listed = conditions(
-        request.study, sites, {site.name: float(site.order) for site in sites}
-    )  # as many, whatever their EP
+    any_ep = {site.name: float(site.order) for site in sites}  # there are as many conditions, whatever it is
+    listed = conditions(request.study, sites, any_ep)
     clips, steps = len(request.prompts) * request.study.seeds, request.generation.num_inference_steps
     late = steps - first_step(pipe, request.study, request.generation)
     profile = min(PROFILE_PROMPTS, len(request.prompts))
@@ -216,53 +201,39 @@ def _setting(request: StudyRun, folder: StudyFolder, pipe: DiffusionPipeline | N
     names = request.study.metrics
     if names is None and (folder.path / REQUEST).exists():
         names = folder.record()["asked"]["metrics"]
-    metrics = request.study.chosen_metrics if names is None else select_metrics(names)
-    source = pipe if pipe is not None else model_folder(request.model)
+    chosen = request.study.chosen_metrics if names is None else select_metrics(names)
+    digest = weights_hash(pipe if pipe is not None else model_folder(request.model))
     local = pipe is None and request.model not in known_models() and Path(request.model).expanduser().is_dir()
     name = Path(request.model).expanduser().resolve().name if local else request.model
-    return Setting(
-        name, weights_hash(source), request.study, request.generation, tuple(metric.name for metric in metrics)
-    )
+    metrics = tuple(metric.name for metric in chosen)
+    return Setting(name, digest, request.study, request.generation, metrics, request.prompts)
 
 
-def _settle(run: RunTasks, folder: StudyFolder, setting: Setting, stages: Stages) -> list[str]:
-    """See to the profile and the conditions; notes on where runs begin."""
-    require_once(run, StudyWork.settle, folder.has_grid, stages, "measuring entropy")
-    notes = folder.grid()[1]
-    if notes["runs_begin_at_step"] < setting.first_step:
-        return [f"{notes['scheduler']} keeps a history: every run begins at step 0, not at the window"]
-    return []
-
-
-def _sort_out(folder: StudyFolder, setting: Setting, prompts: tuple[str, ...]) -> list[str]:
-    """Set damaged cells aside; notes on these, and on files of something else."""
-    expected, notes = set(folder.expected(setting, prompts)), []
-    _, damaged = folder.cells.read(folder.cells.keys() & expected)
-    folder.cells.set_aside(damaged)
-    if damaged:
+def _notes(folder: StudyFolder, setting: Setting, expected: Collection[str]) -> list[str]:
+    """Set damaged cells aside; notes on these, on files of something else, and on where runs begin."""
+    settled, notes = folder.grid()[1], []
+    if settled["runs_begin_at_step"] < setting.first_step:
+        notes.append(f"{settled['scheduler']} keeps a history: every run begins at step 0, not at the window")
+    if damaged := folder.cells.set_damaged_aside(expected):
         notes.append(f"{len(damaged)} damaged cells were set aside and done again: {damaged[0]}.json ...")
     if foreign := folder.cells.foreign(expected):
         notes.append(f"{len(foreign)} files among the cells are none of this study: {foreign[0]} ...")
     return notes
 
 
-def _make(run: RunTasks, folder: StudyFolder, work: StudyWork, stages: Stages) -> dict[str, IEAdaptError]:
+def _make(
+    run: RunTasks, folder: StudyFolder, setting: Setting, expected: Mapping[str, Cell], stages: Stages
+) -> dict[str, IEAdaptError]:
     """See to the unperturbed videos and the cells; why some cells failed, by key."""
-    setting, size = work.setting, work.setting.generation.batch_size
-    expected = folder.expected(setting, work.prompts)
-    there = folder.cells.keys() | table_rows(folder).keys()
-    left = {key: cell for key, cell in expected.items() if key not in there}
-    pairs = {setting.baseline_key(cell.prompt, cell.seed): (cell.prompt, cell.seed) for cell in left.values()}
+    size, in_table = setting.generation.batch_size, table_rows(folder)
+    left = folder.cells.missing({key: cell for key, cell in expected.items() if key not in in_table})
+    needed = {(cell.prompt, cell.seed) for cell in left.values()}
+    pairs = {key: pair for key, pair in setting.pairs.items() if pair in needed}
 
     def baselines(failed: Collection[str]) -> list[Task]:
-        missing = {key: pair for key, pair in pairs.items() if not (failed or folder.baselines.has(key))}
+        missing = {key: pair for key, pair in pairs.items() if not (failed or folder.baseline_path(key).exists())}
         return tasks_of(StudyWork.make_baselines, missing, size)
 
-    def cells(failed: Collection[str]) -> list[Task]:
-        there = {*folder.cells.keys(), *failed}
-        missing = [(key, cell) for key, cell in left.items() if key not in there]
-        groups = groupby(missing, key=lambda item: item[1].condition)
-        return [task for _, group in groups for task in tasks_of(StudyWork.make_cells, dict(group), size)]
-
     require_all(run, baselines, stages, "unperturbed videos")
-    return make_all(run, cells, stages, "perturbed videos")
+    together, stage = operator.attrgetter("condition"), "perturbed videos"
+    return folder.cells.make(run, StudyWork.make_cells, left, size, together=together, stages=stages, stage=stage)

@@ -11,12 +11,68 @@ from typing import Any
 import polars as pl
 
 from ieadapt.errors import UsageError
+from ieadapt.runs.cells import CellRow
 from ieadapt.runs.report import Table
-from ieadapt.runs.shared_files import locked_keys, set_aside, write_whole
+from ieadapt.runs.shared_files import fingerprint, locked_keys, set_aside, write_whole
 from ieadapt.runs.workers import LOCKS
 from ieadapt.tasks.measure.profile import EntropyProfile
-from ieadapt.tasks.study.folder import IDENTITY, STATISTICS, CellRow, StudyFolder, joined_digest
-from ieadapt.tasks.study.grid import Setting
+from ieadapt.tasks.study.folder import StudyFolder
+
+TABLE = "study.parquet"
+IDENTITY: Mapping[str, type[pl.DataType]] = {
+    "format": pl.Int32,
+    **dict.fromkeys(("model", "weights_hash", "prompt"), pl.String),
+    "seed": pl.Int64,
+    **dict.fromkeys(("sites", "kind", "perturbation"), pl.String),
+    "head": pl.Int32,
+    **dict.fromkeys(("rank", "window", "branch", "metrics"), pl.String),
+    "steps": pl.Int32,
+    "guidance_scale": pl.Float64,
+    **dict.fromkeys(("num_frames", "height", "width"), pl.Int32),
+    **dict.fromkeys(("negative_prompt", "call"), pl.String),
+}
+"""What a cell depends on, as columns of the table; all but these and `JOINED` are its measured values. There is `call`
+only where the pipeline was given further inputs."""
+STATISTICS = ("ep", "energy", "energy_share")
+"""What is joined from the profile."""
+JOINED = ("key", "digest", "joined_digest", *STATISTICS)
+
+
+def read_table(path: Path) -> pl.DataFrame:
+    """The table of a study, every row as it was written.
+
+    Raises:
+        UsageError: there is none, it is not readable, or a row holds other values than were measured.
+    """
+    try:
+        table = pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        remedy = "`ieadapt study MODEL --out DIR` makes it; --compact renews it"
+        raise UsageError("no table of a study", where=path, remedy=remedy) from error
+    if not all(map(_is_sound, table.iter_rows(named=True))):
+        got = "values that the digest of their row does not fit"
+        remedy = "`ieadapt study --compact DIR` renews it from the cells"
+        raise UsageError("the table of this study is damaged", got=got, where=path, remedy=remedy)
+    return table
+
+
+def _is_sound(row: Mapping[str, Any]) -> bool:
+    """Whether a row holds what was measured and what was joined to it; of earlier versions there is no digest."""
+    cell = "digest" not in row or _cell_of(row) is not None
+    return cell and ("joined_digest" not in row or _joined_digest(row) == row["joined_digest"])
+
+
+def _cell_of(row: Mapping[str, Any]) -> CellRow | None:
+    """A cell from a row of the table, or None where its digest says otherwise."""
+    identity = {name: row[name] for name in IDENTITY if name in row}
+    values = {name: value for name, value in row.items() if name not in (*IDENTITY, *JOINED) and value is not None}
+    cell = CellRow(identity, values)
+    return cell if (cell.key, cell.digest) == (row.get("key"), row.get("digest")) else None
+
+
+def _joined_digest(row: Mapping[str, Any]) -> str:
+    """The hash of what is joined to a cell in the table: a changed EP does not go unseen either."""
+    return fingerprint({name: row[name] for name in ("key", *STATISTICS)})
 
 
 def compact(folder: StudyFolder, expected: Collection[str]) -> pl.DataFrame:
@@ -30,26 +86,25 @@ def compact(folder: StudyFolder, expected: Collection[str]) -> pl.DataFrame:
         folder: the study.
         expected: keys of the cells that belong to it.
     """
-    rows = table_rows(folder)
-    sound, _ = folder.cells.read(folder.cells.keys())
-    rows = {key: row for key, row in {**rows, **sound}.items() if key in expected}
-    table = as_table(rows, EntropyProfile.load(folder.path))
-    buffer = io.BytesIO()
+    rows = {**table_rows(folder), **folder.cells.read(folder.cells.keys())[0]}
+    rows = {key: row for key, row in rows.items() if key in expected}
+    table, buffer = as_table(rows, EntropyProfile.load(folder.path)), io.BytesIO()
     table.write_parquet(buffer)
-    write_whole(folder.table_path, buffer.getvalue())
+    write_whole(folder.path / TABLE, buffer.getvalue())
     return table
 
 
 def table_rows(folder: StudyFolder) -> dict[str, CellRow]:
     """The cells that the table holds; rows whose digest is wrong are left out, a damaged file is set aside."""
-    if not folder.table_path.exists():
+    path = folder.path / TABLE
+    if not path.exists():
         return {}
     try:
-        table = pl.read_parquet(folder.table_path)
+        table = pl.read_parquet(path)
     except (OSError, pl.exceptions.PolarsError):
-        set_aside(folder.table_path, folder.path)
+        set_aside(path, folder.path)
         return {}
-    rows = map(CellRow.of_table, table.iter_rows(named=True))
+    rows = map(_cell_of, table.iter_rows(named=True))
     return {row.key: row for row in rows if row is not None}
 
 
@@ -64,13 +119,14 @@ def as_table(rows: Mapping[str, CellRow], profile: EntropyProfile) -> pl.DataFra
         measured = [by_site[name] if head is None else by_head[name, head] for name in names]
         sums = {name: sum(each[name] for each in measured) for name in STATISTICS}
         joined = {"key": key, "digest": row.digest, **sums, "ep": sums["ep"] / len(names)}
-        joined["joined_digest"] = joined_digest(joined)
+        joined["joined_digest"] = _joined_digest(joined)
         order = min(by_site[name]["order"] for name in names)
         records.append({"_order": order, **row.identity, **joined, **row.values})
+    given = any("call" in row.identity for row in rows.values())
     schema: dict[str, Any] = {
         "_order": pl.Int64,
         **dict.fromkeys(("key", "digest", "joined_digest"), pl.String),
-        **IDENTITY,
+        **{name: kind for name, kind in IDENTITY.items() if name != "call" or given},
         **dict.fromkeys(STATISTICS, pl.Float64),
         **{name: pl.Float64 for row in rows.values() for name in row.values},
     }
@@ -120,19 +176,16 @@ def study_status(folder: str | Path) -> StudyStatus:
         UsageError: the folder holds no study.
     """
     study = StudyFolder(folder)
-    setting, prompts = Setting.recorded(study.record()["asked"])
-    pairs = setting.pairs(prompts)
-    baselines = sum(study.baselines.has(setting.baseline_key(*pair)) for pair in pairs)
+    setting = study.setting()
+    baselines = sum(study.baseline_path(key).exists() for key in setting.pairs)
     if not study.has_grid():
-        return StudyStatus(setting.model, None, 0, 0, 0, (), baselines, len(pairs))
-    expected = set(study.expected(setting, prompts))
+        return StudyStatus(setting.model, None, 0, 0, 0, (), baselines, len(setting.pairs))
+    expected = study.expected(setting).keys()
     sound, damaged = study.cells.read(study.cells.keys() & expected)
     done = sound.keys() | (table_rows(study).keys() & expected)
-    running = set(locked_keys(study.path / LOCKS)) & expected
-    foreign = tuple(study.cells.foreign(expected))
-    return StudyStatus(
-        setting.model, len(expected), len(done), len(running), len(damaged), foreign, baselines, len(pairs)
-    )
+    running = expected & set(locked_keys(study.path / LOCKS))
+    counts = len(expected), len(done), len(running), len(damaged)
+    return StudyStatus(setting.model, *counts, tuple(study.cells.foreign(expected)), baselines, len(setting.pairs))
 
 
 def compact_study(folder: str | Path) -> pl.DataFrame:
@@ -142,8 +195,8 @@ def compact_study(folder: str | Path) -> pl.DataFrame:
         UsageError: the folder holds no study, or one without a finished cell.
     """
     study = StudyFolder(folder)
-    setting, prompts = Setting.recorded(study.record()["asked"])
-    table = compact(study, study.expected(setting, prompts)) if study.has_grid() else pl.DataFrame()
+    setting = study.setting()
+    table = compact(study, study.expected(setting)) if study.has_grid() else pl.DataFrame()
     if table.is_empty():
         raise UsageError("this study has no finished cell", where=study.path, remedy="go on with --resume")
     return table

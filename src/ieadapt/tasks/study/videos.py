@@ -28,7 +28,7 @@ from ieadapt.files import difference
 from ieadapt.interventions import parse_perturbation
 from ieadapt.models.scheduler_wrapper import can_start_late, kept_latents, late_start
 from ieadapt.runs.settings import GenerationConfig
-from ieadapt.runs.shared_files import set_aside, write_whole
+from ieadapt.runs.shared_files import write_whole
 from ieadapt.tasks.generate import generate, videos_at_once
 from ieadapt.tasks.study.config import StudyConfig
 from ieadapt.tasks.study.grid import Condition
@@ -124,51 +124,29 @@ def make_perturbed(
         return torch.cat(videos)
 
 
-class BaselineStore:
-    """The baselines of a study.
-
-    Args:
-        folder: the study folder; they are in `twins` below it.
+def write_baseline(path: Path, baseline: Baseline) -> None:
+    """Store a baseline, whole or not at all.
 
     Example:
         >>> import tempfile
-        >>> store = BaselineStore(Path(tempfile.mkdtemp()))
-        >>> store.write("a", Baseline(torch.ones(1, 3, 2, 2)))
-        >>> store.read("a").frames.shape, store.read("b")
-        (torch.Size([1, 3, 2, 2]), None)
+        >>> path = Path(tempfile.mkdtemp(), "a.safetensors")
+        >>> write_baseline(path, Baseline(torch.ones(1, 3, 2, 2)))
+        >>> read_baseline(path).frames.shape
+        torch.Size([1, 3, 2, 2])
     """
+    tensors = {name: tensor.contiguous() for name, tensor in vars(baseline).items() if tensor is not None}
+    write_whole(path, save(tensors, metadata={"digest": _digest(tensors)}))
 
-    def __init__(self, folder: Path) -> None:
-        self._study, self._folder = folder, folder / "twins"
 
-    def has(self, key: str) -> bool:
-        """Whether there is a file for a baseline."""
-        return self._path(key).exists()
-
-    def write(self, key: str, baseline: Baseline) -> None:
-        """Store a baseline, whole or not at all."""
-        tensors = {"frames": baseline.frames.contiguous()}
-        if baseline.latents is not None:
-            tensors["latents"] = baseline.latents.contiguous()
-        write_whole(self._path(key), save(tensors, metadata={"digest": _digest(tensors)}))
-
-    def read(self, key: str) -> Baseline | None:
-        """A baseline, or None where there is none; a damaged one is set aside."""
-        try:
-            with safe_open(self._path(key), framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-                digest = (file.metadata() or {}).get("digest")
-            if _digest(tensors) == digest:
-                return Baseline(tensors["frames"], tensors.get("latents"))
-        except FileNotFoundError:
-            return None
-        except (SafetensorError, OSError, KeyError):
-            pass
-        set_aside(self._path(key), self._study)
+def read_baseline(path: Path) -> Baseline | None:
+    """A baseline, or None where its file is damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            digest = (file.metadata() or {}).get("digest")
+        return Baseline(**tensors) if _digest(tensors) == digest else None
+    except (SafetensorError, OSError, TypeError):
         return None
-
-    def _path(self, key: str) -> Path:
-        return self._folder / f"{key}.safetensors"
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor]) -> Iterator[bytes]:

@@ -11,38 +11,48 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
-from ieadapt.attention import denoisers_of, find_sites
+from ieadapt.attention import find_sites, first_denoiser
 from ieadapt.errors import FailureError, UsageError
-from ieadapt.metrics import evaluate, select_metrics
-from ieadapt.models.scheduler_wrapper import can_start_late
-from ieadapt.runs.workers import Work
+from ieadapt.metrics import Metric, evaluate, select_metrics
+from ieadapt.runs.cells import CellRow, CellWork
 from ieadapt.tasks.measure.method import measure
 from ieadapt.tasks.scores import scores_on_testbed
-from ieadapt.tasks.study.folder import CellRow, StudyFolder
+from ieadapt.tasks.study.folder import StudyFolder
 from ieadapt.tasks.study.grid import Cell, Setting, conditions
-from ieadapt.tasks.study.videos import Baseline, Strip, make_baselines, make_perturbed, to_strip_frames, write_strip
+from ieadapt.tasks.study.videos import (
+    Baseline,
+    Strip,
+    first_step,
+    make_baselines,
+    make_perturbed,
+    to_strip_frames,
+    write_baseline,
+    write_strip,
+)
 
 PROFILE_PROMPTS = 8
 """Entropy and energy are means over so many of the prompts."""
 
 
 @dataclass(frozen=True)
-class StudyWork(Work):
+class StudyWork(CellWork):
     """What a worker of a study has to know, and how it makes what `study.run` gives out.
 
     Attributes:
-        setting: what all cells share.
-        prompts: in order.
+        setting: what the study is of.
         strips: how many prompts have frames kept for the figures.
     """
 
     setting: Setting
-    prompts: tuple[str, ...]
     strips: int = 1
 
     @cached_property
     def _files(self) -> StudyFolder:
         return StudyFolder(self.folder)
+
+    @cached_property
+    def _metrics(self) -> list[Metric]:
+        return select_metrics(list(self.setting.metrics))
 
     @cached_property
     def _baseline_values(self) -> dict[str, dict[str, float]]:
@@ -58,26 +68,19 @@ class StudyWork(Work):
         try:
             recorded = self._files.record()["asked"]
         except UsageError as error:
-            raise FailureError(
-                "a worker does not see the study",
-                got=error.problem,
-                where=self.folder,
-                remedy="put the study on a file system that all machines share",
-            ) from error
+            remedy = "put the study on a file system that all machines share"
+            problem = "a worker does not see the study"
+            raise FailureError(problem, got=error.problem, where=self.folder, remedy=remedy) from error
         if recorded["weights_hash"] != self.setting.weights_hash:
             raise FailureError("a worker sees another study in this folder", where=self.folder)
 
     def pipeline(self, given: DiffusionPipeline | None = None) -> DiffusionPipeline:
         """The pipeline; it must compute in the precision in which the study began."""
         pipe = super().pipeline(given)
-        began = self._files.grid()[1].get("dtype") if self._files.has_grid() else None
-        if began not in (None, _precision(pipe)):
-            raise UsageError(
-                "the study began in another precision",
-                expected=began,
-                got=_precision(pipe),
-                remedy=f"add --dtype {began}",
-            )
+        began, own = self._files.grid()[1].get("dtype") if self._files.has_grid() else None, _precision(pipe)
+        if began not in (None, own):
+            remedy = f"add --dtype {began}"
+            raise UsageError("the study began in another precision", expected=began, got=own, remedy=remedy)
         return pipe
 
     def settle(self, pipe: DiffusionPipeline, items: Mapping[str, None]) -> None:
@@ -85,12 +88,12 @@ class StudyWork(Work):
         if self._files.has_grid():
             return
         study, generation = self.setting.study, self.setting.generation
-        profile = measure(pipe, self.prompts[:PROFILE_PROMPTS], generation, seed=study.seed)
+        profile = measure(pipe, self.setting.prompts[:PROFILE_PROMPTS], generation, seed=study.seed)
         profile.metadata["model"] = self.setting.model
         notes = {
             "dtype": _precision(pipe),
             "scheduler": type(pipe.scheduler).__name__,
-            "runs_begin_at_step": self.setting.first_step if can_start_late(pipe) else 0,
+            "runs_begin_at_step": first_step(pipe, study, generation),
         }
         self._files.write_grid(conditions(study, find_sites(pipe), profile.ep), profile, notes)
 
@@ -100,29 +103,32 @@ class StudyWork(Work):
 
     def make_cells(self, pipe: DiffusionPipeline, items: Mapping[str, Cell]) -> None:
         """Make the perturbed videos of some cells of one condition as one batch, measure them, and store the cells."""
-        missing = {key: cell for key, cell in items.items() if not self._files.cells.has(key)}
-        if not missing:
+        cells = self.cells.missing(items)
+        if not cells:
             return
-        setting, condition = self.setting, next(iter(missing.values())).condition
-        pairs = {setting.baseline_key(cell.prompt, cell.seed): (cell.prompt, cell.seed) for cell in missing.values()}
+        setting, condition = self.setting, next(iter(cells.values())).condition
+        pairs = {setting.baseline_key(cell.prompt, cell.seed): (cell.prompt, cell.seed) for cell in cells.values()}
         baselines = self._baselines(pipe, pairs)
         videos = make_perturbed(pipe, condition, list(pairs.values()), baselines, setting.study, setting.generation)
-        changed = {name: getattr(condition, name) for name in ("kind", "perturbation", "head", "rank")}
         self._score_baselines(pipe, pairs, baselines)
-        scores = scores_on_testbed(self.model, videos, [cell.prompt for cell in missing.values()], pipe.device)
-        for (key, cell), video, baseline, scored in zip(missing.items(), videos, baselines, scores, strict=True):
-            self._write_strip(key, video, cell.prompt, cell.seed, sites=",".join(condition.sites), **changed)
-            self._files.cells.write(CellRow(setting.identity(cell), self._measure(video, baseline, cell, scored)))
+        scores = scores_on_testbed(self.model, videos, [cell.prompt for cell in cells.values()], pipe.device)
+        made = zip(cells.items(), pairs, videos, baselines, scores, strict=True)
+        for (key, cell), baseline_key, video, baseline, scored in made:
+            self._write_strip(key, video, cell.prompt, cell.seed, **condition.columns)
+            before = self._baseline_values[baseline_key]
+            values = evaluate(video, baseline.frames, self._metrics, reference_values=before)
+            values |= scored | {f"{name}_change": value - before[name] for name, value in scored.items()}
+            self.cells.write(CellRow(setting.identity(cell), {name: float(value) for name, value in values.items()}))
 
     def _baselines(self, pipe: DiffusionPipeline, pairs: Mapping[str, tuple[str, int]]) -> list[Baseline]:
         """The unperturbed videos of some prompts and seeds; missing ones are made, and damaged ones again."""
-        stored = {key: self._files.baselines.read(key) for key in pairs}
+        stored = {key: self._files.baseline(key) for key in pairs}
         missing = {key: pair for key, pair in pairs.items() if stored[key] is None}
         if missing:
             made = make_baselines(pipe, list(missing.values()), self.setting.study, self.setting.generation)
-            for (key, (prompt, seed)), baseline in zip(missing.items(), made, strict=True):
-                self._write_strip(key, baseline.frames, prompt, seed)
-                self._files.baselines.write(key, baseline)
+            for (key, pair), baseline in zip(missing.items(), made, strict=True):
+                self._write_strip(key, baseline.frames, *pair)
+                write_baseline(self._files.baseline_path(key), baseline)
                 stored[key] = baseline
         return [baseline for baseline in stored.values() if baseline is not None]
 
@@ -130,29 +136,19 @@ class StudyWork(Work):
         self, pipe: DiffusionPipeline, pairs: Mapping[str, tuple[str, int]], baselines: Sequence[Baseline]
     ) -> None:
         """Measure the unperturbed videos that were not measured yet."""
-        single = [
-            metric for metric in select_metrics(list(self.setting.metrics)) if metric.compares in ("single", "timed")
-        ]
-        new = {key: each for key, each in zip(pairs, baselines, strict=True) if key not in self._baseline_values}
+        new = {key: each.frames for key, each in zip(pairs, baselines, strict=True) if key not in self._baseline_values}
         if new:
-            frames = torch.stack([each.frames for each in new.values()])
-            scores = scores_on_testbed(self.model, frames, [pairs[key][0] for key in new], pipe.device)
-            for (key, each), scored in zip(new.items(), scores, strict=True):
-                self._baseline_values[key] = {**evaluate(each.frames, None, single), **scored}
-
-    def _measure(self, video: Tensor, baseline: Baseline, cell: Cell, scores: Mapping[str, float]) -> dict[str, float]:
-        metrics = select_metrics(list(self.setting.metrics))
-        before = self._baseline_values[self.setting.baseline_key(cell.prompt, cell.seed)]
-        values = evaluate(video, baseline.frames, metrics, reference_values=before)
-        changes = {f"{name}_change": value - before[name] for name, value in scores.items()}
-        return {name: float(value) for name, value in {**values, **scores, **changes}.items()}
+            single = [metric for metric in self._metrics if metric.compares in ("single", "timed")]
+            prompts = [pairs[key][0] for key in new]
+            scores = scores_on_testbed(self.model, torch.stack(list(new.values())), prompts, pipe.device)
+            for (key, frames), scored in zip(new.items(), scores, strict=True):
+                self._baseline_values[key] = {**evaluate(frames, None, single), **scored}
 
     def _write_strip(self, key: str, frames: Tensor, prompt: str, seed: int, **condition: Any) -> None:
-        if prompt in self.prompts[: self.strips] and seed == self.setting.study.seed:
+        if prompt in self.setting.prompts[: self.strips] and seed == self.setting.study.seed:
             write_strip(self.folder, key, Strip(to_strip_frames(frames), prompt, seed, **condition))
 
 
 def _precision(pipe: DiffusionPipeline) -> str:
     """The number type in which a pipeline's denoiser computes."""
-    denoiser = next(iter(denoisers_of(pipe).values()))
-    return str(next(denoiser.parameters()).dtype).removeprefix("torch.")
+    return str(next(first_denoiser(pipe).parameters()).dtype).removeprefix("torch.")

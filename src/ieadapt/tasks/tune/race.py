@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ieadapt.errors import FailureError, UsageError
+from ieadapt.errors import UsageError
 from ieadapt.metrics.intervals import Interval, mean_interval
 from ieadapt.notation import counted, format_duration, parse_seconds
+from ieadapt.runs.cells import require_made
 from ieadapt.runs.folder import Stages
-from ieadapt.runs.workers import RunTasks, Task, make_all, tasks_of
+from ieadapt.runs.workers import RunTasks
 from ieadapt.tasks.tune.arms import DRAWS, SCALES, Arm, guided
 from ieadapt.tasks.tune.method import (
     SPREAD_THAT_MATTERS,
@@ -220,24 +222,13 @@ class Tuner:
         """See to the videos of some arms and prompts."""
         listed = [video for arm, prompt in pairs for video in self._videos(arm, prompt)]
         videos = {self.work.key(video): video for video in listed}
-        there = self.work.cells.keys() & videos.keys()
-        self.work.cells.set_aside(self.work.cells.read(there)[1])
-
-        def pending(failed: Collection[str]) -> list[Task]:
-            done, by_arm = {*self.work.cells.keys(), *failed}, dict[Arm, dict[str, Video]]()
-            for key, video in videos.items():
-                if key not in done:
-                    by_arm.setdefault(video.arm, {})[key] = video
-            size = self.request.generation.batch_size
-            return [task for own in by_arm.values() for task in tasks_of(TuneWork.make, own, size)]
-
-        failed = make_all(self._workers, pending, self._stages, stage)
+        self.work.cells.set_damaged_aside(videos)
+        size, together = self.request.generation.batch_size, operator.attrgetter("arm")
+        failed = self.work.cells.make(
+            self._workers, TuneWork.make, videos, size, together=together, stages=self._stages, stage=stage
+        )
         for error in failed.values():
             if isinstance(error, UsageError):
                 raise error
-            raise FailureError(
-                f"{counted(len(failed), 'video')} of the tune could not be made",
-                got=error,
-                where=self.work.folder,
-                remedy="--resume tries these again",
-            )
+        problem = f"{counted(len(failed), 'video')} of the tune could not be made"
+        require_made(failed, problem, self.work.folder, "--resume tries these again")

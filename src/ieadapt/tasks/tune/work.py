@@ -14,16 +14,15 @@ from ieadapt.attention import AttentionSite, find_sites
 from ieadapt.errors import UsageError
 from ieadapt.files import read_record, record_text
 from ieadapt.metrics import evaluate
+from ieadapt.runs.cells import CellRow, CellWork
 from ieadapt.runs.shared_files import fingerprint, write_whole
 from ieadapt.runs.videos import encode_video
-from ieadapt.runs.workers import Work
 from ieadapt.tasks.enhance.method import enhancement
 from ieadapt.tasks.generate import generate
 from ieadapt.tasks.measure.method import quick_profile, refuse_another_model
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.price import time_passes
 from ieadapt.tasks.scores import scores_on_testbed
-from ieadapt.tasks.study.folder import CellRow, CellStore
 from ieadapt.tasks.tune.arms import Arm, default_candidates, guided
 from ieadapt.tasks.tune.config import TuneRun
 from ieadapt.tasks.tune.method import halves
@@ -44,7 +43,7 @@ class Video:
 
 
 @dataclass(frozen=True)
-class TuneWork(Work):
+class TuneWork(CellWork):
     """What a worker of a tune has to know, and how it makes what `run_tune` gives out."""
 
     request: TuneRun
@@ -77,11 +76,6 @@ class TuneWork(Work):
         schema = {"seconds": float, "sites": list[AttentionSite]}
         return read_record(self.folder / PRICE, schema, what="the price", remedy="remove it and repeat")
 
-    @cached_property
-    def cells(self) -> CellStore:
-        """The finished videos' scores."""
-        return CellStore(self.folder)
-
     def prepare(self, pipe: DiffusionPipeline, items: Mapping[str, None]) -> None:
         """Measure the model, unless a profile is given, and time a pass."""
         request, sites = self.request, find_sites(pipe)
@@ -109,7 +103,7 @@ class TuneWork(Work):
 
     def make(self, pipe: DiffusionPipeline, items: Mapping[str, Video]) -> None:
         """Make and score the videos of one arm."""
-        videos = {key: video for key, video in items.items() if not self.cells.has(key)}
+        videos = self.cells.missing(items)
         if not videos:
             return
         arm, prompts = next(iter(videos.values())).arm, [video.prompt for video in videos.values()]
