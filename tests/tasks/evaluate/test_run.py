@@ -69,7 +69,7 @@ def test_the_files_of_an_evaluation_agree(folders: tuple[Path, Path], tmp_path: 
     assert summary["values"] == list(found.values)
     assert (tmp_path / "run" / "table.md").read_text() == markdown(found.table)
     assert "3 videos settle nothing" in " ".join(found.notes)
-    words = "evaluate .*noisy --reference .*plain --metrics psnr,flicker --out"
+    words = "compare .*plain .*noisy --metrics psnr,flicker --out"
     assert re.search(words, record["command"])
 
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from ieadapt.errors import UsageError
-from ieadapt.tasks.evaluate.tables import MEASURES, MetricSummary, compare, summary_table, verdict
+from ieadapt.tasks.evaluate.tables import (
+    MEASURES,
+    MetricSummary,
+    answer,
+    compare,
+    plot_pairs,
+    summary_table,
+    verdict,
+)
 from ieadapt.testbed import Scene, SceneObject, SceneScore
 from ieadapt.testbed.fitting import Quality
 from ieadapt.testbed.score import Accuracy
@@ -70,3 +78,29 @@ def test_the_table_names_units_and_signs() -> None:
     assert table.headings == ("metric", "better", "pairs", "plain", "enhanced", "difference", "95 % interval")
     fit = next(row for row in table.rows if row[0].startswith("fit"))
     assert fit == ["fit (dB)", "higher", "3", "25.00", "24.00", "-1.000", "[-1.000, -1.000]"]
+
+
+def test_the_answer_comes_first_and_says_no_more_than_the_intervals() -> None:
+    def row(name: str, better: str, low: float, high: float) -> MetricSummary:
+        return MetricSummary(name, "", better, 30, 1.0, 0.9, 1.1, 0.8, (low + high) / 2, low, high)
+
+    rows = [row("ssim", "higher", 0.1, 0.3), row("flicker", "lower", 0.1, 0.3), row("fit", "higher", -0.1, 0.3)]
+    assert answer(rows, 30) == "Better: ssim. Worse: flicker. By 30 pairs; every interval is in the table."
+    rows = [row("motion", "context", 0.1, 0.3)]
+    assert answer(rows, 30).startswith("Better: nothing. Worse: nothing. Changed, which is neither: motion.")
+    assert answer(rows, 2) == "2 videos settle nothing: with fewer than 20 the intervals are too narrow."
+
+
+def test_from_fewer_than_three_pairs_there_is_no_interval() -> None:
+    two, three = (
+        summary_table([MetricSummary("ssim", "", "higher", n, 0.9, 0.8, 1.0, 0.8, 0.1, 0.0, 0.2)], "b", "a")
+        for n in (2, 3)
+    )
+    assert (two.rows[0][-1], three.rows[0][-1]) == ("–", "[+0.000, +0.200]")
+
+
+def test_every_pair_is_a_line_of_its_metrics_panel() -> None:
+    rows = [MetricSummary("flicker", "255ths", "lower", 2, 2.0, 1.0, 3.0, 1.5, 0.5, 0.0, 1.0)]
+    figure = plot_pairs(rows, [{"flicker": 1.0, "flicker_change": 0.5}, {"flicker": 3.0, "flicker_change": None}])
+    lines = figure.axes[0].lines
+    assert [line.get_ydata().tolist() for line in lines] == [[0.5, 1.0], [1.5, 2.0]]

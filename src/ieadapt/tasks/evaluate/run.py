@@ -18,14 +18,15 @@ from ieadapt.errors import FailureError, IEAdaptError, UsageError
 from ieadapt.metrics import METRICS, Metric, evaluate, missing_metrics, select_metrics
 from ieadapt.metrics.metric import USUAL_RATE
 from ieadapt.metrics.weights import UserWeights, WeightPaths
+from ieadapt.notation import counted
 from ieadapt.runs.clip_folders import REFERENCES, ClipFolder, find_clips, parts_of, read_prompts_of
 from ieadapt.runs.clip_reading import aligned, check_readable, read_clip
 from ieadapt.runs.flags import command_line
 from ieadapt.runs.folder import Batch, Stages, open_run, silent
-from ieadapt.runs.report import Report, Section, Table, write_report
+from ieadapt.runs.report import Picture, Report, Section, Table, figure_png, write_report
 from ieadapt.runs.settings import ReadConfig
 from ieadapt.tasks.evaluate.config import EvaluateConfig
-from ieadapt.tasks.evaluate.tables import MetricSummary, markdown, remarks, summarise, summary_table
+from ieadapt.tasks.evaluate.tables import MetricSummary, markdown, plot_pairs, remarks, summarise, summary_table
 
 VALUES, SUMMARY, TABLE = "values.parquet", "evaluation.json", "table.md"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -107,8 +108,9 @@ def run_evaluation(
     names = {name: name for name in pairing.pairs}
     batch.each(names, lambda name: _check(pairing.pairs[name], config.reading))
     against = {"--reference": reference, "--prompts": prompts}
-    options = [word for option, value in against.items() if value is not None for word in (option, value)]
-    command = command_line("evaluate", config, out, videos, *options)
+    options = [] if prompts is None else ["--prompts", prompts]
+    called = ["evaluate", videos] if reference is None else ["compare", reference, videos]
+    command = command_line(str(called[0]), config, out, *called[1:], *options)
     request = {"videos": str(videos), **{option[2:]: value and str(value) for option, value in against.items()}}
     with open_run(out, "evaluate", request | asdict(config), command=command, overwrite=overwrite) as run:
         values, notes = _measure(usable, pairing, config.reading, stages, batch)
@@ -271,11 +273,16 @@ def _report(result: Evaluation, metrics: Sequence[Metric], pairing: _Pairing, co
         ("metric", "what it is", "range", "better", "source"),
         [[each.name, each.definition, each.range, each.better, each.source] for each in metrics],
     )
+    pictures = []
+    if any(row.difference is not None for row in result.rows):
+        plot = figure_png(plot_pairs(result.rows, result.values))
+        caption = "Grey: one pair each, from the reference to the video. Blue: the means."
+        pictures = [Section("Pair by pair", [Picture(plot, caption, "a panel per metric with a line per pair", 560)])]
     return Report(
         title=f"Evaluation of {pairing.videos.label}{against}",
-        request=f"{len(pairing.pairs)} videos, {len(metrics)} metrics.",
-        results=list(result.notes) or ["Every metric measured every video."],
-        sections=[Section("Metrics", [result.table]), Section("What they mean", [meaning])],
+        request=f"{counted(len(pairing.pairs), 'video')}, {counted(len(metrics), 'metric')}.",
+        results=list(result.notes),
+        sections=[*pictures, Section("Metrics", [result.table]), Section("What they mean", [meaning])],
         repeat={"Command line": command},
     )
 

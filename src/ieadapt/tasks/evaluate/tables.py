@@ -5,18 +5,24 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from matplotlib.figure import Figure
+
 from ieadapt.metrics import Metric
 from ieadapt.metrics.intervals import Interval, mean_interval, paired_interval
+from ieadapt.notation import counted
 from ieadapt.runs.report import Table
 from ieadapt.testbed import SceneScore
 from ieadapt.testbed.score import COMPONENTS
 
 ENOUGH = 20
 """With fewer pairs than this, a bootstrap interval is too narrow to conclude from."""
+FEWEST = 3
+"""From fewer there is no interval."""
 
 Better = Literal["higher", "lower"]
 
@@ -105,7 +111,7 @@ def summary_table(rows: Sequence[MetricSummary], label: str, reference: str | No
     """The summary as a table: one video set alone, or beside its reference with paired differences."""
     measured = [row for row in rows if row.videos]
     if reference is None:
-        cells = [[*_named(row), str(row.videos), _number(row.mean), _ends(row.low, row.high)] for row in measured]
+        cells = [[*_named(row), str(row.videos), _number(row.mean), _ends(row, row.low, row.high)] for row in measured]
         caption = f"{label}: mean over videos with its bootstrap interval."
         return Table(("metric", "better", "videos", "mean", "95 % interval"), cells, caption, numeric=(2, 3, 4))
     headings = ("metric", "better", "pairs", reference, label, "difference", "95 % interval")
@@ -116,21 +122,72 @@ def summary_table(rows: Sequence[MetricSummary], label: str, reference: str | No
 def _compared(row: MetricSummary) -> list[str]:
     named = [*_named(row), str(row.videos)]
     if row.difference is None:  # compares a pair: its interval is that of the mean
-        return [*named, "–", _number(row.mean), "–", _ends(row.low, row.high)]
-    ends = _ends(row.difference_low, row.difference_high, sign="+")
+        return [*named, "–", _number(row.mean), "–", _ends(row, row.low, row.high)]
+    ends = _ends(row, row.difference_low, row.difference_high, sign="+")
     return [*named, _number(row.reference), _number(row.mean), _number(row.difference, "+"), ends]
 
 
 def remarks(rows: Sequence[MetricSummary], pairs: int) -> list[str]:
     """What a reader must know before concluding from a table."""
-    notes = []
-    if 0 < pairs < ENOUGH:
-        settle = "videos settle" if pairs > 1 else "video settles"
-        notes.append(f"{pairs} {settle} nothing: with fewer than {ENOUGH} the intervals are too narrow.")
+    notes = [answer(rows, pairs)]
     partial = [f"{row.metric} ({row.videos} of {pairs})" for row in rows if row.videos < pairs]
     if partial:
         notes.append(f"measured on some videos only: {', '.join(partial)}; evaluation.json says why.")
     return notes
+
+
+def answer(rows: Sequence[MetricSummary], pairs: int) -> str:
+    """What a comparison found, in a sentence; nothing of a handful of pairs.
+
+    Example:
+        >>> answer([MetricSummary("flicker", "", "lower", 30, 5.0, 4.0, 6.0, 6.0, -1.0, -1.5, -0.5)], 30)
+        'Better: flicker. Worse: nothing. By 30 pairs; every interval is in the table.'
+    """
+    if pairs < ENOUGH:
+        settle = "videos settle" if pairs > 1 else "video settles"
+        return f"{pairs} {settle} nothing: with fewer than {ENOUGH} the intervals are too narrow."
+    compared = [row for row in rows if row.difference is not None and row.difference_low is not None]
+    if not compared:
+        return f"{counted(len(rows), 'metric')} of {pairs} videos."
+    found: dict[str, list[str]] = {"Better": [], "Worse": [], "Changed, which is neither": []}
+    for row in compared:
+        change = Interval(row.difference or 0.0, row.difference_low or 0.0, row.difference_high or 0.0)
+        if change.excludes_zero:
+            gained = (change.mean > 0) == (row.better == "higher")
+            word = "Changed, which is neither" if row.better == "context" else "Better" if gained else "Worse"
+            found[word].append(row.metric)
+    said = [f"{word}: {', '.join(names) or 'nothing'}." for word, names in found.items() if names or word[0] != "C"]
+    return f"{' '.join(said)} By {pairs} pairs; every interval is in the table."
+
+
+def plot_pairs(rows: Sequence[MetricSummary], values: Values) -> Figure:
+    """A panel per metric: every pair as a line from the reference's value to the video's, and their means.
+
+    Args:
+        rows: those with a difference are drawn.
+        values: as of `summarise`.
+    """
+    compared = [row for row in rows if row.difference is not None]
+    columns = min(4, len(compared))
+    figure = Figure(figsize=(2.4 * columns, 2.2 * -(-len(compared) // columns)), layout="constrained")
+    axes = figure.subplots(-(-len(compared) // columns), columns, squeeze=False).flat
+    for axis, row in itertools.zip_longest(axes, compared):
+        axis.set_axis_off()
+        if row is None:
+            continue
+        axis.set_axis_on()
+        for each in values:
+            after, change = each.get(row.metric), each.get(f"{row.metric}_change")
+            if after is not None and change is not None:
+                axis.plot((0, 1), (after - change, after), "-o", color="#9aa5b5", linewidth=0.8, markersize=2.5)
+        axis.plot((0, 1), (row.reference, row.mean), "-o", color="#1f5fbf", linewidth=2, markersize=5)
+        better = {"higher": ", higher is better", "lower": ", lower is better"}.get(row.better, "")
+        axis.set_title(f"{_named(row)[0]}{better}", fontsize=8)
+        axis.set_xticks((0, 1), ("reference", "video"), fontsize=8)
+        axis.set_xlim(-0.25, 1.25)
+        axis.tick_params(axis="y", labelsize=7)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure
 
 
 def markdown(table: Table) -> str:
@@ -148,8 +205,8 @@ def _number(value: float | None, sign: str = "") -> str:
     return "–" if value is None else f"{value:{sign}{_digits(value)}}"
 
 
-def _ends(low: float | None, high: float | None, sign: str = "") -> str:
-    if low is None or high is None:
+def _ends(row: MetricSummary, low: float | None, high: float | None, sign: str = "") -> str:
+    if low is None or high is None or row.videos < FEWEST:
         return "–"
     form = sign + _digits(max(abs(low), abs(high)))
     return f"[{low:{form}}, {high:{form}}]"
@@ -183,7 +240,8 @@ def verdict(row: MetricSummary) -> str:
     if row.difference is None or row.difference_low is None or row.difference_high is None:
         return f"{row.metric}: compared with nothing."
     difference = Interval(row.difference, row.difference_low, row.difference_high)
-    begin = f"{row.metric}: {difference} on {row.videos} captions; "
+    shown = str(difference) if row.videos >= FEWEST else f"{row.difference:+.3f}"
+    begin = f"{row.metric}: {shown} on {counted(row.videos, 'caption')}; "
     if row.videos < ENOUGH:
         return begin + "so few captions settle nothing."
     if not difference.excludes_zero:
