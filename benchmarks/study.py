@@ -155,7 +155,7 @@ def site_rows(table: pl.DataFrame, sites: pl.DataFrame) -> list[dict[str, Value]
 def relation_rows(table: pl.DataFrame, sites: pl.DataFrame) -> list[dict[str, Value]]:
     """One row per effect, kind and perturbation: rho over sites and clips, over clips only, within one resolution."""
     rows: list[dict[str, Value]] = []
-    for relation in relations(table, effects_of(table), sites):
+    for relation in relations({effect: site_effects(table, effect, sites) for effect in effects_of(table)}):
         row: dict[str, Value] = {
             "aspect": relation.effect.aspect,
             "effect": relation.effect.damage_label,

@@ -14,6 +14,7 @@ from ieadapt.runs.report import Table
 from ieadapt.tasks.study.report import study_report, write_study_report
 from ieadapt.tasks.study.report_effects import (
     Effect,
+    SiteEffect,
     effects_of,
     leading_effects,
     relations,
@@ -29,6 +30,10 @@ TABLE, SITES = study_table(), profile().by_site()
 
 def by_column(column: str, table: pl.DataFrame = TABLE) -> Effect:
     return next(effect for effect in effects_of(table) if effect.column == column)
+
+
+def measured(table: pl.DataFrame) -> dict[Effect, list[SiteEffect]]:
+    return {effect: site_effects(table, effect, SITES) for effect in leading_effects(table)}
 
 
 def test_effects_are_the_measured_columns_with_their_direction() -> None:
@@ -75,7 +80,7 @@ def test_sets_of_sites_and_missing_values_do_not_count() -> None:
 def test_relations_find_what_was_put_in() -> None:
     found = {
         (relation.effect.column, relation.kind, relation.perturbation): relation
-        for relation in relations(TABLE, leading_effects(TABLE), SITES)
+        for relation in relations(measured(TABLE))
     }
     structure = found["ssim", "temporal", "identity"]
     assert structure.overall.rho == pytest.approx(-1)
@@ -93,8 +98,8 @@ def test_eight_sites_are_the_fewest_for_a_correlation() -> None:
     temporal = TABLE.filter(pl.col("kind") == "temporal", pl.col("perturbation") == "uniform")
     names = temporal["sites"].unique(maintain_order=True)
     few, enough = (temporal.filter(pl.col("sites").is_in(names[:count].to_list())) for count in (7, 8))
-    assert relations(few, leading_effects(few), SITES) == []
-    assert {relation.overall.units for relation in relations(enough, leading_effects(enough), SITES)} == {8}
+    assert relations(measured(few)) == []
+    assert {relation.overall.units for relation in relations(measured(enough))} == {8}
     assert not any("rho" in sentence for sentence in sentences(few))
     _, figures = study_report(few, profile())
     assert {axis.get_title().splitlines()[-1] for axis in figures["ep-and-effects"].axes} == {"too few sites for rho"}
@@ -127,8 +132,7 @@ def test_three_clips_are_the_fewest_for_an_interval() -> None:
 
 
 def sentences(table: pl.DataFrame = TABLE) -> list[str]:
-    effects = leading_effects(table)
-    return summary(table, effects, relations(table, effects, SITES), SITES)
+    return summary(table, measured(table), relations(measured(table)))
 
 
 def test_the_summary_says_what_was_put_in() -> None:

@@ -26,7 +26,15 @@ from ieadapt.runs.folder import Batch, Stages, open_run, silent
 from ieadapt.runs.report import Picture, Report, Section, Table, figure_png, write_report
 from ieadapt.runs.settings import ReadConfig
 from ieadapt.tasks.evaluate.config import EvaluateConfig
-from ieadapt.tasks.evaluate.tables import MetricSummary, markdown, plot_pairs, remarks, summarise, summary_table
+from ieadapt.tasks.evaluate.tables import (
+    MetricSummary,
+    definitions_table,
+    markdown,
+    plot_pairs,
+    remarks,
+    summarise,
+    summary_table,
+)
 
 VALUES, SUMMARY, TABLE = "values.parquet", "evaluation.json", "table.md"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -269,10 +277,6 @@ def _record(result: Evaluation, pairing: _Pairing, metrics: Sequence[Metric]) ->
 
 def _report(result: Evaluation, metrics: Sequence[Metric], pairing: _Pairing, command: str) -> Report:
     against = "" if pairing.reference is None else f" against {pairing.reference.label}"
-    meaning = Table(
-        ("metric", "what it is", "range", "better", "source"),
-        [[each.name, each.definition, each.range, each.better, each.source] for each in metrics],
-    )
     pictures = []
     if any(row.difference is not None for row in result.rows):
         plot = figure_png(plot_pairs(result.rows, result.values))
@@ -282,7 +286,11 @@ def _report(result: Evaluation, metrics: Sequence[Metric], pairing: _Pairing, co
         title=f"Evaluation of {pairing.videos.label}{against}",
         request=f"{counted(len(pairing.pairs), 'video')}, {counted(len(metrics), 'metric')}.",
         results=list(result.notes),
-        sections=[*pictures, Section("Metrics", [result.table]), Section("What they mean", [meaning])],
+        sections=[
+            *pictures,
+            Section("Metrics", [result.table]),
+            Section("What they mean", [definitions_table(metrics)]),
+        ],
         repeat={"Command line": command},
     )
 

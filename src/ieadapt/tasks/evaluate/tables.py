@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -117,6 +117,15 @@ def summary_table(rows: Sequence[MetricSummary], label: str, reference: str | No
     headings = ("metric", "better", "pairs", reference, label, "difference", "95 % interval")
     caption = f"{label} against {reference}: means over videos; difference per pair, with its bootstrap interval."
     return Table(headings, [_compared(row) for row in measured], caption, numeric=(2, 3, 4, 5, 6))
+
+
+def definitions_table(metrics: Iterable[Metric], caption: str = "") -> Table:
+    """What metrics mean."""
+    better = {"context": "neither"}
+    rows = [
+        [each.name, each.definition, each.range, better.get(each.better, each.better), each.source] for each in metrics
+    ]
+    return Table(("metric", "what it is", "range", "better", "source"), rows, caption)
 
 
 def _compared(row: MetricSummary) -> list[str]:

@@ -17,7 +17,9 @@ from torch import Tensor
 
 from ieadapt.attention import AttentionSite
 from ieadapt.errors import UsageError
+from ieadapt.runs.report import figure_png
 from ieadapt.tasks.maps.record import PromptWords, Token
+from ieadapt.tasks.measure.profile import tidy
 
 COLUMNS = 8
 COLOURS = colormaps["magma"].with_extremes(bad="#e6eaf0")
@@ -104,6 +106,10 @@ class AttentionMaps:
             figures["words"] = _plot_word_bars(self)
         return figures
 
+    def pictures(self, threshold: float | None = None) -> dict[str, bytes]:
+        """`figures` as PNG."""
+        return {name: figure_png(figure) for name, figure in self.figures(threshold).items()}
+
 
 def _plot_maps(
     maps: AttentionMaps,
@@ -175,8 +181,7 @@ def _plot_word_bars(maps: AttentionMaps) -> Figure:
     for axis, step, weights in zip(axes, maps.steps, maps.part("words"), strict=True):
         axis.bar(range(len(labels)), 100 * weights, color=[BAR] * len(maps.words.words) + [SPARE])
         axis.set_ylabel(f"step {step}\n% of weight", fontsize=7)
-        axis.tick_params(labelsize=7)
-        axis.spines[["top", "right"]].set_visible(False)
+        tidy(axis)
     axes[-1].set_xticks(range(len(labels)), labels, rotation=35, ha="right", fontsize=8)
     figure.suptitle(_title(maps), fontsize=9)
     return figure

@@ -8,7 +8,7 @@ import numpy as np
 
 from ieadapt.runs.folder import Stages, silent
 from ieadapt.runs.pipelines import Load, open_model_run
-from ieadapt.runs.report import Block, Clip, Gallery, Picture, Report, Section, Text, figure_png, write_report
+from ieadapt.runs.report import Block, Clip, Gallery, Picture, Report, Section, Text, write_report
 from ieadapt.runs.settings import Hardware
 from ieadapt.runs.videos import encode_video
 from ieadapt.tasks.maps.config import MapsRun
@@ -73,7 +73,7 @@ def run_maps(
         run.write("maps.npz", maps.npz())
         clip = encode_video(maps.clip)
         run.write("video.mp4", clip)
-        pictures = {name: figure_png(figure) for name, figure in maps.figures(config.threshold).items()}
+        pictures = maps.pictures(config.threshold)
         for name, picture in pictures.items():
             run.write(f"{name}.png", picture)
         write_report(run, _report(config, maps, pictures, clip, run.record))

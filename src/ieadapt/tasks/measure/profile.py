@@ -69,11 +69,7 @@ _METADATA = {
 }
 _MAYBE = tuple(name for name in _METADATA if name != "format")
 COLOURS = {
-    "spatial": "#2563a8",
-    "temporal": "#c2571a",
-    "joint": "#2f7d4f",
-    "cross": "#7a4ea3",
-    "text": "#6b6b6b",
+    **{"spatial": "#2563a8", "temporal": "#c2571a", "joint": "#2f7d4f", "cross": "#7a4ea3", "text": "#6b6b6b"},
     "unknown": "#333333",
 }
 _REMEDY = "`ieadapt measure MODEL --out DIR` writes one"
@@ -374,10 +370,11 @@ def _plot_kind(axes: Any, rows: pl.DataFrame, kind: str) -> None:
     entropy.set_ylim(0, 104)
     entropy.set_xticks(positions, [short_name(name) for name in rows["site"]], rotation=90, fontsize=6.5)
     for axis in (energy, share, entropy):
-        _tidy(axis)
+        tidy(axis)
 
 
-def _tidy(axis: Axes) -> None:
+def tidy(axis: Axes) -> None:
+    """Draw two edges of a plot only, with small numbers."""
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(labelsize=7)
 

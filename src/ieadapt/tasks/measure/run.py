@@ -19,6 +19,7 @@ from ieadapt.tasks.measure.method import QUICK_PROMPTS, measure, quick_profile
 from ieadapt.tasks.measure.profile import EntropyProfile, short_name
 
 PROFILE_FILES = ("profile.parquet", "profile.json")
+PROFILE_CAPTION = "Energy, energy share and EP per site, in order of execution; the line marks EP 50 %."
 
 
 def run_measure(
@@ -143,11 +144,8 @@ def sites_table(sites: Sequence[AttentionSite], profile: EntropyProfile | None) 
 
 def profile_blocks(profile: EntropyProfile, plot: bytes) -> list[Block]:
     """Plot and table of a profile, for a report."""
-    caption = "Energy, energy share and EP per site, in order of execution; the line marks EP 50 %."
-    return [
-        Picture(plot, caption, "bar charts of energy, energy share and EP per attention site"),
-        profile_table(profile),
-    ]
+    about = "bar charts of energy, energy share and EP per attention site"
+    return [Picture(plot, PROFILE_CAPTION, about), profile_table(profile)]
 
 
 def _report(

@@ -15,9 +15,7 @@ import polars as pl
 from diffusers import DiffusionPipeline
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from PIL import Image
 
-from ieadapt.attention import AttentionSite
 from ieadapt.errors import UsageError
 from ieadapt.metrics import METRICS
 from ieadapt.metrics.intervals import Correlation
@@ -25,16 +23,18 @@ from ieadapt.runs.folder import display_path
 from ieadapt.runs.report import Block, Picture, Report, Section, Table, Text, figure_png, render_report
 from ieadapt.runs.settings import GenerationConfig
 from ieadapt.runs.shared_files import write_whole
+from ieadapt.tasks.evaluate.tables import definitions_table
 from ieadapt.tasks.maps.method import attention_maps
 from ieadapt.tasks.maps.result import AttentionMaps
 from ieadapt.tasks.maps.run import map_blocks
 from ieadapt.tasks.measure.profile import EntropyProfile
+from ieadapt.tasks.measure.run import PROFILE_CAPTION
 from ieadapt.tasks.study.folder import StudyFolder
 from ieadapt.tasks.study.report_effects import (
     NAMES,
     Effect,
+    Measured,
     Relation,
-    SiteEffect,
     effects_of,
     leading_effects,
     ranked,
@@ -46,11 +46,20 @@ from ieadapt.tasks.study.report_figures import draw_strips, plot_bars, plot_grow
 from ieadapt.tasks.study.table import TABLE, read_table
 from ieadapt.tasks.study.videos import Strip, read_strips
 
-STRIP_WIDTH = 900
-"""In pixels, below which strips scroll on a narrow screen."""
+LEAST_WIDTH = 760
+"""In pixels, below which figures scroll on a narrow screen."""
 THRESHOLD = 0.4
 """Share of the largest weight under which the thresholded maps are blank."""
-ENERGY_CAPTION = "Energy, energy share and EP per site, in order of execution; the line marks EP 50 %."
+CAPTIONS: Mapping[str, str] = {
+    "effects": "Mean over clips with its 95 % interval, per site in order of execution; bars start from the value of a "
+    "video in which nothing was replaced. Below: EP of the site, with the 50 % line.",
+    "heads": "Damage by head, one head of one site replaced at a time; red is damage, white is none.",
+    "growing-sets": "The sites of highest and of lowest EP replaced together, in growing numbers.",
+    "ep-and-effects": "EP against damage, one point per site (its number beside it; lighter: more keys). Rho "
+    "is Spearman's, with a 95 % bootstrap interval over sites and clips; above zero, sites of higher EP suffer more.",
+    "entropy-and-energy": PROFILE_CAPTION,
+}
+"""What stands below the figures, by name."""
 
 
 def write_study_report(folder: str | Path, *, maps: Sequence[AttentionMaps] = ()) -> Path:
@@ -98,24 +107,26 @@ def study_report(
         record: what the report's last section lists; `command` goes to "how to repeat it".
     """
     sites, every = profile.by_site(), effects_of(table)
-    leading = leading_effects(table) or every[:1]
-    measured = {effect: site_effects(table, effect, sites) for effect in leading}
-    related = relations(table, every, sites)
+    measured = {effect: site_effects(table, effect, sites) for effect in every}
+    leading = {effect: measured[effect] for effect in leading_effects(table) or every[:1]}
+    related = relations(measured)
     ahead = [relation for relation in related if relation.effect in leading]
-    figures = _figures(table, profile, measured, ahead)
+    figures = _figures(table, profile, leading, ahead)
     listed = dict(record or {})
     command = listed.pop("command", None)
     report = Report(
         title=f"What each attention layer of {table['model'][0]} does",
         request=_perturbed_part(table),
-        results=summary(table, leading, ahead, sites),
+        results=summary(table, leading, ahead),
         sections=[
             Section("What replacing a layer looks like", _strip_blocks(strips, sites)),
-            Section("What it costs", _cost_blocks(figures, measured)),
+            Section("What it costs", _cost_blocks(figures, leading)),
             Section("Whether entropy predicts it", _relation_blocks(figures, related)),
-            Section("Entropy and energy per site", [_picture(figures["entropy-and-energy"], ENERGY_CAPTION, 760)]),
-            Section("Where tokens look", _map_blocks(maps)),
-            Section("What was measured", [_definitions(table, every)]),
+            Section("Entropy and energy per site", _pictures(figures, "entropy-and-energy")),
+            Section(
+                "Where tokens look", [block for each in maps for block in map_blocks(each, each.pictures(THRESHOLD))]
+            ),
+            Section("What was measured", [_definitions(every)]),
         ],
         repeat={"Command line": str(command)} if command else {},
         record=listed,
@@ -134,21 +145,14 @@ def study_maps(
         profile: its profile.
         call: further inputs of the pipeline's call; the table holds their digests only.
     """
-    first, ep = table.row(0, named=True), profile.ep
+    first = table.row(0, named=True)
     names = ("guidance_scale", "num_frames", "height", "width", "negative_prompt")
     settings: dict[str, Any] = {name: first.get(name) for name in names}
     generation = GenerationConfig(first["steps"], **settings, call=call or {})
-    studied = {name for names in table["sites"].unique() for name in names.split(",")}
-    sites = sorted((site for site in profile.sites if site.name in studied), key=lambda site: ep[site.name])
-    chosen: dict[str, AttentionSite] = {}
-    for kind in dict.fromkeys(site.kind for site in sites):
-        own = [site for site in sites if site.kind == kind]
-        chosen |= {site.name: site for site in (own[0], own[-1])}
-    steps = [first["steps"] // 2]
-    return [
-        attention_maps(pipe, first["prompt"], site, generation, steps=steps, seed=first["seed"])
-        for site in chosen.values()
-    ]
+    studied = sorted({name for names in table["sites"].unique() for name in names.split(",")})
+    chosen = dict.fromkeys([*profile.select(bottom=1, names=studied), *profile.select(top=1, names=studied)])
+    steps, seed = [first["steps"] // 2], first["seed"]
+    return [attention_maps(pipe, first["prompt"], site, generation, steps=steps, seed=seed) for site in chosen]
 
 
 def figure_svg(figure: Figure) -> bytes:
@@ -162,7 +166,7 @@ def figure_svg(figure: Figure) -> bytes:
 def _figures(
     table: pl.DataFrame,
     profile: EntropyProfile,
-    measured: Mapping[Effect, Sequence[SiteEffect]],
+    measured: Measured,
     related: Sequence[Relation],
 ) -> dict[str, Figure]:
     figures = {"entropy-and-energy": profile.plot()}
@@ -188,35 +192,19 @@ def _perturbed_part(table: pl.DataFrame) -> str:
 
 
 def _strip_blocks(strips: Sequence[Strip], sites: pl.DataFrame) -> list[Block]:
-    orders = dict(sites.select("site", "order").rows())
-    blocks: list[Block] = []
+    orders, blocks = dict(sites.select("site", "order").rows()), list[Block]()
     for kind in sites["kind"].unique(maintain_order=True):
-        drawn = draw_strips(strips, orders, kind)
-        if drawn is not None:
-            caption = (
-                f"{kind.capitalize()} attention, one site replaced at a time; {drawn[1]}. Numbers as in the table."
-            )
-            width = min(STRIP_WIDTH, Image.open(io.BytesIO(drawn[0])).width)
-            blocks.append(Picture(drawn[0], caption, f"frames of one clip, original and per site: {caption}", width))
+        if drawn := draw_strips(strips, orders, kind):
+            clip = f"one site replaced at a time; {drawn[1]}. Numbers as in the table."
+            caption = f"{kind.capitalize()} attention, {clip}"
+            about = f"frames of one clip, original and per site: {caption}"
+            blocks.append(Picture(figure_png(drawn[0]), caption, about, LEAST_WIDTH))
     return blocks
 
 
-def _cost_blocks(figures: Mapping[str, Figure], measured: Mapping[Effect, Sequence[SiteEffect]]) -> list[Block]:
-    blocks: list[Block] = []
-    if "effects" in figures:
-        caption = (
-            "Mean over clips with its 95 % interval, per site in order of execution; bars start from the value of a "
-            "video in which nothing was replaced. Below: EP of the site, with the 50 % line."
-        )
-        blocks += [_picture(figures["effects"], caption, 760)]
-        blocks += [_ranked_table(effect, units) for effect, units in measured.items() if units]
-    if "heads" in figures:
-        caption = "Damage by head, one head of one site replaced at a time; red is damage, white is none."
-        blocks.append(_picture(figures["heads"], caption, 760))
-    if "growing-sets" in figures:
-        caption = "The sites of highest and of lowest EP replaced together, in growing numbers."
-        blocks.append(_picture(figures["growing-sets"], caption, 620))
-    return blocks
+def _cost_blocks(figures: Mapping[str, Figure], measured: Measured) -> list[Block]:
+    tables = [_ranked_table(effect, units) for effect, units in measured.items() if units]
+    return [*_pictures(figures, "effects"), *tables, *_pictures(figures, "heads", "growing-sets")]
 
 
 def _ranked_table(effect: Effect, units: Sequence[SiteEffect]) -> Table:
@@ -230,64 +218,42 @@ def _ranked_table(effect: Effect, units: Sequence[SiteEffect]) -> Table:
 
 
 def _relation_blocks(figures: Mapping[str, Figure], related: Sequence[Relation]) -> list[Block]:
-    blocks: list[Block] = []
-    if "ep-and-effects" in figures:
-        caption = (
-            "EP against damage, one point per site (its number beside it; lighter points have more keys). Rho is "
-            "Spearman's, with a 95 % bootstrap interval over sites and clips; above zero, sites of higher EP suffer "
-            "more."
-        )
-        blocks.append(_picture(figures["ep-and-effects"], caption, 760))
-    if related:
-        rows = [
-            [
-                NAMES[relation.effect.aspect],
-                relation.effect.label,
-                relation.kind,
-                relation.perturbation,
-                str(relation.overall.units),
-                *map(_cell, (relation.overall, relation.here, relation.within)),
-            ]
-            for relation in related
+    pictures = _pictures(figures, "ep-and-effects")
+    if not related:
+        return pictures
+    rows = [
+        [
+            *(NAMES[each.effect.aspect], each.effect.label, each.kind, each.perturbation, str(each.overall.units)),
+            *map(_cell, (each.overall, each.here, each.within)),
         ]
-        headings = ("aspect", "measure", "kind", "replaced by", "sites", "rho", "these sites", "within one resolution")
-        caption = (
-            "EP against damage for every measure: rho with its interval over other sites and other clips, then over "
-            "other clips only; the last column ranks only sites of equal resolution against each other. "
-            f"{len(rows)} rows, not corrected for their number."
-        )
-        blocks.append(Table(headings, rows, caption, numeric=(4, 5, 6, 7)))
-    return blocks
+        for each in related
+    ]
+    headings = ("aspect", "measure", "kind", "replaced by", "sites", "rho", "these sites", "within one resolution")
+    caption = (
+        "EP against damage for every measure: rho with its interval over other sites and other clips, then over "
+        "other clips only; the last column ranks only sites of equal resolution against each other. "
+        f"{len(rows)} rows, not corrected for their number."
+    )
+    return [*pictures, Table(headings, rows, caption, numeric=(4, 5, 6, 7))]
 
 
 def _cell(rho: Correlation | None) -> str:
     return "–" if rho is None or math.isnan(rho.rho) else f"{rho}"
 
 
-def _map_blocks(maps: Sequence[AttentionMaps]) -> list[Block]:
-    blocks: list[Block] = []
-    for each in maps:
-        pictures = {name: figure_png(figure) for name, figure in each.figures(THRESHOLD).items()}
-        blocks += map_blocks(each, pictures)
-    return blocks
-
-
-def _definitions(table: pl.DataFrame, effects: Sequence[Effect]) -> Block:
+def _definitions(effects: Sequence[Effect]) -> Block:
     """What each measured number means."""
-    rows = []
-    for name, metric in METRICS.items():
-        if any(effect.column.removesuffix("_change") == name for effect in effects):
-            better = {"context": "neither"}.get(metric.better, metric.better)
-            rows.append([name, metric.definition, metric.range, better, metric.source])
-    if not rows:
+    measured = {effect.column.removesuffix("_change") for effect in effects}
+    metrics = [metric for name, metric in METRICS.items() if name in measured]
+    if not metrics:
         return Text("The scores of the testbed against the ideal clip of the prompt.")
-    return Table(
-        ("measure", "definition", "range", "better", "source"), rows, "“Change” is perturbed less unperturbed."
-    )
+    return definitions_table(metrics, "“Change” is perturbed less unperturbed.")
 
 
-def _picture(figure: Figure, caption: str, least_width: int) -> Picture:
-    return Picture(figure_png(figure), caption, caption, least_width)
+def _pictures(figures: Mapping[str, Figure], *names: str) -> list[Block]:
+    """The figures of these names that there are."""
+    captions = [(figures[name], CAPTIONS[name]) for name in names if name in figures]
+    return [Picture(figure_png(figure), caption, caption, LEAST_WIDTH) for figure, caption in captions]
 
 
 def _record(folder: Path, table: pl.DataFrame) -> dict[str, Any]:

@@ -121,6 +121,10 @@ class SiteEffect:
         return float(np.nanmean(effect.as_damage(self.values)))
 
 
+Measured = Mapping[Effect, Sequence[SiteEffect]]
+"""The sites (or heads) that were perturbed alone, by what was measured of them, in order of execution."""
+
+
 @dataclass(frozen=True)
 class Relation:
     """How EP goes with one effect over the sites of one kind.
@@ -174,20 +178,24 @@ def site_effects(table: pl.DataFrame, effect: Effect, sites: pl.DataFrame) -> li
         effect: which column.
         sites: the profile by site (`EntropyProfile.by_site`), for order and keys.
     """
-    by_site = {row["site"]: row for row in sites.iter_rows(named=True)}
-    clips = {
-        pair: index for index, pair in enumerate(table.select("prompt", "seed").unique(maintain_order=True).rows())
-    }
-    units = []
-    by = ["sites", "head", "kind", "perturbation", "ep"]
-    for (site, head, kind, perturbation, ep), rows in single_sites(table).group_by(by, maintain_order=True):
-        values = np.full(len(clips), np.nan)
-        for prompt, seed, value in rows.select("prompt", "seed", effect.column).rows():
-            values[clips[prompt, seed]] = np.nan if value is None or not np.isfinite(value) else value
+    places = sites.unique("site", keep="last").select("order", "n_keys", sites="site")
+    clips = table.select("prompt", "seed").unique(maintain_order=True)
+    alone = single_sites(table).join(places, on="sites", maintain_order="left")
+    units, by = [], ["sites", "head", "order", "kind", "perturbation", "ep", "n_keys"]
+    for unit, rows in alone.group_by(by, maintain_order=True):
+        measured = clips.join(rows, on=["prompt", "seed"], how="left", maintain_order="left")[effect.column]
+        values = measured.cast(pl.Float64).fill_null(np.nan).to_numpy()
         if np.isfinite(values).any():
-            order, keys = by_site[site]["order"], by_site[site]["n_keys"]
-            units.append(SiteEffect(site, head, order, kind, perturbation, ep, keys, values))
+            units.append(SiteEffect(*unit, np.where(np.isfinite(values), values, np.nan)))
     return sorted(units, key=lambda unit: (unit.order, -1 if unit.head is None else unit.head))
+
+
+def by_condition(units: Sequence[SiteEffect]) -> dict[tuple[str, str], list[SiteEffect]]:
+    """The sites by their kind and what replaced their maps."""
+    groups: dict[tuple[str, str], list[SiteEffect]] = {}
+    for unit in units:
+        groups.setdefault((unit.kind, unit.perturbation), []).append(unit)
+    return groups
 
 
 def ranked(effect: Effect, units: Sequence[SiteEffect]) -> list[SiteEffect]:
@@ -200,20 +208,18 @@ def single_sites(table: pl.DataFrame) -> pl.DataFrame:
     return table.filter(~pl.col("sites").str.contains(",") & (pl.col("rank") == "each"))
 
 
-def relations(table: pl.DataFrame, effects: Sequence[Effect], sites: pl.DataFrame) -> list[Relation]:
+def relations(measured: Measured) -> list[Relation]:
     """EP against every effect, per kind and perturbation; left out where there are fewer than `LEAST_SITES`."""
     related = []
-    for effect in effects:
-        units = site_effects(table, effect, sites)
-        for kind, perturbation in dict.fromkeys((unit.kind, unit.perturbation) for unit in units):
-            own = [unit for unit in units if (unit.kind, unit.perturbation) == (kind, perturbation)]
+    for effect, units in measured.items():
+        for condition, own in by_condition(units).items():
             if len(own) >= LEAST_SITES:
                 ep, keys = [unit.ep for unit in own], [unit.keys for unit in own]
                 damage = effect.as_damage(np.stack([unit.values for unit in own]))
                 overall, here = spearman_interval(ep, damage), spearman_interval(ep, damage, units="fixed")
                 shared = 1 < len(set(keys)) < len(keys)
                 within = spearman_interval(ep, damage, groups=keys) if shared else None
-                related.append(Relation(effect, kind, perturbation, overall, here, within))
+                related.append(Relation(effect, *condition, overall, here, within))
     return related
 
 
@@ -221,18 +227,15 @@ def _has_values(table: pl.DataFrame, column: str) -> bool:
     return column in table.columns and bool(table[column].is_finite().any())
 
 
-def summary(
-    table: pl.DataFrame, effects: Sequence[Effect], related: Sequence[Relation], sites: pl.DataFrame
-) -> list[str]:
+def summary(table: pl.DataFrame, measured: Measured, related: Sequence[Relation]) -> list[str]:
     """The report's opening: what was done, what replacing attention costs, and whether EP predicts it.
 
     Args:
         table: the study's table.
-        effects: the leading effects.
-        related: their relations to EP.
-        sites: the profile by site.
+        measured: the sites by the leading effects.
+        related: the relations of these to EP.
     """
-    return [_scope(table), *_claims(related), *_costs(table, effects, sites), *_cautions(related, table)]
+    return [_scope(table), *_claims(related), *_costs(measured), *_cautions(related, table)]
 
 
 def _scope(table: pl.DataFrame) -> str:
@@ -245,25 +248,18 @@ def _scope(table: pl.DataFrame) -> str:
     )
 
 
-def _costs(table: pl.DataFrame, effects: Sequence[Effect], sites: pl.DataFrame) -> list[str]:
+def _costs(measured: Measured) -> list[str]:
     """One sentence per kind and perturbation."""
-    measured = {effect: site_effects(table, effect, sites) for effect in effects}
-    pairs = dict.fromkeys((unit.kind, unit.perturbation) for units in measured.values() for unit in units)
+    groups = {effect: by_condition(units) for effect, units in measured.items()}
     sentences, explained = [], set()
-    for kind, perturbation in pairs:
-        own = {
-            effect: [unit for unit in units if (unit.kind, unit.perturbation) == (kind, perturbation)]
-            for effect, units in measured.items()
-        }
-        parts = [_worst(effect, units) for effect, units in own.items() if units]
+    for kind, perturbation in dict.fromkeys(condition for own in groups.values() for condition in own):
+        own = {effect: each[kind, perturbation] for effect, each in groups.items() if (kind, perturbation) in each}
         name = perturbation if perturbation in explained else MEANINGS.get(perturbation, perturbation)
         explained.add(perturbation)
-        number = max(len(units) for units in own.values())
-        which = "one" if number == 1 else f"one of the {number}"
-        sentences.append(
-            f"In this model, replacing {which} {kind} site{'s' if number > 1 else ''} by {name} costs most "
-            f"{_listed(parts)}."
-        )
+        number = max(map(len, own.values()))
+        which = f"one {kind} site" if number == 1 else f"one of the {number} {kind} sites"
+        costs = _listed([_worst(effect, units) for effect, units in own.items()])
+        sentences.append(f"In this model, replacing {which} by {name} costs most {costs}.")
     if sentences:
         sentences[-1] += " The tables below rank the numbered sites by every effect, each with its interval."
     return sentences

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
-from jaxtyping import UInt8
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from PIL import Image, ImageDraw, ImageFont
 
-from ieadapt.tasks.study.report_effects import NAMES, Effect, Relation, SiteEffect
+from ieadapt.tasks.measure.profile import tidy
+from ieadapt.tasks.study.report_effects import NAMES, Effect, Measured, Relation, SiteEffect, by_condition
 from ieadapt.tasks.study.videos import Strip
 
 COLOURS: Mapping[str, str] = {"identity": "#0f7c8a", "uniform": "#b5367a"}
 """Of perturbations; kinds of attention have others."""
 OTHERS = ("#8a6d1f", "#6b6b6b", "#4b4f9e", "#94a31f")
 LINE = "#c0392b"
-FRAME_HEIGHT, LABEL_WIDTH, GAP = 56, 64, 6
+FILM_HEIGHT = 0.4
+"""Of a row of frames, in inches."""
 
 
 def colours_of(perturbations: Sequence[str]) -> dict[str, str]:
@@ -30,7 +29,7 @@ def colours_of(perturbations: Sequence[str]) -> dict[str, str]:
     return {name: COLOURS.get(name) or next(spare) for name in perturbations}
 
 
-def plot_bars(measured: Mapping[Effect, Sequence[SiteEffect]]) -> Figure:
+def plot_bars(measured: Measured) -> Figure:
     """Bars per site for every effect, one column per kind, EP below them (the paper's figure 2).
 
     Args:
@@ -65,28 +64,63 @@ def plot_bars(measured: Mapping[Effect, Sequence[SiteEffect]]) -> Figure:
     return figure
 
 
-def plot_heads(measured: Mapping[Effect, Sequence[SiteEffect]]) -> Figure:
+def _panels(
+    effects: Mapping[Effect, str],
+    columns: Collection[tuple[str, str]],
+    draw: Callable[[Any, Effect, tuple[str, str]], None],
+    *,
+    size: tuple[float, float],
+    below: str,
+    **shared: str,
+) -> Figure:
+    """A panel for every effect, one below the other, and every kind and perturbation, side by side.
+
+    Args:
+        effects: of the rows, with what is drawn of them.
+        columns: kind and perturbation of each.
+        draw: given the axes of a panel, its effect and its column.
+        size: of one panel, in inches.
+        below: what goes to the right in every panel.
+        shared: axes that panels share, as for `Figure.subplots`.
+    """
+    figure = Figure(figsize=(max(6.0, size[0] * len(columns)), size[1] * len(effects) + 0.4), layout="constrained")
+    axes = figure.subplots(len(effects), len(columns), squeeze=False, **shared)
+    for row, (effect, label) in zip(axes, effects.items(), strict=True):
+        for axis, column in zip(row, columns, strict=True):
+            draw(axis, effect, column)
+        row[0].set_ylabel(f"{NAMES[effect.aspect]}\n{_wrapped(label)}", fontsize=8)
+    for axis, column in zip(axes[0], columns, strict=True):
+        axis.set_title("\n".join(filter(None, (", ".join(column), axis.get_title()))), fontsize=8)
+    for axis in axes[-1]:
+        axis.set_xlabel(below, fontsize=8)
+    return figure
+
+
+def _damages(effects: Collection[Effect]) -> dict[Effect, str]:
+    return {effect: effect.damage_label for effect in effects}
+
+
+def plot_heads(measured: Measured) -> Figure:
     """Damage per head: sites down, heads across, one column per perturbation and one row per effect.
 
     Args:
         measured: the heads that were perturbed alone, in order of execution.
     """
-    units = [unit for each in measured.values() for unit in each if unit.head is not None]
-    columns = list(dict.fromkeys((unit.kind, unit.perturbation) for unit in units))
-    orders = {kind: sorted({unit.order for unit in units if unit.kind == kind}) for kind, _ in columns}
-    tallest, heads = max(len(rows) for rows in orders.values()), 1 + max(unit.head or 0 for unit in units)
-    size = (max(6.0, (1.4 + 0.28 * heads) * len(columns)), max(1.7, 0.8 + 0.17 * tallest) * len(measured))
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(len(measured), len(columns), squeeze=False)
-    for row, (effect, every) in enumerate(measured.items()):
-        for column, (kind, perturbation) in enumerate(columns):
-            own = [unit for unit in every if (unit.kind, unit.perturbation) == (kind, perturbation)]
-            _draw_heads(axes[row][column], [unit for unit in own if unit.head is not None], orders[kind], effect)
-            axes[row][column].set_title(f"{kind}, {perturbation}", fontsize=8)
-        axes[row][0].set_ylabel(f"{NAMES[effect.aspect]}\n{_wrapped(effect.damage_label)}", fontsize=8)
-    for axis in axes[-1]:
-        axis.set_xlabel("head", fontsize=8)
-    return figure
+    groups = {
+        effect: by_condition([unit for unit in units if unit.head is not None]) for effect, units in measured.items()
+    }
+    columns = dict.fromkeys(condition for own in groups.values() for condition in own)
+    heads = [unit for own in groups.values() for units in own.values() for unit in units]
+    orders = {kind: sorted({unit.order for unit in heads if unit.kind == kind}) for kind, _ in columns}
+    size = (
+        1.4 + 0.28 * (1 + max(unit.head or 0 for unit in heads)),
+        max(1.7, 0.8 + 0.17 * max(map(len, orders.values()))),
+    )
+
+    def draw(axis: Any, effect: Effect, column: tuple[str, str]) -> None:
+        _draw_heads(axis, groups[effect][column], orders[column[0]], effect)
+
+    return _panels(_damages(groups), columns, draw, size=size, below="head")
 
 
 def _draw_heads(axis: Any, units: Sequence[SiteEffect], orders: Sequence[int], effect: Effect) -> None:
@@ -117,7 +151,7 @@ def _draw_bars(
         style = {"elinewidth": 0.7, "ecolor": "#222222"}
         axis.bar(positions, heights, width, bottom=base, color=colour, yerr=spread if own else None, error_kw=style)
     axis.axhline(base, color="#222222", linewidth=0.8)
-    _tidy(axis)
+    tidy(axis)
 
 
 def _draw_ep(axis: Any, units: Sequence[SiteEffect], names: Sequence[str]) -> None:
@@ -129,66 +163,55 @@ def _draw_ep(axis: Any, units: Sequence[SiteEffect], names: Sequence[str]) -> No
     axis.set_ylabel("EP (%)", fontsize=8)
     axis.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
     axis.label_outer()
-    _tidy(axis)
+    tidy(axis)
 
 
-def plot_scatter(measured: Mapping[Effect, Sequence[SiteEffect]], related: Sequence[Relation]) -> Figure:
+def plot_scatter(measured: Measured, related: Sequence[Relation]) -> Figure:
     """EP against damage, one point per site, one column per kind and perturbation; colour is the number of keys."""
-    columns = list(dict.fromkeys((unit.kind, unit.perturbation) for each in measured.values() for unit in each))
+    groups = {effect: by_condition(units) for effect, units in measured.items()}
+    columns = dict.fromkeys(condition for own in groups.values() for condition in own)
     rho = {(relation.effect, relation.kind, relation.perturbation): relation.overall for relation in related}
-    figure = Figure(figsize=(max(6.0, 2.5 * len(columns)), 2.5 * len(measured) + 0.4), layout="constrained")
-    axes = figure.subplots(len(measured), len(columns), squeeze=False, sharex="col", sharey="row")
-    for row, (effect, units) in enumerate(measured.items()):
-        for column, (kind, perturbation) in enumerate(columns):
-            own = [unit for unit in units if (unit.kind, unit.perturbation) == (kind, perturbation)]
-            axis = axes[row][column]
-            _draw_points(axis, own, effect)
-            where = f"{kind}, {perturbation}\n" if row == 0 else ""
-            own_rho = rho.get((effect, kind, perturbation))
-            title = "too few sites for rho" if own_rho is None else f"rho {own_rho}, n = {own_rho.units}"
-            axis.set_title(where + title, fontsize=8)
-        axes[row][0].set_ylabel(f"damage to {NAMES[effect.aspect]}\n{_wrapped(effect.damage_label)}", fontsize=8)
-    for axis in axes[-1]:
-        axis.set_xlabel("EP (%)", fontsize=8)
-    return figure
 
+    def draw(axis: Any, effect: Effect, column: tuple[str, str]) -> None:
+        units, own_rho = groups[effect].get(column, []), rho.get((effect, *column))
+        damage, keys = [unit.damage(effect) for unit in units], [np.log2(unit.keys) for unit in units]
+        axis.scatter([unit.ep for unit in units], damage, c=keys, cmap="viridis", s=22, vmin=1, vmax=13)
+        for unit, value in zip(units, damage, strict=True):
+            axis.annotate(unit.name, (unit.ep, value), xytext=(3, 2), textcoords="offset points", fontsize=5.5)
+        axis.margins(0.12)
+        title = "too few sites for rho" if own_rho is None else f"rho {own_rho}, n = {own_rho.units}"
+        axis.set_title(title, fontsize=8)
+        tidy(axis)
 
-def _draw_points(axis: Any, units: Sequence[SiteEffect], effect: Effect) -> None:
-    damage = [unit.damage(effect) for unit in units]
-    keys = [np.log2(unit.keys) for unit in units]
-    axis.scatter([unit.ep for unit in units], damage, c=keys, cmap="viridis", s=22, vmin=1, vmax=13)
-    for unit, value in zip(units, damage, strict=True):
-        axis.annotate(unit.name, (unit.ep, value), xytext=(3, 2), textcoords="offset points", fontsize=5.5)
-    axis.margins(0.12)
-    _tidy(axis)
+    return _panels(_damages(groups), columns, draw, size=(2.5, 2.5), below="EP (%)", sharex="col", sharey="row")
 
 
 def plot_growing(table: pl.DataFrame, effects: Sequence[Effect]) -> Figure:
     """The k sites of highest and of lowest EP replaced together, k growing: effect against k."""
-    rows = table.filter(pl.col("rank") != "each").with_columns(
-        sites_together=pl.col("sites").str.count_matches(",") + 1
+    rows = table.filter(pl.col("rank") != "each").with_columns(together=pl.col("sites").str.count_matches(",") + 1)
+
+    def draw(axis: Any, effect: Effect, column: tuple[str, str]) -> None:
+        own = rows.filter(kind=column[0], perturbation=column[1])
+        for rank, colour, name in (("top", "#8e2f6b", "highest EP"), ("bottom", "#3b7f8c", "lowest EP")):
+            means = own.filter(rank=rank).group_by("together").agg(pl.col(effect.column).mean()).sort("together")
+            axis.plot(means["together"], means[effect.column], "o-", color=colour, label=name)
+        tidy(axis)
+
+    columns, below = rows.select("kind", "perturbation").unique(maintain_order=True).rows(), "sites replaced together"
+    figure = _panels(
+        {effect: effect.label for effect in effects},
+        columns,
+        draw,
+        size=(2.6, 2.3),
+        below=below,
+        sharex="col",
+        sharey="row",
     )
-    columns = rows.select("kind", "perturbation").unique(maintain_order=True).rows()
-    figure = Figure(figsize=(max(6.0, 2.6 * len(columns)), 2.3 * len(effects) + 0.5), layout="constrained")
-    axes = figure.subplots(len(effects), len(columns), squeeze=False, sharex="col", sharey="row")
-    for row, effect in enumerate(effects):
-        for column, (kind, perturbation) in enumerate(columns):
-            own = rows.filter((pl.col("kind") == kind) & (pl.col("perturbation") == perturbation))
-            for rank, colour in (("top", "#8e2f6b"), ("bottom", "#3b7f8c")):
-                means = own.filter(pl.col("rank") == rank).group_by("sites_together").agg(pl.col(effect.column).mean())
-                points = means.sort("sites_together")
-                axes[row][column].plot(*points.to_dict(as_series=False).values(), "o-", color=colour, label=rank)
-            if row == 0:
-                axes[row][column].set_title(f"{kind}, {perturbation}", fontsize=8)
-            _tidy(axes[row][column])
-        axes[row][0].set_ylabel(f"{NAMES[effect.aspect]}\n{_wrapped(effect.label)}", fontsize=8)
-    for axis in axes[-1]:
-        axis.set_xlabel("sites replaced together", fontsize=8)
-    axes[0][0].legend(("highest EP", "lowest EP"), fontsize=7, frameon=False)
+    figure.axes[0].legend(fontsize=7, frameon=False)
     return figure
 
 
-def draw_strips(strips: Sequence[Strip], orders: Mapping[str, int], kind: str) -> tuple[bytes, str] | None:
+def draw_strips(strips: Sequence[Strip], orders: Mapping[str, int], kind: str) -> tuple[Figure, str] | None:
     """Strips of frames of the first clip: the original on top, then one row per site (the paper's figure 1).
 
     Args:
@@ -197,55 +220,35 @@ def draw_strips(strips: Sequence[Strip], orders: Mapping[str, int], kind: str) -
         kind: of the sites to draw.
 
     Returns:
-        A PNG and the clip it shows, or None where the study kept no frames of this kind.
+        The figure and the clip it shows, or None where the study kept no frames of this kind.
     """
     own = [strip for strip in strips if strip.kind == kind and strip.rank == "each" and strip.head is None]
     if not own:
         return None
     clip = own[0].prompt, own[0].seed
-    baseline = next((strip for strip in strips if strip.sites is None and (strip.prompt, strip.seed) == clip), None)
-    own = [strip for strip in own if (strip.prompt, strip.seed) == clip]
-    names = sorted({str(strip.perturbation) for strip in own})
-    sites = sorted({str(strip.sites) for strip in own}, key=lambda site: orders.get(site, 0))
-    rows: list[tuple[str, list[Strip | None]]] = [("", []), ("original", [baseline] * len(names))]
-    for site in sites:
-        by_perturbation = {strip.perturbation: strip for strip in own if strip.sites == site}
-        rows.append((f"#{orders.get(site, '?')}", [by_perturbation.get(name) for name in names]))
-    return _draw_rows(rows, names), f"“{clip[0]}”, seed {clip[1]}"
-
-
-def _draw_rows(rows: Sequence[tuple[str, Sequence[Strip | None]]], names: Sequence[str]) -> bytes:
-    pictures = [[None if strip is None else _film(strip.frames) for strip in strips] for _, strips in rows]
-    width = max(film.width for row in pictures for film in row if film is not None)
-    label = LABEL_WIDTH
-    board = Image.new(
-        "RGB", (label + (width + 2 * GAP) * len(names), 22 + (FRAME_HEIGHT + GAP) * (len(rows) - 1)), "white"
-    )
-    pen, font = ImageDraw.Draw(board), ImageFont.load_default(size=13)
-    for column, name in enumerate(names):
-        pen.text((label + column * (width + 2 * GAP), 3), name, fill=(28, 35, 48), font=font)
-    for index, (title, films) in enumerate(zip([row[0] for row in rows[1:]], pictures[1:], strict=True)):
-        top = 22 + index * (FRAME_HEIGHT + GAP)
-        pen.text((2, top + FRAME_HEIGHT // 2 - 8), title, fill=(28, 35, 48), font=font)
-        for column, film in enumerate(films):
-            if film is not None:
-                board.paste(film, (label + column * (width + 2 * GAP), top))
-    buffer = io.BytesIO()
-    board.save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def _film(frames: UInt8[np.ndarray, "frame height width channel"]) -> Image.Image:
-    """Frames in a row, all of one height."""
-    row = Image.fromarray(np.concatenate(list(frames), axis=1))
-    return row.resize((round(row.width * FRAME_HEIGHT / row.height), FRAME_HEIGHT), Image.Resampling.LANCZOS)
+    baselines = [strip for strip in strips if strip.sites is None]
+    shown = [strip for strip in (*baselines, *own) if (strip.prompt, strip.seed) == clip]
+    names, rows = sorted({str(strip.perturbation) for strip in own}), dict[str, dict[str, Strip]]()
+    for strip in sorted(shown, key=lambda strip: -1 if strip.sites is None else orders.get(strip.sites, 0)):
+        label = "original" if strip.sites is None else f"#{orders.get(strip.sites, '?')}"
+        row = rows.setdefault(label, {})
+        row.update({str(strip.perturbation): strip} if strip.sites else dict.fromkeys(names, strip))
+    height, width = own[0].frames.shape[1], own[0].frames.shape[0] * own[0].frames.shape[2]
+    size = 0.5 + FILM_HEIGHT * width / height * len(names), 0.2 + FILM_HEIGHT * 1.1 * len(rows)
+    figure = Figure(figsize=size)
+    axes = figure.subplots(len(rows), len(names), squeeze=False, subplot_kw={"xticks": [], "yticks": []})
+    figure.subplots_adjust(wspace=0.02, hspace=0.1)
+    for (label, films), row_axes in zip(rows.items(), axes, strict=True):
+        row_axes[0].set_ylabel(label, fontsize=7, rotation=0, ha="right", va="center")
+        for name, axis in zip(names, row_axes, strict=True):
+            axis.set_frame_on(False)
+            if name in films:
+                axis.imshow(np.concatenate(list(films[name].frames), axis=1), interpolation="antialiased")
+    for name, axis in zip(names, axes[0], strict=True):
+        axis.set_title(name, fontsize=8, loc="left")
+    return figure, f"“{clip[0]}”, seed {clip[1]}"
 
 
 def _wrapped(label: str) -> str:
     """A label in lines that fit beside one row of a figure."""
     return "\n".join(textwrap.wrap(label, 24))
-
-
-def _tidy(axis: Any) -> None:
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.tick_params(labelsize=7)

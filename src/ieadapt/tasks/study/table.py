@@ -31,8 +31,10 @@ IDENTITY: Mapping[str, type[pl.DataType]] = {
     **dict.fromkeys(("num_frames", "height", "width"), pl.Int32),
     **dict.fromkeys(("negative_prompt", "call"), pl.String),
 }
-"""What a cell depends on, as columns of the table; all but these and `JOINED` are its measured values. There is `call`
-only where the pipeline was given further inputs."""
+"""What a cell depends on, as columns of the table; all but these and `JOINED` are its measured values.
+
+There is `call` only where the pipeline was given further inputs.
+"""
 STATISTICS = ("ep", "energy", "energy_share")
 """What is joined from the profile."""
 JOINED = ("key", "digest", "joined_digest", *STATISTICS)
