@@ -51,13 +51,13 @@ def test_a_replaced_pass_is_the_whole_pass_with_the_map_replaced(family: str) ->
     own = [site for site in sites if site.kind not in ("cross", "text")]
     chosen = [own[0], own[-1]]
     conditions = [Condition((site.name,), site.kind, name) for site in chosen for name in ("identity", "uniform")]
-    trajectory = follow(pipe, PROMPTS, generation, STEPS)
-    assert trajectory.latents.keys() == set(STEPS)
-    assert set(trajectory.profile.table["step"]) == set(STEPS)
-    found = screen_step(pipe, PROMPTS, trajectory.latents[2], 2, conditions, sites, generation)
-    plain = _whole_pass(family, trajectory.latents[2], 2, None, "")
+    latents, profile = follow(pipe, PROMPTS, generation, STEPS)
+    assert latents.keys() == set(STEPS)
+    assert set(profile.table["step"]) == set(STEPS)
+    found = screen_step(pipe, PROMPTS, latents[2], 2, conditions, sites, generation)
+    plain = _whole_pass(family, latents[2], 2, None, "")
     for condition, site, values in zip(conditions, [chosen[0]] * 2 + [chosen[1]] * 2, found, strict=True):
-        slow = statistics(plain, _whole_pass(family, trajectory.latents[2], 2, site, condition.perturbation))
+        slow = statistics(plain, _whole_pass(family, latents[2], 2, site, condition.perturbation))
         assert values["change"] == pytest.approx(slow["change"], rel=1e-3)
         assert min(values["change"]) > 1e-4
         assert values["rise"] == pytest.approx(slow["rise"], rel=1e-2, abs=1e-5)
@@ -67,14 +67,14 @@ def test_a_replaced_pass_is_the_whole_pass_with_the_map_replaced(family: str) ->
 def test_a_head_alone_moves_the_video_less_than_its_site_and_leaves_the_model_as_it_was() -> None:
     pipe, generation = tiny_pipeline("cogvideox"), _generation("cogvideox")
     sites, before = find_sites(pipe), dict(vars(pipe))
-    latents = follow(pipe, PROMPTS, generation, [1]).latents[1]
+    latents = follow(pipe, PROMPTS, generation, [1])[0][1]
     heads = [Condition((sites[0].name,), "joint", "uniform", head) for head in (0, 1)]
     conditions = [*heads, Condition((sites[0].name,), "joint", "uniform")]
     first, second, whole = screen_step(pipe, PROMPTS, latents, 1, conditions, sites, generation)
     assert first["change"] != second["change"]
     assert 0 < first["change"][0] < whole["change"][0]
     assert vars(pipe) == before
-    again = follow(pipe, PROMPTS, generation, [1]).latents[1]
+    again = follow(pipe, PROMPTS, generation, [1])[0][1]
     assert torch.equal(latents, again)
 
 

@@ -114,7 +114,12 @@ def run_evaluation(
     usable, unusable = _applicable(chosen, pairing, named=config.metrics is not None)
     batch = Batch("videos")
     names = {name: name for name in pairing.pairs}
-    batch.each(names, lambda name: _check(pairing.pairs[name], config.reading))
+
+    def check(name: str) -> None:
+        for clip in filter(None, pairing.pairs[name]):
+            check_readable(clip, config.reading)
+
+    batch.each(names, check)
     against = {"--reference": reference, "--prompts": prompts}
     options = [] if prompts is None else ["--prompts", prompts]
     called = ["evaluate", videos] if reference is None else ["compare", reference, videos]
@@ -149,11 +154,9 @@ def _paired(videos: str | Path, reference: str | Path | None, prompts: Path | No
         return _Pairing(ours, None, {name: (clip, None) for name, clip in ours.clips.items()}, left_out)
     theirs = find_clips(reference)
     left_out += [f"left out of {theirs.label}: {each}" for each in theirs.left_out]
-    single = len(ours.clips) == len(theirs.clips) == 1
-    if single:  # a pair, whatever their names
-        pairs = {name: (clip, next(iter(theirs.clips.values()))) for name, clip in ours.clips.items()}
-    else:
-        pairs = {name: (clip, theirs.clips[name]) for name, clip in ours.clips.items() if name in theirs.clips}
+    single = len(ours.clips) == len(theirs.clips) == 1  # a pair, whatever their names
+    partners = dict(zip(ours.clips, theirs.clips.values(), strict=True)) if single else theirs.clips
+    pairs = {name: (clip, partners[name]) for name, clip in ours.clips.items() if name in partners}
     if not pairs:
         raise UsageError(
             "no video has a partner of the same name in the reference",
@@ -191,11 +194,6 @@ def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     for name, reason in pairs:
         groups.setdefault(reason, []).append(name)
     return groups
-
-
-def _check(pair: tuple[Path, Path | None], reading: ReadConfig) -> None:
-    for clip in filter(None, pair):
-        check_readable(clip, reading)
 
 
 def _measure(

@@ -70,9 +70,8 @@ class SiteChoice:
             _check_amount(self.rule, self.amount)
         ranks = self.rule in ("top", "bottom")
         if self.by != "ep" and not ranks:
-            raise UsageError(
-                f"only ranks go by {self.by}", expected=f"{self.by}-top or {self.by}-bottom", got=self.rule
-            )
+            expected = f"{self.by}-top or {self.by}-bottom"
+            raise UsageError(f"only ranks go by {self.by}", expected=expected, got=self.rule)
         if self.within == "resolution" and not (ranks or self.rule == "random"):
             expected = "top, bottom or random"
             raise UsageError("only ranks and draws go resolution by resolution", expected=expected, got=self.rule)
@@ -149,12 +148,10 @@ class SiteChoice:
         if self.within == "resolution":
             _require(among, resolution, "resolution")
         values, sizes = statistic or {}, (resolution or {}) if self.within == "resolution" else {}
-        groups: dict[tuple[str, float], list[AttentionSite]] = {}
-        for site in among:
-            groups.setdefault((site.kind, sizes.get(site.name, 0.0)), []).append(site)
-        chosen = {site for group in groups.values() for site in self._from_group(group, values)}
+        groups = _grouped(among, sizes)
+        chosen = {site for group in groups for site in self._from_group(group, values)}
         if not chosen:
-            ep_of = {kind: _range([values[site.name] for site in group]) for (kind, _), group in groups.items()}
+            ep_of = {group[0].kind: _range([values[site.name] for site in group]) for group in groups}
             ranges = ", ".join(f"{kind} {each}" for kind, each in ep_of.items())
             raise UsageError(f"no site has EP {self.rule} {self.amount:g}", got=f"EP of {ranges}")
         return [site for site in among if site in chosen]
@@ -167,12 +164,8 @@ class SiteChoice:
     ) -> list[AttentionSite]:
         """As many sites of each kind and resolution as another choice took, at random."""
         _require(among, resolution, "resolution")
-        sizes = resolution or {}
-        groups: dict[tuple[str, int | float], list[AttentionSite]] = {}
-        for site in among:
-            groups.setdefault((site.kind, sizes[site.name]), []).append(site)
         drawn, choice = set[AttentionSite](), random.Random(self.seed)  # noqa: S311 (a control, not a secret)
-        for group in groups.values():
+        for group in _grouped(among, resolution or {}):
             drawn.update(choice.sample(group, sum(site in group for site in chosen)))
         return [site for site in among if site in drawn]
 
@@ -243,17 +236,12 @@ class HeadChoice:
         chosen = self._named(sites)
         for kind in dict.fromkeys(site.kind for site in sites if self.needs_entropy):
             heads = [(site.name, head) for site in sites if site.kind == kind for head in range(site.heads)]
-            unknown = next((head for head in heads if head not in ep), None)
-            if unknown is not None:
-                raise UsageError(
-                    "the choice of heads needs their entropy", got=f"none of head {unknown[1]}", where=unknown[0]
-                )
+            for site, head in heads:
+                if (site, head) not in ep:
+                    raise UsageError("the choice of heads needs their entropy", got=f"none of head {head}", where=site)
             chosen.update(_by_rule(self.rule, self.amount, heads, ep.__getitem__, self.seed))
         if not chosen:
-            raise UsageError(
-                f"no head has EP {self.rule} {self.amount:g}",
-                got=f"EP of {_range(ep.values())}",
-            )
+            raise UsageError(f"no head has EP {self.rule} {self.amount:g}", got=f"EP of {_range(ep.values())}")
         kept = {site.name: tuple(head for head in range(site.heads) if (site.name, head) in chosen) for site in sites}
         return {name: heads for name, heads in kept.items() if heads}
 
@@ -265,6 +253,14 @@ class HeadChoice:
                     "the site has no such head", expected=f"0..{site.heads - 1}", got=head, where=site.name
                 )
         return {(site.name, head) for site, head in chosen}
+
+
+def _grouped(sites: Sequence[AttentionSite], sizes: Mapping[str, int | float]) -> list[list[AttentionSite]]:
+    """The sites of each kind and, where it is known, resolution."""
+    groups: dict[tuple[str, int | float], list[AttentionSite]] = {}
+    for site in sites:
+        groups.setdefault((site.kind, sizes.get(site.name, 0.0)), []).append(site)
+    return list(groups.values())
 
 
 def _check_amount(rule: Rule, amount: int | float) -> None:

@@ -22,30 +22,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMAT = 1
+_VALUES = (
+    *("n_keys", "entropy", "ep", "text_ep", "all_ep", "temporal_entropy", "spatial_entropy", "temporal_ep"),
+    *("spatial_ep", "text_mass", "energy", "text_energy", "energy_share", "resolution", "ep_error"),
+)
 SCHEMA: dict[str, Any] = {
-    "site": pl.String,
-    "kind": pl.String,
+    **dict.fromkeys(("site", "kind"), pl.String),
     "order": pl.Int32,
     "keys_of": pl.String,
-    "head": pl.Int32,
-    "step": pl.Int32,
+    **dict.fromkeys(("head", "step"), pl.Int32),
     "branch": pl.String,
     "videos": pl.Int32,
-    "n_keys": pl.Float64,
-    "entropy": pl.Float64,
-    "ep": pl.Float64,
-    "text_ep": pl.Float64,
-    "all_ep": pl.Float64,
-    "temporal_entropy": pl.Float64,
-    "spatial_entropy": pl.Float64,
-    "temporal_ep": pl.Float64,
-    "spatial_ep": pl.Float64,
-    "text_mass": pl.Float64,
-    "energy": pl.Float64,
-    "text_energy": pl.Float64,
-    "energy_share": pl.Float64,
-    "resolution": pl.Float64,
-    "ep_error": pl.Float64,
+    **dict.fromkeys(_VALUES, pl.Float64),
 }
 LATER = ("resolution", "ep_error", "keys_of", "text_ep", "all_ep", "text_energy")
 """Columns that earlier profiles do not have; they are read as unknown."""
@@ -237,18 +225,15 @@ class EntropyProfile:
         """
         folder = Path(folder)
         try:
-            metadata = read_record(
-                folder / _DESCRIPTION, _METADATA, what="the profile", remedy=_REMEDY, optional=_MAYBE
-            )
+            path = folder / _DESCRIPTION
+            metadata = read_record(path, _METADATA, what="the profile", remedy=_REMEDY, optional=_MAYBE)
             content = (folder / _TABLE).read_bytes()
         except OSError as error:
-            raise UsageError(
-                "not a profile", expected=f"{_DESCRIPTION} and {_TABLE}", where=folder, remedy=_REMEDY
-            ) from error
+            expected = f"{_DESCRIPTION} and {_TABLE}"
+            raise UsageError("not a profile", expected=expected, where=folder, remedy=_REMEDY) from error
         if metadata.pop("format") != FORMAT:
-            raise UsageError(
-                "a profile of another format", expected=f"format {FORMAT}", where=folder, remedy="measure again"
-            )
+            expected, remedy = f"format {FORMAT}", "measure again"
+            raise UsageError("a profile of another format", expected=expected, where=folder, remedy=remedy)
         digest = metadata.pop("sha256", None)
         changed = digest not in (None, hashlib.sha256(content).hexdigest())
         try:
@@ -257,9 +242,8 @@ class EntropyProfile:
             table = None
         problem = "other content than was measured" if table is None else _problem(table)
         if table is None or problem:
-            raise UsageError(
-                "the measured values of the profile are damaged", got=problem, where=folder / _TABLE, remedy=_REMEDY
-            )
+            what = "the measured values of the profile are damaged"
+            raise UsageError(what, got=problem, where=folder / _TABLE, remedy=_REMEDY)
         metadata = {"ep_definition": "all rows", **metadata}
         return cls(_with_later(table).select(list(SCHEMA)), metadata, _read_effects(folder / EFFECTS_FILE))
 
@@ -301,11 +285,11 @@ def _with_later(table: pl.DataFrame) -> pl.DataFrame:
 def _problem(table: pl.DataFrame) -> str:
     """What no measurement can have given; empty where all may be true."""
     table = _with_later(table)
-    for name, kind in SCHEMA.items():
-        if name not in table.columns or table.schema[name] != kind:
-            return f"no column {name!r} of {kind}"
-    if foreign := [name for name in table.columns if name not in SCHEMA]:
-        return f"a column {foreign[0]!r}"
+    for name in {**SCHEMA, **table.schema}:
+        if name not in SCHEMA:
+            return f"a column {name!r}"
+        if table.schema.get(name) != SCHEMA[name]:
+            return f"no column {name!r} of {SCHEMA[name]}"
     if table.is_empty():
         return "no values"
     for name, kind in SCHEMA.items():

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
@@ -48,19 +47,6 @@ SCHEMA: dict[str, Any] = {
 """Columns of the table of effects."""
 
 
-@dataclass(frozen=True)
-class Trajectory:
-    """One plain run per prompt.
-
-    Attributes:
-        latents: by step, those with which it begins, one row per prompt.
-        profile: entropy and energy along it.
-    """
-
-    latents: Mapping[int, Latents] = field(repr=False)
-    profile: EntropyProfile
-
-
 def follow(
     pipe: DiffusionPipeline,
     prompts: Sequence[str],
@@ -69,7 +55,7 @@ def follow(
     *,
     seed: int = 0,
     progress: Progress | None = None,
-) -> Trajectory:
+) -> tuple[dict[int, Latents], EntropyProfile]:
     """Follow one plain trajectory per prompt, by DDIM or Euler steps, and keep where the chosen steps begin.
 
     Args:
@@ -79,6 +65,9 @@ def follow(
         steps: which steps, from 0.
         seed: of the first prompt; the next ones count up.
         progress: called with (denoising steps done, denoising steps in all).
+
+    Returns:
+        By step the latents with which it begins, one row per prompt; and entropy and energy along the trajectories.
     """
     size, listed = videos_at_once(pipe, generation), list(prompts)
     starts = range(0, len(listed), size)
@@ -95,7 +84,7 @@ def follow(
             with reporting(pipe, progress, done * generation.num_inference_steps, total), quiet(pipe):
                 run_batch(pipe, batch, generation, seeds, output_type="latent")
     profile = EntropyProfile.from_rows(record.records(), {**identity_of(pipe), "prompts": listed, "seed": seed})
-    return Trajectory({step: torch.cat(latents) for step, latents in kept.items()}, profile)
+    return {step: torch.cat(latents) for step, latents in kept.items()}, profile
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from ieadapt.errors import UsageError
+from ieadapt.metrics.intervals import Interval
 from ieadapt.runs.report import Picture, Report, Section, Table, figure_png
 from ieadapt.tasks.measure.profile import EntropyProfile
 from ieadapt.tasks.measure.run import report_record
@@ -124,22 +125,16 @@ def sentences(ranked: pl.DataFrame) -> list[str]:
 def ranked_table(profile: EntropyProfile) -> Table:
     """The ranked list: every site and map, each effect with its interval over prompts, EP and energy."""
     orders, statistics = {site.name: site.order for site in profile.sites}, profile.statistics
-    effects = _effects(profile)
+    effects = _effects(profile).with_columns(pl.col("low", "high").fill_null(float("nan")))
     names = [name for name in EFFECTS if name in set(effects["effect"])]
-    cells: dict[tuple[Any, ...], dict[str, str]] = {}
-    values: dict[tuple[Any, ...], float] = {}
-    for row in effects.iter_rows(named=True):
-        key = row["site"], row["kind"], row["head"], row["map"]
-        interval = "" if row["low"] is None else f" [{row['low']:.3f}, {row['high']:.3f}]"
-        cells.setdefault(key, {})[row["effect"]] = f"{row['value']:.3f}{interval}"
-        if row["effect"] == names[0]:
-            values[key] = row["value"]
-    rows = []
-    for key in sorted(cells, key=lambda key: -values.get(key, 0.0)):
-        site, kind, head, replaced = key
-        measured = [f"{statistics['ep'][site]:.1f}", f"{statistics['energy'][site]:.3g}"]
-        shown = [cells[key].get(name, "–") for name in names]
-        rows.append([_name(orders[site], head), site, kind, replaced, *shown, *measured])
+    ranked: list[tuple[float, list[str]]] = []
+    for (site, kind, head, replaced), own in effects.group_by("site", "kind", "head", "map", maintain_order=True):
+        predicted = {name: Interval(*ends) for name, *ends in own.select("effect", "value", "low", "high").rows()}
+        first = predicted[names[0]].mean if names[0] in predicted else 0.0
+        shown = [predicted[name].unsigned() if name in predicted else "–" for name in names]
+        measured = f"{statistics['ep'][site]:.1f}", f"{statistics['energy'][site]:.3g}"
+        ranked.append((first, [_name(orders[site], head), site, kind, replaced, *shown, *measured]))
+    rows = [row for _, row in sorted(ranked, key=lambda each: -each[0])]
     headings = ("#", "site", "kind", "replaced by", *names, "EP %", "energy")
     caption = f"By {names[0]}, largest first: mean over prompts, with its 95 % interval from three prompts on."
     return Table(headings, rows, caption, numeric=(0, *range(4, len(headings))))
@@ -153,14 +148,12 @@ def plot_effects(ranked: pl.DataFrame) -> Figure:
     reach = np.nanmax(grid, axis=0)
     figure = Figure(figsize=(7.0, max(2.4, 0.8 + 0.17 * len(grid))), layout="constrained")
     axis = figure.subplots()
-    image = axis.imshow(
-        np.clip(grid / np.where(reach > 0, reach, 1), 0, 1), cmap="magma_r", aspect="auto", vmin=0, vmax=1
-    )
+    shares = np.clip(grid / np.where(reach > 0, reach, 1), 0, 1)
+    image = axis.imshow(shares, cmap="magma_r", aspect="auto", vmin=0, vmax=1)
     labels = [f"{kind} {name}" for kind, name in rows.select("kind", "#").rows()]
     axis.set_yticks(range(len(labels)), labels, fontsize=6)
     axis.set_xticks(range(len(columns)), [{"ep": "EP"}.get(name, name) for name in columns], fontsize=8)
     axis.xaxis.tick_top()
-    figure.colorbar(image, ax=axis, fraction=0.05, pad=0.02, label="share of the column's largest").ax.tick_params(
-        labelsize=6
-    )
+    label = "share of the column's largest"
+    figure.colorbar(image, ax=axis, fraction=0.05, pad=0.02, label=label).ax.tick_params(labelsize=6)
     return figure

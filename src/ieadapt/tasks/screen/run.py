@@ -142,8 +142,8 @@ def run_screen(
             films = _make_films(workers, work, profile.effects, stages)
         for name in (*PROFILE_FILES, EFFECTS_FILE, PRICE, TRAJECTORY, *films):
             run.add(name)
-        pictures = {name: ((run.path / name).read_bytes(), condition) for name, condition in films.items()}
-        write_report(run, screen_report(request.model, work.plan.summary(), profile, pictures.values(), run.record))
+        pictures = [((run.path / name).read_bytes(), condition) for name, condition in films.items()]
+        write_report(run, screen_report(request.model, work.plan.summary(), profile, pictures, run.record))
     return profile
 
 

@@ -80,10 +80,10 @@ class ScreenWork(CellWork):
         """Follow the plain trajectories, and measure entropy and energy along them."""
         request, plan = self.request, self.plan
         prompts = request.prompts[: plan.prompts]
-        made = follow(pipe, prompts, request.generation, plan.steps, seed=request.seed)
-        made.profile.metadata["model"] = request.model
-        made.profile.save(self.folder)
-        tensors = {str(step): latents.cpu().contiguous() for step, latents in made.latents.items()}
+        kept, profile = follow(pipe, prompts, request.generation, plan.steps, seed=request.seed)
+        profile.metadata["model"] = request.model
+        profile.save(self.folder)
+        tensors = {str(step): latents.cpu().contiguous() for step, latents in kept.items()}
         write_whole(self.folder / TRAJECTORY, save(tensors, metadata={"key": self._trajectory_key}))
 
     @property

@@ -35,6 +35,7 @@ from ieadapt.tasks.study.report_effects import (
     Effect,
     Measured,
     Relation,
+    SiteEffect,
     effects_of,
     leading_effects,
     ranked,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import numpy as np
@@ -181,12 +181,15 @@ def site_effects(table: pl.DataFrame, effect: Effect, sites: pl.DataFrame) -> li
     places = sites.unique("site", keep="last").select("order", "n_keys", sites="site")
     clips = table.select("prompt", "seed").unique(maintain_order=True)
     alone = single_sites(table).join(places, on="sites", maintain_order="left")
-    units, by = [], ["sites", "head", "order", "kind", "perturbation", "ep", "n_keys"]
-    for unit, rows in alone.group_by(by, maintain_order=True):
+    named = {"site": "sites", "keys": "n_keys"}
+    by = [named.get(each.name, each.name) for each in fields(SiteEffect) if each.name != "values"]
+    units = []
+    for group, rows in alone.group_by(by, maintain_order=True):
         measured = clips.join(rows, on=["prompt", "seed"], how="left", maintain_order="left")[effect.column]
         values = measured.cast(pl.Float64).fill_null(np.nan).to_numpy()
         if np.isfinite(values).any():
-            units.append(SiteEffect(*unit, np.where(np.isfinite(values), values, np.nan)))
+            what = dict(zip((each.name for each in fields(SiteEffect)), group, strict=False))
+            units.append(SiteEffect(**what, values=np.where(np.isfinite(values), values, np.nan)))
     return sorted(units, key=lambda unit: (unit.order, -1 if unit.head is None else unit.head))
 
 

@@ -71,7 +71,7 @@ def _panels(
     *,
     size: tuple[float, float],
     below: str,
-    **shared: str,
+    **shared: Any,
 ) -> Figure:
     """A panel for every effect, one below the other, and every kind and perturbation, side by side.
 

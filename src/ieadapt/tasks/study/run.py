@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import operator
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,25 +175,22 @@ def weights_hash(model: Path | DiffusionPipeline) -> str:
         >>> len(weights_hash(folder))
         32
     """
-    return _hash_folder(model) if isinstance(model, Path) else _hash_pipeline(model)
-
-
-def _hash_folder(folder: Path) -> str:
     digest = hashlib.sha256()
-    files = [path for path in folder.rglob("*") if path.suffix in _WEIGHTS_AND_CONFIGS and path.is_file()]
-    for path in sorted(path for path in files if not path.relative_to(folder).parts[0].startswith(".")):
-        digest.update(str(path.relative_to(folder)).encode())
-        digest.update(bytes.fromhex(sha256_of(path)))
+    for content in _contents(model):
+        digest.update(content)
     return digest.hexdigest()[:32]
 
 
-def _hash_pipeline(pipe: Any) -> str:
-    digest = hashlib.sha256()
-    for name, part in sorted(pipe.components.items()):
-        digest.update(f"{name} {type(part).__name__} {getattr(part, 'config', None)}".encode())
-        for content in tensor_bytes(part.state_dict() if isinstance(part, nn.Module) else {}):
-            digest.update(content)
-    return digest.hexdigest()[:32]
+def _contents(model: Any) -> Iterator[bytes]:
+    if not isinstance(model, Path):
+        for name, part in sorted(model.components.items()):
+            yield f"{name} {type(part).__name__} {getattr(part, 'config', None)}".encode()
+            yield from tensor_bytes(part.state_dict() if isinstance(part, nn.Module) else {})
+        return
+    files = [path for path in model.rglob("*") if path.suffix in _WEIGHTS_AND_CONFIGS and path.is_file()]
+    for path in sorted(path for path in files if not path.relative_to(model).parts[0].startswith(".")):
+        yield str(path.relative_to(model)).encode()
+        yield bytes.fromhex(sha256_of(path))
 
 
 def _setting(request: StudyRun, folder: StudyFolder, pipe: DiffusionPipeline | None) -> Setting:

@@ -9,6 +9,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_type_hints
@@ -22,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ieadapt.attention import GuidanceChoice, intercept
+from ieadapt.attention import GuidanceChoice, StepWindow, intercept
 from ieadapt.errors import FailureError
 from ieadapt.files import difference
 from ieadapt.interventions import parse_perturbation
@@ -50,6 +51,7 @@ class Baseline:
     latents: Tensor | None = None
 
 
+Window = StepWindow | tuple[float, float]
 Pairs = Sequence[tuple[str, int]]
 """Prompts with their seeds."""
 
@@ -79,6 +81,15 @@ def make_baselines(
     return [Baseline(video, latent) for video, latent in zip(videos, latents, strict=True)]
 
 
+def replaced(
+    pipe: DiffusionPipeline, condition: Condition, window: Window = (0.0, 1.0), guidance: GuidanceChoice = "all"
+) -> AbstractContextManager[object]:
+    """The block in which a condition's maps are replaced."""
+    perturbation = parse_perturbation(condition.perturbation)
+    heads = None if condition.head is None else (condition.head,)
+    return intercept(pipe, perturbation, list(condition.sites), window, guidance=guidance, heads=heads)
+
+
 def make_perturbed(
     pipe: DiffusionPipeline,
     condition: Condition,
@@ -106,12 +117,10 @@ def make_perturbed(
     """
     begins = first_step(pipe, config, generation)
     window = config.perturbed.after(begins, generation.num_inference_steps)
-    heads = None if condition.head is None else (condition.head,)
     guidance: GuidanceChoice = "all" if config.branch == "both" else "cond"
     together = dataclasses.replace(generation, batch_size=len(pairs))
     prompts, seeds = [prompt for prompt, _ in pairs], [seed for _, seed in pairs]
-    perturbation = parse_perturbation(condition.perturbation)
-    with intercept(pipe, perturbation, list(condition.sites), window, guidance=guidance, heads=heads):
+    with replaced(pipe, condition, window, guidance):
         if not begins:
             return generate(pipe, prompts, together, seeds)
         latents = torch.stack([baseline.latents for baseline in baselines if baseline.latents is not None])

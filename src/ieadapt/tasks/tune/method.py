@@ -141,32 +141,27 @@ def judge(
         draws: against the mean of random sites; looked at only where both tests hold.
     """
     failed = next((test for test in tests if test.interval.low <= 0), None)
-    if failed is None:
-        worse = [name for name, interval in guards.items() if interval.high > TOLERATED]
-        if worse:
-            return Verdict(
-                "undecided",
-                "",
-                f"The gain holds, but {', '.join(worse)} may be more than {TOLERATED:.0%} worse: "
-                "the metric may have been fooled. Look at the videos.",
-            )
-        gain = tests[-1].interval
-        sites = "" if draws is None else "the sites matter" if draws.interval.low > 0 else "not shown to matter"
-        said = {
-            "": "",
-            "the sites matter": " Its sites are better than random ones of the same resolutions.",
-            "not shown to matter": " That its sites are better than random ones is not shown.",
-        }[sites]
-        return Verdict("confirmed", sites, f"Better than {tests[-1].against} by {gain:.4g}.{said}")
-    interval, number = failed.interval, len(failed.gains)
-    if interval.high < matters:
-        return Verdict(
-            "refuted", "", f"Against {failed.against}: {interval:.4g}, less than the {matters:.3g} that matter."
-        )
+    if failed is not None:
+        return _unproven(failed, spread, matters)
+    worse = [name for name, interval in guards.items() if interval.high > TOLERATED]
+    if worse:
+        doubt = f"The gain holds, but {', '.join(worse)} may be more than {TOLERATED:.0%} worse: "
+        return Verdict("undecided", "", f"{doubt}the metric may have been fooled. Look at the videos.")
+    sentence = f"Better than {tests[-1].against} by {tests[-1].interval:.4g}."
+    if draws is None:
+        return Verdict("confirmed", "", sentence)
+    if draws.interval.low > 0:
+        better = "Its sites are better than random ones of the same resolutions."
+        return Verdict("confirmed", "the sites matter", f"{sentence} {better}")
+    unsure = "That its sites are better than random ones is not shown."
+    return Verdict("confirmed", "not shown to matter", f"{sentence} {unsure}")
+
+
+def _unproven(failed: Comparison, spread: float, matters: float) -> Verdict:
+    """The verdict where a comparison does not show a gain."""
+    begin, number = f"Against {failed.against}: {failed.interval:.4g}", len(failed.gains)
+    if failed.interval.high < matters:
+        return Verdict("refuted", "", f"{begin}, less than the {matters:.3g} that matter.")
     more, shown = max(0, prompts_for(matters, spread) - number), detectable(spread, number)
-    return Verdict(
-        "undecided",
-        "",
-        f"Against {failed.against}: {interval:.4g}. {number} prompts show gains from {shown:.3g} on; "
-        f"{more} more would show {matters:.3g}.",
-    )
+    show = f"{number} prompts show gains from {shown:.3g} on; {more} more would show {matters:.3g}."
+    return Verdict("undecided", "", f"{begin}. {show}")

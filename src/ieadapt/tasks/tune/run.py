@@ -146,13 +146,10 @@ def _write_results(run: RunFolder, tuner: Tuner, found: Tuned) -> None:
     request = tuner.request
     enhance = found.best.enhance
     if enhance is not None:
-        changed = {each.name: getattr(enhance, each.name) for each in dataclasses.fields(enhance)}
-        preset = {"format": 1, "model": request.model, "verdict": found.verdict.word, "enhance": changed}
+        preset = {"format": 1, "model": request.model, "verdict": found.verdict.word, "enhance": vars(enhance)}
         run.write(PRESET, json.dumps(preset, indent=1) + "\n")
-    result = {
-        "verdict": found.verdict.word,
-        "sites": found.verdict.sites,
-        "sentence": found.verdict.sentence,
+    verdict = {"verdict": found.verdict.word, "sites": found.verdict.sites, "sentence": found.verdict.sentence}
+    result = verdict | {
         "best": found.best.name,
         "detectable": found.detectable,
         "matters": found.matters,
