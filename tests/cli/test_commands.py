@@ -59,7 +59,7 @@ def test_the_recorded_command_repeats_the_run(measured: Path, tmp_path: Path, pr
 def test_measure_prints_a_table_or_json(tiny: Path, tmp_path: Path, program: Program) -> None:
     shown = program("measure", tiny, "--prompt", "a red ball", *SIZE, "--out", tmp_path / "a", "--sites", "temporal")
     assert "EP %" in shown.out
-    assert "temporal sites have a mean EP of" in shown.out
+    assert "Temporal attention, " in shown.out
     assert "spatial" not in shown.out
     done = program("measure", tiny, "--prompt", "a red ball", *SIZE, "--out", tmp_path / "b", "--json")
     sites = json.loads(done.out)["sites"]

@@ -135,7 +135,7 @@ def rows_of_frames(clips: Mapping[str, Video], count: int = 8, gap: int = 4) -> 
 def differences(
     one: Float[Tensor, "frame channel height width"],
     other: Float[Tensor, "frame channel height width"],
-    gain: float = 4,
+    gain: int | float = 4,
 ) -> Float[Tensor, "frame channel height width"]:
     """Where two clips differ, as a clip: absolute differences times a gain; black where they are alike.
 

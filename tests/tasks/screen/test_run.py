@@ -167,7 +167,7 @@ def test_sentences_name_the_largest_and_what_can_be_skipped() -> None:
     assert sentences(pl.DataFrame(rows).sort("structure", descending=True)) == [
         "Replacing a spatial site is predicted to cost most structure at #1, #4, #3; quality at #0; "
         "motion at #2, #3, #0.",
-        "Of these, #2 changes the video little: the ones to skip first.",
+        "Of the spatial sites, #2 changes the video little: the one to leave out first.",
     ]
 
 

@@ -249,7 +249,7 @@ def verdict(row: MetricSummary) -> str:
     if row.difference is None or row.difference_low is None or row.difference_high is None:
         return f"{row.metric}: compared with nothing."
     difference = Interval(row.difference, row.difference_low, row.difference_high)
-    shown = str(difference) if row.videos >= FEWEST else f"{row.difference:+.3f}"
+    shown = f"{difference}" if row.videos >= FEWEST else f"{row.difference:+.3f}"
     begin = f"{row.metric}: {shown} on {counted(row.videos, 'caption')}; "
     if row.videos < ENOUGH:
         return begin + "so few captions settle nothing."

@@ -242,8 +242,9 @@ class EntropyProfile:
             table = None
         problem = "other content than was measured" if table is None else _problem(table)
         if table is None or problem:
-            what = "the measured values of the profile are damaged"
-            raise UsageError(what, got=problem, where=folder / _TABLE, remedy=_REMEDY)
+            raise UsageError(
+                "the measured values of the profile are damaged", got=problem, where=folder / _TABLE, remedy=_REMEDY
+            )
         metadata = {"ep_definition": "all rows", **metadata}
         return cls(_with_later(table).select(list(SCHEMA)), metadata, _read_effects(folder / EFFECTS_FILE))
 

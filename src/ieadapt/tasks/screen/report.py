@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from ieadapt.errors import UsageError
 from ieadapt.metrics.intervals import Interval
 from ieadapt.runs.report import Picture, Report, Section, Table, figure_png
-from ieadapt.tasks.measure.profile import EntropyProfile
+from ieadapt.tasks.measure.profile import EntropyProfile, short_name
 from ieadapt.tasks.measure.run import report_record
 from ieadapt.tasks.screen.config import EFFECTS
 from ieadapt.tasks.study.grid import Condition
@@ -23,9 +23,8 @@ LITTLE = 0.1
 """Share of the largest effect below which a site hardly matters, and is not named."""
 TRUST = (
     "How far to trust it: these are predictions from single steps, not measured on finished videos. The order of sites "
-    "is what they give, within one kind and one map; sizes of different effects cannot be compared. Structure is "
-    "predicted best and motion least; look at single sites with `ieadapt perturb`, and take `ieadapt study` where a "
-    "decision hangs on it."
+    "is what they give, within one kind and one map; sizes of different effects cannot be compared. Look at single "
+    "sites with `ieadapt perturb`, and take `ieadapt study` where a decision hangs on it."
 )
 
 
@@ -117,8 +116,8 @@ def sentences(ranked: pl.DataFrame) -> list[str]:
         first = next(name for name in EFFECTS if name in ranked.columns)
         little = own.filter(pl.col(first) < LITTLE * pl.col(first).max()).sort("order")
         if not little.is_empty():
-            verb = "changes" if little.height == 1 else "change"
-            lines.append(f"Of these, {', '.join(little['#'])} {verb} the video little: the ones to skip first.")
+            last = "changes the video little: the one" if little.height == 1 else "change the video little: the ones"
+            lines.append(f"Of the {kind} sites, {', '.join(little['#'])} {last} to leave out first.")
     return lines
 
 
@@ -133,11 +132,12 @@ def ranked_table(profile: EntropyProfile) -> Table:
         first = predicted[names[0]].mean if names[0] in predicted else 0.0
         shown = [predicted[name].unsigned() if name in predicted else "–" for name in names]
         measured = f"{statistics['ep'][site]:.1f}", f"{statistics['energy'][site]:.3g}"
-        ranked.append((first, [_name(orders[site], head), site, kind, replaced, *shown, *measured]))
+        named = _name(orders[site], head), short_name(site), kind
+        ranked.append((first, [*named, replaced, *shown, *measured, site]))
     rows = [row for _, row in sorted(ranked, key=lambda each: -each[0])]
-    headings = ("#", "site", "kind", "replaced by", *names, "EP %", "energy")
+    headings = ("#", "site", "kind", "replaced by", *names, "EP %", "energy", "path")
     caption = f"By {names[0]}, largest first: mean over prompts, with its 95 % interval from three prompts on."
-    return Table(headings, rows, caption, numeric=(0, *range(4, len(headings))))
+    return Table(headings, rows, caption, numeric=(0, *range(4, len(headings) - 1)))
 
 
 def plot_effects(ranked: pl.DataFrame) -> Figure:

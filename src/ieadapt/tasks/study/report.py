@@ -27,7 +27,7 @@ from ieadapt.tasks.evaluate.tables import definitions_table
 from ieadapt.tasks.maps.method import attention_maps
 from ieadapt.tasks.maps.result import AttentionMaps
 from ieadapt.tasks.maps.run import map_blocks
-from ieadapt.tasks.measure.profile import EntropyProfile
+from ieadapt.tasks.measure.profile import EntropyProfile, short_name
 from ieadapt.tasks.measure.run import PROFILE_CAPTION
 from ieadapt.tasks.study.folder import StudyFolder
 from ieadapt.tasks.study.report_effects import (
@@ -211,11 +211,15 @@ def _cost_blocks(figures: Mapping[str, Figure], measured: Measured) -> list[Bloc
 def _ranked_table(effect: Effect, units: Sequence[SiteEffect]) -> Table:
     """One row per site and perturbation, most damage first."""
     rows = [
-        [unit.name, unit.site, unit.kind, unit.perturbation, f"{unit.ep:.1f}", unit.interval().unsigned()]
+        [
+            *(unit.name, short_name(unit.site), unit.kind, unit.perturbation, f"{unit.ep:.1f}"),
+            *(unit.interval().unsigned(), unit.site),
+        ]
         for unit in ranked(effect, units)
     ]
     caption = f"Every site by {NAMES[effect.aspect]}, most damage first: mean over clips [95 % interval]."
-    return Table(("#", "site", "kind", "replaced by", "EP %", effect.label), rows, caption, numeric=(0, 4, 5))
+    headings = ("#", "site", "kind", "replaced by", "EP %", effect.label, "path")
+    return Table(headings, rows, caption, numeric=(0, 4, 5))
 
 
 def _relation_blocks(figures: Mapping[str, Figure], related: Sequence[Relation]) -> list[Block]:

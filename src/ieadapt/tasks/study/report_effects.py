@@ -238,7 +238,7 @@ def summary(table: pl.DataFrame, measured: Measured, related: Sequence[Relation]
         measured: the sites by the leading effects.
         related: the relations of these to EP.
     """
-    return [_scope(table), *_claims(related), *_costs(measured), *_cautions(related, table)]
+    return [*_costs(measured), *_claims(related), _scope(table), *_cautions(related, table)]
 
 
 def _scope(table: pl.DataFrame) -> str:
@@ -273,7 +273,7 @@ def _worst(effect: Effect, units: Sequence[SiteEffect]) -> str:
     worst = ranked(effect, units)[0]
     damage, value = worst.damage(effect), worst.interval()
     if effect.unchanged is not None and (damage <= 0 or value.low <= effect.unchanged <= value.high):
-        return f"no {NAMES[effect.aspect]} that these clips can tell from none"
+        return f"no loss of {NAMES[effect.aspect]} that these clips show"
     size = f"{damage:.3g}" if effect.unchanged is not None else f"{value.mean:.3g} left"
     return f"{NAMES[effect.aspect]} at {worst.name} with EP {worst.ep:.0f} % ({effect.damage_label} {size})"
 
