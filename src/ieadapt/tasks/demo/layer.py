@@ -19,7 +19,7 @@ from ieadapt.tasks.pairs import PairTask, Video
 from ieadapt.testbed import score_scene
 
 LAYER = "up_blocks.0.motion_modules.0.transformer_blocks.0.attn1"
-"""The site of `scenes` at which the identity costs most motion in the recorded study; a test holds it against that."""
+"""The site of `scenes` at which the identity costs most motion in the recorded study, `study-scenes`."""
 
 
 @dataclass(frozen=True)
