@@ -23,8 +23,9 @@ LITTLE = 0.1
 """Share of the largest effect below which a site hardly matters, and is not named."""
 TRUST = (
     "How far to trust it: these are predictions from single steps, not measured on finished videos. The order of sites "
-    "is what they give, within one kind and one map; sizes of different effects cannot be compared. Look at single "
-    "sites with `ieadapt perturb`, and take `ieadapt study` where a decision hangs on it."
+    "is what they give, within one kind and one map; sizes of different effects cannot be compared. On the bundled "
+    "models the order by structure held and the order by motion did not. Look at single sites with `ieadapt perturb`, "
+    "and take `ieadapt study` where a decision hangs on it."
 )
 
 
