@@ -70,7 +70,7 @@ def study(arguments: argparse.Namespace) -> None:
     print("\n".join([*result.notes, f"{result.table.height} videos"]), file=sys.stderr)
 
 
-def _stages(name: str) -> Callable[[int, int], None]:
+def _stages(stage: str, counts: str = "step") -> Callable[[int, int], None]:
     began, shown = time.monotonic(), 0.0
 
     def report(done: int, total: int) -> None:
@@ -78,7 +78,7 @@ def _stages(name: str) -> Callable[[int, int], None]:
         now = time.monotonic()
         if now - shown > 10 or done >= total:
             shown = now
-            print(f"{name}: {done} of {total}, {now - began:.0f} s", file=sys.stderr, flush=True)
+            print(f"{stage}: {done} of {total}, {now - began:.0f} s", file=sys.stderr, flush=True)
 
     return report
 

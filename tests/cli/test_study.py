@@ -23,7 +23,7 @@ def test_a_study_its_status_and_its_table(program: Program, tiny: Path, tmp_path
     words = ("study", tiny, "--prompts", prompts, *SMALL, "--batch", "2", "--out", out)
     done = program(*words)
     assert done.status == 0, done.err
-    assert "perturbed videos: 4 steps" in done.err
+    assert "perturbed videos: 4\n" in done.err
     assert done.out.splitlines()[0].split() == ["kind", "perturbation", "sites", "head", "EP", "%", "psnr"]
     assert done.out.count(SITE) == 2
     assert done.out.splitlines()[-1].endswith("report.html")

@@ -281,7 +281,7 @@ def study(
         return _price(config, functools.partial(study_size, config))
     with run_in(out, "study") as (folder, stages):
         result = run_study(config, folder, resume=resume, stages=stages)
-        stages("drawing the report")
+        stages("drawing the report", "")
         pipe, call = config.hardware.load(config.model), config.generation.call
         pictures = study_maps(pipe, result.table, EntropyProfile.load(folder), call)
         write_study_report(folder, maps=pictures)

@@ -79,22 +79,23 @@ def shown_stages() -> Iterator[Stages]:
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), *counts)
     with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
 
-        def begin(stage: str) -> Progress:
+        def begin(stage: str, counts: str = "step") -> Progress:
             if console.is_terminal:
-                task = bars.add_task(stage, total=None)
+                unit = counted(2, counts).partition(" ")[2]
+                task = bars.add_task(f"{stage}, {unit}" if counts else stage, total=None)
                 return lambda done, total: bars.update(task, completed=done, total=total)
-            return _announce(stage)
+            return _announce(stage, counts)
 
         yield begin
 
 
-def _announce(stage: str) -> Progress:
+def _announce(stage: str, counts: str) -> Progress:
     """Print the stage once, when its first step is done."""
     pending = [stage]
 
     def report(done: int, total: int) -> None:
         while pending:
-            print_progress(f"{pending.pop()}: {counted(total, 'step')}")
+            print_progress(f"{pending.pop()}: {counted(total, counts) if counts else total}")
 
     return report
 

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from ieadapt.errors import FailureError, IEAdaptError, IEAdaptWarning, UsageError, raised_as
 from ieadapt.files import (
@@ -43,13 +43,19 @@ _REMEDY = "name another folder, or repeat the run; its videos can be read as a f
 
 Progress = Callable[[int, int], None]
 """Called with (steps done, steps in all)."""
-Stages = Callable[[str], Progress]
-"""Called with the name of a stage that begins; returns where its steps are reported."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def silent(stage: str) -> Progress:
+@runtime_checkable
+class Stages(Protocol):
+    """Called with the name of a stage that begins, and what it counts where its name does not say it."""
+
+    def __call__(self, stage: str, counts: str = "step") -> Progress:
+        """Where it is reported how far the stage is."""
+
+
+def silent(stage: str, counts: str = "step") -> Progress:
     """Stages that nobody watches.
 
     Example:

@@ -192,7 +192,7 @@ def make_all(
     tasks, done = pending(failed), 0
     if not tasks:
         return failed
-    total, report = sum(len(task.items) for task in tasks), stages(stage)
+    total, report = sum(len(task.items) for task in tasks), stages(stage, "")
     while tasks:
         before = done
         for outcome in run(tasks):

@@ -74,7 +74,7 @@ class _Job:
     began: float = 0.0
     stage_began: float = 0.0
 
-    def begin_stage(self, stage: str) -> Progress:
+    def begin_stage(self, stage: str, counts: str = "step") -> Progress:
         """Note the stage; its reports end the run once someone has asked for that."""
         self.report(0, 0)
         self.latest, self.stage_began = Status("running", stage=stage), time.monotonic()

@@ -145,7 +145,7 @@ def _measure(
     work: EditWork, jobs: Sequence[EditJob], metrics: Sequence[Metric], stages: Stages
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """One row of values per method, video and prompt; a metric that refuses has no value there."""
-    values, noted, report = list[dict[str, Any]](), dict[str, None](), stages("measuring")
+    values, noted, report = list[dict[str, Any]](), dict[str, None](), stages("measuring", "video")
     for done, job in enumerate(jobs):
         reference, damage = read_clip(work.source_file(job)).frames, work.record(job).notes
         noted |= dict.fromkeys(f"{job.name}: source: {sign}" for sign in damage)

@@ -83,7 +83,7 @@ def run_demo(config: DemoRun, out: str | Path, *, overwrite: bool = False, stage
         run.note(seeds=[task.seed for task in tasks], sites=[site.name for site in sites], model=describe(pipe))
         pairs = list(enhanced_pairs(pipe, tasks, generation, method, profile, stages))
         clips = [Clip(write_pair(run, task, pair), task.caption) for task, pair in zip(tasks, pairs, strict=True)]
-        progress, plain, enhanced = stages("scoring"), [], []
+        progress, plain, enhanced = stages("scoring", "pair"), [], []
         for done, (text, pair) in enumerate(zip(captions, pairs, strict=True), start=1):
             plain.append(score_scene(pair.plain, text))
             enhanced.append(score_scene(pair.changed, text))

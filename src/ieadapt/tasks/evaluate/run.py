@@ -201,7 +201,7 @@ def _measure(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """One row of values per pair, and what must be known of them."""
     notes, refusals = list[str](), list[tuple[str, str]]()
-    report, done = stages("measuring"), itertools.count(1)
+    report, done = stages("measuring", "video"), itertools.count(1)
 
     def measure(name: str) -> dict[str, Any]:
         report(next(done), len(pairing.pairs))
