@@ -52,10 +52,10 @@ def counted(number: int | float, noun: str) -> str:
     """A number with its noun.
 
     Example:
-        >>> counted(1, "site"), counted(1200, "video")
-        ('1 site', '1,200 videos')
+        >>> counted(1, "site"), counted(1200, "video"), counted(2, "pass")
+        ('1 site', '1,200 videos', '2 passes')
     """
-    return f"{number:,.0f} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,.0f} {noun}{'' if number == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
 def format_duration(seconds: int | float) -> str:

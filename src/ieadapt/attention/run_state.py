@@ -16,6 +16,7 @@ from ieadapt.attention.families import UNLISTED, Family
 from ieadapt.attention.restore import around, attribute
 from ieadapt.attention.sites import Guidance, Stream
 from ieadapt.errors import FailureError, UsageError
+from ieadapt.notation import counted
 
 BRANCHES: Mapping[str | None, Guidance] = {
     "cond": "cond",
@@ -245,7 +246,7 @@ class RunState:
         if prompt >= len(streams):
             raise UsageError(
                 "more videos than streams",
-                expected=f"{len(streams)} prompts, one for each of {tuple(streams)}",
+                expected=f"{counted(len(streams), 'prompt')}, one for each of {tuple(streams)}",
                 got=f"a batch with a prompt number {prompt + 1}",
                 remedy="pass one stream name per prompt to intercept(..., streams=...)",
             )

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
 from ieadapt.errors import UsageError
+from ieadapt.notation import counted
 
 Kind = Literal["spatial", "temporal", "joint", "cross", "text", "unknown"]
 
@@ -62,7 +63,7 @@ class SiteList(list[AttentionSite]):
 
     def __repr__(self) -> str:
         rows = (f"{site.order:4} {site.kind:8} {site.name}, {site.heads} heads" for site in self)
-        return "\n".join([f"{len(self)} attention sites: {_kinds_of(self)}", *rows])
+        return "\n".join([f"{counted(len(self), 'attention site')}: {_kinds_of(self)}", *rows])
 
 
 Selection = str | AttentionSite | Sequence[str | AttentionSite] | Callable[[AttentionSite], bool] | None
@@ -138,7 +139,7 @@ def _kinds_of(sites: Sequence[AttentionSite]) -> str:
 
 
 def _what_there_is(sites: Sequence[AttentionSite]) -> str:
-    return f"this model has the kinds {_kinds_of(sites)}; `ieadapt sites MODEL` lists all {len(sites)} sites"
+    return f"this model has the kinds {_kinds_of(sites)}; `ieadapt sites MODEL` lists all {counted(len(sites), 'site')}"
 
 
 Guidance = Literal["uncond", "cond", "weak", "unknown"]

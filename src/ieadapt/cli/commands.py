@@ -18,6 +18,7 @@ from ieadapt.attention import FAMILIES
 from ieadapt.cli.console import Summary, location, mend_and_resume, print_progress, run_in
 from ieadapt.cli.options import DryRun, Model, Out, Overwrite, Resume, takes
 from ieadapt.models import known_models
+from ieadapt.notation import counted
 from ieadapt.runs.folder import display_path, read_run
 from ieadapt.runs.report import Table
 from ieadapt.tasks.demo.config import DemoRun
@@ -176,7 +177,7 @@ def enhance(
     content = {key: record[key] for key in ("sites", "seeds", "kept", "cost", "seconds_per_video")}
     rows = [[str(site.order), site.kind, site.name] for site in chosen]
     table = Table(("#", "kind", "site"), rows, f"attention sites that were changed: {len(chosen)}", numeric=(0,))
-    kept = f"kept from the earlier run: {record['kept']} of {len(record['seeds'])} pairs"
+    kept = f"kept from the earlier run: {record['kept']} of {counted(len(record['seeds']), 'pair')}"
     lines = [kept] if record["kept"] else []
     lines += [location("video", folder / name) for name in videos if "side-by-side" in name]
     return Summary({"videos": videos, **content}, [table, *lines], folder)

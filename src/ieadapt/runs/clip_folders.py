@@ -11,6 +11,7 @@ from typing import Any
 
 from ieadapt.errors import FailureError, UsageError, raised_as
 from ieadapt.files import fits
+from ieadapt.notation import counted
 from ieadapt.runs.folder import CONFIG, problem_of, read_run
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".webm", ".gif", ".mkv", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".y4m", ".ts"})
@@ -102,8 +103,8 @@ def read_prompts_of(file: Path, names: Collection[str]) -> Mapping[str, str]:
     if len(lines) != len(names):
         raise UsageError(
             "the prompts do not fit the videos",
-            expected=f"{len(names)} prompts, one per video, in the order of their names",
-            got=f"{len(lines)} prompts",
+            expected=f"{counted(len(names), 'prompt')}, one per video, in the order of their names",
+            got=f"{counted(len(lines), 'prompt')}",
             where=file,
             remedy="or give a JSON file: {name of the video: prompt}",
         )

@@ -18,6 +18,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from ieadapt.errors import FailureError, IEAdaptError, UsageError, raised_as
+from ieadapt.notation import counted
 from ieadapt.runs.folder import Stages
 from ieadapt.runs.notes import overheard
 from ieadapt.runs.settings import Hardware
@@ -149,7 +150,7 @@ class Worker:
 
 def within_memory(videos: int) -> AbstractContextManager[None]:
     """Say what to do where the device's memory is too small for a batch."""
-    facts = {"got": f"{videos} videos in a batch", "remedy": "use a smaller --batch"}
+    facts = {"got": f"{counted(videos, 'video')} in a batch", "remedy": "use a smaller --batch"}
     return raised_as(FailureError, "the device's memory is too small", torch.OutOfMemoryError, **facts)
 
 

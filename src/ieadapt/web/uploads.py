@@ -26,6 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ieadapt.errors import FailureError, UsageError, raised_as
 from ieadapt.files import sha256_of, write_atomically
+from ieadapt.notation import counted
 from ieadapt.web import sanitize_upload
 
 _NAME = re.compile(r"[0-9a-f]{16}")
@@ -128,7 +129,7 @@ class Uploads:
             raise UsageError(
                 "there is no room for another clip",
                 expected=f"fewer than {self.limits.number} clips and {self.limits.total // MEBIBYTE} MB",
-                got=f"{len(kept)} clips, {sum(kept) // MEBIBYTE} MB",
+                got=f"{counted(len(kept), 'clip')}, {sum(kept) // MEBIBYTE} MB",
                 remedy="who runs the app can delete clips in the folder uploads of its --root",
             )
 

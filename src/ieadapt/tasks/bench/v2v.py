@@ -13,6 +13,7 @@ import yaml
 
 from ieadapt.errors import FailureError, IEAdaptError, UsageError, raised_as
 from ieadapt.metrics import Metric, select_metrics
+from ieadapt.notation import counted
 from ieadapt.runs.clip_folders import VIDEO_SUFFIXES, frames_of
 from ieadapt.runs.clip_reading import open_clip, read_clip
 from ieadapt.runs.engines import make_missing
@@ -114,7 +115,7 @@ def run_v2v(
         done = [job for job in jobs if job.name not in batch.left_out]
         if not done:
             name, reason = next(iter(batch.left_out.items()))
-            problem = f"{len(batch.left_out)} videos could not be edited"
+            problem = f"{counted(len(batch.left_out), 'video')} could not be edited"
             raise FailureError(problem, got=f"{name}: {reason}", remedy="--resume")
         run.write("config.yaml", as_v2vbench(done))
         values, notes = _measure(work, done, metrics, stages)

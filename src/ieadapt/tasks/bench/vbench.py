@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ieadapt.errors import FailureError, UsageError, raised_as
 from ieadapt.metrics.intervals import mean_interval
+from ieadapt.notation import counted
 from ieadapt.runs.engines import make_missing
 from ieadapt.runs.flags import flag_arguments
 from ieadapt.runs.folder import Stages, open_run, silent
@@ -121,7 +122,7 @@ def _make(config: VBenchRun, folder: Path, stages: Stages) -> None:
     failed = make_missing(work, pending, stages, "videos", engine=config.engine, workers=config.workers)
     for key, reason in failed.items():
         got = f"{jobs[key].name}: {reason}"
-        raise FailureError(f"{len(failed)} videos could not be made", got=got, remedy="--resume")
+        raise FailureError(f"{counted(len(failed), 'video')} could not be made", got=got, remedy="--resume")
 
 
 def _provide_profile(config: VBenchRun, folder: Path, stages: Stages) -> None:

@@ -34,6 +34,7 @@ from ieadapt.interventions.prompt_to_prompt import PromptToPrompt
 from ieadapt.models.noise_schedule import NoiseSchedule
 from ieadapt.models.scheduler_wrapper import StepFunctionWrapper
 from ieadapt.models.video_latents import Latents, latents_of
+from ieadapt.notation import counted
 from ieadapt.runs.settings import GenerationConfig
 from ieadapt.runs.videos import Video
 from ieadapt.tasks.edit.config import EditConfig
@@ -302,10 +303,10 @@ class Editor:
     def _notes(self) -> tuple[str, ...]:
         """What was chosen, in sentences."""
         total = len(self._schedule)
-        notes = [f"the edit runs {total - self.first} of {total} steps, from step {self.first}"]
+        notes = [f"the edit runs {total - self.first} of {counted(total, 'step')}, from step {self.first}"]
         if self.sites:
             kinds = ", ".join(sorted({site.kind for site in self.sites}))
-            notes.append(f"the source's maps are injected at {len(self.sites)} sites ({kinds})")
+            notes.append(f"the source's maps are injected at {counted(len(self.sites), 'site')} ({kinds})")
         if self._config.replaces_words:
             notes.append("words that both prompts share keep the source's cross-attention maps")
         return tuple(notes)

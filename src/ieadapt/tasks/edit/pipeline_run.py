@@ -20,6 +20,7 @@ from ieadapt.models.memory import check_run
 from ieadapt.models.noise_schedule import NoiseSchedule, matching_scheduler
 from ieadapt.models.scheduler_wrapper import STEP_IN_PART, StepFunctionWrapper
 from ieadapt.models.video_latents import Latents, fitting_size, latents_of
+from ieadapt.notation import counted
 from ieadapt.runs.inputs import FRAMES, GivenInput, call_values
 from ieadapt.runs.videos import Video
 from ieadapt.tasks.generate import call_pipeline, quiet
@@ -141,7 +142,7 @@ def check_source_clip(pipe: DiffusionPipeline, frames: Video) -> None:
         raise UsageError(
             "the model cannot take a clip of this size",
             expected=f"height and width in multiples of {row.pixels(pipe)}, {row.lengths(pipe)}{longest}",
-            got=f"{count} frames of {width}x{height}",
+            got=f"{counted(count, 'frame')} of {width}x{height}",
             where=type(pipe).__name__,
             remedy=f"the nearest size below it is {fits[0]} frames of {fits[2]}x{fits[1]}",
         )

@@ -146,7 +146,7 @@ def _findings(records: Sequence[JobRecord]) -> list[str]:
         )
     sites = max(len(record.sites) for record in records)
     if sites:
-        sentences.append(f"The maps of the source were injected at {sites} attention sites.")
+        sentences.append(f"The maps of the source were injected at {counted(sites, 'attention site')}.")
     sentences.append("Whether an edit shows what its prompt says is for the eye to judge: see the videos below.")
     return sentences
 

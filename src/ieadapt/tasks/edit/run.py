@@ -15,6 +15,7 @@ from ieadapt.files import record_text
 from ieadapt.metrics import select_metrics
 from ieadapt.metrics.structure import region_psnr
 from ieadapt.models.video_latents import fitting_size, run_size
+from ieadapt.notation import counted
 from ieadapt.runs.folder import Batch, RunFolder, Stages, silent
 from ieadapt.runs.pipelines import Load, describe, open_model_run
 from ieadapt.runs.report import write_report
@@ -178,7 +179,7 @@ class JobRunner:
         config = with_model_defaults(sized, self.request.model)
         progress = self.stages("generating the source")
         video = generate(self.pipe, job.source_prompt, config, int(job.seed or 0), progress=progress)[0]
-        chosen = f"“{job.source_prompt}”, {frames.number} frames of {frames.width}x{frames.height}"
+        chosen = f"“{job.source_prompt}”, {counted(frames.number, 'frame')} of {frames.width}x{frames.height}"
         return Source(video, Fraction(FRAMES_PER_SECOND), None, chosen)
 
     def _key(self, job: EditJob) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 from ieadapt.attention import AttentionCall, AttentionSite, Clock, DenoiserCall, Prefix
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.interventions import Record
+from ieadapt.notation import counted
 from ieadapt.tasks.enhance.config import EnhanceConfig
 from ieadapt.tasks.measure.profile import EntropyProfile
 
@@ -234,7 +235,7 @@ class Enhancement:
         self._step = step
 
     def __repr__(self) -> str:
-        return f"Enhancement({self.config!r}, {len(self.sites)} sites)"
+        return f"Enhancement({self.config!r}, {counted(len(self.sites), 'site')})"
 
 
 def _format_grid(grid: Sequence[int]) -> str:

@@ -15,6 +15,7 @@ from ieadapt.attention import AttentionSite
 from ieadapt.errors import FailureError, UsageError
 from ieadapt.files import read_record, record_text, write_atomically
 from ieadapt.functional import EP_DEFINITION
+from ieadapt.notation import counted
 from ieadapt.tasks.measure.layer_choice import Head, SiteChoice
 
 if TYPE_CHECKING:
@@ -255,7 +256,7 @@ class EntropyProfile:
 
     def __repr__(self) -> str:
         kinds = ", ".join(f"{n} {kind}" for kind, n in self.by_site().group_by("kind").len().sort("kind").iter_rows())
-        return f"EntropyProfile({kinds} sites, {self.table['step'].n_unique()} steps)"
+        return f"EntropyProfile({kinds} sites, {counted(self.table['step'].n_unique(), 'step')})"
 
 
 def _means_by_site(effects: pl.DataFrame) -> dict[str, dict[str, float]]:

@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 from diffusers import DiffusionPipeline
 
+from ieadapt.notation import counted
 from ieadapt.runs.cells import CellRow, require_made
 from ieadapt.runs.engines import open_workers
 from ieadapt.runs.flags import command_line
@@ -184,7 +185,7 @@ def _make_passes(workers: RunTasks, work: ScreenWork, stages: Stages) -> list[Ce
     failed = work.cells.make(
         workers, ScreenWork.make, tries, CHUNK * batch, together=together, stages=stages, stage="passes"
     )
-    problem = f"{len(failed)} passes of the screen could not be made"
+    problem = f"{counted(len(failed), 'pass')} of the screen could not be made"
     require_made(failed, problem, work.folder, "--resume tries these again")
     cells = work.cells.read(tries.keys())[0]
     return [cells[key] for key in tries]

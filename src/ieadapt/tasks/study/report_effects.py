@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from ieadapt.metrics import METRICS
 from ieadapt.metrics.intervals import Correlation, Interval, mean_interval, spearman_interval
+from ieadapt.notation import counted
 from ieadapt.tasks.evaluate.tables import MEASURES
 
 Aspect = Literal["structure", "consistency", "quality", "motion", "text"]
@@ -245,8 +246,10 @@ def _scope(table: pl.DataFrame) -> str:
     alone = single_sites(table)
     clips = table.select("prompt", "seed").unique().height
     return (
-        f"{table.height} videos in which attention was replaced: {alone['sites'].n_unique()} sites, "
-        f"{_listed(table['perturbation'].unique(maintain_order=True).to_list())}, {clips} clips (prompt and seed); "
+        f"{counted(table.height, 'video')} in which attention was replaced: "
+        f"{counted(alone['sites'].n_unique(), 'site')}, "
+        f"{_listed(table['perturbation'].unique(maintain_order=True).to_list())}, "
+        f"{counted(clips, 'clip')} (prompt and seed); "
         "each is compared with the same video without the replacement."
     )
 

@@ -19,6 +19,7 @@ from ieadapt.errors import IEAdaptError, UsageError
 from ieadapt.files import sha256_of
 from ieadapt.metrics import select_metrics
 from ieadapt.models import known_models, model_folder
+from ieadapt.notation import counted
 from ieadapt.runs.cells import require_made
 from ieadapt.runs.engines import open_workers
 from ieadapt.runs.flags import command_line
@@ -141,7 +142,7 @@ def run_study(
             if folder.has_grid():
                 folder.keep_notes(warned)
     table = compact(folder, expected)
-    problem = f"{len(failed)} cells of the study could not be computed"
+    problem = f"{counted(len(failed), 'cell')} of the study could not be computed"
     require_made(failed, problem, folder.path, "the others are in study.parquet; --resume tries these again")
     return StudyResult(table, notes, folder.notes())
 

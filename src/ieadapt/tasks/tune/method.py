@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from ieadapt.metrics.intervals import Interval, mean_interval
+from ieadapt.notation import counted
 
 SURVIVORS = 3
 """At most so many are left when all of the first half was seen."""
@@ -163,5 +164,5 @@ def _unproven(failed: Comparison, spread: float, matters: float) -> Verdict:
     if failed.interval.high < matters:
         return Verdict("refuted", "", f"{begin}, less than the {matters:.3g} that matter.")
     more, shown = max(0, prompts_for(matters, spread) - number), detectable(spread, number)
-    show = f"{number} prompts show gains from {shown:.3g} on; {more} more would show {matters:.3g}."
+    show = f"{counted(number, 'prompt')} show gains from {shown:.3g} on; {more} more would show {matters:.3g}."
     return Verdict("undecided", "", f"{begin}. {show}")
