@@ -112,7 +112,7 @@ def test_prompts_come_by_name_or_line_by_line(tmp_path: Path) -> None:
         ("p.json", '{"a": "a cat"}', "a video has no prompt; got b"),
         ("p.json", "no json", "cannot be read; got no JSON object"),
         ("p.json", "[1]", "cannot be read; got no JSON object"),
-        ("p.txt", "one\n", "do not fit the videos; expected 2 prompts.*; got 1 prompts"),
+        ("p.txt", "one\n", "do not fit the videos; expected 2 prompts.*; got 1 prompt"),
         ("p.txt", None, "cannot be read; got No such file"),
     ],
 )

@@ -47,7 +47,7 @@ class SiteList(list[AttentionSite]):
 
     Example:
         >>> SiteList([AttentionSite("mid.attn1", "spatial", order=3, heads=8)]).assert_count_is(1)
-        1 attention sites: spatial (1)
+        1 attention site: spatial (1)
            3 spatial  mid.attn1, 8 heads
     """
 
@@ -84,7 +84,7 @@ def select_sites(sites: Sequence[AttentionSite], selection: Selection = None) ->
     Example:
         >>> a, b = AttentionSite("down.attn1", "spatial", 0, 2), AttentionSite("up.attn1", "temporal", 1, 2)
         >>> select_sites([a, b], "temporal")
-        1 attention sites: temporal (1)
+        1 attention site: temporal (1)
            1 temporal up.attn1, 2 heads
     """
     if selection is None:

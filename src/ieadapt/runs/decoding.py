@@ -26,7 +26,6 @@ from av.stream import Disposition
 from jaxtyping import UInt8
 
 from ieadapt.errors import UsageError, reason_of
-from ieadapt.notation import counted
 from ieadapt.runs.clip_folders import PICTURE_SUFFIXES
 
 Picture = UInt8[np.ndarray, "height width 3"]
@@ -252,7 +251,7 @@ class VideoFile:
     def _missing_at_the_end(self, *, from_the_beginning: bool) -> str:
         """What of that which the header states was not there."""
         header, container = self.header, self.container.format.name
-        read = f"cut off: {counted(self.count, 'frame')} in {self.ends:.2f} s"
+        read = f"cut off: {self.count} frames in {self.ends:.2f} s"
         if header.frames is not None and from_the_beginning and self.count < header.frames:
             return f"{read}, of {header.frames} that its header states"
         if "matroska" in container and header.seconds is not None:  # elsewhere FFmpeg estimates the length

@@ -246,7 +246,7 @@ def check_seeds(first: int, videos: int = 1) -> None:
         UsageError: a seed is out of range, or there are too many videos.
     """
     if videos > MOST_VIDEOS:
-        got = f"{counted(videos, 'video')}"
+        got = f"{videos} videos"
         raise UsageError("a run makes too many videos", expected=f"at most {MOST_VIDEOS}", got=got, where="--seeds")
     if not -SEED_LIMIT <= first <= SEED_LIMIT - videos:
         raise UsageError("a seed is out of range", expected="64 bits, with the seeds that count up from it", got=first)

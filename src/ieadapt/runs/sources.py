@@ -17,7 +17,6 @@ from torch import Tensor
 
 from ieadapt.errors import UsageError
 from ieadapt.metrics.metric import ClipSize
-from ieadapt.notation import counted
 from ieadapt.runs.clip_reading import check_memory, open_clip
 from ieadapt.runs.decoding import Header, damaged, only_a_picture, open_video, played_track
 from ieadapt.runs.settings import SourceConfig
@@ -119,8 +118,7 @@ def read_source(
             raise _too_short(request, config, rate, clip.ends, path)
         sound = read_sound(path, config.start, seconds) if clip.header.has_sound else None
     span = f"{config.start:.2f}–{config.start + seconds:.2f} s at {float(rate):g} per second"
-    length, heard = counted(request.number, "frame"), "with its sound" if sound else "no sound"
-    parts = [f"{length}, {span}", str(framing), *clip.notes, heard]
+    parts = [f"{request.number} frames, {span}", str(framing), *clip.notes, "with its sound" if sound else "no sound"]
     return Source(torch.stack(frames), rate, sound, "; ".join(parts), clip.damage)
 
 
@@ -148,7 +146,7 @@ def _too_short(request: Frames, config: SourceConfig, rate: Fraction, seconds: f
     remedies += [f"raise --fps to {denser + 0.05:.1f} or more"] if denser < 240 else []
     return UsageError(
         "the video is too short",
-        expected=f"{counted(request.number, 'frame')} at {float(rate):g} per second, up to {last:.2f} s",
+        expected=f"{request.number} frames at {float(rate):g} per second, up to {last:.2f} s",
         got=f"a video of {seconds:.2f} s",
         where=path,
         remedy=" or ".join([*remedies, "lower --frames where the model allows it"]),
