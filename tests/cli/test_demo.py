@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,12 @@ def test_the_demo_leaves_table_videos_plot_and_report(tmp_path: Path, program: P
     rows = json.loads((tmp_path / "comparison.json").read_text())
     assert {"accuracy", "motion", "flicker"} <= {row["metric"] for row in rows}
     assert {"edit/source.mp4", "edit/edited.mp4", "edit/side-by-side.mp4", "edit/strip.png"} <= set(record["files"])
-    assert "dB to the perfect edit, where a copy of the source has" in done.out
+    assert {"layer/strip.png", "layer/without.mp4"} <= set(record["files"])
+    assert re.search(r"Without the attention of layer #18 .* goes from \d\.\d\d to \d\.\d\d of 1", done.out)
+    assert "dB to the perfect edit (the source itself: " in done.out
+    report = (tmp_path / "report.html").read_text()
+    titles = ["What one layer carries", "One edit", "Plain and enhanced", "The difference"]
+    assert sorted(titles, key=report.index) == titles
     assert "95 % interval" in done.out
     assert "accuracy" in done.out
     profile = EntropyProfile.load(tmp_path)
