@@ -46,7 +46,7 @@ def test_the_commands_of_the_readme_run_one_after_the_other_with_a_model_of_the_
     monkeypatch.chdir(tmp_path)
     build("animatediff").save_pretrained("my-model")
     Path("few.txt").write_text("a red ball\na dog in snow\n")
-    Path("prompts.txt").write_text("\n".join(f"a dog in snow, number {number}" for number in range(8)))
+    Path("prompts.txt").write_text("\n".join(f"a dog in snow, number {number}" for number in range(12)))
     ran = [words for words in commands((ROOT / "README.md").read_text()) if "MODEL" in words]
     assert [words[0] for words in ran] == ["sites", "screen", "tune", "enhance"]
     for words in ran:

@@ -130,7 +130,7 @@ def browse(chromium: Any, served: Served) -> Iterator[Open]:
 
     def new(width: int = 1440, height: int = 900) -> Watched:
         page = chromium.new_page(viewport={"width": width, "height": height})
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(180_000)
         watched = Watched(page, served.address)
         watched.watch()
         opened.append(watched)

@@ -359,7 +359,7 @@ def test_maps_and_comparisons_open_again_from_the_list_of_runs(browse: Open, ser
 def test_a_page_with_a_running_job_recovers_when_the_server_is_started_again(chromium: Any, tmp_path: Path) -> None:
     config = WebConfig(("scenes",), Access(port=free_port()), tmp_path / "root")
     page = chromium.new_page(viewport={"width": 1280, "height": 900})
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(180_000)
     with serving(config) as first:
         page.goto(first.address)
         page.locator(".empty").first.wait_for()
