@@ -8,10 +8,12 @@ from ieadapt.tasks.demo.layer import LAYER
 from ieadapt.testbed.edits import HALVES, edit_pairs
 
 
-def test_the_layer_costs_most_motion_in_the_study() -> None:
+def test_the_layer_costs_most_motion_of_those_that_surely_do() -> None:
     rows = [row for row in load("study-scenes")["rows"] if row["perturbation"] == "identity"]
     assert len(rows) == 30
-    assert min(rows, key=lambda row: row["testbed_motion_change"])["site"] == LAYER
+    sure = [row for row in rows if row["testbed_motion_change_high"] < 0]
+    assert len(sure) > 5
+    assert min(sure, key=lambda row: row["testbed_motion_change"])["site"] == LAYER
 
 
 def test_the_edit_is_the_one_in_the_middle_of_the_choosing_half() -> None:

@@ -25,7 +25,7 @@ def test_the_demo_leaves_table_videos_plot_and_report(tmp_path: Path, program: P
     assert {"accuracy", "motion", "flicker"} <= {row["metric"] for row in rows}
     assert {"edit/source.mp4", "edit/edited.mp4", "edit/side-by-side.mp4", "edit/strip.png"} <= set(record["files"])
     assert {"layer/strip.png", "layer/without.mp4"} <= set(record["files"])
-    assert re.search(r"Without the attention of layer #18 .* goes from \d\.\d\d to \d\.\d\d of 1", done.out)
+    assert re.search(r"Without the attention of layer #3 .* goes from \d\.\d\d to \d\.\d\d of 1", done.out)
     assert "dB to the perfect edit (the source itself: " in done.out
     report = (tmp_path / "report.html").read_text()
     titles = ["What one layer carries", "One edit", "Plain and enhanced", "The difference"]
