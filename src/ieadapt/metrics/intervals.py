@@ -15,6 +15,8 @@ Numbers = Sequence[int | float] | np.ndarray
 """One value per unit."""
 Units = Literal["drawn", "fixed"]
 """Whether the units are a sample of others like them, or all there are."""
+LEAST_UNITS = 3
+"""Units from which a mean is reported with an interval."""
 LEAST = 4
 """Units below which a rank correlation is not worth an interval."""
 CHUNK = 2**22

@@ -293,4 +293,5 @@ def unknown_words(pipe: Any, prompt: str) -> list[str]:
     folder = getattr(pipe, "name_or_path", None)
     if not any(folder == str(model.folder) for model in known_models().values()):
         return []
-    return [word for word in dict.fromkeys(re.findall(r"[\w'-]+", prompt.lower())) if word not in words()]
+    known = words()
+    return [word for word in dict.fromkeys(re.findall(r"[\w'-]+", prompt.lower())) if word not in known]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from typing import Any, Literal
 from matplotlib.figure import Figure
 
 from ieadapt.metrics import Metric
-from ieadapt.metrics.intervals import Interval, mean_interval, paired_interval
+from ieadapt.metrics.intervals import LEAST_UNITS, Interval, mean_interval, paired_interval
 from ieadapt.notation import counted
 from ieadapt.runs.report import Table
 from ieadapt.testbed import SceneScore
@@ -21,8 +22,6 @@ from ieadapt.testbed.score import COMPONENTS
 
 ENOUGH = 20
 """With fewer pairs than this, a bootstrap interval is too narrow to conclude from."""
-FEWEST = 3
-"""From fewer there is no interval."""
 
 Better = Literal["higher", "lower"]
 
@@ -67,6 +66,14 @@ class MetricSummary:
     difference: float | None = None
     difference_low: float | None = None
     difference_high: float | None = None
+
+    @property
+    def change(self) -> Interval | None:
+        """The mean difference, with its interval where there are units enough; None where nothing was compared."""
+        if self.difference is None or self.difference_low is None or self.difference_high is None:
+            return None
+        ends = (self.difference_low, self.difference_high) if self.videos >= LEAST_UNITS else (math.nan, math.nan)
+        return Interval(self.difference, *ends)
 
     @classmethod
     def of_pairs(cls, named: tuple[str, str, str], after: Sequence[float], before: Sequence[float]) -> MetricSummary:
@@ -155,12 +162,11 @@ def answer(rows: Sequence[MetricSummary], pairs: int) -> str:
     if pairs < ENOUGH:
         settle = "videos settle" if pairs > 1 else "video settles"
         return f"{pairs} {settle} nothing: with fewer than {ENOUGH} the intervals are too narrow."
-    compared = [row for row in rows if row.difference is not None and row.difference_low is not None]
-    if not compared:
+    changes = [(row, row.change) for row in rows if row.change is not None]
+    if not changes:
         return f"{counted(len(rows), 'metric')} of {pairs} videos."
     found: dict[str, list[str]] = {"Better": [], "Worse": [], "Changed, which is neither": []}
-    for row in compared:
-        change = Interval(row.difference or 0.0, row.difference_low or 0.0, row.difference_high or 0.0)
+    for row, change in changes:
         if change.excludes_zero:
             gained = (change.mean > 0) == (row.better == "higher")
             word = "Changed, which is neither" if row.better == "context" else "Better" if gained else "Worse"
@@ -215,7 +221,7 @@ def _number(value: float | None, sign: str = "") -> str:
 
 
 def _ends(row: MetricSummary, low: float | None, high: float | None, sign: str = "") -> str:
-    if low is None or high is None or row.videos < FEWEST:
+    if low is None or high is None or row.videos < LEAST_UNITS:
         return "–"
     form = sign + _digits(max(abs(low), abs(high)))
     return f"[{low:{form}}, {high:{form}}]"
@@ -246,11 +252,10 @@ def verdict(row: MetricSummary) -> str:
         >>> verdict(MetricSummary("motion", "", "higher", 96, 0.85, 0.8, 0.9, 0.8, 0.05, -0.01, 0.1))
         'motion: +0.050 [-0.010, +0.100] on 96 captions; the interval holds zero, so they do not settle it.'
     """
-    if row.difference is None or row.difference_low is None or row.difference_high is None:
+    difference = row.change
+    if difference is None:
         return f"{row.metric}: compared with nothing."
-    difference = Interval(row.difference, row.difference_low, row.difference_high)
-    shown = f"{difference}" if row.videos >= FEWEST else f"{row.difference:+.3f}"
-    begin = f"{row.metric}: {shown} on {counted(row.videos, 'caption')}; "
+    begin = f"{row.metric}: {difference} on {counted(row.videos, 'caption')}; "
     if row.videos < ENOUGH:
         return begin + "so few captions settle nothing."
     if not difference.excludes_zero:

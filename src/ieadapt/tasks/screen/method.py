@@ -21,7 +21,7 @@ from ieadapt.attention import AttentionCall, AttentionSite, DenoiserCall, attent
 from ieadapt.attention.restore import attribute
 from ieadapt.functional import cfg_scale_of
 from ieadapt.interventions import Record, parse_perturbation
-from ieadapt.metrics.intervals import mean_interval
+from ieadapt.metrics.intervals import LEAST_UNITS, mean_interval
 from ieadapt.models.noise_schedule import NoiseSchedule, matching_scheduler
 from ieadapt.models.scheduler_wrapper import StepFunctionWrapper, kept_latents
 from ieadapt.models.video_latents import Latents, latents_of, run_size
@@ -35,8 +35,6 @@ from ieadapt.tasks.study.grid import Condition
 Clean = Float[Tensor, "video channel frame height width"]
 STILL = 0.75
 """The share of positions and pairs of frames that count as still: those that move least in the plain x0."""
-LEAST_PROMPTS = 3
-"""Below so many prompts there is no interval."""
 SCHEMA: dict[str, Any] = {
     **dict.fromkeys(("site", "kind"), pl.String),
     "head": pl.Int32,
@@ -257,5 +255,5 @@ def effects_table(passes: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
                 own = rows.setdefault((*(row[key] for key in ("site", "kind", "head", "map")), name), {})
                 own.setdefault((row["prompt"], row["seed"]), []).append(row[effect.statistic])
     means = {key: [sum(each) / len(each) for each in own.values()] for key, own in rows.items()}
-    listed = [(*key, *mean_interval(own, least=LEAST_PROMPTS), len(own)) for key, own in means.items()]
+    listed = [(*key, *mean_interval(own, least=LEAST_UNITS), len(own)) for key, own in means.items()]
     return pl.DataFrame(listed, schema=SCHEMA, orient="row").with_columns(pl.col("low", "high").fill_nan(None))

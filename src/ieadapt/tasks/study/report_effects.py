@@ -11,14 +11,14 @@ import polars as pl
 from jaxtyping import Float
 
 from ieadapt.metrics import METRICS
-from ieadapt.metrics.intervals import Correlation, Interval, mean_interval, spearman_interval
+from ieadapt.metrics.intervals import LEAST_UNITS, Correlation, Interval, mean_interval, spearman_interval
 from ieadapt.notation import counted
 from ieadapt.tasks.evaluate.tables import MEASURES
 
 Aspect = Literal["structure", "consistency", "quality", "motion", "text"]
 
-LEAST_CLIPS, LEAST_SITES = 3, 8
-"""Below so many clips an effect has no interval, below so many sites EP no correlation with it."""
+LEAST_SITES = 8
+"""Below so many sites EP has no correlation with an effect."""
 # Which column speaks for an aspect in the figures, the first that a study has.
 LEADING: Mapping[Aspect, tuple[str, ...]] = {
     "structure": ("ssim", "st_lpips", "psnr"),
@@ -114,8 +114,8 @@ class SiteEffect:
         return f"#{self.order}" + ("" if self.head is None else f".{self.head}")
 
     def interval(self) -> Interval:
-        """Mean over clips with its 95 % bootstrap interval; its ends are NaN below `LEAST_CLIPS` clips."""
-        return mean_interval(self.values[np.isfinite(self.values)], least=LEAST_CLIPS, resamples=2_000)
+        """Mean over clips with its 95 % bootstrap interval; its ends are NaN below `LEAST_UNITS` clips."""
+        return mean_interval(self.values[np.isfinite(self.values)], least=LEAST_UNITS, resamples=2_000)
 
     def damage(self, effect: Effect) -> float:
         """Mean damage over clips."""
@@ -303,9 +303,9 @@ def _claims(related: Sequence[Relation]) -> list[str]:
 
 def _cautions(related: Sequence[Relation], table: pl.DataFrame) -> list[str]:
     sentences = []
-    if table.select("prompt", "seed").unique().height < LEAST_CLIPS:
+    if table.select("prompt", "seed").unique().height < LEAST_UNITS:
         sentences.append(
-            f"Fewer than {LEAST_CLIPS} clips give no interval: whether any of these numbers differs from none is open."
+            f"Fewer than {LEAST_UNITS} clips give no interval: whether any of these numbers differs from none is open."
         )
     if related:
         intervals = [relation.overall for relation in related if relation.overall.low == relation.overall.low]
